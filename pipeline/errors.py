@@ -1,0 +1,56 @@
+"""What can go wrong with a scan, a plan or a result.
+
+    ColorizeError
+    |-- UsageError (ValueError)       the request itself makes no sense: nothing was done
+    |-- ScanError (ValueError)        this scan cannot be coloured; others may
+    |   |-- ScanNotFoundError (FileNotFoundError)
+    |   |-- ScanUnreadableError       empty, truncated, damaged or not an image
+    |   `-- ScanUnsupportedError      a valid image of a kind that is not handled
+    |-- StoreError (RuntimeError)     the chunk store is missing, foreign or incomplete
+    |-- CoverageError (RuntimeError)  a pixel that no tile covers
+    `-- OutputError (OSError)         the result cannot be written: permissions, disk full
+
+Each message is one line: the value, the hazard, the remedy.
+"""
+
+from __future__ import annotations
+
+
+class ColorizeError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class UsageError(ColorizeError, ValueError):
+    """The request itself makes no sense; nothing was done."""
+
+
+class ScanError(ColorizeError, ValueError):
+    """This scan cannot be coloured; others may."""
+
+
+class ScanNotFoundError(ScanError, FileNotFoundError):
+    """No such file."""
+
+
+class ScanUnreadableError(ScanError):
+    """Empty, truncated, damaged or not an image."""
+
+
+class ScanUnsupportedError(ScanError):
+    """A valid image of a kind that is not handled."""
+
+
+class StoreError(ColorizeError, RuntimeError):
+    """The chunk store is missing, foreign or incomplete."""
+
+
+class CoverageError(ColorizeError, RuntimeError):
+    """A pixel that no tile covers."""
+
+
+class OutputError(ColorizeError, OSError):
+    """The result cannot be written."""
+
+    def __str__(self) -> str:
+        # OSError formats two arguments as an errno; these messages are always one line of text.
+        return str(self.args[0]) if self.args else ""
