@@ -1,0 +1,7 @@
+"""One file per runtime. Each has
+
+``RANK``      place among the installed ones that ``auto`` tries, lowest first
+``REASON``    why it has that place, for the line that ``auto`` prints
+``version()`` the runtime's version; raises ImportError where it is not installed
+``open_engine(model, spec)`` an :class:`engines.spec.Engine`
+"""

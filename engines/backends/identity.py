@@ -1,0 +1,41 @@
+"""No network: both planes are the tile's lightness, scaled to nothing by the card when a picture is made.
+
+For tests of everything around the network. The planes carry L* itself, so a shifted, dropped or wrongly weighted tile
+shows in the stored chroma, while the exported picture is the scan.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.spec import EngineSpec, Model
+
+RANK = None
+REASON = "for tests"
+
+
+def version() -> str:
+    return "1"
+
+
+class IdentityEngine:
+    """(N, 1, T, U) in, the same plane twice out."""
+
+    def predict(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.repeat(lightness, 2, axis=1)
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def open_engine(model: Model, spec: EngineSpec) -> IdentityEngine:
+    return IdentityEngine()

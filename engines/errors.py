@@ -1,0 +1,20 @@
+"""Errors of the engines.
+
+    EngineError
+    |-- ModelError (ValueError)         a model folder that is missing, damaged or not what its card says
+    `-- EngineUnavailableError          a backend that is unknown, not installed, or cannot run here
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of everything this package raises on purpose; each message is one line."""
+
+
+class ModelError(EngineError, ValueError):
+    """A model folder that is missing, damaged or not what its card says."""
+
+
+class EngineUnavailableError(EngineError, RuntimeError):
+    """A backend that is unknown, not installed, or cannot run here."""

@@ -1,0 +1,65 @@
+"""Weighted accumulation of overlapping tiles into one block.
+
+Sums are float32 and run over the tiles in raster order, so a pixel's value depends neither on the block division nor on
+the number of workers. The weight of a pixel is separable: the product of two 1-D sums, never an image-sized count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import CoverageError
+from pipeline.grid import Block, TileAxis, TileGrid
+from pipeline.windows import window_weights
+
+F32 = NDArray[np.float32]
+
+
+def _coverage(axis: TileAxis, weights: F32, begin: int, end: int) -> F32:
+    """Summed weights along one axis for pixels ``begin <= p < end``."""
+    total = np.zeros(end - begin, np.float32)
+    for start in axis.touching(begin, end):
+        first, last = max(start, begin), min(start + axis.size, end)
+        total[first - begin : last - begin] += weights[first - start : last - start]
+    if not (total > 0).all():
+        where = begin + int(np.flatnonzero(total <= 0)[0])
+        raise CoverageError(f"pixel {where} of {axis} is covered by no tile: its colour would be undefined; lower the stride")
+    return total
+
+
+class BlockBlender:
+    """Adds tiles of ``block`` up and gives their weighted mean.
+
+    Parameters
+    ----------
+    grid, block : the tile grid and the block of it to fill
+    window : name of the window, see :mod:`pipeline.windows`
+    """
+
+    def __init__(self, grid: TileGrid, block: Block, window: str) -> None:
+        self._grid = grid
+        self._roi = block.write_roi
+        weights_y = window_weights(window, grid.y.size)
+        weights_x = window_weights(window, grid.x.size)
+        self._weights = np.outer(weights_y, weights_x)
+        self._uniform = bool((self._weights == 1).all())
+        coverage_y = _coverage(grid.y, weights_y, self._roi.y0, self._roi.y1)
+        coverage_x = _coverage(grid.x, weights_x, self._roi.x0, self._roi.x1)
+        self._coverage = coverage_y[:, None] * coverage_x[None, :]
+        self._sum = np.zeros((2, *self._roi.shape_yx), np.float32)
+
+    def add(self, tile_yx: tuple[int, int], chroma: F32) -> None:
+        """Add one tile's (2, T, U) prediction; what lies outside the block is left out."""
+        (y, x), roi = tile_yx, self._roi
+        y0, y1 = max(y, roi.y0), min(y + self._grid.y.size, roi.y1)
+        x0, x1 = max(x, roi.x0), min(x + self._grid.x.size, roi.x1)
+        inside = chroma[:, y0 - y : y1 - y, x0 - x : x1 - x]
+        if not self._uniform:
+            inside = inside * self._weights[y0 - y : y1 - y, x0 - x : x1 - x]
+        self._sum[:, y0 - roi.y0 : y1 - roi.y0, x0 - roi.x0 : x1 - roi.x0] += inside
+
+    def mean(self) -> F32:
+        """The (2, h, w) weighted mean. The blender is used up."""
+        self._sum /= self._coverage
+        return self._sum

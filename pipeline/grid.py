@@ -1,0 +1,144 @@
+"""Tile grids and output blocks: pure integers, no image.
+
+Coordinates are scan pixels; ``y`` is the row. Ranges are half open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from pipeline.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Roi:
+    """A rectangle of scan pixels: rows ``y0 <= y < y1``, columns ``x0 <= x < x1``."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.y0, self.y1)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.x0, self.x1)
+
+    def clipped(self, shape_yx: tuple[int, int]) -> Roi:
+        """The part that lies within a scan of ``shape_yx``."""
+        return Roi(self.y0, min(self.y1, shape_yx[0]), self.x0, min(self.x1, shape_yx[1]))
+
+
+@dataclass(frozen=True)
+class TileAxis:
+    """Tiles along one axis.
+
+    A tile starts every ``stride`` pixels and the last is flush with the edge. An extent smaller than a tile has one
+    tile, which reaches past the edge: the caller reflects the scan out.
+
+    Raises
+    ------
+    UsageError : extent, size or stride below 1, or a stride larger than the tile, which would leave gaps.
+    """
+
+    extent: int
+    size: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        if min(self.extent, self.size, self.stride) < 1:
+            raise UsageError(f"extent {self.extent}, tile {self.size}, stride {self.stride}: each must be at least 1 px")
+        if self.stride > self.size:
+            raise UsageError(
+                f"stride {self.stride} is larger than the tile ({self.size}): pixels between tiles would stay gray; "
+                f"give a stride of at most {self.size}"
+            )
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """First pixel of each tile, ascending."""
+        last = max(0, self.extent - self.size)
+        return (*range(0, last, self.stride), last)
+
+    @property
+    def reach(self) -> int:
+        """Pixels that the tiles span: the extent, or one tile if that is larger."""
+        return max(self.extent, self.size)
+
+    def touching(self, begin: int, end: int) -> tuple[int, ...]:
+        """Starts of the tiles that cover any pixel of ``begin <= p < end``."""
+        return tuple(s for s in self.starts if s < end and s + self.size > begin)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of the output that one task owns, and the tiles that it needs.
+
+    Attributes
+    ----------
+    index_yx : position among the blocks
+    write_roi : the pixels that this task writes
+    read_roi : the pixels that its tiles cover; past the scan's edge where a tile is larger than the scan
+    tiles_yx : first row and column of each tile, in raster order
+    """
+
+    index_yx: tuple[int, int]
+    write_roi: Roi
+    read_roi: Roi
+    tiles_yx: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """All tiles of a scan: the product of its two axes."""
+
+    y: TileAxis
+    x: TileAxis
+
+    @classmethod
+    def of(cls, shape_yx: tuple[int, int], tile_yx: tuple[int, int], stride_yx: tuple[int, int]) -> TileGrid:
+        """The grid of a scan of ``shape_yx``."""
+        return cls(*(TileAxis(*each) for each in zip(shape_yx, tile_yx, stride_yx, strict=True)))
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        return self.y.extent, self.x.extent
+
+    @property
+    def tile_yx(self) -> tuple[int, int]:
+        return self.y.size, self.x.size
+
+    def __len__(self) -> int:
+        return len(self.y.starts) * len(self.x.starts)
+
+    def block_counts_yx(self, block_px: int) -> tuple[int, int]:
+        """How many blocks of ``block_px`` lie along each axis."""
+        return ceil(self.y.extent / block_px), ceil(self.x.extent / block_px)
+
+    def block(self, index_yx: tuple[int, int], block_px: int) -> Block:
+        """The block at ``index_yx`` of the division into squares of ``block_px``."""
+        ranges = []
+        for axis, index in zip((self.y, self.x), index_yx, strict=True):
+            begin = index * block_px
+            end = min(axis.extent, begin + block_px)
+            ranges.append((begin, end, axis.touching(begin, end)))
+        (y0, y1, ys), (x0, x1, xs) = ranges
+        read = Roi(ys[0], ys[-1] + self.y.size, xs[0], xs[-1] + self.x.size)
+        return Block(index_yx, Roi(y0, y1, x0, x1), read, tuple((y, x) for y in ys for x in xs))
+
+    def blocks(self, block_px: int) -> Iterator[Block]:
+        """All blocks in raster order."""
+        rows, columns = self.block_counts_yx(block_px)
+        for iy in range(rows):
+            for ix in range(columns):
+                yield self.block((iy, ix), block_px)

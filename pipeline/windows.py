@@ -1,0 +1,53 @@
+"""How much each pixel of a tile counts where tiles overlap: 1-D weights by name; a tile's weight is their product.
+
+Every window is strictly positive, so that a pixel covered by one tile only is still defined. To add one, write a function
+of the tile size and list it in ``WINDOWS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+
+F32 = NDArray[np.float32]
+
+
+def average(size: int) -> F32:
+    """All ones: the plain mean of the reports."""
+    return np.ones(size, np.float32)
+
+
+def hann(size: int) -> F32:
+    """Raised cosine sampled at pixel centres, so that it never reaches zero."""
+    return (np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2).astype(np.float32)
+
+
+def triangle(size: int) -> F32:
+    """Straight lines from half a pixel's weight at the edge to one in the middle."""
+    centre = np.arange(size) + 0.5
+    return (np.minimum(centre, size - centre) * (2 / size)).astype(np.float32)
+
+
+def gaussian(size: int) -> F32:
+    """Gaussian with a standard deviation of an eighth of the tile, as nnU-Net weights its tiles."""
+    distance = (np.arange(size) + 0.5 - size / 2) / (size / 8)
+    return np.exp(-0.5 * distance**2).astype(np.float32)
+
+
+WINDOWS: dict[str, Callable[[int], F32]] = {f.__name__: f for f in (average, hann, triangle, gaussian)}
+
+
+def window_weights(name: str, size: int) -> F32:
+    """Weights of window ``name`` for a tile of ``size`` pixels: (size,) float32, all above zero.
+
+    Raises
+    ------
+    UsageError : no such window.
+    """
+    if name not in WINDOWS:
+        raise UsageError(f"unknown window {name!r}: overlaps could not be weighted; give one of {', '.join(WINDOWS)}")
+    return WINDOWS[name](size)
