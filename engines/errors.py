@@ -1,8 +1,8 @@
 """Errors of the engines.
 
-    EngineError
-    |-- ModelError (ValueError)         a model folder that is missing, damaged or not what its card says
-    `-- EngineUnavailableError          a backend that is unknown, not installed, or cannot run here
+EngineError
+|-- ModelError (ValueError)         a model folder that is missing, damaged or not what its card says
+`-- EngineUnavailableError          a backend that is unknown, not installed, or cannot run here
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import engines.backends
@@ -67,6 +68,12 @@ def choose(name: str = AUTO) -> Choice:
     raise EngineUnavailableError(f"no engine is usable: {'; '.join(problems)}")
 
 
+def model_for(backend: str, name_or_folder: str) -> Model:
+    """The model that ``backend`` runs: the named one, or the backend's own where it needs none. Raises ModelError."""
+    card = getattr(_backend(backend), "CARD", None)
+    return find_model(name_or_folder) if card is None else Model(Path(), card)
+
+
 def open_engine(spec: EngineSpec) -> Engine:
     """Load the spec's model into its backend.
 
@@ -74,7 +81,7 @@ def open_engine(spec: EngineSpec) -> Engine:
     ------
     ModelError : damaged model, or tiles that the model cannot take. EngineUnavailableError : backend not usable.
     """
-    model = find_model(spec.model_folder)
+    model = model_for(spec.backend, spec.model_folder)
     check_tile(model, spec.tile_yx)
     _version(spec.backend)
     engine: Engine = _backend(spec.backend).open_engine(model, spec)

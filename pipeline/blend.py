@@ -24,7 +24,9 @@ def _coverage(axis: TileAxis, weights: F32, begin: int, end: int) -> F32:
         total[first - begin : last - begin] += weights[first - start : last - start]
     if not (total > 0).all():
         where = begin + int(np.flatnonzero(total <= 0)[0])
-        raise CoverageError(f"pixel {where} of {axis} is covered by no tile: its colour would be undefined; lower the stride")
+        raise CoverageError(
+            f"pixel {where} of {axis} is covered by no tile: its colour would be undefined; lower the stride"
+        )
     return total
 
 

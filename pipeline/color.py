@@ -12,6 +12,7 @@ IEC 61966-2-1 (sRGB transfer curve and primaries); CIE 15:2018, 8.2.1 (CIE 1976 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,14 @@ _RGB_TO_RELATIVE = (_RGB_TO_XYZ / _WHITE_XYZ[:, None]).astype(np.float32)
 _RELATIVE_TO_RGB = (np.linalg.inv(_RGB_TO_XYZ) * _WHITE_XYZ[None, :]).astype(np.float32)
 _DELTA = 6.0 / 29.0
 _GAMUT_STEPS = 12
+_GAMUT_SLACK = np.float32(1e-5)  # of linear light: float32 noise on a colour that lies on the gamut's edge
+_FIT_SLACK = np.float32(1e-6)
+# Pixels worked on at once: long enough to hide NumPy's cost per call, short enough that a dozen float32 planes stay in
+# the last-level cache. Measured, in-gamut colours: 21 ns a pixel at 16,384, 11 at 65,536, 10 at 131,072.
+_STRIP_PX = 65_536
+# Steps of the sRGB encoding table over the square root of linear light. There the curve is nearly straight (at most
+# 1.5 full scales per unit), so the table errs by 0.02 of a level at 8 bits and by 0.2 of a level at 16.
+_ENCODE_STEPS = {255: 2**13, 65535: 2**18}
 
 
 def sample_max(dtype: np.dtype) -> int:
@@ -54,8 +63,14 @@ def _f_from_relative(relative: NDArray) -> NDArray:
 
 
 def _relative_from_f(f: F32) -> F32:
-    linear_part = np.float32(3 * _DELTA**2) * (f - np.float32(4 / 29))
-    return np.where(f > np.float32(_DELTA), f * f * f, linear_part)
+    # The linear part is the cube's tangent at delta, so both pieces are one expression in max(f, delta): no branch.
+    bent = np.maximum(f, np.float32(_DELTA))
+    f = f - bent
+    f *= np.float32(3 * _DELTA**2)
+    cube = bent * bent
+    cube *= bent
+    cube += f
+    return cube
 
 
 @functools.lru_cache(maxsize=2)
@@ -84,13 +99,29 @@ def lightness_from_samples(samples: NDArray) -> F32:
     """
     maximum = sample_max(samples.dtype)
     if samples.ndim == 2:
-        return _lightness_table(maximum)[samples]
-    linear = _linear_table(maximum)
+        return _lightness_table(maximum).take(samples)
+    lightness = np.empty(samples.shape[:2], np.float32)
+    for rows in _row_strips(lightness.shape):
+        lightness[rows] = _lightness_from_rgb(samples[rows], _linear_table(maximum))
+    return lightness
+
+
+def _lightness_from_rgb(samples: NDArray, linear: F32) -> F32:
     red, green, blue = _RGB_TO_RELATIVE[1]
-    luminance = linear[samples[..., 0]] * red
-    luminance += linear[samples[..., 1]] * green
-    luminance += linear[samples[..., 2]] * blue
-    return (116 * _f_from_relative(luminance) - 16).astype(np.float32)
+    luminance = linear.take(samples[..., 0])
+    luminance *= red
+    for channel, weight in ((1, green), (2, blue)):
+        part = linear.take(samples[..., channel])
+        part *= weight
+        luminance += part
+    # CIE's lightness is a cube root down to delta**3 and a straight line below; dark pixels are few, so patch them.
+    lightness = np.cbrt(luminance)
+    lightness *= np.float32(116)
+    lightness -= np.float32(16)
+    dark = luminance <= np.float32(_DELTA**3)
+    if dark.any():
+        lightness[dark] = luminance[dark] * np.float32(116 / (3 * _DELTA**2))
+    return lightness
 
 
 def lab_from_rgb(encoded: F32) -> F32:
@@ -100,29 +131,77 @@ def lab_from_rgb(encoded: F32) -> F32:
     return np.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])
 
 
-def _linear_rgb(lightness: F32, chroma_ab: F32) -> F32:
-    """(...) L* and (2, ...) a*, b* to (3, ...) linear RGB, which may lie outside [0, 1]."""
-    fy = (lightness + np.float32(16)) * np.float32(1 / 116)
-    x = _relative_from_f(fy + chroma_ab[0] * np.float32(1 / 500))
-    y = _relative_from_f(fy)
-    z = _relative_from_f(fy - chroma_ab[1] * np.float32(1 / 200))
-    return np.stack([m[0] * x + m[1] * y + m[2] * z for m in _RELATIVE_TO_RGB])
+def _row_strips(shape_yx: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of rows that hold about ``_STRIP_PX`` pixels each."""
+    step = max(1, _STRIP_PX // max(1, shape_yx[1]))
+    return (slice(start, min(start + step, shape_yx[0])) for start in range(0, shape_yx[0], step))
 
 
-def _in_gamut(linear: F32, slack: float) -> NDArray[np.bool_]:
-    return (linear.min(axis=0) >= -slack) & (linear.max(axis=0) <= 1 + slack)
+def _rgb_from_xz(x: F32, y_parts: tuple[F32, F32, F32], z: F32) -> tuple[F32, F32, F32]:
+    """Linear R, G, B of relative X, Z; ``y_parts`` is Y times its column of the matrix."""
+    channels = []
+    for row, y_part in zip(_RELATIVE_TO_RGB, y_parts, strict=True):
+        channel = x * row[0]
+        channel += y_part
+        channel += z * row[2]
+        channels.append(channel)
+    return channels[0], channels[1], channels[2]
 
 
-def _fit_chroma(lightness: F32, chroma_ab: F32) -> F32:
-    """Scale (2, N) chroma of N out-of-gamut colours down, at constant L* and hue, to the gamut's edge (bisection)."""
-    low = np.zeros_like(lightness)
-    high = np.ones_like(lightness)
+def _y_parts(y: F32) -> tuple[F32, F32, F32]:
+    red, green, blue = _RELATIVE_TO_RGB[:, 1]
+    return y * red, y * green, y * blue
+
+
+def _in_gamut(red: F32, green: F32, blue: F32, slack: np.float32) -> NDArray[np.bool_]:
+    inside = np.minimum(np.minimum(red, green), blue) >= -slack
+    inside &= np.maximum(np.maximum(red, green), blue) <= np.float32(1) + slack
+    return inside
+
+
+def _fit_chroma(fy: F32, step_x: F32, step_z: F32) -> tuple[F32, F32, F32]:
+    """Linear R, G, B at the gamut's edge: chroma scaled down at constant L* and hue, by bisection.
+
+    ``fy`` is (L* + 16) / 116, ``step_x`` a* / 500 and ``step_z`` -b* / 200, all (N,). The edge is found to 1/4096 of
+    the chroma asked for, always from inside.
+    """
+    parts = _y_parts(_relative_from_f(fy))
+    scale = np.zeros_like(fy)
+    half = np.float32(0.5)
     for _ in range(_GAMUT_STEPS):
-        middle = (low + high) * np.float32(0.5)
-        inside = _in_gamut(_linear_rgb(lightness, chroma_ab * middle), 1e-6)
-        low = np.where(inside, middle, low)
-        high = np.where(inside, high, middle)
-    return chroma_ab * low
+        middle = scale + half
+        x, z = _relative_from_f(fy + step_x * middle), _relative_from_f(fy + step_z * middle)
+        scale += _in_gamut(*_rgb_from_xz(x, parts, z), _FIT_SLACK) * half
+        half *= np.float32(0.5)
+    return _rgb_from_xz(_relative_from_f(fy + step_x * scale), parts, _relative_from_f(fy + step_z * scale))
+
+
+def _linear_in_gamut(lightness: F32, chroma_ab: F32) -> tuple[F32, F32, F32]:
+    """Linear R, G, B in [0, 1], each of the shape of ``lightness`` (any), of colours brought into the gamut."""
+    fy = lightness + np.float32(16)
+    fy *= np.float32(1 / 116)
+    step_x = chroma_ab[0] * np.float32(1 / 500)
+    step_z = chroma_ab[1] * np.float32(-1 / 200)
+    parts = _y_parts(_relative_from_f(fy))
+    channels = _rgb_from_xz(_relative_from_f(fy + step_x), parts, _relative_from_f(fy + step_z))
+    outside = np.flatnonzero(~_in_gamut(*channels, _GAMUT_SLACK))
+    if outside.size:
+        fitted = _fit_chroma(fy.take(outside), step_x.take(outside), step_z.take(outside))
+        for channel, edge in zip(channels, fitted, strict=True):
+            channel.reshape(-1)[outside] = edge
+    for channel in channels:
+        np.clip(channel, 0, 1, out=channel)
+    return channels
+
+
+@functools.lru_cache(maxsize=2)
+def _encode_table(maximum: int) -> NDArray:
+    """sRGB samples 0..maximum at even steps of the square root of linear light; computed in float64."""
+    steps = _ENCODE_STEPS[maximum]
+    linear = (np.arange(steps + 1, dtype=np.float64) / steps) ** 2
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    table: NDArray = np.rint(encoded * maximum).astype(np.min_scalar_type(maximum))
+    return table
 
 
 def rgb_from_lab(lightness: F32, chroma_ab: F32) -> F32:
@@ -137,15 +216,29 @@ def rgb_from_lab(lightness: F32, chroma_ab: F32) -> F32:
     -------
     (H, W, 3) float32 in [0, 1]
     """
-    linear = _linear_rgb(lightness, chroma_ab)
-    outside = ~_in_gamut(linear, 1e-5)
-    if outside.any():
-        dull = lightness[outside]
-        linear[:, outside] = _linear_rgb(dull, _fit_chroma(dull, chroma_ab[:, outside]))
-    return np.moveaxis(srgb_from_linear(np.clip(linear, 0, 1)), 0, -1)
+    rgb = np.empty((*lightness.shape, 3), np.float32)
+    for rows in _row_strips(lightness.shape):
+        for index, channel in enumerate(_linear_in_gamut(lightness[rows], chroma_ab[:, rows])):
+            rgb[rows, :, index] = srgb_from_linear(channel)
+    return rgb
 
 
 def samples_from_lab(lightness: F32, chroma_ab: F32, dtype: np.dtype) -> NDArray:
-    """As :func:`rgb_from_lab`, rounded to (H, W, 3) samples of ``dtype`` (uint8 or uint16)."""
-    maximum = np.float32(sample_max(dtype))
-    return np.rint(rgb_from_lab(lightness, chroma_ab) * maximum).astype(dtype)
+    """As :func:`rgb_from_lab`, rounded to (H, W, 3) samples of ``dtype`` (uint8 or uint16).
+
+    The transfer curve comes from a table, which may pick a sample's neighbour where the value lies within 0.2 of a
+    level of the middle between two (0.02 at 8 bits). Gray is exact: a* = b* = 0 with the lightness of a gray sample
+    gives that sample three times.
+    """
+    maximum = sample_max(dtype)
+    table = _encode_table(maximum)
+    steps = np.float32(table.size - 1)
+    samples = np.empty((*lightness.shape, 3), table.dtype)
+    for rows in _row_strips(lightness.shape):
+        for index, channel in enumerate(_linear_in_gamut(lightness[rows], chroma_ab[:, rows])):
+            np.sqrt(channel, out=channel)
+            channel *= steps
+            channel += np.float32(0.5)
+            # The index is in range already; "wrap" is the mode of take that is fastest.
+            samples[rows, :, index] = table.take(channel.astype(np.intp), mode="wrap")
+    return samples

@@ -57,7 +57,9 @@ class TileAxis:
 
     def __post_init__(self) -> None:
         if min(self.extent, self.size, self.stride) < 1:
-            raise UsageError(f"extent {self.extent}, tile {self.size}, stride {self.stride}: each must be at least 1 px")
+            raise UsageError(
+                f"extent {self.extent}, tile {self.size}, stride {self.stride}: each must be at least 1 px"
+            )
         if self.stride > self.size:
             raise UsageError(
                 f"stride {self.stride} is larger than the tile ({self.size}): pixels between tiles would stay gray; "

@@ -1,8 +1,8 @@
 """Errors of the training package.
 
-    TrainingError
-    |-- RecipeError (ValueError)   a recipe that cannot be run as written
-    `-- DataError (ValueError)     pictures that are missing, unreadable or not colour
+TrainingError
+|-- RecipeError (ValueError)   a recipe that cannot be run as written
+`-- DataError (ValueError)     pictures that are missing, unreadable or not colour
 """
 
 from __future__ import annotations

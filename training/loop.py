@@ -169,7 +169,9 @@ def train(
     with (out / "losses.jsonl").open("a") as log:
         for lightness, chroma in batches(pictures, recipe, trainer.step):
             phase = recipe.phase_at(trainer.step)
-            tensors = [torch.from_numpy(x).to(trainer.device, memory_format=torch.channels_last) for x in (lightness, chroma)]
+            tensors = [
+                torch.from_numpy(x).to(trainer.device, memory_format=torch.channels_last) for x in (lightness, chroma)
+            ]
             for name, value in trainer.train_step(tensors[0], tensors[1], phase).items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1

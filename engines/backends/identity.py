@@ -11,10 +11,21 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.spec import EngineSpec, Model
+from engines.spec import EngineSpec, Model, ModelCard
 
 RANK = None
 REASON = "for tests"
+# Takes the place of a model's card: any tile size, and a chroma scale of zero.
+CARD = ModelCard(
+    name="identity",
+    generator="none",
+    lightness_scale=1.0,
+    lightness_offset=0.0,
+    chroma_scale=0.0,
+    size_multiple=1,
+    sha256="",
+    colour_space="none: both planes are L*",
+)
 
 
 def version() -> str:

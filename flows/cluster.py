@@ -1,0 +1,109 @@
+"""The Dask cluster that runs the blocks: one made for the run, or one that is already there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from pipeline.plan import Workers
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+
+_CONNECT_SECONDS = 15
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def split_workers(workers: int | None) -> Workers:
+    """How many worker processes, block threads in each, and engine threads for each block.
+
+    One block a processor and one engine thread a block: networks of this size gain more from many tiles at once than from
+    many threads on one tile, and processes x threads x engine threads is never more than the processors. One process is
+    enough, because decoding, inference and encoding all release Python's lock; each further one costs its memory.
+    """
+    available = processors()
+    processes = workers or 1
+    threads = max(1, available // processes)
+    return Workers(processes, threads, max(1, available // (processes * threads)))
+
+
+def _quiet() -> None:
+    for name in ("distributed", "distributed.scheduler", "distributed.worker", "distributed.nanny", "distributed.core"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _local_cluster(workers: Workers) -> LocalCluster:
+    from distributed import LocalCluster
+
+    _quiet()
+    return LocalCluster(
+        n_workers=workers.processes,
+        threads_per_worker=workers.threads,
+        processes=True,
+        dashboard_address=None,
+        worker_dashboard_address=None,
+        memory_limit=0,
+        silence_logs=logging.ERROR,
+    )
+
+
+_starting: list[tuple[Workers, Future[LocalCluster]]] = []
+
+
+@contextlib.contextmanager
+def prestarted(workers: Workers, scheduler: str | None) -> Iterator[None]:
+    """Start the local cluster in the background, so that it comes up while Prefect's server does.
+
+    :func:`open_cluster` takes it over for the body; it is closed at the end whether or not anything used it.
+    """
+    if scheduler is not None:
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        _starting.append((workers, pool.submit(_local_cluster, workers)))
+        try:
+            yield
+        finally:
+            _, cluster = _starting.pop()
+            cluster.result().close()
+
+
+def _started(workers: Workers, stack: contextlib.ExitStack) -> LocalCluster:
+    for wanted, cluster in _starting:
+        if wanted == workers:
+            return cluster.result()
+    return stack.enter_context(_local_cluster(workers))
+
+
+@contextlib.contextmanager
+def open_cluster(workers: Workers, scheduler: str | None = None) -> Iterator[Client]:
+    """A client of ``scheduler``, or of a local cluster that lives as long as the body.
+
+    Raises
+    ------
+    UsageError : no scheduler answers at that address.
+    """
+    from distributed import Client
+
+    _quiet()
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            yield stack.enter_context(Client(_started(workers, stack), set_as_default=False))
+            return
+        try:
+            client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"scheduler {scheduler}: no answer within {_CONNECT_SECONDS} s: no block could be run; "
+                "start it (dask scheduler) or leave --scheduler out"
+            ) from error
+        yield stack.enter_context(client)

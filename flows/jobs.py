@@ -1,0 +1,160 @@
+"""One scan of a run: what is to be done with it, worked out before any work, and what became of it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal
+
+from engines.select import Choice, check_tile, choose, model_for
+from engines.spec import EngineSpec, Model
+from flows.cluster import split_workers
+from flows.settings import RunOptions, ScanFile
+from pipeline.errors import OutputError, ScanError, ScanNotFoundError
+from pipeline.files import output_error
+from pipeline.grid import TileGrid
+from pipeline.ingest import source_of
+from pipeline.manifest import ResultPaths, RunSpec, is_current
+from pipeline.plan import Plan, Workers, batch_for, make_plan
+from pipeline.readers import open_scan
+from pipeline.store import Source
+from pipeline.types import ScanInfo
+
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one scan. ``message`` is one line; ``seconds`` by stage."""
+
+    scan: str
+    path: str
+    status: Status
+    message: str
+    megapixels: float = 0.0
+    tiles: int = 0
+    result: str = ""
+    seconds: tuple[tuple[str, float], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "megapixels": round(self.megapixels, 3), "seconds": dict(self.seconds)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scan that will be coloured: source, settings, plan, and where the results go."""
+
+    scan: ScanFile
+    info: ScanInfo
+    source: Source
+    spec: RunSpec
+    plan: Plan
+    paths: ResultPaths
+    model_folder: str
+    chroma_scale: float
+    workers: Workers
+
+    @cached_property
+    def grid(self) -> TileGrid:
+        return TileGrid.of(self.info.shape_yx, self.spec.tile_yx, self.spec.stride_yx)
+
+    @property
+    def engine_spec(self) -> EngineSpec:
+        return EngineSpec(
+            backend=self.spec.engine,
+            model_folder=self.model_folder,
+            tile_yx=self.spec.tile_yx,
+            batch=self.spec.batch,
+            threads=self.workers.engine_threads,
+            streams=self.workers.threads,
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Engine and model of a run, chosen once, and the options."""
+
+    options: RunOptions
+    choice: Choice
+    model: Model
+    workers: Workers
+
+    @classmethod
+    def of(cls, options: RunOptions) -> Prepared:
+        """Choose engine and model. Raises EngineUnavailableError, ModelError."""
+        choice = choose(options.engine)
+        model = model_for(choice.backend, options.model)
+        if options.tile_yx is not None:
+            check_tile(model, options.tile_yx)
+        return cls(options, choice, model, split_workers(options.workers))
+
+    def spec_for(self, shape_yx: tuple[int, int]) -> RunSpec:
+        """The settings for a scan of ``shape_yx``; a whole-scan tile is rounded up to the model's multiple."""
+        card = self.model.card
+        multiple = card.size_multiple
+        tile = self.options.tile_yx or tuple(ceil(side / multiple) * multiple for side in shape_yx)
+        stride = self.options.stride_yx or tuple(max(1, side // 2) for side in tile)
+        return RunSpec(
+            tile_yx=(tile[0], tile[1]),
+            stride_yx=(stride[0], stride[1]),
+            window=self.options.window,
+            engine=self.choice.backend,
+            engine_version=self.choice.version,
+            batch=batch_for((tile[0], tile[1])),
+            model=card.name,
+            model_sha256=card.sha256,
+        )
+
+    def job(self, scan: ScanFile) -> Job | Outcome:
+        """Read what the scan is and plan it; a current result gives a skipped outcome.
+
+        Raises
+        ------
+        ScanError : cannot be read. UsageError : cannot be done within the limits. OutputError : no room for it.
+        """
+        if not scan.path.is_file():
+            what = "is a folder" if scan.path.is_dir() else "no such file"
+            raise ScanNotFoundError(f"{scan.path}: {what}; check the name")
+        try:
+            source = source_of(scan.path)
+        except OSError as error:
+            raise ScanError(f"{scan.path}: cannot be read ({error.strerror}); check its permissions") from error
+        paths = ResultPaths.of(self.options.output, scan.stem)
+        reader = open_scan(scan.path)
+        info = reader.info
+        reader.close()
+        spec = self.spec_for(info.shape_yx)
+        if not self.options.force and is_current(paths, source, spec):
+            message = "already there for these bytes, model and settings; --force does it again"
+            return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, str(paths.picture))
+        grid = TileGrid.of(info.shape_yx, spec.tile_yx, spec.stride_yx)
+        plan = make_plan(info, grid, spec.batch, self.workers, self.options.limit_memory_bytes)
+        _check_room(self.options.output, plan)
+        folder = "" if self.model.card.chroma_scale == 0 else str(self.model.folder)
+        scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
+        return Job(scan, info, source, spec, plan, paths, folder, scale, self.workers)
+
+
+def prepare_output(output: Path) -> None:
+    """Make the output folder and see that it can be written. Raises OutputError."""
+    probe = output / ".colorize-archive.part"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise output_error(error, output) from error
+
+
+def _check_room(output: Path, plan: Plan) -> None:
+    existing = next(p for p in (output, *output.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    # Stores and results compress to well below the projection; a third is the least that was seen.
+    if free < plan.disk_bytes / 3:
+        raise OutputError(
+            f"{output}: {free / 2**20:.0f} MiB free, about {plan.disk_bytes / 2**20:.0f} MiB needed: the disk would "
+            "fill up half-way; free space or choose another --output"
+        )

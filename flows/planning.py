@@ -1,0 +1,44 @@
+"""All scans of a run to jobs, or at once to outcomes; nothing is written."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from engines.errors import EngineError
+from flows.cluster import processors
+from flows.jobs import Job, Outcome, Prepared
+from flows.settings import ScanFile
+from pipeline.errors import ColorizeError
+
+
+def failure(scan: ScanFile, error: BaseException) -> Outcome:
+    """One line about why a scan failed, whatever was raised."""
+    if isinstance(error, ColorizeError | EngineError):
+        message = str(error)
+    elif isinstance(error, MemoryError):
+        message = f"{scan.path}: out of memory; give a smaller --limit-memory or --tile"
+    else:
+        message = f"{scan.path}: {type(error).__name__}: {error}; please report this"
+    return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))
+
+
+def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]:
+    """A job, or at once an outcome (skipped, failed), for every scan, in order."""
+
+    def plan(scan: ScanFile) -> Job | Outcome:
+        try:
+            return prepared.job(scan)
+        except (ColorizeError, EngineError, OSError) as error:
+            return failure(scan, error)
+
+    with ThreadPoolExecutor(processors()) as pool:
+        planned = list(pool.map(plan, scans))
+    taken: dict[Path, Path] = {}
+    for index, scan in enumerate(scans):
+        picture = prepared.options.output / f"{scan.stem}.color.tif"
+        first = taken.setdefault(picture, scan.path)
+        if first != scan.path:
+            message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"
+            planned[index] = Outcome(scan.stem, str(scan.path), "failed", message)
+    return planned

@@ -1,0 +1,171 @@
+"""What a person sees: bars while a run goes, one line a failure, the plan, and what a file is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.jobs import Job, Outcome, Prepared
+from pipeline.errors import ScanNotFoundError
+from pipeline.manifest import read_sidecar
+from pipeline.readers import open_scan
+from pipeline.store import ScanStore
+
+# Seconds a run needs beside its tiles: server and cluster start; reading, composing and writing a megapixel.
+_START_SECONDS = 5.0
+_SECONDS_PER_MEGAPIXEL = 0.2
+
+
+class _Rate(ProgressColumn):
+    """Tiles and megapixels a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed or 0.0
+        megapixels = task.fields["megapixels"] / task.total * speed if task.total else 0.0
+        return Text(f"{speed:.0f} tiles/s {megapixels:.2f} MP/s")
+
+
+class RunReport:
+    """Progress bars of a run on ``console``; a :class:`flows.progress.Listener`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._bars: dict[str, Any] = {}
+        self._outcomes: list[Outcome] = []
+        self._started = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} tiles"),
+            _Rate(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=4,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def said(self, line: str) -> None:
+        self._print(line)
+
+    def planned(self, scan: str, tiles: int, megapixels: float) -> None:
+        with self._lock:
+            self._bars[scan] = self._progress.add_task(scan, total=tiles, megapixels=megapixels)
+
+    def predicted(self, scan: str, tiles: int) -> None:
+        with self._lock:
+            self._progress.advance(self._bars[scan], tiles)
+
+    def finished(self, outcome: Outcome) -> None:
+        with self._lock:
+            self._outcomes.append(outcome)
+            if (bar := self._bars.pop(outcome.scan, None)) is not None:
+                self._progress.remove_task(bar)
+        self._print(_line(outcome))
+
+    def _print(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def print_summary(self) -> int:
+        """One closing line; returns how many scans failed."""
+        counts = {status: sum(o.status == status for o in self._outcomes) for status in ("done", "skipped", "failed")}
+        megapixels = sum(o.megapixels for o in self._outcomes if o.status == "done")
+        seconds = time.monotonic() - self._started
+        self._print(
+            f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; "
+            f"{megapixels:.1f} megapixels in {seconds:.1f} s"
+        )
+        return counts["failed"]
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.status == "done":
+        seconds = " ".join(f"{name} {value:.1f} s" for name, value in outcome.seconds)
+        return f"done     {outcome.result}  ({outcome.megapixels:.1f} MP, {outcome.tiles} tiles; {seconds})"
+    if outcome.status == "skipped":
+        return f"skipped  {outcome.path}: {outcome.message}"
+    return f"failed   {outcome.message}"
+
+
+def print_plan(
+    console: Console, prepared: Prepared, jobs: list[Job], outcomes: list[Outcome], seconds_per_tile: float
+) -> None:
+    """The plan of a run, as a table with totals."""
+    table = Table("scan", "megapixels", "tiles", "blocks", "memory MiB", "disk MiB", "seconds")
+    total = [0.0, 0, 0, 0.0, 0.0, _START_SECONDS if jobs else 0.0]
+    for job in jobs:
+        plan = job.plan
+        seconds = plan.predictions * seconds_per_tile + plan.megapixels * _SECONDS_PER_MEGAPIXEL
+        memory, disk = plan.memory_bytes / 2**20, plan.disk_bytes / 2**20
+        cells = [plan.megapixels, plan.tiles, plan.blocks, memory, disk, seconds]
+        total = [max(a, b) if i == 3 else a + b for i, (a, b) in enumerate(zip(total, cells, strict=True))]
+        table.add_row(job.scan.stem, *_cells(cells))
+    table.add_row("all", *_cells(total))
+    console.print(f"{prepared.choice}; model {prepared.model.card.name}", highlight=False)
+    console.print(table)
+    console.print("memory is the peak of all processes, disk is before compression; nothing was done", highlight=False)
+    for outcome in outcomes:
+        console.print(_line(outcome), markup=False, highlight=False)
+
+
+def _cells(values: list[Any]) -> list[str]:
+    megapixels, tiles, blocks, memory, disk, seconds = values
+    return [f"{megapixels:.1f}", f"{tiles}", f"{blocks}", f"{memory:.0f}", f"{disk:.0f}", f"{seconds:.0f}"]
+
+
+def print_inspection(console: Console, path: Path) -> None:
+    """What ``path`` is: a store, a result with its sidecar, or a scan. Raises ColorizeError."""
+    if not path.exists():
+        raise ScanNotFoundError(f"{path}: no such file; check the name")
+    for name, value in _inspection(path).items():
+        console.print(f"{name:<14}{value}", markup=False, highlight=False)
+
+
+def _inspection(path: Path) -> dict[str, object]:
+    if path.is_dir():
+        store = ScanStore.open(path)
+        return {
+            "what": "store of an ingested scan",
+            "source": store.source.name,
+            "sha256": store.source.sha256,
+            **_size(store.info),
+            "chroma": store.chroma_spec() or "none, or not complete",
+        }
+    sidecar_path = path.with_suffix(".json") if path.name.endswith(".color.tif") else path
+    sidecar = read_sidecar(sidecar_path) if sidecar_path.name.endswith(".color.json") else None
+    if sidecar is not None:
+        settings = sidecar["settings"]
+        return {
+            "what": sidecar["what"],
+            "source": sidecar["source"]["path"],
+            "sha256": sidecar["source"]["sha256"],
+            "picture": f"{sidecar['result']['path']} ({sidecar['result']['levels']} levels)",
+            "engine": f"{settings['engine']} {settings['engine_version']}",
+            "model": f"{settings['model']} {settings['model_sha256'][:12]}",
+            "tile, stride": f"{settings['tile_yx']}, {settings['stride_yx']}, window {settings['window']}",
+            "finished": sidecar["finished"],
+            "by": sidecar["software"],
+        }
+    reader = open_scan(path)
+    reader.close()
+    return {"what": "scan", **_size(reader.info), **reader.info.metadata}
+
+
+def _size(info: Any) -> dict[str, object]:
+    height, width = info.shape_yx
+    kind = "gray" if info.channels == 1 else "RGB"
+    return {"size": f"{width} x {height} px, {info.megapixels:.1f} megapixels", "samples": f"{kind}, {info.dtype}"}

@@ -1,0 +1,150 @@
+"""What a user asks for, as values: sizes, memory, workers, and which files."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.readers import ENDINGS
+from pipeline.windows import window_weights
+
+AUTO = "auto"
+WHOLE = "whole"
+_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of ``colorize-archive run``, checked.
+
+    ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is half a tile; ``workers`` None chooses.
+    """
+
+    output: Path
+    tile_yx: tuple[int, int] | None = (256, 256)
+    stride_yx: tuple[int, int] | None = None
+    window: str = "average"
+    engine: str = AUTO
+    model: str = "default"
+    workers: int | None = None
+    scheduler: str | None = None
+    limit_memory_bytes: int = 2 * 2**30
+    force: bool = False
+
+
+def parse_size(text: str | int, what: str) -> tuple[int, int]:
+    """``256`` or ``2048x4096`` (height x width) in pixels. Raises UsageError."""
+    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", str(text).strip())
+    if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
+        raise UsageError(f"{what} {text!r} is not a size in pixels; give a number such as 256, or HEIGHTxWIDTH")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_memory(text: str | int) -> int:
+    """``2GiB``, ``1500MB`` or plain bytes. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?b)?", str(text).strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"memory {text!r} is not an amount of memory; give one such as 2GiB or 1500MB")
+    return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
+
+
+def _parse_workers(value: str | int) -> int | None:
+    if str(value) == AUTO:
+        return None
+    if not re.fullmatch(r"\d+", str(value)) or not 1 <= int(value) <= 4096:
+        raise UsageError(f"workers {value!r}: give auto or a number from 1 to 4096")
+    return int(value)
+
+
+def parse_options(
+    output: str,
+    tile: str | int = 256,
+    stride: str | int | None = None,
+    window: str = "average",
+    engine: str = AUTO,
+    model: str = "default",
+    workers: str | int = AUTO,
+    scheduler: str | None = None,
+    limit_memory: str | int = "2GiB",
+    force: bool = False,
+) -> RunOptions:
+    """Check everything that can be checked without a scan. Raises UsageError."""
+    tile_yx = None if str(tile) == WHOLE else parse_size(tile, "tile")
+    stride_yx = None if stride is None else parse_size(stride, "stride")
+    if tile_yx and stride_yx and any(s > t for s, t in zip(stride_yx, tile_yx, strict=True)):
+        raise UsageError(
+            f"stride {stride} is larger than the tile ({tile}): pixels between tiles would stay gray; "
+            f"give a stride of at most {min(tile_yx)}"
+        )
+    window_weights(window, 1)
+    if scheduler is not None and not re.match(r"(tcp|tls|ucx|ws|wss|inproc)://", scheduler):
+        raise UsageError(f"scheduler {scheduler!r} is not a Dask address; give one such as tcp://host:8786")
+    return RunOptions(
+        output=Path(output).expanduser().resolve(),
+        tile_yx=tile_yx,
+        stride_yx=stride_yx,
+        window=window,
+        engine=engine,
+        model=model,
+        workers=_parse_workers(workers),
+        scheduler=scheduler,
+        limit_memory_bytes=parse_memory(limit_memory),
+        force=force,
+    )
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A scan to colour and the place of its results below the output folder, without ending."""
+
+    path: Path
+    stem: str
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name.endswith(".color.tif") or any(part.endswith((".zarr", ".zarr.part")) for part in path.parts)
+
+
+def _in_folder(folder: Path) -> list[ScanFile]:
+    found = []
+    for parent, names, files in os.walk(folder):
+        names.sort()
+        for name in sorted(files):
+            path = Path(parent, name)
+            if path.suffix.lower() in ENDINGS and not _is_ours(path.relative_to(folder)):
+                found.append(ScanFile(path, path.relative_to(folder).with_suffix("").as_posix()))
+    if not found:
+        raise UsageError(f"{folder}: no scans in this folder ({' '.join(ENDINGS)}); give a folder that has some")
+    return found
+
+
+def find_scans(inputs: list[str]) -> list[ScanFile]:
+    """Files, folders (searched through; sub-folders are kept in the output) and globs, each file once.
+
+    A named file that does not exist is listed: its failure is that scan's, not the run's.
+
+    Raises
+    ------
+    UsageError : nothing was given, a glob that matches nothing, or a folder without scans.
+    """
+    found: dict[Path, ScanFile] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            scans = _in_folder(path)
+        elif not path.exists() and glob.has_magic(text):
+            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+            scans = [ScanFile(p, p.stem) for p in matches if p.is_file() and not _is_ours(p)]
+            if not scans:
+                raise UsageError(f"{text}: no file matches this pattern; check it (and quote it)")
+        else:
+            scans = [ScanFile(path, path.stem)]
+        for scan in scans:
+            found.setdefault(scan.path.resolve(), ScanFile(scan.path.absolute(), scan.stem))
+    if not found:
+        raise UsageError("no input: give scans, folders or patterns to colour")
+    return list(found.values())

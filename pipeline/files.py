@@ -1,0 +1,63 @@
+"""Writing so that nothing half-written ever looks finished: beside first, renamed last, errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import OutputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def output_error(error: OSError, target: Path) -> OutputError:
+    """The one-line OutputError for an OSError met while writing ``target``."""
+    if error.errno in _FULL:
+        return OutputError(f"{target}: disk full or quota reached, nothing was kept; free space and run again")
+    reason = error.strerror or str(error)
+    return OutputError(f"{target}: cannot be written ({reason}); check the folder and its permissions")
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn any OSError of the body into an OutputError about ``target``."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise output_error(error, target) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as indented JSON beside ``path`` and rename. Raises OutputError."""
+    part = path.with_name(f"{path.name}.part")
+    with writing(path):
+        try:
+            part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(part, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

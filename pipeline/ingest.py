@@ -1,0 +1,62 @@
+"""A scan file into its Zarr group, band by band."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipeline.errors import ScanUnreadableError, StoreError
+from pipeline.files import file_sha256, remove, writing
+from pipeline.readers import open_scan
+from pipeline.store import SCAN_SHARD_PX, ScanStore, Source
+
+
+def source_of(path: Path) -> Source:
+    """Name, size and hash of a scan file; reads it once."""
+    return Source(path.name, path.stat().st_size, file_sha256(path))
+
+
+def ingested(store_path: Path, source: Source) -> ScanStore | None:
+    """The store at ``store_path`` if it holds exactly ``source``'s samples."""
+    try:
+        store = ScanStore.open(store_path)
+    except StoreError:
+        return None
+    return store if store.source.sha256 == source.sha256 else None
+
+
+def ingest(path: Path, store_path: Path, source: Source) -> ScanStore:
+    """Copy the original samples of ``path`` into a Zarr group, unless it is there already.
+
+    The group is written beside and renamed when it is whole.
+
+    Raises
+    ------
+    ScanError : the scan cannot be read, or changed while it was. OutputError : the group cannot be written.
+    """
+    if (store := ingested(store_path, source)) is not None:
+        return store
+    part = store_path.with_name(f"{store_path.name}.part")
+    with writing(store_path):
+        try:
+            _copy(path, part, source)
+            if source_of(path) != source:
+                raise ScanUnreadableError(f"{path}: changed while it was read; run again when it is at rest")
+            remove(store_path)
+            os.replace(part, store_path)
+        except BaseException:
+            remove(part)
+            raise
+    return ScanStore.open(store_path)
+
+
+def _copy(path: Path, part: Path, source: Source) -> None:
+    reader = open_scan(path)
+    try:
+        store = ScanStore.create(part, reader.info, source)
+        height, width = reader.info.shape_yx
+        for top in range(0, height, SCAN_SHARD_PX):
+            rows = slice(top, min(height, top + SCAN_SHARD_PX))
+            store.write_scan(rows, reader.read(rows, slice(0, width)))
+    finally:
+        reader.close()

@@ -1,0 +1,136 @@
+"""What a scan will cost, worked out before any work starts, and the block size that fits.
+
+The byte counts are what the stages hold at once, read off the code and checked against a measured run in the tests.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.grid import TileAxis, TileGrid
+from pipeline.store import BLOCK_SIZES_PX, SCAN_SHARD_PX
+from pipeline.types import ScanInfo
+
+MIB = 2**20
+# Resident bytes before any scan: client with flow and scheduler; embedded server; one worker with an engine.
+CLIENT_BYTES = 330 * MIB
+SERVER_BYTES = 260 * MIB
+WORKER_BYTES = 420 * MIB
+# A U-Net keeps a few full-resolution feature maps alive while a tile passes through it.
+_ACTIVATION_BYTES_PER_PX = 400
+# Lightness 4, two sums 8, coverage 4, one float16 copy 4, its encoded chunks 4, temporaries of RGB reduction 12.
+_BLOCK_BYTES_PER_PX = 36
+# Composing holds L*, a*b*, linear and encoded RGB for a band, two bands at once.
+_EXPORT_BYTES = 350 * MIB
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How the processor is split: ``processes`` x ``threads`` blocks at once, each with ``engine_threads``."""
+
+    processes: int
+    threads: int
+    engine_threads: int
+
+    @property
+    def blocks_at_once(self) -> int:
+        return self.processes * self.threads
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Projected work and cost of one scan.
+
+    Attributes
+    ----------
+    megapixels, tiles : of the scan and its grid
+    block_px, blocks : side of an output block; how many there are
+    predictions : tiles predicted, counting those on block edges once for each block
+    memory_bytes : peak of all processes together
+    disk_bytes : store, result and temporary files, before compression
+    """
+
+    megapixels: float
+    tiles: int
+    block_px: int
+    blocks: int
+    predictions: int
+    memory_bytes: int
+    disk_bytes: int
+
+
+def batch_for(tile_yx: tuple[int, int]) -> int:
+    """Tiles per prediction: eight of 256x256, one of anything from 512x1024 up."""
+    return max(1, min(8, 8 * 256 * 256 // (tile_yx[0] * tile_yx[1])))
+
+
+def _tiles_per_block(axis: TileAxis, block_px: int) -> list[int]:
+    return [len(axis.touching(b, min(axis.extent, b + block_px))) for b in range(0, axis.extent, block_px)]
+
+
+def _makespan(tiles: list[int], workers: int) -> int:
+    """Tiles that the busiest of ``workers`` predicts when the longest blocks go first."""
+    load = [0] * workers
+    for count in sorted(tiles, reverse=True):
+        heapq.heappush(load, heapq.heappop(load) + count)
+    return max(load)
+
+
+def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, workers: Workers) -> int:
+    sample_bytes = info.channels * np.dtype(info.dtype).itemsize
+    height, width = (
+        min(block_px, axis.extent) + 2 * (axis.size - 1) if len(axis.starts) > 1 else axis.reach
+        for axis in (grid.y, grid.x)
+    )
+    block_bytes = min(height, grid.y.reach) * min(width, grid.x.reach) * (_BLOCK_BYTES_PER_PX + sample_bytes)
+    tile_bytes = batch * grid.y.size * grid.x.size * _ACTIVATION_BYTES_PER_PX
+    colorize = workers.blocks_at_once * (block_bytes + tile_bytes)
+    ingest = 2 * SCAN_SHARD_PX * info.shape_yx[1] * sample_bytes
+    fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * WORKER_BYTES
+    return fixed + max(colorize, ingest, _EXPORT_BYTES)
+
+
+def _disk_bytes(info: ScanInfo) -> int:
+    sample_bytes = np.dtype(info.dtype).itemsize
+    per_px = info.channels * sample_bytes + 4 + 3 * sample_bytes * 5 / 3
+    return int(info.shape_yx[0] * info.shape_yx[1] * per_px)
+
+
+def make_plan(info: ScanInfo, grid: TileGrid, batch: int, workers: Workers, limit_bytes: int) -> Plan:
+    """Choose the block size with the shortest projected run that stays below ``limit_bytes``.
+
+    Raises
+    ------
+    UsageError : not even the smallest block fits; the message names what would.
+    """
+    best: tuple[int, int] | None = None
+    smallest_bytes = 0
+    for block_px in BLOCK_SIZES_PX:
+        smallest_bytes = _memory_bytes(info, grid, block_px, batch, workers)
+        if smallest_bytes > limit_bytes:
+            continue
+        rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
+        span = _makespan([a * b for a in rows for b in columns], workers.blocks_at_once)
+        if best is None or span < best[0]:
+            best = span, block_px
+    if best is None:
+        raise UsageError(
+            f"projected memory {smallest_bytes / 2**30:.2f} GiB even with {BLOCK_SIZES_PX[-1]}-px blocks is above "
+            f"--limit-memory {limit_bytes / 2**30:.2f} GiB: the machine could run out; "
+            f"give --limit-memory {-(-smallest_bytes // 2**28) / 4:g}GiB, a smaller --tile, or fewer --workers"
+        )
+    block_px = best[1]
+    rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
+    return Plan(
+        megapixels=info.megapixels,
+        tiles=len(grid),
+        block_px=block_px,
+        blocks=len(rows) * len(columns),
+        predictions=sum(rows) * sum(columns),
+        memory_bytes=_memory_bytes(info, grid, block_px, batch, workers),
+        disk_bytes=_disk_bytes(info),
+    )

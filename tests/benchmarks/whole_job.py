@@ -1,0 +1,141 @@
+"""The whole job against its engine and against MONAI: python -m tests.benchmarks.whole_job [--runs 3]
+
+One 2048x4096 scan, tile 256, stride 128, the shipped default model. In each round, one after the other:
+
+engine   the engine alone predicting the same tiles, compiled and warm, with as many at once as the job has
+job      the whole command, from the shell's point of view: start, server, cluster, ingest, colour, export
+MONAI    SlidingWindowInferer over the same weights in torch, same tile, overlap and batch, all processors; inference only
+
+Medians and ratios of the rounds are printed as a Markdown table. Memory is the largest sum over all processes of the
+command of their proportional set size (shared pages counted once), sampled ten times a second.
+Needs: pip install '.[train,bench]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from engines.select import choose, open_engine
+from engines.spec import EngineSpec, find_model
+from flows.cluster import processors, split_workers
+from pipeline.color import lightness_from_samples
+from pipeline.grid import TileGrid
+from pipeline.plan import batch_for
+from pipeline.readers import open_scan
+
+SCAN = Path(__file__).parents[1] / "scans" / "sunset-beach.jpg"
+TILE, STRIDE = (256, 256), (128, 128)
+
+
+def read_lightness() -> np.ndarray:
+    reader = open_scan(SCAN)
+    height, width = reader.info.shape_yx
+    samples = reader.read(slice(0, height), slice(0, width))
+    reader.close()
+    return lightness_from_samples(samples)
+
+
+def engine_seconds(lightness: np.ndarray) -> float:
+    """Predict the grid's tiles with the job's own split of the processors."""
+    workers = split_workers(None)
+    grid = TileGrid.of(lightness.shape, TILE, STRIDE)
+    batch = batch_for(TILE)
+    spec = EngineSpec(
+        choose().backend, str(find_model("default").folder), TILE, batch, workers.engine_threads, workers.threads
+    )
+    tiles = np.stack([lightness[y : y + 256, x : x + 256] for y in grid.y.starts for x in grid.x.starts])[:, None]
+    batches = [tiles[i : i + batch] for i in range(0, len(tiles), batch)]
+    with open_engine(spec) as engine, ThreadPoolExecutor(workers.blocks_at_once) as pool:
+        list(pool.map(engine.predict, batches[: 2 * workers.blocks_at_once]))
+        started = time.perf_counter()
+        list(pool.map(engine.predict, batches))
+        return time.perf_counter() - started
+
+
+def tree_bytes(process: psutil.Process) -> int:
+    total = 0
+    for each in [process, *process.children(recursive=True)]:
+        try:
+            total += each.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
+
+
+def job_seconds_and_bytes() -> tuple[float, int, str]:
+    """Wall time and peak memory of the whole command, and its last lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "flows.cli", "run", str(SCAN), "--output", folder, "--stride", str(STRIDE[0])]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        peak, watched = 0, psutil.Process(process.pid)
+        done = threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not done.wait(0.1):
+                peak = max(peak, tree_bytes(watched))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        _, said = process.communicate()
+        seconds = time.perf_counter() - started
+        done.set()
+        watcher.join()
+        assert process.returncode == 0, said
+        return seconds, peak, said.strip().splitlines()[-2].strip()
+
+
+def monai_seconds(lightness: np.ndarray) -> float:
+    """MONAI's sliding window over the generator in torch, evaluation mode, no gradients."""
+    import torch
+    from monai.inferers import SlidingWindowInferer
+
+    from training.export import load_generator
+
+    torch.set_num_threads(processors())
+    generator = load_generator(find_model("default")).eval()
+    inferer = SlidingWindowInferer(roi_size=TILE, sw_batch_size=batch_for(TILE), overlap=0.5, mode="constant")
+    scaled = torch.from_numpy(lightness * 0.02 - 1)[None, None]
+    with torch.inference_mode():
+        generator(scaled[:, :, :256, :256].repeat(batch_for(TILE), 1, 1, 1))
+        started = time.perf_counter()
+        inferer(scaled, generator)
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--without-monai", action="store_true")
+    arguments = parser.parse_args()
+    lightness = read_lightness()
+    rounds = []
+    for number in range(arguments.runs):
+        engine = engine_seconds(lightness)
+        job, peak, said = job_seconds_and_bytes()
+        monai = float("nan") if arguments.without_monai else monai_seconds(lightness)
+        rounds.append((engine, job, monai, job / engine, monai / job, peak / 1e9))
+        print(f"round {number + 1}: engine {engine:.1f} s, job {job:.1f} s, MONAI {monai:.1f} s; {said}", flush=True)
+    medians = [statistics.median(values) for values in zip(*rounds, strict=True)]
+    spread = [f"{min(values):.2f}-{max(values):.2f}" for values in zip(*rounds, strict=True)]
+    names = ("engine alone, s", "whole job, s", "MONAI inference, s", "job / engine", "MONAI / job", "peak memory, GB")
+    print(f"\n{choose()}; {processors()} processors; 2048x4096, tile 256, stride 128, median of {arguments.runs}\n")
+    print("| figure | median | range |\n|---|---|---|")
+    for name, value, between in zip(names, medians, spread, strict=True):
+        print(f"| {name} | {value:.2f} | {between} |")
+
+
+if __name__ == "__main__":
+    main()

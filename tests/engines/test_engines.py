@@ -1,0 +1,149 @@
+"""Every backend against the same tiny network computed by hand, and the ways of choosing one."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from engines.backends import openvino as openvino_backend
+from engines.errors import EngineUnavailableError, ModelError
+from engines.select import backend_names, check_tile, choose, model_for, open_engine
+from engines.spec import EngineSpec, find_model, shipped_models
+from tests.models import KERNELS, make_model
+
+NETWORKS = [name for name in backend_names() if name != "identity"]
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    return make_model(tmp_path / "tiny")
+
+
+def spec_for(folder, backend, batch=3, tile=(32, 64)):
+    return EngineSpec(backend, str(folder), tile, batch)
+
+
+def tiles(count, tile=(32, 64), seed=0):
+    return np.random.default_rng(seed).uniform(0, 100, (count, 1, *tile)).astype(np.float32)
+
+
+def plain_prediction(lightness):
+    """The tiny network's card and convolution, tile by tile with OpenCV."""
+    result = []
+    for tile in lightness[:, 0] * 0.02 - 1:
+        padded = cv2.copyMakeBorder(tile, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+        planes = [cv2.filter2D(padded, -1, kernel)[1:-1, 1:-1] for kernel in KERNELS]
+        result.append(np.tanh(np.stack(planes)) * 110)
+    return np.stack(result)
+
+
+@pytest.mark.parametrize("backend", NETWORKS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_predicts_what_the_network_says(model_folder, backend, count):
+    with open_engine(spec_for(model_folder, backend)) as engine:
+        chroma = engine.predict(tiles(count))
+    assert chroma.dtype == np.float32
+    np.testing.assert_allclose(chroma, plain_prediction(tiles(count)), atol=0.05)
+
+
+@pytest.mark.parametrize("backend", NETWORKS)
+def test_a_tile_alone_equals_the_tile_in_a_batch(model_folder, backend):
+    with open_engine(spec_for(model_folder, backend)) as engine:
+        together = engine.predict(tiles(3))
+        alone = np.concatenate([engine.predict(tiles(3)[i : i + 1]) for i in range(3)])
+    assert together.tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("backend", NETWORKS)
+def test_threads_may_share_an_engine(model_folder, backend):
+    from concurrent.futures import ThreadPoolExecutor
+
+    batches = [tiles(3, seed=seed) for seed in range(16)]
+    with open_engine(spec_for(model_folder, backend)) as engine, ThreadPoolExecutor(4) as pool:
+        shared = list(pool.map(engine.predict, batches))
+        for chroma, batch in zip(shared, batches, strict=True):
+            np.testing.assert_array_equal(chroma, engine.predict(batch))
+
+
+def test_auto_names_the_fastest_and_says_why():
+    choice = choose()
+    assert choice.backend == "openvino"
+    assert choice.version in str(choice)
+    assert "fastest" in str(choice)
+
+
+def test_auto_falls_back_where_openvino_is_missing(monkeypatch):
+    def missing():
+        raise ImportError("No module named 'openvino'")
+
+    monkeypatch.setattr(openvino_backend, "version", missing)
+    choice = choose()
+    assert choice.backend == "onnxruntime"
+    assert "openvino is not" in choice.reason
+    with pytest.raises(EngineUnavailableError, match="pip install openvino"):
+        choose("openvino")
+
+
+def test_an_unknown_engine_names_the_known():
+    with pytest.raises(EngineUnavailableError, match=r"'warp'.*auto or one of .*openvino"):
+        choose("warp")
+
+
+def test_identity_needs_no_model_and_takes_any_tile():
+    assert model_for("identity", "nonsense").card.name == "identity"
+    with open_engine(EngineSpec("identity", "", (7, 13), 2)) as engine:
+        some = tiles(2, (7, 13))
+        np.testing.assert_array_equal(engine.predict(some), np.concatenate([some, some], axis=1))
+
+
+def test_a_tile_that_the_model_cannot_take_names_the_nearest(model_folder):
+    with pytest.raises(ModelError, match=r"100x260.*multiples of 8.*--tile 96x256|--tile 104x264"):
+        check_tile(find_model(str(model_folder)), (100, 260))
+
+
+def test_shipped_models_are_whole_and_small():
+    assert {"default", "pix2pix-unet"} <= set(shipped_models())
+    for name in shipped_models():
+        model = find_model(name)
+        assert model.onnx_path.stat().st_size < 30e6
+        assert model.card.training["licences"]
+
+
+@pytest.mark.parametrize("backend", NETWORKS)
+def test_the_shipped_default_colours(backend):
+    spec = EngineSpec(backend, str(find_model("default").folder), (256, 256), 1)
+    ramp = np.add.outer(np.linspace(20, 60, 256), np.linspace(0, 30, 256)).astype(np.float32)
+    with open_engine(spec) as engine:
+        chroma = engine.predict(ramp[None, None])
+    assert chroma.shape == (1, 2, 256, 256)
+    assert 0.5 < np.abs(chroma).mean() < 60
+
+
+def test_both_runtimes_agree_on_the_shipped_default():
+    folder = str(find_model("default").folder)
+    some = tiles(2, (256, 256))
+    results = []
+    for backend in ("openvino", "onnxruntime"):
+        with open_engine(EngineSpec(backend, folder, (256, 256), 2)) as engine:
+            results.append(engine.predict(some))
+    assert np.abs(results[0] - results[1]).max() < 0.1
+
+
+def test_a_damaged_model_is_refused(model_folder):
+    with (model_folder / "model.onnx").open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(ModelError, match="changed or damaged"):
+        find_model(str(model_folder))
+
+
+def test_a_card_with_unknown_keys_is_refused(model_folder):
+    card = json.loads((model_folder / "card.json").read_text())
+    (model_folder / "card.json").write_text(json.dumps({**card, "colour": "red"}))
+    with pytest.raises(ModelError, match="not a model card"):
+        find_model(str(model_folder))
+
+
+def test_a_missing_model_names_the_shipped():
+    with pytest.raises(ModelError, match=r"'nowhere'.*default"):
+        find_model("nowhere")

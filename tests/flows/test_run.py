@@ -1,0 +1,275 @@
+"""The main job from end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from pipeline.color import lab_from_rgb, lightness_from_samples
+from pipeline.grid import Roi
+from pipeline.store import ScanStore
+
+
+def picture(height, width, dtype=np.uint8, channels=1, seed=3):
+    """Smooth shapes with grain: something between a photograph and noise."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((6, 8, channels) if channels > 1 else (6, 8)).astype(np.float32)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    grainy = np.clip(smooth + rng.normal(0, 0.02, smooth.shape), 0, 1)
+    return np.rint(grainy * np.iinfo(dtype).max).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four scans of different kinds, sizes that are no multiple of anything."""
+    folder = tmp_path_factory.mktemp("in")
+    cv2.imwrite(str(folder / "gray8.png"), picture(611, 803))
+    tifffile.imwrite(folder / "gray16.tif", picture(317, 1201, np.uint16), compression="zlib")
+    cv2.imwrite(str(folder / "colour.jpg"), picture(300, 420, channels=3))
+    (folder / "box").mkdir()
+    cv2.imwrite(str(folder / "box" / "postcard.png"), picture(90, 61))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def identity(command, folder, tmp_path_factory):
+    """One worker, and two with other windows' order of work: the same settings, two outputs."""
+    outputs = []
+    for workers in (1, 2):
+        output = tmp_path_factory.mktemp(f"out{workers}")
+        ran = command(
+            "run", folder, "-o", output, "--engine", "identity", "--tile", "200x136", "--stride", "77x50",
+            "--window", "hann", "--workers", workers,
+        )  # fmt: skip
+        assert ran.code == 0, ran.err
+        outputs.append(output)
+    return outputs
+
+
+STEMS = ["gray8", "gray16", "colour", "box/postcard"]
+
+
+def source_samples(folder, stem):
+    path = next(folder.glob(f"{stem}.*"))
+    read = tifffile.imread(path) if path.suffix == ".tif" else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return read[..., ::-1] if read.ndim == 3 else read
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_identity_gives_the_scan_back(identity, folder, stem):
+    samples = source_samples(folder, stem)
+    store = ScanStore.open(identity[0] / f"{stem}.zarr")
+    everything = Roi(0, samples.shape[0], 0, samples.shape[1])
+    stored = store.read_scan(everything)
+    np.testing.assert_array_equal(stored, samples)
+    lightness = lightness_from_samples(stored).astype(np.float16)
+    chroma = store.read_chroma(everything)
+    np.testing.assert_array_equal(chroma[0], lightness)
+    np.testing.assert_array_equal(chroma[1], lightness)
+    result = tifffile.imread(identity[0] / f"{stem}.color.tif")
+    assert result.dtype == samples.dtype
+    if samples.ndim == 2:
+        np.testing.assert_array_equal(result, np.repeat(samples[..., None], 3, axis=2))
+    else:
+        assert (np.ptp(result.astype(int), axis=2) == 0).all()
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_one_and_two_workers_write_the_same_bytes(identity, stem):
+    one, two = (output / f"{stem}.color.tif" for output in identity)
+    assert one.read_bytes() == two.read_bytes()
+    chunks = [sorted(p for p in (o / f"{stem}.zarr" / "chroma" / "c").rglob("*") if p.is_file()) for o in identity]
+    assert len(chunks[0]) == len(chunks[1]) > 0
+    assert [p.read_bytes() for p in chunks[0]] == [p.read_bytes() for p in chunks[1]]
+
+
+def test_the_sidecar_says_exactly_what_was_done(identity, folder):
+    sidecar = json.loads((identity[0] / "gray16.color.json").read_text())
+    sha256 = subprocess.run(["sha256sum", folder / "gray16.tif"], capture_output=True, text=True, check=True).stdout
+    assert sidecar["source"]["sha256"] == sha256.split()[0]
+    assert sidecar["settings"]["tile_yx"] == [200, 136]
+    assert sidecar["settings"]["stride_yx"] == [77, 50]
+    assert sidecar["settings"]["window"] == "hann"
+    assert sidecar["settings"]["engine"] == "identity"
+    assert sidecar["result"]["bytes"] == (identity[0] / "gray16.color.tif").stat().st_size
+    assert set(sidecar["work"]["seconds"]) == {"ingest", "colorize", "export"}
+    assert {"zarr", "dask", "prefect"} <= set(sidecar["versions"])
+
+
+def test_nothing_is_left_beside_the_results(identity):
+    for output in identity:
+        assert not [p for p in output.rglob("*") if p.name.endswith((".part", ".tmp"))]
+        assert sorted(p.name for p in output.iterdir()) == sorted(
+            [
+                "box",
+                "runs",
+                *(f"{stem}{ending}" for stem in STEMS[:3] for ending in (".zarr", ".color.tif", ".color.json")),
+            ]
+        )
+
+
+def test_the_shipped_model_colours_and_keeps_lightness(command, scans, tmp_path):
+    """Real scans at 8 and 16 bit: visible colour, more than one tint, and the scan's own lightness everywhere."""
+    names = ["peasant-girls-1909.png", "tony-webster-16bit.tif"]
+    ran = command("run", *(scans / name for name in names), "-o", tmp_path)
+    assert ran.code == 0, ran.err
+    assert "engine openvino" in ran.err
+    for name, bound in zip(names, (0.5, 0.02), strict=True):
+        samples = source_samples(scans, name.split(".")[0])
+        result = tifffile.imread(tmp_path / f"{name.split('.')[0]}.color.tif")
+        assert result.dtype == samples.dtype
+        lightness = lightness_from_samples(samples)
+        assert np.abs(lightness_from_samples(result) - lightness).max() <= bound
+        lab = lab_from_rgb(result.astype(np.float32) / np.iinfo(result.dtype).max)
+        chroma = np.hypot(lab[1], lab[2])
+        assert np.percentile(chroma, 90) > 8
+        assert np.hypot(lab[1].std(), lab[2].std()) > 3
+
+
+def test_done_scans_are_skipped_until_something_changes(command, folder, tmp_path):
+    words = ("run", folder / "box", "-o", tmp_path, "--engine", "identity")
+    assert "1 done" in command(*words).line("done,")
+    before = (tmp_path / "postcard.color.tif").stat().st_mtime_ns
+    ran = command(*words)
+    assert ran.code == 0
+    assert "--force" in ran.line("skipped  ", "postcard")
+    assert (tmp_path / "postcard.color.tif").stat().st_mtime_ns == before
+    assert "1 done" in command(*words, "--stride", "64").line("done,")
+    assert "1 done" in command(*words, "--stride", "64", "--force").line("done,")
+
+
+def test_bad_scans_fail_alone_and_say_why(command, tmp_path, scans):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "good.png"), picture(100, 120))
+    (folder / "empty.tif").write_bytes(b"")
+    (folder / "letter.tif").write_text("Dear archive,\n")
+    whole = (scans / "aerial-caliterra.jpg").read_bytes()
+    (folder / "torn.jpg").write_bytes(whole[: len(whole) // 2])
+    tiff = (scans / "tony-webster-16bit.tif").read_bytes()
+    (folder / "torn.tif").write_bytes(tiff[: len(tiff) // 2])
+    cv2.imwrite(str(folder / "good.jpg"), picture(100, 120))
+    ran = command("run", folder, folder / "missing.tif", "-o", output, "--engine", "identity")
+    assert ran.code == 1
+    assert "empty" in ran.line("failed   ", "empty.tif")
+    assert ran.line("failed   ", "letter.tif")
+    assert ran.line("failed   ", "torn.jpg")
+    assert ran.line("failed   ", "missing.tif", "no such file")
+    assert "overwrite the result of" in ran.line("failed   ", "good.png")
+    assert "1 done" in ran.line("done,", "6 failed") or "5 failed" in ran.line("done,")
+    assert [p.name for p in output.glob("*.tif")] == ["good.color.tif"]
+    assert [p.name for p in output.glob("*.zarr*")] == ["good.zarr"]
+    (record,) = (output / "runs").glob("*.json")
+    failed = [s for s in json.loads(record.read_text())["scans"] if s["status"] == "failed"]
+    assert all(s["message"].count("\n") == 0 for s in failed)
+    assert len(failed) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--tile", "64", "--stride", "65"), "stride 65 is larger than the tile (64)"),
+        (("--tile", "0"), "tile '0' is not a size"),
+        (("--tile", "100"), "takes multiples of"),
+        (("--engine", "warp"), "unknown engine 'warp'"),
+        (("--window", "boxcar"), "unknown window 'boxcar'"),
+        (("--model", "nowhere"), "model 'nowhere'"),
+        (("--workers", "many"), "workers 'many'"),
+        (("--limit-memory", "lots"), "memory 'lots'"),
+        (("--scheduler", "somewhere"), "scheduler 'somewhere'"),
+        (("--output", "{file}/out"), "cannot be written"),
+    ],
+)
+def test_bad_usage_is_one_line_and_code_2(command, scans, tmp_path, words, says):
+    (tmp_path / "file").write_text("")
+    words = [word.format(file=tmp_path / "file") for word in words]
+    ran = command("run", scans / "peasant-girls-1909.png", "--output", tmp_path / "out", *words)
+    assert ran.code == 2
+    assert len(ran.lines) == 1
+    assert says in ran.lines[0]
+    assert not list(tmp_path.rglob("*.tif"))
+
+
+def test_a_limit_that_cannot_hold_names_one_that_can(command, scans, tmp_path):
+    ran = command("run", scans / "peasant-girls-1909.png", "-o", tmp_path, "--limit-memory", "1GiB")
+    assert ran.code == 1
+    assert "--limit-memory" in ran.line("failed   ", "projected memory")
+
+
+def test_an_empty_folder_is_bad_usage(command, tmp_path):
+    ran = command("run", tmp_path, "-o", tmp_path / "out")
+    assert (ran.code, len(ran.lines)) == (2, 1)
+    assert "no scans in this folder" in ran.err
+
+
+def test_dry_run_tells_and_does_nothing(command, scans, tmp_path):
+    ran = command("run", scans / "sunset-beach.jpg", "-o", tmp_path / "out", "--dry-run")
+    assert ran.code == 0
+    assert "465" in ran.out
+    assert "8.4" in ran.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_whole_frame_is_one_tile(command, folder, tmp_path):
+    ran = command("run", folder / "gray8.png", "-o", tmp_path, "--tile", "whole")
+    assert ran.code == 0, ran.err
+    sidecar = json.loads((tmp_path / "gray8.color.json").read_text())
+    assert sidecar["work"]["tiles"] == 1
+    assert sidecar["settings"]["tile_yx"][0] >= 611
+    assert tifffile.imread(tmp_path / "gray8.color.tif").shape == (611, 803, 3)
+
+
+def test_an_existing_scheduler_runs_the_blocks(command, folder, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        ran = command("run", folder / "gray8.png", "-o", tmp_path, "--engine", "identity", "--scheduler", address)
+        assert ran.code == 0, ran.err
+        assert (tmp_path / "gray8.color.tif").is_file()
+        assert len(cluster.scheduler_info["workers"]) == 1
+
+
+def test_a_scheduler_that_is_not_there_is_said(command, folder, tmp_path):
+    ran = command(
+        "run", folder / "gray8.png", "-o", tmp_path, "--engine", "identity", "--scheduler", "tcp://127.0.0.1:9"
+    )
+    assert ran.code == 2
+    assert "no answer within" in ran.line("tcp://127.0.0.1:9")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(command, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        noise = np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8)
+        cv2.imwrite(str(tmp_path / "noise.png"), noise)
+        ran = command("run", tmp_path / "noise.png", "-o", small, "--engine", "identity")
+        assert ran.code == 1
+        assert "disk" in ran.line("failed   ")
+        assert not list(small.glob("*.color.*"))
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(environment, scans, tmp_path):
+    words = [sys.executable, "-m", "flows.cli", "run", str(scans / "sunset-beach.jpg"), "-o", str(tmp_path)]
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "sunset-beach.zarr" / "chroma").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "run the same command to go on" in said
+    assert not list(tmp_path.glob("*.color.*"))

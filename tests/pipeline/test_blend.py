@@ -1,0 +1,120 @@
+"""Blending against the plain way: whole-image sums and counts, as the reports describe it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.colorize import colorize_block, lightness_roi, reflected_out
+from pipeline.errors import CoverageError, UsageError
+from pipeline.grid import TileAxis, TileGrid
+from pipeline.windows import WINDOWS, window_weights
+from tests.strategies import grids, windows
+
+
+def echo(tiles):
+    """The identity engine: lightness in both planes."""
+    return np.repeat(tiles, 2, axis=1)
+
+
+def position_dependent(tiles):
+    """A prediction that differs at every pixel of a tile and between tiles, like a network's."""
+    height, width = tiles.shape[2:]
+    ramp = np.add.outer(np.arange(height, dtype=np.float32), 3 * np.arange(width, dtype=np.float32))
+    return np.concatenate([tiles + ramp, tiles.mean(axis=(2, 3), keepdims=True) - ramp], axis=1)
+
+
+def picture(shape_yx, seed=0):
+    values = np.random.default_rng(seed).integers(0, 200, shape_yx) / 2
+    return values.astype(np.float32)
+
+
+def run_blocks(grid, window, image, predict, block_px, batch=3):
+    result = np.full((2, *grid.shape_yx), np.nan, np.float32)
+    for block in grid.blocks(block_px):
+        seen = lightness_roi(grid, block)
+        chroma = colorize_block(grid, block, window, image[seen.rows, seen.columns], predict, batch)
+        result[:, block.write_roi.rows, block.write_roi.columns] = chroma
+    return result
+
+
+def plain_overlap_average(grid, window, image, predict):
+    """All tiles over the whole image, float64 sums divided by float64 weights."""
+    reach = (grid.y.reach, grid.x.reach)
+    padded = np.pad(image, [(0, r - s) for r, s in zip(reach, image.shape, strict=True)], mode="symmetric")
+    total, weight = np.zeros((2, *reach)), np.zeros(reach)
+    tile_weight = np.outer(window_weights(window, grid.y.size), window_weights(window, grid.x.size)).astype(float)
+    for y in grid.y.starts:
+        for x in grid.x.starts:
+            where = (slice(y, y + grid.y.size), slice(x, x + grid.x.size))
+            total[:, *where] += predict(padded[where][None, None])[0] * tile_weight
+            weight[where] += tile_weight
+    return (total / weight)[:, : image.shape[0], : image.shape[1]]
+
+
+@settings(max_examples=150)
+@given(grids(), windows, st.integers(1, 64), st.integers(1, 9))
+def test_identity_comes_back_exactly(grid, window, block_px, batch):
+    image = picture(grid.shape_yx)
+    blended = run_blocks(grid, window, image, echo, block_px, batch)
+    # What the store keeps: these lightness values are float16 numbers, so nothing may change.
+    np.testing.assert_array_equal(blended.astype(np.float16), np.stack([image, image]).astype(np.float16))
+
+
+@settings(max_examples=100)
+@given(grids(), windows, st.integers(1, 64))
+def test_equals_the_plain_overlap_average(grid, window, block_px):
+    image = picture(grid.shape_yx)
+    expected = plain_overlap_average(grid, window, image, position_dependent)
+    blended = run_blocks(grid, window, image, position_dependent, block_px)
+    np.testing.assert_allclose(blended, expected, rtol=2e-5, atol=1e-3)
+
+
+@settings(max_examples=50)
+@given(grids(), windows, st.integers(1, 64), st.integers(1, 64))
+def test_bytes_do_not_depend_on_the_block_division(grid, window, block_px, other_px):
+    image = picture(grid.shape_yx)
+    one = run_blocks(grid, window, image, position_dependent, block_px)
+    other = run_blocks(grid, window, image, position_dependent, other_px)
+    assert one.tobytes() == other.tobytes()
+
+
+def test_more_than_255_visits_do_not_overflow():
+    grid = TileGrid.of((64, 64), (64, 64), (2, 2))
+    wide = TileGrid(TileAxis(96, 64, 2), TileAxis(96, 64, 2))
+    image = picture((96, 96))
+    assert len(grid) == 1
+    np.testing.assert_array_equal(run_blocks(wide, "average", image, echo, 96)[0], image)
+
+
+@pytest.mark.parametrize("name", sorted(WINDOWS))
+@pytest.mark.parametrize("size", [1, 2, 7, 256, 2048])
+def test_windows_are_positive_symmetric_and_highest_inside(name, size):
+    weights = window_weights(name, size)
+    assert weights.dtype == np.float32
+    assert weights.shape == (size,)
+    assert (weights > 0).all()
+    np.testing.assert_allclose(weights, weights[::-1], rtol=1e-4)
+    assert weights.argmax() in range((size - 1) // 2 if name != "average" else 0, size // 2 + 1)
+
+
+def test_an_unknown_window_names_the_known():
+    with pytest.raises(UsageError, match=r"'boxcar'.*average, hann"):
+        window_weights("boxcar", 8)
+
+
+def test_uncovered_pixels_raise(monkeypatch):
+    monkeypatch.setitem(WINDOWS, "holes", lambda size: np.zeros(size, np.float32))
+    grid = TileGrid.of((32, 32), (16, 16), (8, 8))
+    with pytest.raises(CoverageError, match="covered by no tile"):
+        run_blocks(grid, "holes", picture((32, 32)), echo, 32)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 2), (10, 31)])
+def test_small_scans_are_reflected_out(shape):
+    image = picture(shape)
+    grown = reflected_out(image, (32, 32))
+    assert grown.shape == (32, 32)
+    np.testing.assert_array_equal(grown[: shape[0], : shape[1]], image)
+    if shape == (10, 31):
+        np.testing.assert_array_equal(grown[10:20, :31], image[::-1])

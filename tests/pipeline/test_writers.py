@@ -1,0 +1,242 @@
+"""The pyramid writer: pixels exact, levels plain means, nothing left behind when something breaks."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import resource
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+
+from pipeline.errors import OutputError, ScanUnreadableError, UsageError
+from pipeline.writers import tiff as writer
+from pipeline.writers.tiff import TiffMetadata, halve, is_bigtiff_needed, pyramid_levels, write_pyramid
+
+SIZES_YX = [(1, 1), (3, 700), (700, 3), (257, 513), (1100, 300)]
+
+
+def picture(shape_yx, dtype, seed=0):
+    maximum = np.iinfo(dtype).max
+    return np.random.default_rng(seed).integers(0, maximum, (*shape_yx, 3), dtype, endpoint=True)
+
+
+def write(path, image, **options):
+    return write_pyramid(path, image.shape[:2], image.dtype, lambda rows: image[rows], **options)
+
+
+def plain_half(image):
+    height, width = image.shape[:2]
+    result = np.empty(((height + 1) // 2, (width + 1) // 2, 3))
+    for y, x in np.ndindex(result.shape[:2]):
+        result[y, x] = image[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean(axis=(0, 1))
+    return result
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("compression", ["deflate", "none"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("shape_yx", SIZES_YX)
+def test_pixels_come_back_exactly(tmp_path, shape_yx, dtype, compression):
+    image = picture(shape_yx, dtype)
+    summary = write(tmp_path / "a.tif", image, compression=compression)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), image)
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        np.testing.assert_array_equal(np.moveaxis(dataset.read(), 0, -1), image)
+    bgr = cv2.imread(str(tmp_path / "a.tif"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(bgr[..., ::-1], image)
+    assert summary.size_bytes == (tmp_path / "a.tif").stat().st_size
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("shape_yx", SIZES_YX)
+def test_levels_are_means_of_two_by_two(tmp_path, shape_yx, dtype):
+    summary = write(tmp_path / "a.tif", picture(shape_yx, dtype))
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        main = file.pages[0]
+        pages = [main, *(main.pages or [])]
+        assert tuple(page.shape[:2] for page in pages) == summary.levels_yx == pyramid_levels(shape_yx, 256)
+        assert all(page.is_tiled and page.predictor == 2 and page.photometric == 2 for page in pages)
+        assert [int(page.subfiletype) for page in pages] == [0] + [1] * (len(pages) - 1)
+        assert max(pages[-1].shape[:2]) <= 256
+        for larger, smaller in itertools.pairwise(pages):
+            expected = plain_half(larger.asarray().astype(float))
+            assert np.abs(smaller.asarray() - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_halving_equals_the_plain_rounded_mean(dtype):
+    image = picture((6, 40_000), dtype).astype(np.uint32)
+    total = image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]
+    difference = np.abs(halve(image.astype(dtype)) - total / 4)
+    assert difference.max() <= 0.5
+
+
+def test_gdal_finds_the_levels(tmp_path):
+    write(tmp_path / "a.tif", picture((1100, 600), "uint8"))
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert [level.shape[:2] for level in file.series[0].levels] == [(1100, 600), (550, 300), (275, 150), (138, 75)]
+
+
+def test_bands_are_asked_for_once_and_in_order(tmp_path):
+    image = picture((1300, 64), "uint8")
+    asked = []
+
+    def read_band(rows):
+        asked.append(rows)
+        return image[rows]
+
+    write_pyramid(tmp_path / "a.tif", (1300, 64), image.dtype, read_band)
+    assert [rows.start for rows in asked] == [0, 512, 1024]
+    assert [rows.stop for rows in asked] == [512, 1024, 1300]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_same_bytes_whatever_the_threads(tmp_path, dtype):
+    image = picture((1300, 600), dtype)
+    for threads in (1, 2, 5):
+        write(tmp_path / f"{threads}.tif", image, threads=threads, metadata=TiffMetadata("s", "d"))
+    files = {(tmp_path / f"{threads}.tif").read_bytes() for threads in (1, 2, 5)}
+    assert len(files) == 1
+
+
+def test_metadata(tmp_path):
+    metadata = TiffMetadata("program 1", "Köln, Straße\0 \udcff", (300.0, 240.0, "centimeter"), 6)
+    write(tmp_path / "a.tif", picture((300, 300), "uint8"), metadata=metadata)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        tags = file.pages[0].tags
+        assert tags["Software"].value == "program 1"
+        assert tags["ImageDescription"].value == "Köln, Straße  \\udcff"
+        assert (tags["XResolution"].value, tags["YResolution"].value) == ((300, 1), (240, 1))
+        assert tags["ResolutionUnit"].value == 3
+        assert tags["Orientation"].value == 6
+        assert "DateTime" not in tags
+        assert "Software" not in file.pages[0].pages[0].tags
+
+
+@pytest.mark.parametrize("broken", [{"orientation": 9}, {"resolution": (1.0, 1.0, "mile")}])
+def test_impossible_metadata_is_refused(broken):
+    with pytest.raises(UsageError):
+        TiffMetadata(**broken)
+
+
+def test_bigtiff_only_where_needed(tmp_path, monkeypatch):
+    assert not is_bigtiff_needed((30_000, 30_000), np.dtype("uint8"), 256)
+    assert is_bigtiff_needed((32_768, 32_768), np.dtype("uint8"), 256)
+    assert is_bigtiff_needed((30_000, 30_000), np.dtype("uint16"), 256)
+    monkeypatch.setattr(writer, "_CLASSIC_MAX_BYTES", 1000)
+    image = picture((300, 300), "uint8")
+    assert write(tmp_path / "a.tif", image).bigtiff
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.is_bigtiff
+        np.testing.assert_array_equal(file.asarray(), image)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "failure", [ScanUnreadableError("damaged"), FileNotFoundError("gone"), KeyboardInterrupt(), MemoryError()]
+)
+def test_failure_while_reading_leaves_the_old_file_alone(tmp_path, failure, threads):
+    (tmp_path / "a.tif").write_bytes(b"old")
+
+    def read_band(rows):
+        if rows.start:
+            raise failure
+        return np.zeros((rows.stop - rows.start, 700, 3), np.uint8)
+
+    with pytest.raises(type(failure)) as caught:
+        write_pyramid(tmp_path / "a.tif", (1300, 700), np.dtype("uint8"), read_band, threads=threads)
+    assert caught.value is failure
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
+    assert (tmp_path / "a.tif").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("band", [np.zeros((9, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint16)])
+def test_a_band_of_the_wrong_kind_is_refused(tmp_path, band):
+    with pytest.raises(UsageError, match="sheared"):
+        write_pyramid(tmp_path / "a.tif", (10, 10), np.dtype("uint8"), lambda rows: band)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"tile_px": 100}, {"compression": "jpeg"}])
+def test_impossible_options_are_refused(tmp_path, options):
+    with pytest.raises(UsageError):
+        write(tmp_path / "a.tif", picture((4, 4), "uint8"), **options)
+
+
+def test_folder_that_cannot_hold_files(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"a\.tif: cannot be written .*; check"):
+        write(tmp_path / "file" / "a.tif", picture((4, 4), "uint8"))
+
+
+def test_target_that_is_a_folder(tmp_path):
+    (tmp_path / "a.tif").mkdir()
+    with pytest.raises(OutputError):
+        write(tmp_path / "a.tif", picture((4, 4), "uint8"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_full_disk_while_halving(tmp_path, monkeypatch, code):
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(code, "no")
+
+    monkeypatch.setattr(writer.tempfile, "TemporaryFile", lambda dir: Full())
+    with pytest.raises(OutputError, match="disk full or quota") as caught:
+        write(tmp_path / "a.tif", picture((700, 300), "uint8"))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+FILL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from pipeline.errors import OutputError
+from pipeline.writers.tiff import write_pyramid
+noise = np.random.default_rng(0).integers(0, 256, (1300, 900, 3), np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    write_pyramid(Path(sys.argv[1]), noise.shape[:2], noise.dtype, lambda rows: noise[rows], compression=sys.argv[2])
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
+@pytest.mark.parametrize("compression", ["deflate", "none"])
+def test_file_size_limit(tmp_path, compression):
+    command = [sys.executable, "-c", FILL, str(tmp_path / "a.tif"), compression]
+    root = Path(__file__).parents[2]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 1
+    assert result.stdout.startswith(f"{tmp_path / 'a.tif'}: ")
+    assert "disk full or quota" in result.stdout or compression == "none"
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_does_not_grow_with_the_picture(tmp_path):
+    peaks = []
+    for height in (2048, 8192):
+        tracemalloc.start()
+        write_pyramid(
+            tmp_path / "a.tif",
+            (height, 1024),
+            np.dtype("uint8"),
+            lambda rows: np.zeros((rows.stop - rows.start, 1024, 3), np.uint8),
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]

@@ -1,0 +1,89 @@
+"""How far a coloured picture is from the truth, and how colourful it is.
+
+Pictures are (H, W, 3) float arrays of sRGB-encoded values in [0, 1]; Lab comes from :mod:`pipeline.color`, the same
+conversion that made the network's targets.
+
+No single number ranks colorizations: squared error favours gray, colourfulness alone favours noise. Read CIEDE2000
+beside colourfulness divided by the truth's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from skimage.color import deltaE_ciede2000
+from skimage.metrics import structural_similarity
+
+from pipeline.color import lab_from_rgb
+
+
+def ciede2000(result: NDArray, truth: NDArray) -> float:
+    """Mean CIEDE2000 colour difference of two pictures; about 1 is just visible.
+
+    References
+    ----------
+    Sharma, Wu, Dalal, The CIEDE2000 color-difference formula, Color Research and Application 30(1), 2005.
+    """
+    pair = [np.moveaxis(lab_from_rgb(np.asarray(rgb, np.float32)), 0, -1) for rgb in (result, truth)]
+    return float(deltaE_ciede2000(*pair).mean())
+
+
+def colourfulness(rgb: NDArray) -> float:
+    """M3 of Hasler and Süsstrunk (Human Vision and Electronic Imaging, 2003): 0 gray, 33 moderate, 109 extreme.
+
+    >>> colourfulness(np.full((4, 4, 3), 0.5))
+    0.0
+    """
+    red, green, blue = np.moveaxis(np.asarray(rgb, np.float64) * 255, -1, 0)
+    red_green, yellow_blue = red - green, 0.5 * (red + green) - blue
+    spread = math.hypot(red_green.std(), yellow_blue.std())
+    return spread + 0.3 * math.hypot(red_green.mean(), yellow_blue.mean())
+
+
+def mse(result: NDArray, truth: NDArray) -> float:
+    """Mean squared error, in squared units of [0, 1].
+
+    >>> mse(np.zeros((2, 2, 3)), np.full((2, 2, 3), 0.5))
+    0.25
+    """
+    return float(np.square(np.asarray(result, np.float64) - np.asarray(truth, np.float64)).mean())
+
+
+def psnr(result: NDArray, truth: NDArray) -> float:
+    """Peak signal-to-noise ratio in dB for a peak of 1; infinite for equal pictures."""
+    error = mse(result, truth)
+    return -10 * math.log10(error) if error > 0 else math.inf
+
+
+def ssim(result: NDArray, truth: NDArray) -> float:
+    """Mean structural similarity over the channels (Wang et al., IEEE TIP 2004), at most 1; sides of 7 px at least."""
+    return float(structural_similarity(np.asarray(result), np.asarray(truth), channel_axis=-1, data_range=1.0))
+
+
+def bootstrap_interval(
+    values: ArrayLike, groups: Sequence[Hashable] | None = None, seed: int = 0, draws: int = 2000
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean of ``values``, by drawing whole groups with replacement.
+
+    Parameters
+    ----------
+    values : (N,) one number a picture
+    groups : (N,) the photograph each picture was cut from; None where every picture is its own. Crops of one photograph
+        are alike: drawn one by one they would make the interval too narrow.
+
+    Raises
+    ------
+    ValueError : no values.
+    """
+    numbers = np.asarray(values, np.float64)
+    if numbers.size == 0:
+        raise ValueError("no values to draw from; give at least one")
+    index = {group: i for i, group in enumerate(dict.fromkeys(groups or range(numbers.size)))}
+    member = [index[group] for group in (groups or range(numbers.size))]
+    sums, counts = np.bincount(member, numbers), np.bincount(member)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
+    low, high = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [2.5, 97.5])
+    return float(low), float(high)
