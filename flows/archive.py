@@ -18,8 +18,9 @@ from typing import Any
 from distributed import Client, as_completed
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.blocks import TOPIC, BlockTask, BlockTimes, run_block
@@ -69,7 +70,7 @@ def colorize_scan(job: Job, ingested: Stage, scheduler: str) -> Stage:
 def _run_blocks(job: Job, scheduler: str) -> list[BlockTimes]:
     settings = job.spec.to_json()
     store = ScanStore.open(job.paths.store, writable=True)
-    if store.chroma_spec() == settings:
+    if store.chroma_spec() == settings and not job.force:
         listener().predicted(job.scan.stem, job.plan.predictions)
         return []
     store.create_chroma(settings, job.plan.block_px, job.chroma_scale)
@@ -179,7 +180,7 @@ def _run_jobs(jobs: list[Job], scheduler: str | None) -> list[Outcome]:
         for job in jobs:
             listener().planned(job.scan.stem, job.plan.predictions, job.info.megapixels)
             ingested = ingest_scan.submit(job)
-            coloured = colorize_scan.submit(job, ingested, address)
+            coloured = colorize_scan.submit(job, ingested, address)  # type: ignore[call-overload]
             submitted.append((job, [ingested, coloured, export_scan.submit(job, coloured)]))
         outcomes = []
         for job, futures in submitted:
@@ -204,7 +205,10 @@ def _write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Ou
     return path
 
 
-@flow(name="colorize-archive", task_runner=ThreadPoolTaskRunner(max_workers=_STAGES_AT_ONCE), persist_result=False)
+_STAGE_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=_STAGES_AT_ONCE)
+
+
+@flow(name="colorize-archive", task_runner=_STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
 def colorize_archive(
     inputs: list[str],
     output: str,

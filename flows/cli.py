@@ -1,9 +1,8 @@
-"""The command ``colorize-archive``. Heavy imports wait until a command needs them, also because workers import this file."""
+"""The command ``colorize-archive``. Heavy imports wait until a command needs them; workers import this file too."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -91,10 +90,12 @@ def _prepare(inputs: list[str], parameters: dict[str, Any]) -> tuple[list[Any], 
 
 def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     """Run the flow in this process; returns how many scans failed."""
+    from engines.errors import EngineError
     from flows.cluster import prestarted
     from flows.jobs import prepare_output
     from flows.progress import listening
     from flows.report import RunReport
+    from pipeline.errors import ColorizeError
 
     _, prepared = _prepare(inputs, parameters)
     prepare_output(prepared.options.output)
@@ -103,8 +104,14 @@ def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     with prestarted(prepared.workers, prepared.options.scheduler), RunReport(errors) as report, listening(report):
         from flows.archive import colorize_archive
 
-        colorize_archive(inputs=inputs, **parameters, return_state=True)
-    return report.print_summary()
+        state = colorize_archive(inputs=inputs, **parameters, return_state=True)
+    failed = report.print_summary()
+    if not failed and not state.is_completed():
+        error = state.result(raise_on_failure=False)
+        if isinstance(error, ColorizeError | EngineError):
+            raise error
+        _stop(f"the run broke off: {error!r}; please report this", _SOME_FAILED)
+    return failed
 
 
 def _dry_run(inputs: list[str], parameters: dict[str, Any]) -> int:
@@ -173,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -26,9 +26,10 @@ def processors() -> int:
 def split_workers(workers: int | None) -> Workers:
     """How many worker processes, block threads in each, and engine threads for each block.
 
-    One block a processor and one engine thread a block: networks of this size gain more from many tiles at once than from
-    many threads on one tile, and processes x threads x engine threads is never more than the processors. One process is
-    enough, because decoding, inference and encoding all release Python's lock; each further one costs its memory.
+    One block a processor and one engine thread a block: networks of this size gain more from many tiles at once than
+    from many threads on one tile, and processes x threads x engine threads is never more than the processors. One
+    process is enough, because decoding, inference and encoding all release Python's lock; each further one costs its
+    memory.
     """
     available = processors()
     processes = workers or 1

@@ -56,6 +56,7 @@ class Job:
     model_folder: str
     chroma_scale: float
     workers: Workers
+    force: bool
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -135,7 +136,7 @@ class Prepared:
         _check_room(self.options.output, plan)
         folder = "" if self.model.card.chroma_scale == 0 else str(self.model.folder)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
-        return Job(scan, info, source, spec, plan, paths, folder, scale, self.workers)
+        return Job(scan, info, source, spec, plan, paths, folder, scale, self.workers, self.options.force)
 
 
 def prepare_output(output: Path) -> None:

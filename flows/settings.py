@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from dataclasses import dataclass
+from glob import glob, has_magic
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -136,8 +136,8 @@ def find_scans(inputs: list[str]) -> list[ScanFile]:
         path = Path(text).expanduser()
         if path.is_dir():
             scans = _in_folder(path)
-        elif not path.exists() and glob.has_magic(text):
-            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+        elif not path.exists() and has_magic(text):
+            matches = sorted(Path(p) for p in glob(str(path), recursive=True))
             scans = [ScanFile(p, p.stem) for p in matches if p.is_file() and not _is_ours(p)]
             if not scans:
                 raise UsageError(f"{text}: no file matches this pattern; check it (and quote it)")

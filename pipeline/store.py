@@ -5,9 +5,9 @@
       scan        (H, W) or (H, W, 3), the scan's own samples
       chroma      (2, H, W) float16 a*, b*; attributes: spec (what made it), scale_factor, complete
 
-Arrays are sharded; a chroma shard is one output block and one task writes it whole, because concurrent writes into parts
-of one shard corrupt it (zarr-python issue 3682). Chunks carry a CRC-32C, so damage is found on reading. All-zero chunks
-are written too: a missing chunk always means missing work.
+Arrays are sharded; a chroma shard is one output block and one task writes it whole, because concurrent writes into
+parts of one shard corrupt it (zarr-python issue 3682). Chunks carry a CRC-32C, so damage is found on reading. All-zero
+chunks are written too: a missing chunk always means missing work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How much each pixel of a tile counts where tiles overlap: 1-D weights by name; a tile's weight is their product.
 
-Every window is strictly positive, so that a pixel covered by one tile only is still defined. To add one, write a function
-of the tile size and list it in ``WINDOWS``.
+Every window is strictly positive, so that a pixel covered by one tile only is still defined. To add one, write a
+function of the tile size and list it in ``WINDOWS``.
 """
 
 from __future__ import annotations
@@ -23,19 +23,22 @@ def average(size: int) -> F32:
 
 def hann(size: int) -> F32:
     """Raised cosine sampled at pixel centres, so that it never reaches zero."""
-    return (np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2).astype(np.float32)
+    weights: F32 = (np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2).astype(np.float32)
+    return weights
 
 
 def triangle(size: int) -> F32:
     """Straight lines from half a pixel's weight at the edge to one in the middle."""
     centre = np.arange(size) + 0.5
-    return (np.minimum(centre, size - centre) * (2 / size)).astype(np.float32)
+    weights: F32 = (np.minimum(centre, size - centre) * (2 / size)).astype(np.float32)
+    return weights
 
 
 def gaussian(size: int) -> F32:
     """Gaussian with a standard deviation of an eighth of the tile, as nnU-Net weights its tiles."""
     distance = (np.arange(size) + 0.5 - size / 2) / (size / 8)
-    return np.exp(-0.5 * distance**2).astype(np.float32)
+    weights: F32 = np.exp(-0.5 * distance**2).astype(np.float32)
+    return weights
 
 
 WINDOWS: dict[str, Callable[[int], F32]] = {f.__name__: f for f in (average, hann, triangle, gaussian)}

@@ -70,13 +70,16 @@ class Recipe:
         return self.phases[-1]
 
 
+_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+
+
 def _checked(kind: type, values: dict[str, Any], where: str) -> dict[str, Any]:
     known = {f.name: f for f in dataclasses.fields(kind)}
     for key, value in values.items():
         if key not in known:
             raise RecipeError(f"{where}: unknown key {key!r}; known keys are {', '.join(sorted(known))}")
         default = known[key].default
-        wanted = {"int": int, "float": (int, float), "str": str}.get(str(known[key].type))
+        wanted = _KINDS.get(str(known[key].type))
         if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
             raise RecipeError(f"{where}: {key} is {value!r}; give a {known[key].type}, such as {default!r}")
     required = {name for name, f in known.items() if f.default is f.default_factory is dataclasses.MISSING}

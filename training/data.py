@@ -128,8 +128,8 @@ def make_batch(
     chroma = np.empty((phase.batch, 2, phase.crop_px, phase.crop_px), np.float32)
     for i in range(phase.batch):
         square = _crop(pictures[rng.integers(len(pictures))], phase.crop_px, recipe.smallest_crop_px, rng)
-        lab = lab_from_rgb(square.astype(np.float32) / 255)
-        lightness[i, 0] = _age(lab[0] / 100, recipe, rng) * 2 - 1
+        lab = lab_from_rgb(square.astype(np.float32) / np.float32(255))
+        lightness[i, 0] = _age(lab[0] / np.float32(100), recipe, rng) * 2 - 1
         chroma[i] = np.clip(lab[1:] / recipe.chroma_scale, -1, 1)
     return lightness, chroma
 

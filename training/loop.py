@@ -169,10 +169,10 @@ def train(
     with (out / "losses.jsonl").open("a") as log:
         for lightness, chroma in batches(pictures, recipe, trainer.step):
             phase = recipe.phase_at(trainer.step)
-            tensors = [
+            scans, truth = (
                 torch.from_numpy(x).to(trainer.device, memory_format=torch.channels_last) for x in (lightness, chroma)
-            ]
-            for name, value in trainer.train_step(tensors[0], tensors[1], phase).items():
+            )
+            for name, value in trainer.train_step(scans, truth, phase).items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
             trainer.seconds = time.monotonic() - started

@@ -69,6 +69,7 @@ class _Header:
     bits: int
     palette: bool = False
     alpha: bool = False
+    resolution: tuple[float, float, str] | None = None
 
 
 class ImageReader(WindowReader):
@@ -188,20 +189,32 @@ def _parse_png(file: BinaryIO, limit_pixels: int) -> _Header:
         raise ScanUnsupportedError(
             f"an interlaced PNG of {width} x {height} pixels, which must be decoded at once; save it without"
         )
-    transparent = False
+    transparent, resolution = False, None
     while (head := file.read(8))[4:] != b"IEND":
         length = int.from_bytes(head[:4], "big")
         at = file.tell()
         if len(head) < 8 or file.seek(0, 2) < at + length + 4:
             raise ScanUnreadableError("cut off: the PNG has no end chunk; copy it again from its source")
         transparent |= head[4:] == b"tRNS"
+        file.seek(at)
+        if head[4:] == b"pHYs" and length == 9:
+            per_metre = file.read(9)
+            x, y = int.from_bytes(per_metre[:4], "big"), int.from_bytes(per_metre[4:8], "big")
+            if per_metre[8] == 1 and x and y:
+                resolution = (x / 100, y / 100, "cm")
         file.seek(at + length + 4)
-    # GDAL makes a fourth band of a transparent colour only for palettes of its own choosing: it keeps `channels`.
-    return _Header("PNG", (height, width), channels, bits, palette=colour == 3, alpha=colour >= 4 or transparent)
+    alpha = colour >= 4 or transparent
+    return _Header("PNG", (height, width), channels, bits, palette=colour == 3, alpha=alpha, resolution=resolution)
 
 
 def _parse_jpeg(file: BinaryIO, limit_pixels: int) -> _Header:
+    resolution = None
     for marker, segment in _jpeg_segments(file):
+        if marker == 0xE0 and segment[:5] == b"JFIF\0" and len(segment) >= 12:
+            unit = {1: "inch", 2: "cm"}.get(segment[7])
+            x, y = int.from_bytes(segment[8:10], "big"), int.from_bytes(segment[10:12], "big")
+            if unit and x and y:
+                resolution = (float(x), float(y), unit)
         if not 0xC0 <= marker <= 0xCF or marker in (0xC4, 0xC8, 0xCC):
             continue
         if len(segment) < 6:
@@ -222,7 +235,7 @@ def _parse_jpeg(file: BinaryIO, limit_pixels: int) -> _Header:
                 f"a progressive JPEG of {width} x {height} pixels, which must be decoded at once; save it as baseline"
             )
         _check_jpeg_end(file)
-        return _Header("JPEG", (height, width), channels, bits)
+        return _Header("JPEG", (height, width), channels, bits, resolution=resolution)
     raise ScanUnreadableError("damaged JPEG: no frame header; restore it from its source")
 
 
@@ -265,15 +278,12 @@ def _metadata_of(header: _Header, dataset: Any) -> dict[str, Any]:
         "format": header.driver,
         "compression": "jpeg" if header.driver == "JPEG" else "deflate",
     }
-    for keys in (
-        ("TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT"),
-        ("EXIF_XResolution", "EXIF_YResolution", "EXIF_ResolutionUnit"),
-    ):
-        pair = [_number(tags.get(key)) for key in keys[:2]]
-        if all(pair):
-            unit = _number(tags.get(keys[2])) or 1
-            metadata["resolution"] = [*pair, {2: "inch", 3: "cm"}.get(int(unit), "none")]
-            break
+    pair = [_number(tags.get(key)) for key in ("EXIF_XResolution", "EXIF_YResolution")]
+    if header.resolution:
+        metadata["resolution"] = list(header.resolution)
+    elif all(pair):
+        unit = _number(tags.get("EXIF_ResolutionUnit")) or 2
+        metadata["resolution"] = [*pair, {2: "inch", 3: "cm"}.get(int(unit), "none")]
     orientation = _number(tags.get("EXIF_Orientation"))
     if orientation and orientation in range(1, 9):
         metadata["orientation"] = int(orientation)

@@ -163,6 +163,8 @@ _REWRITE = "convert it to 8- or 16-bit gray or RGB"
 
 def reason(error: BaseException, limit: int = 160) -> str:
     """What a library's exception says, on one line."""
+    if error.__cause__ is not None and "previous exception" in str(error):  # rasterio hides GDAL's words there
+        return reason(error.__cause__, limit)
     text = " ".join(str(error).split())
     return (text if len(text) <= limit else text[: limit - 3] + "...") or type(error).__name__
 

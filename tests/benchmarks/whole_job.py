@@ -4,7 +4,7 @@ One 2048x4096 scan, tile 256, stride 128, the shipped default model. In each rou
 
 engine   the engine alone predicting the same tiles, compiled and warm, with as many at once as the job has
 job      the whole command, from the shell's point of view: start, server, cluster, ingest, colour, export
-MONAI    SlidingWindowInferer over the same weights in torch, same tile, overlap and batch, all processors; inference only
+MONAI    SlidingWindowInferer over the same weights in torch; same tile, overlap, batch and processors; inference only
 
 Medians and ratios of the rounds are printed as a Markdown table. Memory is the largest sum over all processes of the
 command of their proportional set size (shared pages counted once), sampled ten times a second.

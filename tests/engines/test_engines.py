@@ -93,7 +93,7 @@ def test_an_unknown_engine_names_the_known():
 def test_identity_needs_no_model_and_takes_any_tile():
     assert model_for("identity", "nonsense").card.name == "identity"
     with open_engine(EngineSpec("identity", "", (7, 13), 2)) as engine:
-        some = tiles(2, (7, 13))
+        some = np.rint(tiles(2, (7, 13)))
         np.testing.assert_array_equal(engine.predict(some), np.concatenate([some, some], axis=1))
 
 

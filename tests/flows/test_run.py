@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("in")
     cv2.imwrite(str(folder / "gray8.png"), picture(611, 803))
     tifffile.imwrite(folder / "gray16.tif", picture(317, 1201, np.uint16), compression="zlib")
-    cv2.imwrite(str(folder / "colour.jpg"), picture(300, 420, channels=3))
+    cv2.imwrite(str(folder / "colour.png"), picture(300, 420, channels=3))
     (folder / "box").mkdir()
     cv2.imwrite(str(folder / "box" / "postcard.png"), picture(90, 61))
     return folder
@@ -154,16 +154,17 @@ def test_bad_scans_fail_alone_and_say_why(command, tmp_path, scans):
     whole = (scans / "aerial-caliterra.jpg").read_bytes()
     (folder / "torn.jpg").write_bytes(whole[: len(whole) // 2])
     tiff = (scans / "tony-webster-16bit.tif").read_bytes()
-    (folder / "torn.tif").write_bytes(tiff[: len(tiff) // 2])
+    (folder / "half.tif").write_bytes(tiff[: len(tiff) // 2])
     cv2.imwrite(str(folder / "good.jpg"), picture(100, 120))
     ran = command("run", folder, folder / "missing.tif", "-o", output, "--engine", "identity")
     assert ran.code == 1
     assert "empty" in ran.line("failed   ", "empty.tif")
     assert ran.line("failed   ", "letter.tif")
-    assert ran.line("failed   ", "torn.jpg")
+    assert "cut off" in ran.line("failed   ", "torn.jpg")
+    assert ran.line("failed   ", "half.tif")
     assert ran.line("failed   ", "missing.tif", "no such file")
     assert "overwrite the result of" in ran.line("failed   ", "good.png")
-    assert "1 done" in ran.line("done,", "6 failed") or "5 failed" in ran.line("done,")
+    assert "1 done" in ran.line("done,", "6 failed")
     assert [p.name for p in output.glob("*.tif")] == ["good.color.tif"]
     assert [p.name for p in output.glob("*.zarr*")] == ["good.zarr"]
     (record,) = (output / "runs").glob("*.json")

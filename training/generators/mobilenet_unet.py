@@ -1,11 +1,12 @@
 """U-Net on an ImageNet-pretrained MobileNetV2 encoder: the shipped default.
 
 The decoder ends at half resolution and a bilinear step brings chroma to full size: sight resolves chroma far more
-coarsely than lightness (the reason for 4:2:0 video), and the last full-resolution layers would cost half of the time.
+coarsely than lightness (the reason for 4:2:0 video), and full-resolution layers would cost half of the time.
 
 References
 ----------
-Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018. Ronneberger et al., U-Net, MICCAI 2015.
+Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018.
+Ronneberger et al., U-Net, MICCAI 2015.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """The pix2pix U-Net (Isola et al., CVPR 2017, appendix 6.1.1), with batch norm and no dropout.
 
-Stride-2 4x4 convolutions down, transposed ones up, a skip at each level, widths doubling from ``width`` to eight times it.
+Stride-2 4x4 convolutions down, transposed ones up, a skip at each level; widths double up to eight times ``width``.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class Generator(nn.Module):
         self.size_multiple = 2**depth
         widths = [width * min(2**i, 8) for i in range(depth)]
         below: nn.Module | None = None
-        for outer, inner in reversed(list(zip(widths[:-1], widths[1:], strict=True))):
+        for outer, inner in reversed(list(pairwise(widths))):
             below = _Level(outer, inner, below)
         self.first = nn.Conv2d(inputs, width, 4, 2, 1)
         self.body = below
