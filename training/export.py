@@ -225,3 +225,21 @@ def export(checkpoint_folder: Path, out_folder: Path, name: str, training: dict[
         shutil.rmtree(part, ignore_errors=True)
         raise
     return find_model(str(out_folder))
+
+
+def load_generator(model: Model) -> nn.Module:
+    """A model folder back as a torch network in evaluation mode, batch norm folded: the exported weights to the bit.
+
+    Raises
+    ------
+    TrainingError : the card names no generator of this package, or the weights are not its.
+    """
+    recipe = model.card.training.get("recipe", {})
+    try:
+        generator = fold_batch_norm(build("generator", model.card.generator, recipe.get("generator_options", {})))
+        stored = onnx.load(model.onnx_path).graph.initializer
+        weights = {i.name.removesuffix(".float16"): torch.tensor(numpy_helper.to_array(i)).float() for i in stored}
+        generator.load_state_dict({name: weights[name] for name in generator.state_dict()})
+    except (ImportError, KeyError, TypeError, RuntimeError) as error:
+        raise TrainingError(f"{model.folder}: not an export of this package ({error}); export it again") from error
+    return generator

@@ -1,4 +1,4 @@
-"""The pix2pix training loop: python -m training RECIPE --data DIR --out DIR (Isola et al., CVPR 2017, section 3).
+"""The pix2pix training loop: python -m training train RECIPE --data DIR --out DIR (Isola et al., CVPR 2017, section 3).
 
 Content loss (L1 or Huber, times lambda) plus, where the phase asks for it, binary cross-entropy against a conditional
 PatchGAN, generator and discriminator in alternating steps. An exponential moving average of the generator is what is
@@ -61,7 +61,10 @@ class Trainer:
         self.seconds = 0.0
 
     def _learning_rate(self) -> float:
-        """Warm-up, then one cosine to zero: the factor of both learning rates at this step."""
+        """Warm-up, then one cosine to zero: the factor of the generator's learning rate at this step.
+
+        The discriminator keeps its own: it may enter in a late phase, and must then learn faster than what it judges.
+        """
         warm = min(1.0, (self.step + 1) / max(1, self.recipe.warmup_steps))
         return warm * 0.5 * (1 + math.cos(math.pi * self.step / self.recipe.total_steps))
 
@@ -78,7 +81,7 @@ class Trainer:
         """One step of both networks on (N, 1, S, S) and (N, 2, S, S); returns the losses by name."""
         factor = self._learning_rate()
         self.optimizer.param_groups[0]["lr"] = self.recipe.learning_rate * factor
-        self.discriminator_optimizer.param_groups[0]["lr"] = self.recipe.discriminator_learning_rate * factor
+        self.discriminator_optimizer.param_groups[0]["lr"] = self.recipe.discriminator_learning_rate
         losses: dict[str, float] = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             fake = self.generator(lightness).float()

@@ -138,7 +138,8 @@ class WindowReader:
             tail = () if self.info.channels == 1 else (3,)
             return np.empty((len(window[0]), len(window[1]), *tail), dtype=self.info.dtype)
         try:
-            return np.ascontiguousarray(self._read(*window))
+            samples: Samples = np.ascontiguousarray(self._read(*window))
+            return samples
         except ScanError as error:
             raise type(error)(f"{name}: {error}") from error.__cause__
         except (NotImplementedError, ImportError) as error:
@@ -188,7 +189,8 @@ def scaling_table(bits: int) -> Samples:
     """
     dtype, top = (np.uint8, 255) if bits <= 8 else (np.uint16, 65535)
     steps = 2**bits - 1
-    return ((np.arange(steps + 1, dtype=np.int64) * top + steps // 2) // steps).astype(dtype)
+    table: Samples = ((np.arange(steps + 1, dtype=np.int64) * top + steps // 2) // steps).astype(dtype)
+    return table
 
 
 def palette_table(table: Samples) -> Samples:
@@ -356,7 +358,8 @@ class TiffReader(WindowReader):
             raise ScanUnreadableError(
                 f"damaged: {where} holds {samples.dtype} {samples.shape}, not what its tags declare; restore it"
             )
-        return samples
+        checked: Samples = samples
+        return checked
 
 
 def _choose_page(file: tifffile.TiffFile) -> tuple[tifffile.TiffPage, list[str]]:
@@ -533,7 +536,7 @@ def _check_jpeg_size(data: bytes, size_yx: tuple[int, int], where: str) -> None:
 
 def _compression_name(page: tifffile.TiffPage) -> str:
     try:
-        return tifffile.COMPRESSION(page.compression).name.lower()
+        return str(tifffile.COMPRESSION(page.compression).name).lower()
     except ValueError:
         return str(int(page.compression))
 

@@ -16,7 +16,7 @@ import training.generators
 from engines.spec import find_model
 from training.config import Phase, Recipe
 from training.errors import TrainingError
-from training.export import describe_data, export, fold_batch_norm, load_average, round_weights
+from training.export import describe_data, export, fold_batch_norm, load_average, load_generator, round_weights
 from training.loop import CHECKPOINT, build
 
 GENERATORS = sorted(p.stem for p in Path(str(training.generators.__file__)).parent.glob("[!_]*.py"))
@@ -51,6 +51,17 @@ def test_onnxruntime_equals_torch_with_the_rounded_weights(generator: str, tmp_p
         (chroma,) = session.run(["chroma"], {"lightness": lightness})
         assert chroma.shape == (shape[0], 2, *shape[2:])
         np.testing.assert_allclose(chroma, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_a_model_folder_comes_back_as_the_same_network(generator: str, tmp_path: Path) -> None:
+    run = _checkpoint(tmp_path / "run", generator)
+    network = fold_batch_norm(load_average(run)[0])
+    round_weights(network)
+    back = load_generator(export(run, tmp_path / "model", "tiny", {}))
+    lightness = torch.rand(2, 1, 64, 64) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(back(lightness), network(lightness))
 
 
 def test_rounding_the_weights_moves_colour_little(tmp_path: Path) -> None:
