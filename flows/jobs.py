@@ -124,9 +124,8 @@ class Prepared:
         except OSError as error:
             raise ScanError(f"{scan.path}: cannot be read ({error.strerror}); check its permissions") from error
         paths = ResultPaths.of(self.options.output, scan.stem)
-        reader = open_scan(scan.path)
-        info = reader.info
-        reader.close()
+        with open_scan(scan.path) as reader:
+            info = reader.info
         spec = self.spec_for(info.shape_yx)
         if not self.options.force and is_current(paths, source, spec):
             message = "already there for these bytes, model and settings; --force does it again"

@@ -160,9 +160,8 @@ def _inspection(path: Path) -> dict[str, object]:
             "finished": sidecar["finished"],
             "by": sidecar["software"],
         }
-    reader = open_scan(path)
-    reader.close()
-    return {"what": "scan", **_size(reader.info), **reader.info.metadata}
+    with open_scan(path) as reader:
+        return {"what": "scan", **_size(reader.info), **reader.info.metadata}
 
 
 def _size(info: Any) -> dict[str, object]:

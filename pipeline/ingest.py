@@ -51,12 +51,9 @@ def ingest(path: Path, store_path: Path, source: Source) -> ScanStore:
 
 
 def _copy(path: Path, part: Path, source: Source) -> None:
-    reader = open_scan(path)
-    try:
+    with open_scan(path) as reader:
         store = ScanStore.create(part, reader.info, source)
         height, width = reader.info.shape_yx
         for top in range(0, height, SCAN_SHARD_PX):
             rows = slice(top, min(height, top + SCAN_SHARD_PX))
             store.write_scan(rows, reader.read(rows, slice(0, width)))
-    finally:
-        reader.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,10 @@ class ScanInfo:
 
 
 class ScanReader(Protocol):
-    """An open scan. Windows may be read in any order; top to bottom is the fast order for every format."""
+    """An open scan; a context manager.
+
+    Windows may be read in any order; top to bottom is the fast order for every format.
+    """
 
     @property
     def info(self) -> ScanInfo: ...
@@ -44,3 +47,7 @@ class ScanReader(Protocol):
         ...
 
     def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...

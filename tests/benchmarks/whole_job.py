@@ -39,11 +39,9 @@ TILE, STRIDE = (256, 256), (128, 128)
 
 
 def read_lightness() -> np.ndarray:
-    reader = open_scan(SCAN)
-    height, width = reader.info.shape_yx
-    samples = reader.read(slice(0, height), slice(0, width))
-    reader.close()
-    return lightness_from_samples(samples)
+    with open_scan(SCAN) as reader:
+        height, width = reader.info.shape_yx
+        return lightness_from_samples(reader.read(slice(0, height), slice(0, width)))
 
 
 def engine_seconds(lightness: np.ndarray) -> float:

@@ -54,7 +54,7 @@ def windows(shape_yx: tuple[int, int], seed: int = 3) -> list[tuple[slice, slice
 
 
 def assert_reads(path: Path, expected: NDArray[Any], tolerance: int = 0) -> dict[str, Any]:
-    with open_scan(path) as reader:  # type: ignore[attr-defined]
+    with open_scan(path) as reader:
         info = reader.info
         assert info.shape_yx == expected.shape[:2]
         assert info.channels == (1 if expected.ndim == 2 else 3)
@@ -85,7 +85,7 @@ def assert_refused(path: Path, kind: type[ScanError], *words: str) -> str:
 
 
 def read_whole(path: Path) -> NDArray[Any]:
-    with open_scan(path, limit_pixels=10**6) as reader:  # type: ignore[attr-defined]
+    with open_scan(path, limit_pixels=10**6) as reader:
         return reader.read(slice(None), slice(None))
 
 
@@ -239,7 +239,7 @@ def test_only_touched_segments_are_decoded_and_kept(tmp_path: Path, monkeypatch:
         return plain(self, plane, row, column)
 
     monkeypatch.setattr(TiffReader, "_decoded", counting)
-    with open_scan(path) as reader:  # type: ignore[attr-defined]
+    with open_scan(path) as reader:
         reader.read(slice(30, 40), slice(0, 10))
         assert decoded == [(0, 0), (1, 0)]
         reader.read(slice(33, 64), slice(5, 32))
@@ -258,7 +258,7 @@ def test_uncompressed_strips_are_read_in_parts(
     options = {"photometric": "rgb", "planarconfig": "separate"} if planar else {"photometric": "minisblack"}
     tifffile.imwrite(path, stored, rowsperstrip=rows_per_strip, **options)  # type: ignore[arg-type]
     with TiffReader(path, 10**9) as reader:
-        assert reader._layout.size_yx[0] <= 7  # type: ignore[attr-defined]
+        assert reader._layout.size_yx[0] <= 7
     assert_reads(path, picture)
 
 
@@ -328,7 +328,7 @@ def test_slices_mean_what_numpy_means(
     path = tmp_path_factory.mktemp("slices") / "s.tif"
     tifffile.imwrite(path, picture, photometric="rgb" if channels == 3 else "minisblack", **STORAGE[storage])
     rows, columns = slice(start[0], stop[0]), slice(start[1], stop[1])
-    with open_scan(path) as reader:  # type: ignore[attr-defined]
+    with open_scan(path) as reader:
         np.testing.assert_array_equal(reader.read(rows, columns), picture[rows, columns])
 
 
@@ -417,7 +417,7 @@ def test_sidecar_files_are_not_followed(tmp_path: Path) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    with open_scan(path) as reader:  # type: ignore[attr-defined]
+    with open_scan(path) as reader:
         return dict(reader.info.metadata)
 
 
@@ -571,7 +571,7 @@ def test_damage_anywhere_gives_pixels_or_our_error(
         damaged[int(place**3 * (len(damaged) - 1))] = value  # more often near the head, where the tags are
     path.write_bytes(damaged)
     try:
-        with open_scan(path, limit_pixels=10**6) as reader:  # type: ignore[attr-defined]
+        with open_scan(path, limit_pixels=10**6) as reader:
             assert reader.read(slice(None), slice(None)).shape[:2] == reader.info.shape_yx
     except ScanError:
         assert_refused_again(path)
