@@ -57,6 +57,12 @@ def engine_for(spec: EngineSpec) -> Engine:
         return _engines[spec]
 
 
+def warm_up(spec: EngineSpec | None) -> None:
+    """Load what every block needs, and the engine if it is known already."""
+    if spec is not None:
+        engine_for(spec)
+
+
 def _reporter(scan: str) -> Callable[[int], None]:
     from distributed import get_worker
 

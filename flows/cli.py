@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -91,6 +92,7 @@ def _prepare(inputs: list[str], parameters: dict[str, Any]) -> tuple[list[Any], 
 def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     """Run the flow in this process; returns how many scans failed."""
     from engines.errors import EngineError
+    from flows.blocks import warm_up
     from flows.cluster import prestarted
     from flows.jobs import prepare_output
     from flows.progress import listening
@@ -101,10 +103,15 @@ def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     prepare_output(prepared.options.output)
     for name, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    with prestarted(prepared.workers, prepared.options.scheduler), RunReport(errors) as report, listening(report):
+    scheduler, warm = prepared.options.scheduler, partial(warm_up, prepared.engine_spec)
+    with prestarted(prepared.workers, scheduler, warm), RunReport(errors) as report, listening(report):
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
         from flows.archive import colorize_archive
 
-        state = colorize_archive(inputs=inputs, **parameters, return_state=True)
+        # Nobody watches an embedded server for lost runs, and stopping the heartbeat takes a second.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            state = colorize_archive(inputs=inputs, **parameters, return_state=True)
     failed = report.print_summary()
     if not failed and not state.is_completed():
         error = state.result(raise_on_failure=False)

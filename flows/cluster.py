@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -60,17 +60,28 @@ def _local_cluster(workers: Workers) -> LocalCluster:
 _starting: list[tuple[Workers, Future[LocalCluster]]] = []
 
 
+def _warmed(workers: Workers, warm: Callable[[], object]) -> LocalCluster:
+    """A local cluster whose workers have run ``warm`` once."""
+    from distributed import Client
+
+    cluster = _local_cluster(workers)
+    with Client(cluster, set_as_default=False) as client:
+        client.run(warm, on_error="ignore")
+    return cluster
+
+
 @contextlib.contextmanager
-def prestarted(workers: Workers, scheduler: str | None) -> Iterator[None]:
+def prestarted(workers: Workers, scheduler: str | None, warm: Callable[[], object]) -> Iterator[None]:
     """Start the local cluster in the background, so that it comes up while Prefect's server does.
 
-    :func:`open_cluster` takes it over for the body; it is closed at the end whether or not anything used it.
+    :func:`open_cluster` takes it over for the body; it is closed at the end whether or not anything used it. ``warm``
+    runs on every worker first; what goes wrong in it will go wrong again, and be reported, where it matters.
     """
     if scheduler is not None:
         yield
         return
     with ThreadPoolExecutor(1) as pool:
-        _starting.append((workers, pool.submit(_local_cluster, workers)))
+        _starting.append((workers, pool.submit(_warmed, workers, warm)))
         try:
             yield
         finally:

@@ -53,7 +53,7 @@ class Job:
     spec: RunSpec
     plan: Plan
     paths: ResultPaths
-    model_folder: str
+    engine_spec: EngineSpec
     chroma_scale: float
     workers: Workers
     force: bool
@@ -61,17 +61,6 @@ class Job:
     @cached_property
     def grid(self) -> TileGrid:
         return TileGrid.of(self.info.shape_yx, self.spec.tile_yx, self.spec.stride_yx)
-
-    @property
-    def engine_spec(self) -> EngineSpec:
-        return EngineSpec(
-            backend=self.spec.engine,
-            model_folder=self.model_folder,
-            tile_yx=self.spec.tile_yx,
-            batch=self.spec.batch,
-            threads=self.workers.engine_threads,
-            streams=self.workers.threads,
-        )
 
 
 @dataclass(frozen=True)
@@ -109,6 +98,21 @@ class Prepared:
             model_sha256=card.sha256,
         )
 
+    @property
+    def engine_spec(self) -> EngineSpec | None:
+        """The engine of every scan; None where the tile, and with it the engine, depends on the scan."""
+        return None if self.options.tile_yx is None else self._engine_spec(self.spec_for(self.options.tile_yx))
+
+    def _engine_spec(self, spec: RunSpec) -> EngineSpec:
+        return EngineSpec(
+            backend=spec.engine,
+            model_folder=str(self.model.folder),
+            tile_yx=spec.tile_yx,
+            batch=spec.batch,
+            threads=self.workers.engine_threads,
+            streams=self.workers.threads,
+        )
+
     def job(self, scan: ScanFile) -> Job | Outcome:
         """Read what the scan is and plan it; a current result gives a skipped outcome.
 
@@ -133,9 +137,9 @@ class Prepared:
         grid = TileGrid.of(info.shape_yx, spec.tile_yx, spec.stride_yx)
         plan = make_plan(info, grid, spec.batch, self.workers, self.options.limit_memory_bytes)
         _check_room(self.options.output, plan)
-        folder = "" if self.model.card.chroma_scale == 0 else str(self.model.folder)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
-        return Job(scan, info, source, spec, plan, paths, folder, scale, self.workers, self.options.force)
+        engine = self._engine_spec(spec)
+        return Job(scan, info, source, spec, plan, paths, engine, scale, self.workers, self.options.force)
 
 
 def prepare_output(output: Path) -> None:

@@ -15,16 +15,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from engines.select import choose, open_engine
 from engines.spec import EngineSpec, find_model
@@ -33,6 +30,7 @@ from pipeline.color import lightness_from_samples
 from pipeline.grid import TileGrid
 from pipeline.plan import batch_for
 from pipeline.readers import open_scan
+from tests.processes import Watched, run_watched
 
 SCAN = Path(__file__).parents[1] / "scans" / "sunset-beach.jpg"
 TILE, STRIDE = (256, 256), (128, 128)
@@ -61,38 +59,13 @@ def engine_seconds(lightness: np.ndarray) -> float:
         return time.perf_counter() - started
 
 
-def tree_bytes(process: psutil.Process) -> int:
-    total = 0
-    for each in [process, *process.children(recursive=True)]:
-        try:
-            total += each.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return total
-
-
-def job_seconds_and_bytes() -> tuple[float, int, str]:
-    """Wall time and peak memory of the whole command, and its last lines."""
+def job() -> Watched:
+    """The whole command on the scan, into a new folder."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "flows.cli", "run", str(SCAN), "--output", folder, "--stride", str(STRIDE[0])]
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        peak, watched = 0, psutil.Process(process.pid)
-        done = threading.Event()
-
-        def watch() -> None:
-            nonlocal peak
-            while not done.wait(0.1):
-                peak = max(peak, tree_bytes(watched))
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        _, said = process.communicate()
-        seconds = time.perf_counter() - started
-        done.set()
-        watcher.join()
-        assert process.returncode == 0, said
-        return seconds, peak, said.strip().splitlines()[-2].strip()
+        words = ["run", str(SCAN), "--output", folder, "--stride", str(STRIDE[0])]
+        ran = run_watched([sys.executable, "-m", "flows.cli", *words])
+        assert ran.code == 0, ran.err
+        return ran
 
 
 def monai_seconds(lightness: np.ndarray) -> float:
@@ -122,10 +95,11 @@ def main() -> None:
     rounds = []
     for number in range(arguments.runs):
         engine = engine_seconds(lightness)
-        job, peak, said = job_seconds_and_bytes()
+        ran = job()
         monai = float("nan") if arguments.without_monai else monai_seconds(lightness)
-        rounds.append((engine, job, monai, job / engine, monai / job, peak / 1e9))
-        print(f"round {number + 1}: engine {engine:.1f} s, job {job:.1f} s, MONAI {monai:.1f} s; {said}", flush=True)
+        rounds.append((engine, ran.seconds, monai, ran.seconds / engine, monai / ran.seconds, ran.peak_bytes / 1e9))
+        stages = next(line for line in ran.err.splitlines() if line.startswith("done"))
+        print(f"round {number + 1}: engine {engine:.1f} s, job {ran.seconds:.1f} s, MONAI {monai:.1f} s; {stages}")
     medians = [statistics.median(values) for values in zip(*rounds, strict=True)]
     spread = [f"{min(values):.2f}-{max(values):.2f}" for values in zip(*rounds, strict=True)]
     names = ("engine alone, s", "whole job, s", "MONAI inference, s", "job / engine", "MONAI / job", "peak memory, GB")

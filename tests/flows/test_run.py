@@ -15,6 +15,7 @@ import tifffile
 from pipeline.color import lab_from_rgb, lightness_from_samples
 from pipeline.grid import Roi
 from pipeline.store import ScanStore
+from tests.processes import run_watched
 
 
 def picture(height, width, dtype=np.uint8, channels=1, seed=3):
@@ -216,6 +217,19 @@ def test_dry_run_tells_and_does_nothing(command, scans, tmp_path):
     assert "465" in ran.out
     assert "8.4" in ran.out
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_stays_below_the_plan(environment, command, scans, tmp_path):
+    """The peak of all processes together, against the projection that --limit-memory is checked with."""
+    scan = scans / "sunset-beach.jpg"
+    words = [str(scan), "-o", str(tmp_path / "out"), "--stride", "256"]
+    planned = command("run", *words, "--dry-run").out
+    (row,) = [line for line in planned.splitlines() if "sunset-beach" in line]
+    projected_mib = float(row.split("│")[5])
+    ran = run_watched([sys.executable, "-m", "flows.cli", "run", *words], environment)
+    assert ran.code == 0, ran.err
+    assert ran.peak_bytes / 2**20 <= projected_mib <= 2048
+    assert ran.peak_bytes <= 2.5e9
 
 
 def test_whole_frame_is_one_tile(command, folder, tmp_path):
