@@ -239,6 +239,6 @@ def samples_from_lab(lightness: F32, chroma_ab: F32, dtype: np.dtype) -> NDArray
             np.sqrt(channel, out=channel)
             channel *= steps
             channel += np.float32(0.5)
-            # The index is in range already; "wrap" is the mode of take that is fastest.
-            samples[rows, :, index] = table.take(channel.astype(np.intp), mode="wrap")
+            # The index is in range already; the default mode of take would check that again, more slowly.
+            samples[rows, :, index] = table.take(channel.astype(np.intp), mode="clip")
     return samples

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.blend import BlockBlender
+from pipeline.errors import PredictionError
 from pipeline.grid import Block, Roi, TileGrid
 
 F32 = NDArray[np.float32]
@@ -48,6 +49,10 @@ def colorize_block(
     Returns
     -------
     (2, H, W) float32 a*, b* of ``block.write_roi``
+
+    Raises
+    ------
+    PredictionError : a prediction that is not finite.
     """
     source = reflected_out(lightness, block.read_roi.shape_yx)
     height, width = grid.tile_yx
@@ -60,7 +65,14 @@ def colorize_block(
         for tile, chroma in zip(tiles, predict(cut), strict=True):
             blender.add(tile, chroma)
         on_tiles(len(tiles))
-    return blender.mean()
+    mean = blender.mean()
+    if not np.isfinite(mean).all():
+        roi = block.write_roi
+        raise PredictionError(
+            f"rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: the engine predicted values that are not numbers: the "
+            "picture would have holes; try another --engine, or export the model again"
+        )
+    return mean
 
 
 def lightness_roi(grid: TileGrid, block: Block) -> Roi:

@@ -8,6 +8,7 @@
     |   `-- ScanUnsupportedError      a valid image of a kind that is not handled
     |-- StoreError (RuntimeError)     the chunk store is missing, foreign or incomplete
     |-- CoverageError (RuntimeError)  a pixel that no tile covers
+    |-- PredictionError (RuntimeError) an engine's answer that is no colour
     `-- OutputError (OSError)         the result cannot be written: permissions, disk full
 
 Each message is one line: the value, the hazard, the remedy.
@@ -46,6 +47,10 @@ class StoreError(ColorizeError, RuntimeError):
 
 class CoverageError(ColorizeError, RuntimeError):
     """A pixel that no tile covers."""
+
+
+class PredictionError(ColorizeError, RuntimeError):
+    """An engine's answer that is no colour."""
 
 
 class OutputError(ColorizeError, OSError):

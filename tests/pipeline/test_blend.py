@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.colorize import colorize_block, lightness_roi, reflected_out
-from pipeline.errors import CoverageError, UsageError
+from pipeline.errors import CoverageError, PredictionError, UsageError
 from pipeline.grid import TileAxis, TileGrid
 from pipeline.windows import WINDOWS, window_weights
 from tests.strategies import grids, windows
@@ -108,6 +108,12 @@ def test_uncovered_pixels_raise(monkeypatch):
     grid = TileGrid.of((32, 32), (16, 16), (8, 8))
     with pytest.raises(CoverageError, match="covered by no tile"):
         run_blocks(grid, "holes", picture((32, 32)), echo, 32)
+
+
+def test_predictions_that_are_not_numbers_are_refused():
+    grid = TileGrid.of((32, 32), (16, 16), (8, 8))
+    with pytest.raises(PredictionError, match="not numbers.*--engine"):
+        run_blocks(grid, "hann", picture((32, 32)), lambda tiles: echo(tiles) * np.nan, 32)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 2), (10, 31)])
