@@ -84,7 +84,13 @@ def open_engine(spec: EngineSpec) -> Engine:
     model = model_for(spec.backend, spec.model_folder)
     check_tile(model, spec.tile_yx)
     _version(spec.backend)
-    engine: Engine = _backend(spec.backend).open_engine(model, spec)
+    try:
+        engine: Engine = _backend(spec.backend).open_engine(model, spec)
+    except Exception as error:  # each runtime has its own kinds
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise ModelError(
+            f"{model.onnx_path}: engine {spec.backend} cannot load it ({reason[0]}); export the model again"
+        ) from error
     return engine
 
 

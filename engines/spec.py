@@ -126,6 +126,8 @@ def find_model(name_or_folder: str) -> Model:
         card = ModelCard(**json.loads((folder / CARD_FILE).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{folder / CARD_FILE}: not a model card ({error}); export the model again") from error
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
     actual = file_sha256(folder / MODEL_FILE)
     if actual != card.sha256:
         raise ModelError(

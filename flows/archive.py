@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -23,19 +24,20 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.blocks import TOPIC, BlockTask, BlockTimes, run_block
-from flows.cluster import open_cluster, processors
+from flows.blocks import BlockTask, BlockTimes, run_block
+from flows.cluster import open_client, open_cluster, processors
 from flows.jobs import Job, Outcome, Prepared, prepare_output
 from flows.planning import failure, plan_scans
 from flows.progress import listener
-from flows.settings import find_scans, parse_options
+from flows.settings import ScanFile, find_scans, parse_options
 from pipeline.export import export_tiff
-from pipeline.files import file_sha256, write_json, writing
+from pipeline.files import file_sha256, folder_lock, remove, write_json, writing
 from pipeline.ingest import ingest
 from pipeline.manifest import utc_now
 from pipeline.store import ScanStore
 
 SOFTWARE = "colorize-archive"
+SOME_FAILED = "Some scans failed"
 _STAGES_AT_ONCE = 3
 
 
@@ -57,37 +59,45 @@ def _timed(before: Stage, name: str, work: Callable[[], Any]) -> tuple[Stage, An
 def ingest_scan(job: Job) -> Stage:
     """Scan file to Zarr."""
     job.paths.store.parent.mkdir(parents=True, exist_ok=True)
-    return _timed(Stage(()), "ingest", lambda: ingest(job.scan.path, job.paths.store, job.source))[0]
+    return _timed(Stage(()), "ingest", lambda: ingest(job.scan.path, job.paths.store, job.source, job.force))[0]
 
 
 @task(name="colorize", task_run_name="colorize {job.scan.stem}", cache_policy=NO_CACHE, persist_result=False)
-def colorize_scan(job: Job, ingested: Stage, scheduler: str) -> Stage:
-    """Chroma of every block, on the cluster."""
-    stage, times = _timed(ingested, "colorize", lambda: _run_blocks(job, scheduler))
+def colorize_scan(job: Job, ingested: Stage, topic: str) -> Stage:
+    """Chroma of every block, on the cluster that is open."""
+    stage, times = _timed(ingested, "colorize", lambda: _run_blocks(job, open_client(), topic))
     return replace(stage, engine_seconds=sum(t.colorize for t in times))
 
 
-def _run_blocks(job: Job, scheduler: str) -> list[BlockTimes]:
+def _run_blocks(job: Job, client: Client, topic: str) -> list[BlockTimes]:
     settings = job.spec.to_json()
     store = ScanStore.open(job.paths.store, writable=True)
     if store.chroma_spec() == settings and not job.force:
         listener().predicted(job.scan.stem, job.plan.predictions)
         return []
-    store.create_chroma(settings, job.plan.block_px, job.chroma_scale)
+    attempt = store.create_chroma(settings, job.plan.block_px, job.chroma_scale)
     rows, columns = job.grid.block_counts_yx(job.plan.block_px)
     tasks = [
-        BlockTask(job.scan.stem, job.paths.store, job.grid, job.plan.block_px, (y, x), job.spec.window, job.engine_spec)
+        BlockTask(
+            job.scan.stem,
+            job.paths.store,
+            job.grid,
+            job.plan.block_px,
+            (y, x),
+            job.spec.window,
+            job.engine_spec,
+            attempt,
+            topic,
+        )
         for y in range(rows)
         for x in range(columns)
     ]
-    with Client(scheduler, set_as_default=False) as client:
-        client.subscribe_topic(TOPIC, _tell_tiles)
-        futures = client.map(run_block, tasks, pure=False)
-        try:
-            times = [future.result() for future in as_completed(futures, loop=client.loop)]
-        except BaseException:
-            client.cancel(futures)
-            raise
+    futures = client.map(run_block, tasks, pure=False)
+    try:
+        times = [future.result() for future in as_completed(futures, loop=client.loop)]
+    except BaseException:
+        client.cancel(futures)
+        raise
     store.finish_chroma()
     return times
 
@@ -106,6 +116,7 @@ def export_scan(job: Job, coloured: Stage) -> Outcome:
         f"Colour added by an algorithm: {software}, model {job.spec.model} {job.spec.model_sha256[:12]}. "
         f"Lightness is that of the scan {job.source.name}, SHA-256 {job.source.sha256}."
     )
+    remove(job.paths.sidecar)  # a picture without one is not current, whatever stops this run now
     stage, summary = _timed(
         coloured, "export", lambda: export_tiff(store, job.paths.picture, software, description, processors())
     )
@@ -175,18 +186,29 @@ def _outcome(job: Job, futures: list[PrefectFuture[Any]]) -> Outcome:
 def _run_jobs(jobs: list[Job], scheduler: str | None) -> list[Outcome]:
     """Submit every scan's stages and collect the outcomes as they come, in order."""
     with open_cluster(jobs[0].workers, scheduler) as client:
-        address = client.scheduler.address
+        topic = f"colorize-archive-{uuid.uuid4().hex}"
+        client.subscribe_topic(topic, _tell_tiles)
         submitted = []
         for job in jobs:
             listener().planned(job.scan.stem, job.plan.predictions, job.info.megapixels)
             ingested = ingest_scan.submit(job)
-            coloured = colorize_scan.submit(job, ingested, address)  # type: ignore[call-overload]
+            coloured = colorize_scan.submit(job, ingested, topic)  # type: ignore[call-overload]
             submitted.append((job, [ingested, coloured, export_scan.submit(job, coloured)]))
         outcomes = []
         for job, futures in submitted:
             outcomes.append(_outcome(job, futures))
             listener().finished(outcomes[-1])
         return outcomes
+
+
+def _run_scans(scans: list[ScanFile], prepared: Prepared) -> list[Outcome]:
+    """Skip, fail or colour every scan."""
+    planned = plan_scans(scans, prepared)
+    known = [p for p in planned if isinstance(p, Outcome)]
+    for outcome in known:
+        listener().finished(outcome)
+    jobs = [p for p in planned if isinstance(p, Job)]
+    return known + (_run_jobs(jobs, prepared.options.scheduler) if jobs else [])
 
 
 def _write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Outcome]) -> Path:
@@ -244,13 +266,9 @@ def colorize_archive(
     prepared = Prepared.of(options)
     prepare_output(options.output)
     listener().said(str(prepared.choice))
-    planned = plan_scans(scans, prepared)
-    known = [p for p in planned if isinstance(p, Outcome)]
-    for outcome in known:
-        listener().finished(outcome)
-    jobs = [p for p in planned if isinstance(p, Job)]
-    outcomes = known + (_run_jobs(jobs, options.scheduler) if jobs else [])
-    record = _write_run(options.output, started, prepared, outcomes)
+    with folder_lock(options.output):
+        outcomes = _run_scans(scans, prepared)
+        record = _write_run(options.output, started, prepared, outcomes)
     failed = [o for o in outcomes if o.status == "failed"]
     message = f"{len(outcomes) - len(failed)} of {len(outcomes)} scans are there; {record}"
-    return Failed(message=message) if failed else Completed(message=message)
+    return Failed(message=message, name=SOME_FAILED) if failed else Completed(message=message)

@@ -15,8 +15,7 @@ from pipeline.colorize import colorize_block, lightness_roi
 from pipeline.grid import TileGrid
 from pipeline.store import ScanStore
 
-TOPIC = "colorize-archive-tiles"
-
+_ENGINES_KEPT = 2
 _engines: dict[EngineSpec, Engine] = {}
 _engines_lock = threading.Lock()
 
@@ -32,6 +31,8 @@ class BlockTask:
     index_yx: tuple[int, int]
     window: str
     engine: EngineSpec
+    attempt: str
+    topic: str
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class BlockTimes:
 def engine_for(spec: EngineSpec) -> Engine:
     """This process's engine for ``spec``: opened once, shared by its threads, kept while the process lives.
 
-    Another spec closes the ones before it, so that a worker that serves many runs holds one engine.
+    The oldest goes when there are more than two, so that a worker that serves many runs does not fill up.
     """
     with _engines_lock:
         if spec not in _engines:
-            while _engines:
-                _engines.popitem()
+            while len(_engines) >= _ENGINES_KEPT:
+                del _engines[next(iter(_engines))]
             _engines[spec] = open_engine(spec)
         return _engines[spec]
 
@@ -63,14 +64,14 @@ def warm_up(spec: EngineSpec | None) -> None:
         engine_for(spec)
 
 
-def _reporter(scan: str) -> Callable[[int], None]:
+def _reporter(task: BlockTask) -> Callable[[int], None]:
     from distributed import get_worker
 
     try:
         worker = get_worker()
     except ValueError:
         return lambda tiles: None
-    return lambda tiles: worker.log_event(TOPIC, {"scan": scan, "tiles": tiles})
+    return lambda tiles: worker.log_event(task.topic, {"scan": task.scan, "tiles": tiles})
 
 
 def run_block(task: BlockTask) -> BlockTimes:
@@ -81,9 +82,9 @@ def run_block(task: BlockTask) -> BlockTimes:
     block = task.grid.block(task.index_yx, task.block_px)
     lightness = lightness_from_samples(store.read_scan(lightness_roi(task.grid, block)))
     read = time.perf_counter()
-    report = _reporter(task.scan)
+    report = _reporter(task)
     chroma = colorize_block(task.grid, block, task.window, lightness, engine.predict, task.engine.batch, report)
     coloured = time.perf_counter()
-    store.write_chroma(block.write_roi, chroma)
+    store.write_chroma(block.write_roi, chroma, task.attempt)
     written = time.perf_counter()
     return BlockTimes(len(block.tiles_yx), read - started, coloured - read, written - coloured)

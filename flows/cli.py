@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -29,6 +30,7 @@ _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "0",  # a folder's names on the command line are more than its 512 KiB
 }
 
 
@@ -97,7 +99,7 @@ def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     from flows.jobs import prepare_output
     from flows.progress import listening
     from flows.report import RunReport
-    from pipeline.errors import ColorizeError
+    from pipeline.errors import UsageError
 
     _, prepared = _prepare(inputs, parameters)
     prepare_output(prepared.options.output)
@@ -107,17 +109,20 @@ def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     with prestarted(prepared.workers, scheduler, warm), RunReport(errors) as report, listening(report):
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        from flows.archive import colorize_archive
+        from flows.archive import SOME_FAILED, colorize_archive
 
         # Nobody watches an embedded server for lost runs, and stopping the heartbeat takes a second.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            state = colorize_archive(inputs=inputs, **parameters, return_state=True)
+            try:
+                state = colorize_archive(inputs=inputs, **parameters, return_state=True)
+            except Exception as trouble:
+                _stop(f"Prefect did not start ({trouble}); check PREFECT_API_URL and PREFECT_HOME", _SOME_FAILED)
     failed = report.print_summary()
-    if not failed and not state.is_completed():
+    if not state.is_completed() and state.name != SOME_FAILED:
         error = state.result(raise_on_failure=False)
-        if isinstance(error, ColorizeError | EngineError):
+        if isinstance(error, UsageError | EngineError):
             raise error
-        _stop(f"the run broke off: {error!r}; please report this", _SOME_FAILED)
+        _stop(f"the run broke off: {error}; finished results stay, run it again", _SOME_FAILED)
     return failed
 
 
@@ -182,8 +187,14 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    app(prog_name="colorize-archive")
+    """Run the command line; whatever was not foreseen is one line too, unless COLORIZE_ARCHIVE_DEBUG is set."""
+    try:
+        app(prog_name="colorize-archive")
+    except Exception as error:
+        if os.environ.get("COLORIZE_ARCHIVE_DEBUG"):
+            raise
+        errors.print(f"colorize-archive: {type(error).__name__}: {error}; please report this", markup=False)
+        sys.exit(_SOME_FAILED)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
-from pipeline.plan import Workers
+from pipeline.plan import Workers, threads_that_fit
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
@@ -20,26 +20,28 @@ _CONNECT_SECONDS = 15
 
 def processors() -> int:
     """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_workers(workers: int | None) -> Workers:
+def split_workers(workers: int | None, tile_yx: tuple[int, int] | None, limit_bytes: int) -> Workers:
     """How many worker processes, block threads in each, and engine threads for each block.
 
     One block a processor and one engine thread a block: networks of this size gain more from many tiles at once than
     from many threads on one tile, and processes x threads x engine threads is never more than the processors. One
     process is enough, because decoding, inference and encoding all release Python's lock; each further one costs its
-    memory.
+    memory. Where ``limit_bytes`` does not hold a block for every processor, and where a tile is a whole scan
+    (``tile_yx`` None), fewer blocks run at once and each engine gets more threads.
     """
     available = processors()
     processes = workers or 1
-    threads = max(1, available // processes)
+    wanted = max(1, available // processes)
+    threads = 1 if tile_yx is None else min(wanted, threads_that_fit(processes, tile_yx, limit_bytes))
     return Workers(processes, threads, max(1, available // (processes * threads)))
 
 
 def _quiet() -> None:
-    for name in ("distributed", "distributed.scheduler", "distributed.worker", "distributed.nanny", "distributed.core"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("", ".scheduler", ".worker", ".nanny", ".core", ".client", ".event"):
+        logging.getLogger(f"distributed{name}").setLevel(logging.CRITICAL + 1)
 
 
 def _local_cluster(workers: Workers) -> LocalCluster:
@@ -86,7 +88,9 @@ def prestarted(workers: Workers, scheduler: str | None, warm: Callable[[], objec
             yield
         finally:
             _, cluster = _starting.pop()
-            cluster.result().close()
+            # What went wrong in starting was raised where the cluster was wanted.
+            if cluster.exception() is None:
+                cluster.result().close()
 
 
 def _started(workers: Workers, stack: contextlib.ExitStack) -> LocalCluster:
@@ -94,6 +98,23 @@ def _started(workers: Workers, stack: contextlib.ExitStack) -> LocalCluster:
         if wanted == workers:
             return cluster.result()
     return stack.enter_context(_local_cluster(workers))
+
+
+_clients: list[Client] = []
+
+
+@contextlib.contextmanager
+def _opened(client: Client) -> Iterator[Client]:
+    _clients.append(client)
+    try:
+        yield client
+    finally:
+        _clients.remove(client)
+
+
+def open_client() -> Client:
+    """The client of the cluster that is open; every scan of a run shares it."""
+    return _clients[-1]
 
 
 @contextlib.contextmanager
@@ -109,7 +130,8 @@ def open_cluster(workers: Workers, scheduler: str | None = None) -> Iterator[Cli
     _quiet()
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            yield stack.enter_context(Client(_started(workers, stack), set_as_default=False))
+            client = Client(_started(workers, stack), set_as_default=False)
+            yield stack.enter_context(_opened(stack.enter_context(client)))
             return
         try:
             client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
@@ -118,4 +140,4 @@ def open_cluster(workers: Workers, scheduler: str | None = None) -> Iterator[Cli
                 f"scheduler {scheduler}: no answer within {_CONNECT_SECONDS} s: no block could be run; "
                 "start it (dask scheduler) or leave --scheduler out"
             ) from error
-        yield stack.enter_context(client)
+        yield stack.enter_context(_opened(stack.enter_context(client)))

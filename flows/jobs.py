@@ -13,7 +13,7 @@ from engines.select import Choice, check_tile, choose, model_for
 from engines.spec import EngineSpec, Model
 from flows.cluster import split_workers
 from flows.settings import RunOptions, ScanFile
-from pipeline.errors import OutputError, ScanError, ScanNotFoundError
+from pipeline.errors import OutputError, ScanNotFoundError
 from pipeline.files import output_error
 from pipeline.grid import TileGrid
 from pipeline.ingest import source_of
@@ -79,7 +79,7 @@ class Prepared:
         model = model_for(choice.backend, options.model)
         if options.tile_yx is not None:
             check_tile(model, options.tile_yx)
-        return cls(options, choice, model, split_workers(options.workers))
+        return cls(options, choice, model, split_workers(options.workers, options.tile_yx, options.limit_memory_bytes))
 
     def spec_for(self, shape_yx: tuple[int, int]) -> RunSpec:
         """The settings for a scan of ``shape_yx``; a whole-scan tile is rounded up to the model's multiple."""
@@ -118,15 +118,12 @@ class Prepared:
 
         Raises
         ------
-        ScanError : cannot be read. UsageError : cannot be done within the limits. OutputError : no room for it.
+        ScanError : it cannot be read. UsageError : it cannot be done within the limits. OutputError : no room for it.
         """
         if not scan.path.is_file():
             what = "is a folder" if scan.path.is_dir() else "no such file"
             raise ScanNotFoundError(f"{scan.path}: {what}; check the name")
-        try:
-            source = source_of(scan.path)
-        except OSError as error:
-            raise ScanError(f"{scan.path}: cannot be read ({error.strerror}); check its permissions") from error
+        source = source_of(scan.path)
         paths = ResultPaths.of(self.options.output, scan.stem)
         with open_scan(scan.path) as reader:
             info = reader.info

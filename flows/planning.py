@@ -11,6 +11,9 @@ from flows.jobs import Job, Outcome, Prepared
 from flows.settings import ScanFile
 from pipeline.errors import ColorizeError
 
+# Dask's names for workers or a scheduler that went away.
+_LOST = {"KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledError"}
+
 
 def failure(scan: ScanFile, error: BaseException) -> Outcome:
     """One line about why a scan failed, whatever was raised."""
@@ -18,6 +21,10 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
         message = str(error)
     elif isinstance(error, MemoryError):
         message = f"{scan.path}: out of memory; give a smaller --limit-memory or --tile"
+    elif isinstance(error, OSError):
+        message = f"{scan.path}: {error.strerror or error}; check the scan and the output folder"
+    elif type(error).__name__ in _LOST:
+        message = f"{scan.path}: the cluster was lost ({type(error).__name__}), by memory or by hand; run it again"
     else:
         message = f"{scan.path}: {type(error).__name__}: {error}; please report this"
     return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))
@@ -29,7 +36,7 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
     def plan(scan: ScanFile) -> Job | Outcome:
         try:
             return prepared.job(scan)
-        except (ColorizeError, EngineError, OSError) as error:
+        except Exception as error:
             return failure(scan, error)
 
     with ThreadPoolExecutor(processors()) as pool:

@@ -68,7 +68,9 @@ class RunReport:
 
     def predicted(self, scan: str, tiles: int) -> None:
         with self._lock:
-            self._progress.advance(self._bars[scan], tiles)
+            # Events arrive late: the scan may have ended, or failed, in the meantime.
+            if (bar := self._bars.get(scan)) is not None:
+                self._progress.advance(bar, tiles)
 
     def finished(self, outcome: Outcome) -> None:
         with self._lock:
@@ -147,7 +149,7 @@ def _inspection(path: Path) -> dict[str, object]:
         }
     sidecar_path = path.with_suffix(".json") if path.name.endswith(".color.tif") else path
     sidecar = read_sidecar(sidecar_path) if sidecar_path.name.endswith(".color.json") else None
-    if sidecar is not None:
+    if sidecar is not None and {"what", "source", "result", "settings", "finished", "software"} <= set(sidecar):
         settings = sidecar["settings"]
         return {
             "what": sidecar["what"],

@@ -111,7 +111,11 @@ def _is_ours(path: Path) -> bool:
 
 def _in_folder(folder: Path) -> list[ScanFile]:
     found = []
-    for parent, names, files in os.walk(folder):
+
+    def stop(error: OSError) -> None:
+        raise UsageError(f"{error.filename}: cannot be listed ({error.strerror}); its scans would be missed; check it")
+
+    for parent, names, files in os.walk(folder, onerror=stop):
         names.sort()
         for name in sorted(files):
             path = Path(parent, name)
@@ -120,6 +124,15 @@ def _in_folder(folder: Path) -> list[ScanFile]:
     if not found:
         raise UsageError(f"{folder}: no scans in this folder ({' '.join(ENDINGS)}); give a folder that has some")
     return found
+
+
+def _expanded(text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{text[:100]!r}: not a possible file name ({error}); check it") from error
+    return path
 
 
 def find_scans(inputs: list[str]) -> list[ScanFile]:
@@ -133,7 +146,7 @@ def find_scans(inputs: list[str]) -> list[ScanFile]:
     """
     found: dict[Path, ScanFile] = {}
     for text in inputs:
-        path = Path(text).expanduser()
+        path = _expanded(text)
         if path.is_dir():
             scans = _in_folder(path)
         elif not path.exists() and has_magic(text):

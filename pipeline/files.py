@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -12,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputError
+from pipeline.errors import ColorizeError, OutputError, UsageError
 
+LOCK_FILE = ".lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -27,13 +29,33 @@ def output_error(error: OSError, target: Path) -> OutputError:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn any OSError of the body into an OutputError about ``target``."""
+    """Turn any OSError of the body into an OutputError about ``target``; errors of ours pass as they are."""
     try:
         yield
-    except OutputError:
+    except ColorizeError:
         raise
     except OSError as error:
         raise output_error(error, target) from error
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    UsageError : another process holds it. OutputError : the lock file cannot be made.
+    """
+    path = folder / LOCK_FILE
+    with writing(path), path.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"{folder}: another run is working on this output, two would mix their results; "
+                "wait until it ends, or give another --output"
+            ) from error
+        yield
 
 
 def remove(path: Path) -> None:

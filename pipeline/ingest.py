@@ -5,28 +5,33 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.errors import ScanUnreadableError, StoreError
+from pipeline.errors import ScanNotFoundError, ScanUnreadableError, StoreError
 from pipeline.files import file_sha256, remove, writing
 from pipeline.readers import open_scan
 from pipeline.store import SCAN_SHARD_PX, ScanStore, Source
 
 
 def source_of(path: Path) -> Source:
-    """Name, size and hash of a scan file; reads it once."""
-    return Source(path.name, path.stat().st_size, file_sha256(path))
+    """Name, size and hash of a scan file; reads it once. Raises ScanNotFoundError, ScanUnreadableError."""
+    try:
+        return Source(path.name, path.stat().st_size, file_sha256(path))
+    except FileNotFoundError as error:
+        raise ScanNotFoundError(f"{path}: no such file; check the name, or whether its drive is still there") from error
+    except OSError as error:
+        raise ScanUnreadableError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def ingested(store_path: Path, source: Source) -> ScanStore | None:
-    """The store at ``store_path`` if it holds exactly ``source``'s samples."""
+    """The store at ``store_path`` if it holds all of exactly ``source``'s samples."""
     try:
         store = ScanStore.open(store_path)
     except StoreError:
         return None
-    return store if store.source.sha256 == source.sha256 else None
+    return store if store.source.sha256 == source.sha256 and store.has_whole_scan() else None
 
 
-def ingest(path: Path, store_path: Path, source: Source) -> ScanStore:
-    """Copy the original samples of ``path`` into a Zarr group, unless it is there already.
+def ingest(path: Path, store_path: Path, source: Source, force: bool = False) -> ScanStore:
+    """Copy the original samples of ``path`` into a Zarr group, unless they are there already and ``force`` is off.
 
     The group is written beside and renamed when it is whole.
 
@@ -34,7 +39,7 @@ def ingest(path: Path, store_path: Path, source: Source) -> ScanStore:
     ------
     ScanError : the scan cannot be read, or changed while it was. OutputError : the group cannot be written.
     """
-    if (store := ingested(store_path, source)) is not None:
+    if not force and (store := ingested(store_path, source)) is not None:
         return store
     part = store_path.with_name(f"{store_path.name}.part")
     with writing(store_path):

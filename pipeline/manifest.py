@@ -11,6 +11,9 @@ from typing import Any
 
 from pipeline.store import Source
 
+# Raised when the same settings would give other bytes, so that results of older code count as out of date.
+ALGORITHM = 1
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -27,6 +30,7 @@ class RunSpec:
     batch: int
     model: str
     model_sha256: str
+    algorithm: int = ALGORITHM
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "tile_yx": list(self.tile_yx), "stride_yx": list(self.stride_yx)}
@@ -59,11 +63,14 @@ def is_current(paths: ResultPaths, source: Source, spec: RunSpec) -> bool:
     sidecar = read_sidecar(paths.sidecar)
     if sidecar is None or not paths.picture.is_file():
         return False
-    return (
-        sidecar.get("source", {}).get("sha256") == source.sha256
-        and sidecar.get("settings") == spec.to_json()
-        and sidecar.get("result", {}).get("bytes") == paths.picture.stat().st_size
-    )
+    try:
+        return bool(
+            sidecar["source"]["sha256"] == source.sha256
+            and sidecar["settings"] == spec.to_json()
+            and sidecar["result"]["bytes"] == paths.picture.stat().st_size
+        )
+    except (KeyError, TypeError, OSError):
+        return False
 
 
 def utc_now() -> str:

@@ -24,8 +24,12 @@ WORKER_BYTES = 420 * MIB
 _ACTIVATION_BYTES_PER_PX = 400
 # Lightness 4, two sums 8, coverage 4, one float16 copy 4, its encoded chunks 4, temporaries of RGB reduction 12.
 _BLOCK_BYTES_PER_PX = 36
-# Composing holds L*, a*b*, linear and encoded RGB for a band, two bands at once.
-_EXPORT_BYTES = 350 * MIB
+_WIDEST_SAMPLE_BYTES = 6
+# Two bands are in hand at once; each holds samples, L*, a*b* at two precisions, and encoded RGB.
+_EXPORT_ROWS = 2 * 256
+_EXPORT_BYTES_PER_PX = 40
+# Kept free for ingest and export of the neighbouring scans when the number of threads is chosen.
+_STREAM_BYTES = 128 * MIB
 
 
 @dataclass(frozen=True)
@@ -80,18 +84,32 @@ def _makespan(tiles: list[int], workers: int) -> int:
     return max(load)
 
 
+def _tile_bytes(tile_yx: tuple[int, int], batch: int) -> int:
+    return batch * tile_yx[0] * tile_yx[1] * _ACTIVATION_BYTES_PER_PX
+
+
+def threads_that_fit(processes: int, tile_yx: tuple[int, int], limit_bytes: int) -> int:
+    """Blocks of the smallest size that each of ``processes`` can work on at once within ``limit_bytes``; at least 1."""
+    sides = [BLOCK_SIZES_PX[-1] + 2 * side for side in tile_yx]
+    each = sides[0] * sides[1] * (_BLOCK_BYTES_PER_PX + _WIDEST_SAMPLE_BYTES) + _tile_bytes(tile_yx, batch_for(tile_yx))
+    free = limit_bytes - CLIENT_BYTES - SERVER_BYTES - processes * WORKER_BYTES - _STREAM_BYTES
+    return max(1, free // (each * processes))
+
+
 def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, workers: Workers) -> int:
     sample_bytes = info.channels * np.dtype(info.dtype).itemsize
+    rows, columns = grid.block_counts_yx(block_px)
     height, width = (
         min(block_px, axis.extent) + 2 * (axis.size - 1) if len(axis.starts) > 1 else axis.reach
         for axis in (grid.y, grid.x)
     )
     block_bytes = min(height, grid.y.reach) * min(width, grid.x.reach) * (_BLOCK_BYTES_PER_PX + sample_bytes)
-    tile_bytes = batch * grid.y.size * grid.x.size * _ACTIVATION_BYTES_PER_PX
-    colorize = workers.blocks_at_once * (block_bytes + tile_bytes)
+    colorize = min(workers.blocks_at_once, rows * columns) * (block_bytes + _tile_bytes(grid.tile_yx, batch))
+    # One scan is exported, and the next ingested, while another is coloured.
     ingest = 2 * SCAN_SHARD_PX * info.shape_yx[1] * sample_bytes
+    export = _EXPORT_ROWS * info.shape_yx[1] * _EXPORT_BYTES_PER_PX
     fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * WORKER_BYTES
-    return fixed + max(colorize, ingest, _EXPORT_BYTES)
+    return fixed + colorize + ingest + export
 
 
 def _disk_bytes(info: ScanInfo) -> int:
@@ -108,10 +126,9 @@ def make_plan(info: ScanInfo, grid: TileGrid, batch: int, workers: Workers, limi
     UsageError : not even the smallest block fits; the message names what would.
     """
     best: tuple[int, int] | None = None
-    smallest_bytes = 0
+    smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers)
     for block_px in BLOCK_SIZES_PX:
-        smallest_bytes = _memory_bytes(info, grid, block_px, batch, workers)
-        if smallest_bytes > limit_bytes:
+        if _memory_bytes(info, grid, block_px, batch, workers) > limit_bytes:
             continue
         rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
         span = _makespan([a * b for a in rows for b in columns], workers.blocks_at_once)

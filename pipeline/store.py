@@ -12,8 +12,11 @@ chunks are written too: a missing chunk always means missing work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +87,12 @@ class ScanStore:
         try:
             group = zarr.open_group(store=str(path), mode="r+" if writable else "r", zarr_format=3)
             if group.attrs.get("format") != FORMAT or "scan" not in group:
-                raise StoreError(f"{path}: not a scan store of this version; remove it and run again")
+                raise StoreError(f"{path}: not a scan store of this version; run the scan again with --force")
             return cls(path, group)
+        except StoreError:
+            raise
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{path}: no readable scan store ({error}); remove it and run again") from error
+            raise StoreError(f"{path}: not a readable scan store ({error}); give a NAME.zarr folder") from error
 
     def write_scan(self, rows: slice, samples: NDArray) -> None:
         """Write full-width rows; ``rows`` must start at a multiple of SCAN_SHARD_PX. Raises OutputError."""
@@ -96,10 +101,19 @@ class ScanStore:
 
     def read_scan(self, roi: Roi) -> NDArray:
         """(h, w) or (h, w, 3) original samples of ``roi``."""
-        return np.asarray(self._array("scan")[roi.rows, roi.columns])
+        with self._reading():
+            return np.asarray(self._array("scan")[roi.rows, roi.columns])
 
-    def create_chroma(self, spec: Mapping[str, Any], block_px: int, scale_factor: float) -> None:
-        """Make an empty chroma array for ``spec``, in place of any other. Raises OutputError."""
+    def has_whole_scan(self) -> bool:
+        """True where every shard of the samples is there."""
+        return _has_all_shards(self.path, self._array("scan"))
+
+    def create_chroma(self, spec: Mapping[str, Any], block_px: int, scale_factor: float) -> str:
+        """Make an empty chroma array for ``spec``, in place of any other; returns a new attempt's name.
+
+        Raises OutputError.
+        """
+        attempt = uuid.uuid4().hex
         height, width = self.info.shape_yx
         chunk = min(CHUNK_PX, block_px)
         with writing(self.path):
@@ -114,16 +128,28 @@ class ScanStore:
                 dimension_names=("ab", "y", "x"),
                 overwrite=True,
             )
-            array.attrs.update({"spec": dict(spec), "scale_factor": scale_factor, "complete": False})
+            array.attrs.update(
+                {"spec": dict(spec), "scale_factor": scale_factor, "attempt": attempt, "complete": False}
+            )
+        return attempt
 
-    def write_chroma(self, roi: Roi, chroma: NDArray[np.float32]) -> None:
-        """Write (2, h, w) a*, b* of one whole block, rounded to float16. Raises OutputError."""
+    def write_chroma(self, roi: Roi, chroma: NDArray[np.float32], attempt: str) -> None:
+        """Write (2, h, w) a*, b* of one whole block, rounded to float16.
+
+        Raises
+        ------
+        StoreError : the chroma now belongs to another attempt. OutputError : it cannot be written.
+        """
+        array = self._array("chroma")
+        if array.attrs.get("attempt") != attempt:
+            raise StoreError(f"{self.path}: another run has taken over this scan; nothing of this one was written")
         with writing(self.path):
-            self._array("chroma")[:, roi.rows, roi.columns] = chroma.astype(np.float16)
+            array[:, roi.rows, roi.columns] = chroma.astype(np.float16)
 
     def read_chroma(self, roi: Roi) -> NDArray[np.float16]:
         """(2, h, w) stored a*, b* of ``roi``; times :attr:`chroma_scale` they are CIELAB units."""
-        return np.asarray(self._array("chroma")[:, roi.rows, roi.columns])
+        with self._reading():
+            return np.asarray(self._array("chroma")[:, roi.rows, roi.columns])
 
     @property
     def chroma_scale(self) -> float:
@@ -132,9 +158,12 @@ class ScanStore:
 
     def chroma_spec(self) -> Mapping[str, Any] | None:
         """The settings that made the chroma, or None where it is missing or incomplete."""
-        if "chroma" not in self._group or not self._array("chroma").attrs.get("complete"):
+        if "chroma" not in self._group:
             return None
-        spec: Any = self._array("chroma").attrs["spec"]
+        array = self._array("chroma")
+        if not array.attrs.get("complete") or not _has_all_shards(self.path, array):
+            return None
+        spec: Any = array.attrs["spec"]
         return dict(spec)
 
     def finish_chroma(self) -> None:
@@ -147,6 +176,22 @@ class ScanStore:
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self.path}/{name}: not an array; remove {self.path} and run again")
         return array
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn damage found on reading (checksums, codecs, the disk) into a StoreError."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(f"{self.path}: damaged ({reason}); run the scan again with --force") from error
+
+
+def _has_all_shards(store: Path, array: zarr.Array) -> bool:
+    shards = array.shards or array.chunks
+    expected = prod(ceil(extent / shard) for extent, shard in zip(array.shape, shards, strict=True))
+    found: int = sum(1 for path in (store / array.basename / "c").rglob("*") if path.is_file())
+    return bool(found == expected)
 
 
 def _info_json(info: ScanInfo) -> dict[str, Any]:

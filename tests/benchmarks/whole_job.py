@@ -44,7 +44,7 @@ def read_lightness() -> np.ndarray:
 
 def engine_seconds(lightness: np.ndarray) -> float:
     """Predict the grid's tiles with the job's own split of the processors."""
-    workers = split_workers(None)
+    workers = split_workers(None, TILE, 2 * 2**30)
     grid = TileGrid.of(lightness.shape, TILE, STRIDE)
     batch = batch_for(TILE)
     spec = EngineSpec(

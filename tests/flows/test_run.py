@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from pipeline.color import lab_from_rgb, lightness_from_samples
+from pipeline.files import folder_lock
 from pipeline.grid import Roi
 from pipeline.store import ScanStore
 from tests.processes import run_watched
@@ -109,6 +110,7 @@ def test_nothing_is_left_beside_the_results(identity):
         assert not [p for p in output.rglob("*") if p.name.endswith((".part", ".tmp"))]
         assert sorted(p.name for p in output.iterdir()) == sorted(
             [
+                ".lock",
                 "box",
                 "runs",
                 *(f"{stem}{ending}" for stem in STEMS[:3] for ending in (".zarr", ".color.tif", ".color.json")),
@@ -132,6 +134,19 @@ def test_the_shipped_model_colours_and_keeps_lightness(command, scans, tmp_path)
         chroma = np.hypot(lab[1], lab[2])
         assert np.percentile(chroma, 90) > 8
         assert np.hypot(lab[1].std(), lab[2].std()) > 3
+
+
+def test_a_real_engine_writes_the_same_bytes_for_any_workers_and_blocks(command, scans, tmp_path):
+    pictures, blocks = [], []
+    for workers, limit in ((1, "1.4GiB"), (3, "6GiB")):
+        output = tmp_path / str(workers)
+        words = ("--workers", workers, "--limit-memory", limit, "--stride", 192, "--window", "hann")
+        ran = command("run", scans / "sunset-beach.jpg", "-o", output, *words)
+        assert ran.code == 0, ran.err
+        pictures.append((output / "sunset-beach.color.tif").read_bytes())
+        blocks.append(json.loads((output / "sunset-beach.color.json").read_text())["work"]["block_px"])
+    assert blocks[0] != blocks[1]
+    assert pictures[0] == pictures[1]
 
 
 def test_done_scans_are_skipped_until_something_changes(command, folder, tmp_path):
@@ -276,7 +291,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(command, tmp_path)
         subprocess.run(["umount", small], check=True)
 
 
-def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(environment, scans, tmp_path):
+def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(command, environment, scans, tmp_path):
     words = [sys.executable, "-m", "flows.cli", "run", str(scans / "sunset-beach.jpg"), "-o", str(tmp_path)]
     process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -288,3 +303,32 @@ def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(
     assert "Traceback" not in said
     assert "run the same command to go on" in said
     assert not list(tmp_path.glob("*.color.*"))
+    ran = command("run", scans / "sunset-beach.jpg", "-o", tmp_path)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "sunset-beach.color.tif").is_file()
+
+
+def test_two_runs_do_not_mix_on_one_output(command, folder, tmp_path):
+    with folder_lock(tmp_path):
+        ran = command("run", folder / "gray8.png", "-o", tmp_path, "--engine", "identity")
+    assert ran.code == 2
+    assert "another run is working on this output" in ran.line("colorize-archive:")
+    assert not list(tmp_path.glob("*.color.*"))
+
+
+def test_force_heals_a_damaged_store(command, folder, tmp_path):
+    words = ("run", folder / "gray8.png", "-o", tmp_path, "--engine", "identity")
+    assert command(*words).code == 0
+    picture = (tmp_path / "gray8.color.tif").read_bytes()
+    (shard,) = [p for p in (tmp_path / "gray8.zarr" / "scan" / "c").rglob("*") if p.is_file()]
+    whole = bytearray(shard.read_bytes())
+    whole[len(whole) // 3] ^= 0xFF
+    shard.write_bytes(whole)
+    ran = command(*words, "--stride", "100")
+    assert ran.code == 1
+    assert "damaged" in ran.line("failed   ", "--force")
+    assert command(*words, "--force").code == 0
+    assert (tmp_path / "gray8.color.tif").read_bytes() == picture
+    shard.unlink()
+    assert command(*words, "--stride", "100").code == 0
+    assert (tmp_path / "gray8.color.tif").read_bytes() == picture

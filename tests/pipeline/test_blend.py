@@ -112,7 +112,7 @@ def test_uncovered_pixels_raise(monkeypatch):
 
 def test_predictions_that_are_not_numbers_are_refused():
     grid = TileGrid.of((32, 32), (16, 16), (8, 8))
-    with pytest.raises(PredictionError, match="not numbers.*--engine"):
+    with pytest.raises(PredictionError, match=r"not numbers.*--engine"):
         run_blocks(grid, "hann", picture((32, 32)), lambda tiles: echo(tiles) * np.nan, 32)
 
 

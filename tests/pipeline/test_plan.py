@@ -1,0 +1,50 @@
+"""The plan keeps its promises on machines of every size."""
+
+import pytest
+
+from flows import cluster
+from pipeline.errors import UsageError
+from pipeline.grid import TileGrid
+from pipeline.plan import Workers, batch_for, make_plan
+from pipeline.types import ScanInfo
+
+GIB = 2**30
+
+
+def plan(shape_yx, tile_yx=(256, 256), workers=None, limit_bytes=2 * GIB, dtype="uint8", channels=1):
+    grid = TileGrid.of(shape_yx, tile_yx, (tile_yx[0] // 2, tile_yx[1] // 2))
+    workers = workers or cluster.split_workers(None, tile_yx, limit_bytes)
+    return make_plan(ScanInfo(shape_yx, channels, dtype), grid, batch_for(tile_yx), workers, limit_bytes)
+
+
+@pytest.mark.parametrize("processors", [1, 2, 4, 8, 64])
+@pytest.mark.parametrize("shape_yx", [(300, 400), (2048, 4096), (8192, 8192)])
+def test_the_default_limit_holds_on_any_machine(monkeypatch, processors, shape_yx):
+    monkeypatch.setattr(cluster, "processors", lambda: processors)
+    made = plan(shape_yx)
+    assert made.memory_bytes <= 2 * GIB
+    workers = cluster.split_workers(None, (256, 256), 2 * GIB)
+    assert processors / 2 < workers.processes * workers.threads * workers.engine_threads <= processors
+
+
+def test_two_workers_get_a_block_each():
+    made = plan((2048, 4096), workers=Workers(1, 2, 1))
+    assert (made.block_px, made.blocks, made.tiles, made.predictions) == (2048, 2, 465, 480)
+
+
+def test_a_small_scan_is_still_divided_among_the_workers():
+    assert plan((900, 1200), workers=Workers(1, 2, 1)).blocks >= 2
+
+
+def test_a_whole_frame_needs_memory_for_one_tile_only():
+    one = plan((2048, 4096), (2048, 4096), Workers(1, 1, 2), 16 * GIB)
+    two = plan((2048, 4096), (2048, 4096), Workers(1, 2, 1), 16 * GIB)
+    assert one.memory_bytes == two.memory_bytes
+    assert one.tiles == one.predictions == 1
+
+
+def test_what_cannot_fit_names_what_would():
+    with pytest.raises(UsageError, match="--limit-memory") as caught:
+        plan((32768, 32768), workers=Workers(1, 2, 1), limit_bytes=GIB)
+    named = float(str(caught.value).split("give --limit-memory ")[1].split("GiB")[0])
+    plan((32768, 32768), workers=Workers(1, 2, 1), limit_bytes=int(named * GIB))
