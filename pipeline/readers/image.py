@@ -26,7 +26,17 @@ from rasterio.windows import Window
 
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from ..types import ScanInfo
-from .tiff import CACHE_BYTES, Samples, SegmentCache, WindowReader, check_size, palette_table, reason, scaling_table
+from .tiff import (
+    CACHE_BYTES,
+    PROFILE_DROPPED,
+    Samples,
+    SegmentCache,
+    WindowReader,
+    check_size,
+    palette_table,
+    reason,
+    scaling_table,
+)
 
 ENDINGS = (".jpeg", ".jpg", ".png")
 WHOLE_LIMIT_BYTES = 2**31
@@ -274,6 +284,7 @@ def _check_jpeg_end(file: BinaryIO, chunk_bytes: int = 2**20) -> None:
 def _metadata_of(header: _Header, dataset: Any) -> dict[str, Any]:
     with rasterio.Env(**_GDAL_OPTIONS):
         tags = dataset.tags()
+        has_profile = "SOURCE_ICC_PROFILE" in dataset.tags(ns="COLOR_PROFILE")
     metadata: dict[str, Any] = {
         "format": header.driver,
         "compression": "jpeg" if header.driver == "JPEG" else "deflate",
@@ -287,8 +298,8 @@ def _metadata_of(header: _Header, dataset: Any) -> dict[str, Any]:
     orientation = _number(tags.get("EXIF_Orientation"))
     if orientation and orientation in range(1, 9):
         metadata["orientation"] = int(orientation)
-    if header.alpha:
-        metadata["dropped"] = ["alpha channel"]
+    if dropped := ["alpha channel"] * header.alpha + [PROFILE_DROPPED] * has_profile:
+        metadata["dropped"] = dropped
     return metadata
 
 

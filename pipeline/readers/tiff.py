@@ -33,6 +33,7 @@ from ..types import ScanInfo
 ENDINGS = (".tif", ".tiff")
 SEGMENT_LIMIT_BYTES = 2**30
 CACHE_BYTES = 256 * 2**20
+PROFILE_DROPPED = "ICC profile (the samples are taken as sRGB)"
 _CUT_BYTES = 4 * 2**20  # uncompressed strips are cut to about this
 _MAX_PAGES = 4096  # beyond, only the number of pages is looked up
 
@@ -553,6 +554,8 @@ def _metadata_of(page: tifffile.TiffPage, dropped: tuple[str, ...]) -> dict[str,
     orientation = page.tags.valueof(274)
     if isinstance(orientation, int) and 1 <= orientation <= 8:
         metadata["orientation"] = int(orientation)
+    if 34675 in page.tags:
+        dropped = (*dropped, PROFILE_DROPPED)
     if dropped:
         metadata["dropped"] = list(dropped)
     return metadata

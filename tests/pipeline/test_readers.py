@@ -17,7 +17,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from pipeline.readers import ENDINGS, open_scan
@@ -646,3 +646,12 @@ def bare_png(width: int, height: int, bits: int, colour: int, rows: bytes) -> by
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("ending", ["tif", "png", "jpg"])
+def test_an_icc_profile_is_named_as_dropped(tmp_path, ending):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = tmp_path / f"profiled.{ending}"
+    Image.new("RGB", (20, 10), (10, 20, 30)).save(path, icc_profile=profile)
+    with open_scan(path) as reader:
+        assert any("ICC profile" in dropped for dropped in reader.info.metadata["dropped"])
