@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ RECIPES = Path(__file__).parent / "recipes"
 class Phase:
     """A stretch of training with one crop size and one balance of the losses.
 
-    ``content_weight`` is pix2pix's lambda; ``adversarial_weight`` 0 is content-only pretraining.
+    ``content_weight`` is pix2pix's lambda; ``adversarial_weight`` 0 is content-only pretraining. ``vivid_weight`` makes
+    saturated pixels count more. A ``learning_rate`` above 0 starts a new cosine, from that rate, with this phase.
     """
 
     steps: int
@@ -26,11 +28,13 @@ class Phase:
     batch: int = 16
     content_weight: float = 100.0
     adversarial_weight: float = 0.0
+    vivid_weight: float = 0.0
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. ``phases`` follow one another; one cosine learning-rate curve runs over all of them."""
+    """One training run. ``phases`` follow one another; the learning rate falls along a cosine, anew where one asks."""
 
     name: str
     generator: str
@@ -39,7 +43,6 @@ class Recipe:
     discriminator_options: dict[str, Any] = field(default_factory=dict)
     pretrained: str = ""
     content_loss: str = "l1"
-    vivid_weight: float = 0.0
     phases: tuple[Phase, ...] = ()
     learning_rate: float = 2e-4
     discriminator_learning_rate: float = 2e-4
@@ -68,6 +71,18 @@ class Recipe:
             if step < end:
                 return phase
         return self.phases[-1]
+
+    def learning_rate_at(self, step: int) -> float:
+        """The generator's learning rate at ``step``: warm-up, then a cosine to zero over each run of phases."""
+        rate, begin, end = self.learning_rate, 0, 0
+        for phase in self.phases:
+            if phase.learning_rate > 0:
+                if step < end:
+                    break
+                rate, begin = phase.learning_rate, end
+            end += phase.steps
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return rate * warm * 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, end - begin)))
 
 
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}

@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import importlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -60,34 +59,24 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
 
-    def _learning_rate(self) -> float:
-        """Warm-up, then one cosine to zero: the factor of the generator's learning rate at this step.
-
-        The discriminator keeps its own: it may enter in a late phase, and must then learn faster than what it judges.
-        """
-        warm = min(1.0, (self.step + 1) / max(1, self.recipe.warmup_steps))
-        return warm * 0.5 * (1 + math.cos(math.pi * self.step / self.recipe.total_steps))
-
-    def _content(self, fake: Tensor, chroma: Tensor) -> Tensor:
+    def _content(self, fake: Tensor, chroma: Tensor, vivid_weight: float) -> Tensor:
         if self.recipe.content_loss == "l1":
             loss = functional.l1_loss(fake, chroma, reduction="none")
         else:
             loss = functional.smooth_l1_loss(fake, chroma, beta=0.05, reduction="none")
         # Saturated colours are rare (Zhang et al., ECCV 2016, section 2.2): without a weight the mean is gray.
-        weight = 1 + self.recipe.vivid_weight * torch.linalg.vector_norm(chroma, dim=1, keepdim=True) * 4
+        weight = 1 + vivid_weight * torch.linalg.vector_norm(chroma, dim=1, keepdim=True) * 4
         return (loss * weight).sum() / weight.expand_as(loss).sum()
 
     def train_step(self, lightness: Tensor, chroma: Tensor, phase: Phase) -> dict[str, float]:
         """One step of both networks on (N, 1, S, S) and (N, 2, S, S); returns the losses by name."""
-        factor = self._learning_rate()
-        self.optimizer.param_groups[0]["lr"] = self.recipe.learning_rate * factor
-        self.discriminator_optimizer.param_groups[0]["lr"] = self.recipe.discriminator_learning_rate
+        self.optimizer.param_groups[0]["lr"] = self.recipe.learning_rate_at(self.step)
         losses: dict[str, float] = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             fake = self.generator(lightness).float()
         if phase.adversarial_weight > 0:
             losses["discriminator"] = self._discriminator_step(lightness, chroma, fake.detach())
-        content = self._content(fake, chroma)
+        content = self._content(fake, chroma, phase.vivid_weight)
         total = content * phase.content_weight
         losses["content"] = content.item()
         if phase.adversarial_weight > 0:

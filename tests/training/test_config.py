@@ -52,3 +52,16 @@ def test_missing_recipe_lists_the_shipped_ones() -> None:
         load_recipe("no-such")
     assert all(name in str(caught.value) for name in ["no-such", *SHIPPED])
     assert isinstance(caught.value, TrainingError)
+
+
+def test_learning_rate_warms_up_falls_to_zero_and_starts_anew_where_asked() -> None:
+    phases = (Phase(100), Phase(100), Phase(50, learning_rate=1e-4), Phase(50))
+    recipe = Recipe("tiny", "unet", phases=phases, learning_rate=1e-3, warmup_steps=10)
+    rates = [recipe.learning_rate_at(step) for step in range(recipe.total_steps)]
+    assert rates[0] == pytest.approx(1e-4, rel=0.01)
+    assert max(rates) == pytest.approx(1e-3, rel=0.02)
+    assert rates[100] == pytest.approx(5e-4, rel=0.01)
+    assert rates[199] < 1e-6
+    assert rates[200] == pytest.approx(1e-4)
+    assert rates[250] == pytest.approx(5e-5)
+    assert rates[299] < 1e-6
