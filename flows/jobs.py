@@ -96,6 +96,7 @@ class Prepared:
             batch=batch_for((tile[0], tile[1])),
             model=card.name,
             model_sha256=card.sha256,
+            chroma_scale=card.chroma_scale,
         )
 
     @property

@@ -30,6 +30,7 @@ class RunSpec:
     batch: int
     model: str
     model_sha256: str
+    chroma_scale: float
     algorithm: int = ALGORITHM
 
     def to_json(self) -> dict[str, Any]:

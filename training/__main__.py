@@ -45,7 +45,7 @@ def _export(options: argparse.Namespace) -> None:
         print("without --data the card names no photographs, sources or licences")
     if options.note:
         training["note"] = options.note
-    model = export(options.run, options.out, options.name or options.out.absolute().name, training)
+    model = export(options.run, options.out, options.name or options.out.absolute().name, training, options.chroma_gain)
     megabytes = model.onnx_path.stat().st_size / 1e6
     print(f"{model.folder}: {model.card.name}, {megabytes:.1f} MB, {model.card.training['steps']} steps")
 
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help="the model's name; default: the folder's")
     command.add_argument("--data", type=Path, help="the training photographs: their counts and licences go on the card")
     command.add_argument("--note", help="a line for the card")
+    command.add_argument("--chroma-gain", type=float, default=1.0, help="multiply the chroma; below 1 is calmer")
     command.set_defaults(run_command=_export)
 
     command = commands.add_parser("evaluate", help="measure models on photographs that training never saw")

@@ -178,7 +178,9 @@ def _put(part: Path, folder: Path) -> None:
         os.replace(part, folder)
 
 
-def export(checkpoint_folder: Path, out_folder: Path, name: str, training: dict[str, Any]) -> Model:
+def export(
+    checkpoint_folder: Path, out_folder: Path, name: str, training: dict[str, Any], chroma_gain: float = 1.0
+) -> Model:
     """Write ``model.onnx`` and ``card.json`` into ``out_folder``, whole or not at all.
 
     Parameters
@@ -187,6 +189,7 @@ def export(checkpoint_folder: Path, out_folder: Path, name: str, training: dict[
     out_folder : the model folder to make; an earlier model there is replaced
     name : the model's own name, for its card
     training : what the card shall say beside recipe, steps and seconds: ``data`` (see :func:`describe_data`), ``note``
+    chroma_gain : what the network's chroma is multiplied by when it runs; below 1 a network that is too sure is calmed
 
     Raises
     ------
@@ -213,10 +216,10 @@ def export(checkpoint_folder: Path, out_folder: Path, name: str, training: dict[
             generator=recipe.generator,
             lightness_scale=2 / 100,
             lightness_offset=-1.0,
-            chroma_scale=recipe.chroma_scale,
+            chroma_scale=recipe.chroma_scale * chroma_gain,
             size_multiple=multiple,
             sha256=file_sha256(part / MODEL_FILE),
-            training={"recipe": _card_recipe(recipe), **run, **training},
+            training={"recipe": _card_recipe(recipe), **run, "chroma_gain": chroma_gain, **training},
         )
         (part / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
         part.chmod(0o755)  # mkdtemp's own is for the owner alone

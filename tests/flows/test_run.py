@@ -332,3 +332,30 @@ def test_force_heals_a_damaged_store(command, folder, tmp_path):
     shard.unlink()
     assert command(*words, "--stride", "100").code == 0
     assert (tmp_path / "gray8.color.tif").read_bytes() == picture
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("gray16.color.tif", ["colour added by an algorithm", "gray16.tif", "identity", "hann"]),
+        ("gray16.color.json", ["colour added by an algorithm", "sha256"]),
+        ("gray16.zarr", ["store of an ingested scan", "1201 x 317 px", "uint16", "hann"]),
+    ],
+)
+def test_inspect_says_what_a_result_is(command, identity, name, says):
+    ran = command("inspect", identity[0] / name)
+    assert ran.code == 0
+    assert all(word in ran.out for word in says)
+
+
+def test_inspect_says_what_a_scan_is_and_what_is_none(command, scans, tmp_path):
+    assert "1400 x 700 px" in command("inspect", scans / "tony-webster-16bit.tif").out
+    ran = command("inspect", tmp_path)
+    assert (ran.code, len(ran.lines)) == (2, 1)
+    assert "give a NAME.zarr folder" in ran.err
+    ran = command("inspect", tmp_path / "nothing")
+    assert (ran.code, len(ran.lines)) == (2, 1)
+
+
+def test_models_lists_what_is_shipped(command):
+    assert "default: mobilenet_unet" in command("models").out

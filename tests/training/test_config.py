@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("yaml")
 
-from training.config import RECIPES, load_recipe
+from training.config import RECIPES, Phase, Recipe, load_recipe
 from training.errors import RecipeError, TrainingError
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.yaml"))
