@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
 _CONNECT_SECONDS = 15
+_START_TIMEOUT = "120s"
 
 
 def processors() -> int:
@@ -45,9 +46,12 @@ def _quiet() -> None:
 
 
 def _local_cluster(workers: Workers) -> LocalCluster:
+    import dask
     from distributed import LocalCluster
 
     _quiet()
+    # A machine that is busy with something else starts a worker in minutes, not never.
+    dask.config.set({"distributed.comm.timeouts.connect": _START_TIMEOUT})
     return LocalCluster(
         n_workers=workers.processes,
         threads_per_worker=workers.threads,
