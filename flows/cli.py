@@ -28,8 +28,6 @@ _PREFECT_DEFAULTS = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "0",  # a folder's names on the command line are more than its 512 KiB
 }
 
@@ -99,6 +97,7 @@ def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     from flows.jobs import prepare_output
     from flows.progress import listening
     from flows.report import RunReport
+    from flows.server import embedded_server
     from pipeline.errors import UsageError
 
     _, prepared = _prepare(inputs, parameters)
@@ -106,17 +105,23 @@ def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     for name, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     scheduler, warm = prepared.options.scheduler, partial(warm_up, prepared.engine_spec)
-    with prestarted(prepared.workers, scheduler, warm), RunReport(errors) as report, listening(report):
+    with (
+        embedded_server() as wait_for_server,
+        prestarted(prepared.workers, scheduler, warm),
+        RunReport(errors) as report,
+        listening(report),
+    ):
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         from flows.archive import SOME_FAILED, colorize_archive
 
-        # Nobody watches an embedded server for lost runs, and stopping the heartbeat takes a second.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            try:
+        try:
+            wait_for_server()
+            # Nobody watches a run that ends with its command for lost heartbeats, and stopping them takes a second.
+            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
                 state = colorize_archive(inputs=inputs, **parameters, return_state=True)
-            except Exception as trouble:
-                _stop(f"Prefect did not start ({trouble}); check PREFECT_API_URL and PREFECT_HOME", _SOME_FAILED)
+        except Exception as trouble:
+            _stop(f"Prefect did not start ({trouble}); check PREFECT_API_URL and PREFECT_HOME", _SOME_FAILED)
     failed = report.print_summary()
     if not state.is_completed() and state.name != SOME_FAILED:
         error = state.result(raise_on_failure=False)

@@ -6,15 +6,17 @@ engine   the engine alone predicting the same tiles, compiled and warm, with as 
 job      the whole command, from the shell's point of view: start, server, cluster, ingest, colour, export
 MONAI    SlidingWindowInferer over the same weights in torch; same tile, overlap, batch and processors; inference only
 
-Medians and ratios of the rounds are printed as a Markdown table. Memory is the largest sum over all processes of the
-command of their proportional set size (shared pages counted once), sampled ten times a second.
+Medians and ratios of the rounds are printed as a Markdown table. Memory is from a run of its own: the largest sum over all
+processes of the command of their proportional set size (shared pages counted once), sampled ten times a second.
 Needs: pip install '.[train,bench]'.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +32,7 @@ from pipeline.color import lightness_from_samples
 from pipeline.grid import TileGrid
 from pipeline.plan import batch_for
 from pipeline.readers import open_scan
-from tests.processes import Watched, run_watched
+from tests.processes import run_watched
 
 SCAN = Path(__file__).parents[1] / "scans" / "sunset-beach.jpg"
 TILE, STRIDE = (256, 256), (128, 128)
@@ -59,13 +61,28 @@ def engine_seconds(lightness: np.ndarray) -> float:
         return time.perf_counter() - started
 
 
-def job() -> Watched:
-    """The whole command on the scan, into a new folder."""
+def job_command(folder: str) -> list[str]:
+    words = ["run", str(SCAN), "--output", folder, "--stride", str(STRIDE[0])]
+    return [sys.executable, "-m", "flows.cli", *words]
+
+
+def job() -> tuple[float, float, str]:
+    """Wall seconds of the whole command, of its stages alone, and its own line about them."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["run", str(SCAN), "--output", folder, "--stride", str(STRIDE[0])]
-        ran = run_watched([sys.executable, "-m", "flows.cli", *words])
+        started = time.perf_counter()
+        ran = subprocess.run(job_command(folder), capture_output=True, text=True, check=True)
+        seconds = time.perf_counter() - started
+        stages = json.loads((Path(folder) / f"{SCAN.stem}.color.json").read_text())["work"]["seconds"]
+        line = next(line for line in ran.stderr.splitlines() if line.startswith("done"))
+        return seconds, sum(stages.values()), line.split(";")[-1].strip(" )")
+
+
+def job_peak_bytes() -> int:
+    """Peak memory of all processes, in a run of its own: watching them costs time."""
+    with tempfile.TemporaryDirectory() as folder:
+        ran = run_watched(job_command(folder))
         assert ran.code == 0, ran.err
-        return ran
+        return ran.peak_bytes
 
 
 def monai_seconds(lightness: np.ndarray) -> float:
@@ -95,18 +112,26 @@ def main() -> None:
     rounds = []
     for number in range(arguments.runs):
         engine = engine_seconds(lightness)
-        ran = job()
+        seconds, stages, line = job()
         monai = float("nan") if arguments.without_monai else monai_seconds(lightness)
-        rounds.append((engine, ran.seconds, monai, ran.seconds / engine, monai / ran.seconds, ran.peak_bytes / 1e9))
-        stages = next(line for line in ran.err.splitlines() if line.startswith("done"))
-        print(f"round {number + 1}: engine {engine:.1f} s, job {ran.seconds:.1f} s, MONAI {monai:.1f} s; {stages}")
-    medians = [statistics.median(values) for values in zip(*rounds, strict=True)]
-    spread = [f"{min(values):.2f}-{max(values):.2f}" for values in zip(*rounds, strict=True)]
-    names = ("engine alone, s", "whole job, s", "MONAI inference, s", "job / engine", "MONAI / job", "peak memory, GB")
-    print(f"\n{choose()}; {processors()} processors; 2048x4096, tile 256, stride 128, median of {arguments.runs}\n")
+        rounds.append((engine, stages, seconds, monai, stages / engine, seconds / engine, monai / seconds))
+        print(
+            f"round {number + 1}: engine {engine:.1f} s, job {seconds:.1f} s ({line}), MONAI {monai:.1f} s", flush=True
+        )
+    names = (
+        "engine alone, s",
+        "job from first to last stage, s",
+        "whole command, s",
+        "MONAI, inference only, s",
+        "stages / engine",
+        "command / engine",
+        "MONAI / command",
+    )
+    print(f"\n{choose()}; {processors()} processors; 2048x4096, tile 256, stride 128, {arguments.runs} rounds\n")
     print("| figure | median | range |\n|---|---|---|")
-    for name, value, between in zip(names, medians, spread, strict=True):
-        print(f"| {name} | {value:.2f} | {between} |")
+    for name, values in zip(names, zip(*rounds, strict=True), strict=True):
+        print(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f}-{max(values):.2f} |")
+    print(f"| peak memory of all processes, GB | {job_peak_bytes() / 1e9:.2f} | one run |")
 
 
 if __name__ == "__main__":
