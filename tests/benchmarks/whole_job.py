@@ -6,8 +6,8 @@ engine   the engine alone predicting the same tiles, compiled and warm, with as 
 job      the whole command, from the shell's point of view: start, server, cluster, ingest, colour, export
 MONAI    SlidingWindowInferer over the same weights in torch; same tile, overlap, batch and processors; inference only
 
-Medians and ratios of the rounds are printed as a Markdown table. Memory is from a run of its own: the largest sum over all
-processes of the command of their proportional set size (shared pages counted once), sampled ten times a second.
+Medians and ratios of the rounds are printed as a Markdown table. Memory is from a run of its own: the largest sum over
+all processes of the command of their proportional set size (shared pages counted once), sampled ten times a second.
 Needs: pip install '.[train,bench]'.
 """
 
