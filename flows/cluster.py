@@ -56,7 +56,7 @@ def _local_cluster(workers: Workers) -> LocalCluster:
         n_workers=workers.processes,
         threads_per_worker=workers.threads,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any free port: several runs on one machine must not meet
         worker_dashboard_address=None,
         memory_limit=0,
         silence_logs=logging.ERROR,

@@ -21,10 +21,10 @@ PICTURES = Path(__file__).parent / "pictures"
 _GAP_PX = 12
 
 
-def colour(scan: Path, stride: int) -> np.ndarray:
+def colour(scan: Path, stride: int, window: str = "average") -> np.ndarray:
     """(H, W, 3) BGR result of the whole command."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["run", str(scan), "--output", folder, "--stride", str(stride)]
+        words = ["run", str(scan), "--output", folder, "--stride", str(stride), "--window", window]
         subprocess.run([sys.executable, "-m", "flows.cli", *words], check=True)
         return tifffile.imread(next(Path(folder).glob("*.color.tif")))[..., ::-1]
 
@@ -47,7 +47,7 @@ def save(name: str, picture: np.ndarray) -> None:
 def before_after() -> None:
     scan = SCANS / "peasant-girls-1909.png"
     before = cv2.imread(str(scan))
-    save("before_after.jpg", beside([before, colour(scan, 128)], axis=1))
+    save("before_after.jpg", beside([before, colour(scan, 128, "hann")], axis=1))
 
 
 def strides() -> None:
