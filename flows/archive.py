@@ -253,7 +253,7 @@ def colorize_archive(
     tile : tile size in pixels: 256, 2048x4096 (height x width) or "whole"
     stride : pixels between tiles; half a tile if not given
     window : weights where tiles overlap: average, hann, triangle, gaussian
-    engine : auto, openvino, onnxruntime
+    engine : auto, openvino, onnxruntime, identity
     model : shipped model by name, or a model folder
     workers : worker processes, or auto
     scheduler : address of an existing Dask scheduler
