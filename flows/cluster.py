@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 15
 _START_TIMEOUT = "120s"
+# Above every level: what a worker has to say reaches the user as the failure of a scan, in one line.
+_SILENT = logging.CRITICAL + 1
 
 
 def processors() -> int:
@@ -42,7 +44,7 @@ def split_workers(workers: int | None, tile_yx: tuple[int, int] | None, limit_by
 
 def _quiet() -> None:
     for name in ("", ".scheduler", ".worker", ".nanny", ".core", ".client", ".event"):
-        logging.getLogger(f"distributed{name}").setLevel(logging.CRITICAL + 1)
+        logging.getLogger(f"distributed{name}").setLevel(_SILENT)
 
 
 def _local_cluster(workers: Workers) -> LocalCluster:
@@ -59,7 +61,7 @@ def _local_cluster(workers: Workers) -> LocalCluster:
         dashboard_address="127.0.0.1:0",  # any free port: several runs on one machine must not meet
         worker_dashboard_address=None,
         memory_limit=0,
-        silence_logs=logging.ERROR,
+        silence_logs=_SILENT,
     )
 
 

@@ -107,7 +107,7 @@ def test_shipped_models_are_whole_and_small():
     for name in shipped_models():
         model = find_model(name)
         assert model.onnx_path.stat().st_size < 30e6
-        assert model.card.training["licences"]
+        assert model.card.training["data"]["licences"]
 
 
 @pytest.mark.parametrize("backend", NETWORKS)
