@@ -18,7 +18,7 @@ _LOST = {"KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledEr
 def failure(scan: ScanFile, error: BaseException) -> Outcome:
     """One line about why a scan failed, whatever was raised."""
     if isinstance(error, ColorizeError | EngineError):
-        message = str(error)
+        message = str(error) if str(scan.path) in str(error) else f"{scan.path}: {error}"
     elif isinstance(error, MemoryError):
         message = f"{scan.path}: out of memory; give a smaller --limit-memory or --tile"
     elif isinstance(error, OSError):

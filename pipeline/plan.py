@@ -21,7 +21,7 @@ CLIENT_BYTES = 330 * MIB
 SERVER_BYTES = 260 * MIB
 WORKER_BYTES = 420 * MIB
 # A U-Net keeps a few full-resolution feature maps alive while a tile passes through it.
-_ACTIVATION_BYTES_PER_PX = 400
+_ACTIVATION_BYTES_PER_PX = 260
 # Lightness 4, two sums 8, coverage 4, one float16 copy 4, its encoded chunks 4, temporaries of RGB reduction 12.
 _BLOCK_BYTES_PER_PX = 36
 _WIDEST_SAMPLE_BYTES = 6
