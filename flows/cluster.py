@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 15
 _START_TIMEOUT = "120s"
+_WORKER_TTL = "60s"
 # Above every level: what a worker has to say reaches the user as the failure of a scan, in one line.
 _SILENT = logging.CRITICAL + 1
 
@@ -53,7 +54,9 @@ def _local_cluster(workers: Workers) -> LocalCluster:
 
     _quiet()
     # A machine that is busy with something else starts a worker in minutes, not never.
-    dask.config.set({"distributed.comm.timeouts.connect": _START_TIMEOUT})
+    # A worker that has not been heard of for a while hangs: its nanny starts it anew and its blocks are done again.
+    timeouts = {"distributed.comm.timeouts.connect": _START_TIMEOUT, "distributed.scheduler.worker-ttl": _WORKER_TTL}
+    dask.config.set(timeouts)
     return LocalCluster(
         n_workers=workers.processes,
         threads_per_worker=workers.threads,
