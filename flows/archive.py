@@ -46,7 +46,6 @@ class Stage:
     """A stage that is done: its seconds, and those of the stages before it."""
 
     seconds: tuple[tuple[str, float], ...]
-    engine_seconds: float = 0.0
 
 
 def _timed(before: Stage, name: str, work: Callable[[], Any]) -> tuple[Stage, Any]:
@@ -65,8 +64,7 @@ def ingest_scan(job: Job) -> Stage:
 @task(name="colorize", task_run_name="colorize {job.scan.stem}", cache_policy=NO_CACHE, persist_result=False)
 def colorize_scan(job: Job, ingested: Stage, topic: str) -> Stage:
     """Chroma of every block, on the cluster that is open."""
-    stage, times = _timed(ingested, "colorize", lambda: _run_blocks(job, open_client(), topic))
-    return replace(stage, engine_seconds=sum(t.colorize for t in times))
+    return _timed(ingested, "colorize", lambda: _run_blocks(job, open_client(), topic))[0]
 
 
 def _run_blocks(job: Job, client: Client, topic: str) -> list[BlockTimes]:
