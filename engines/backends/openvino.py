@@ -17,6 +17,7 @@ from engines.spec import EngineSpec, Model
 
 RANK = 1
 REASON = "the fastest CPU runtime installed"
+_first_inference = threading.Lock()
 
 
 def version() -> str:
@@ -43,6 +44,10 @@ class OpenVinoEngine(ScaledEngine):
         }
         self._compiled: Any = core.compile_model(network, "CPU", settings)
         self._local = threading.local()
+        # The binding sets up static tables in a process's first inference, and waits for Python's lock while it holds
+        # theirs: two threads that both come first block each other for ever. So the first one is done here, alone.
+        with _first_inference:
+            self._run(np.zeros(self._shape, np.float32))
 
     def _run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         if not hasattr(self._local, "request"):

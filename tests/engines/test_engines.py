@@ -1,6 +1,8 @@
 """Every backend against the same tiny network computed by hand, and the ways of choosing one."""
 
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -147,3 +149,27 @@ def test_a_card_with_unknown_keys_is_refused(model_folder):
 def test_a_missing_model_names_the_shipped():
     with pytest.raises(ModelError, match=r"'nowhere'.*default"):
         find_model("nowhere")
+
+
+_FIRST_AT_ONCE = """
+import sys, threading
+import numpy as np
+from engines.select import open_engine
+from engines.spec import EngineSpec
+sys.setswitchinterval(1e-6)
+engine = open_engine(EngineSpec(sys.argv[1], sys.argv[2], (64, 64), 2, 1, 8))
+barrier, tiles = threading.Barrier(8), np.full((2, 1, 64, 64), 50, np.float32)
+def predict():
+    barrier.wait()
+    engine.predict(tiles)
+threads = [threading.Thread(target=predict) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+@pytest.mark.parametrize("backend", NETWORKS)
+def test_threads_that_predict_first_at_the_same_time_do_not_block_each_other(model_folder, backend):
+    """OpenVINO's binding did in every second process: a worker stood still until it was killed."""
+    for _ in range(4):
+        subprocess.run([sys.executable, "-c", _FIRST_AT_ONCE, backend, str(model_folder)], check=True, timeout=60)
