@@ -42,6 +42,7 @@ class BlockBlender:
     def __init__(self, grid: TileGrid, block: Block, window: str) -> None:
         self._grid = grid
         self._roi = block.write_roi
+        self._window = window
         weights_y = window_weights(window, grid.y.size)
         weights_x = window_weights(window, grid.x.size)
         self._weights = np.outer(weights_y, weights_x)
@@ -60,6 +61,19 @@ class BlockBlender:
         if not self._uniform:
             inside = inside * self._weights[y0 - y : y1 - y, x0 - x : x1 - x]
         self._sum[:, y0 - roi.y0 : y1 - roi.y0, x0 - roi.x0 : x1 - roi.x0] += inside
+
+    def add_mean(self, grid: TileGrid, mean: F32) -> None:
+        """Add all tiles of ``grid`` at once, whose (2, h, w) weighted mean over this block is known.
+
+        The grid must have this one's tile size and window. What the mean was rounded to when it was stored is what its
+        tiles differ by from tiles that are added one by one.
+        """
+        roi = self._roi
+        weights_y = window_weights(self._window, grid.y.size)
+        weights_x = window_weights(self._window, grid.x.size)
+        known_y = _coverage(grid.y, weights_y, roi.y0, roi.y1)
+        known_x = _coverage(grid.x, weights_x, roi.x0, roi.x1)
+        self._sum += mean * (known_y[:, None] * known_x[None, :])
 
     def mean(self) -> F32:
         """The (2, h, w) weighted mean. The blender is used up."""

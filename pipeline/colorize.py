@@ -1,8 +1,10 @@
-"""Lightness of one block in, chroma of that block out: the function that every scheduler runs."""
+"""Lightness of blocks in, chroma of those blocks out: the function that every scheduler runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,56 +25,134 @@ def reflected_out(lightness: F32, shape_yx: tuple[int, int]) -> F32:
     return np.pad(lightness, missing, mode="symmetric")
 
 
-def _batches(block: Block, batch: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    for first in range(0, len(block.tiles_yx), batch):
-        yield block.tiles_yx[first : first + batch]
+@dataclass(frozen=True)
+class Known:
+    """Tiles that need not be predicted again: a coarser grid's, and their weighted mean over the block.
+
+    Attributes
+    ----------
+    grid : the same tile size, starts that are all among the finer grid's
+    mean : (2, h, w) float32 a*, b* of the block's ``write_roi``, blended with the same window
+    """
+
+    grid: TileGrid
+    mean: F32
 
 
-def colorize_block(
-    grid: TileGrid,
-    block: Block,
-    window: str,
-    lightness: F32,
-    predict: Predict,
-    batch: int,
-    on_tiles: Callable[[int], None] = lambda tiles: None,
-) -> F32:
-    """Predict every tile that touches ``block`` and average them where they overlap.
+@dataclass(frozen=True)
+class BlockWork:
+    """One block to colour.
 
-    Parameters
+    Attributes
     ----------
     grid, block, window : what to cut and how to weight it
     lightness : (h, w) float32 L* in [0, 100] of ``block.read_roi`` as far as the scan reaches
+    known : tiles that another version has predicted already
+    """
+
+    grid: TileGrid
+    block: Block
+    window: str
+    lightness: F32
+    known: Known | None = None
+
+    def tiles_yx(self) -> tuple[tuple[int, int], ...]:
+        """First row and column of the tiles to predict, in raster order."""
+        if self.known is None:
+            return self.block.tiles_yx
+        ys, xs = set(self.known.grid.y.starts), set(self.known.grid.x.starts)
+        return tuple((y, x) for y, x in self.block.tiles_yx if y not in ys or x not in xs)
+
+
+class _OpenBlock:
+    """A block some of whose tiles are still to come."""
+
+    def __init__(self, work: BlockWork) -> None:
+        self._work = work
+        self._source = reflected_out(work.lightness, work.block.read_roi.shape_yx)
+        self._blender = BlockBlender(work.grid, work.block, work.window)
+        if work.known is not None:
+            self._blender.add_mean(work.known.grid, work.known.mean)
+        self.tiles_yx = work.tiles_yx()
+        self.missing = len(self.tiles_yx)
+
+    def cut(self, tile_yx: tuple[int, int], into: F32) -> None:
+        (height, width), roi = into.shape, self._work.block.read_roi
+        top, left = tile_yx[0] - roi.y0, tile_yx[1] - roi.x0
+        into[:] = self._source[top : top + height, left : left + width]
+
+    def add(self, tile_yx: tuple[int, int], chroma: F32) -> None:
+        self._blender.add(tile_yx, chroma)
+        self.missing -= 1
+
+    def mean(self) -> F32:
+        mean = self._blender.mean()
+        if not np.isfinite(mean).all():
+            roi = self._work.block.write_roi
+            raise PredictionError(
+                f"rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: the engine predicted values that are not numbers: "
+                "the picture would have holes; try another --engine, or export the model again"
+            )
+        return mean
+
+
+def colorize_blocks(
+    works: Iterable[BlockWork],
+    tile_yx: tuple[int, int],
+    predict: Predict,
+    batch: int,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+) -> Iterator[F32]:
+    """Predict every tile that touches each block and average them where they overlap.
+
+    Batches run on from one block into the next, so that many small ones fill them. A block is asked for when its first
+    tile is due and given back when its last one is there: memory holds those that share a batch.
+
+    Parameters
+    ----------
+    works : blocks, all with tiles of ``tile_yx``
     predict : (N, 1, T, U) L* to (N, 2, T, U) a*, b*; N is at most ``batch``
     on_tiles : called with the number of tiles after each batch
 
-    Returns
-    -------
-    (2, H, W) float32 a*, b* of ``block.write_roi``
+    Yields
+    ------
+    (2, H, W) float32 a*, b* of each block's ``write_roi``, in order
 
     Raises
     ------
     PredictionError : a prediction that is not finite.
     """
-    source = reflected_out(lightness, block.read_roi.shape_yx)
-    height, width = grid.tile_yx
-    blender = BlockBlender(grid, block, window)
-    for tiles in _batches(block, batch):
-        cut = np.empty((len(tiles), 1, height, width), np.float32)
-        for i, (y, x) in enumerate(tiles):
-            top, left = y - block.read_roi.y0, x - block.read_roi.x0
-            cut[i, 0] = source[top : top + height, left : left + width]
-        for tile, chroma in zip(tiles, predict(cut), strict=True):
-            blender.add(tile, chroma)
-        on_tiles(len(tiles))
-    mean = blender.mean()
-    if not np.isfinite(mean).all():
-        roi = block.write_roi
-        raise PredictionError(
-            f"rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: the engine predicted values that are not numbers: the "
-            "picture would have holes; try another --engine, or export the model again"
-        )
-    return mean
+    opened: deque[_OpenBlock] = deque()
+    waiting: list[tuple[_OpenBlock, tuple[int, int]]] = []
+
+    def flush() -> None:
+        if not waiting:
+            return
+        cut = np.empty((len(waiting), 1, *tile_yx), np.float32)
+        for i, (block, tile) in enumerate(waiting):
+            block.cut(tile, cut[i, 0])
+        for (block, tile), chroma in zip(waiting, predict(cut), strict=True):
+            block.add(tile, chroma)
+        on_tiles(len(waiting))
+        waiting.clear()
+
+    for work in works:
+        opened.append(_OpenBlock(work))
+        for tile in opened[-1].tiles_yx:
+            waiting.append((opened[-1], tile))
+            if len(waiting) == batch:
+                flush()
+        while opened and not opened[0].missing:
+            yield opened.popleft().mean()
+    flush()
+    while opened:
+        yield opened.popleft().mean()
+
+
+def colorize_block(work: BlockWork, predict: Predict, batch: int) -> F32:
+    """(2, H, W) float32 a*, b* of one block; see :func:`colorize_blocks`."""
+    (chroma,) = colorize_blocks([work], work.grid.tile_yx, predict, batch)
+    return chroma
 
 
 def lightness_roi(grid: TileGrid, block: Block) -> Roi:

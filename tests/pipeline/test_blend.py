@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.colorize import colorize_block, lightness_roi, reflected_out
+from pipeline.colorize import BlockWork, Known, colorize_block, colorize_blocks, lightness_roi, reflected_out
 from pipeline.errors import CoverageError, PredictionError, UsageError
 from pipeline.grid import TileAxis, TileGrid
 from pipeline.windows import WINDOWS, window_weights
@@ -33,7 +33,7 @@ def run_blocks(grid, window, image, predict, block_px, batch=3):
     result = np.full((2, *grid.shape_yx), np.nan, np.float32)
     for block in grid.blocks(block_px):
         seen = lightness_roi(grid, block)
-        chroma = colorize_block(grid, block, window, image[seen.rows, seen.columns], predict, batch)
+        chroma = colorize_block(BlockWork(grid, block, window, image[seen.rows, seen.columns]), predict, batch)
         result[:, block.write_roi.rows, block.write_roi.columns] = chroma
     return result
 
@@ -124,3 +124,54 @@ def test_small_scans_are_reflected_out(shape):
     np.testing.assert_array_equal(grown[: shape[0], : shape[1]], image)
     if shape == (10, 31):
         np.testing.assert_array_equal(grown[10:20, :31], image[::-1])
+
+
+@settings(max_examples=50)
+@given(st.lists(grids(), min_size=1, max_size=5), windows, st.integers(1, 7), st.integers(1, 64))
+def test_batches_that_run_through_many_scans_give_each_its_own_bytes(grids_of_scans, window, batch, block_px):
+    """Postcards share batches; each must come out as it does alone, in order, and never with more than a batch."""
+    tile_yx = grids_of_scans[0].tile_yx
+    works = []
+    for seed, grid in enumerate(grids_of_scans):
+        grid = TileGrid.of(grid.shape_yx, tile_yx, (grids_of_scans[0].y.stride, grids_of_scans[0].x.stride))
+        image = picture(grid.shape_yx, seed)
+        for block in grid.blocks(block_px):
+            seen = lightness_roi(grid, block)
+            works.append(BlockWork(grid, block, window, image[seen.rows, seen.columns]))
+    sizes = []
+
+    def predict(tiles):
+        sizes.append(len(tiles))
+        return position_dependent(tiles)
+
+    together = list(colorize_blocks(works, tile_yx, predict, batch))
+    assert all(size == batch for size in sizes[:-1])
+    assert sum(sizes) == sum(len(work.block.tiles_yx) for work in works)
+    for work, chroma in zip(works, together, strict=True):
+        assert chroma.tobytes() == colorize_block(work, position_dependent, 3).tobytes()
+
+
+@settings(max_examples=80)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 12), st.integers(1, 3), windows, st.integers(1, 64))
+def test_known_tiles_of_twice_the_stride_are_not_predicted_again(height, width, stride, span, window, block_px):
+    """A quarter of the tiles is known; adding the rest to their mean gives the plain average."""
+    size = 2 * stride * span
+    coarse = TileGrid.of((height, width), (size, size), (2 * stride, 2 * stride))
+    fine = TileGrid.of((height, width), (size, size), (stride, stride))
+    image = picture((height, width))
+    known = run_blocks(coarse, window, image, position_dependent, block_px)
+    plain = run_blocks(fine, window, image, position_dependent, block_px)
+    predicted = 0
+
+    def predict(tiles):
+        nonlocal predicted
+        predicted += len(tiles)
+        return position_dependent(tiles)
+
+    for block in fine.blocks(128):
+        seen, roi = lightness_roi(fine, block), block.write_roi
+        of_coarse = Known(coarse, known[:, roi.rows, roi.columns])
+        work = BlockWork(fine, block, window, image[seen.rows, seen.columns], of_coarse)
+        again = colorize_block(work, predict, 4)
+        np.testing.assert_allclose(again, plain[:, roi.rows, roi.columns], rtol=2e-5, atol=2e-3)
+    assert predicted == len(fine) - len(coarse)
