@@ -1,17 +1,22 @@
-"""What a Dask worker runs: one output block, from samples in the store to chroma in the store."""
+"""What a Dask worker runs: output blocks, from samples in the store to chroma in the store."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from distributed import Worker, WorkerPlugin, get_worker
 
 from engines.select import open_engine
 from engines.spec import Engine, EngineSpec
 from pipeline.color import lightness_from_samples
-from pipeline.colorize import colorize_block, lightness_roi
+from pipeline.colorize import BlockWork, Known, colorize_blocks, lightness_roi
 from pipeline.grid import TileGrid
 from pipeline.store import ScanStore
 
@@ -21,11 +26,20 @@ _engines_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Reuse:
+    """A finished version of a coarser grid, whose tiles need not be predicted again."""
+
+    version: str
+    grid: TileGrid
+
+
+@dataclass(frozen=True)
 class BlockTask:
     """All that a worker needs to make one block; a few hundred bytes."""
 
     scan: str
     store: Path
+    version: str
     grid: TileGrid
     block_px: int
     index_yx: tuple[int, int]
@@ -33,16 +47,24 @@ class BlockTask:
     engine: EngineSpec
     attempt: str
     topic: str
+    reuse: Reuse | None = None
 
 
 @dataclass(frozen=True)
-class BlockTimes:
-    """Seconds that a block took, by what they went into."""
+class BlockDone:
+    """A block that is stored: its scan, the tiles predicted for it, and the seconds that they took."""
 
+    scan: str
     tiles: int
-    read: float
-    colorize: float
-    write: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BlockFailed:
+    """A block that could not be made, and why."""
+
+    scan: str
+    error: Exception
 
 
 def engine_for(spec: EngineSpec) -> Engine:
@@ -53,38 +75,87 @@ def engine_for(spec: EngineSpec) -> Engine:
     with _engines_lock:
         if spec not in _engines:
             while len(_engines) >= _ENGINES_KEPT:
-                del _engines[next(iter(_engines))]
+                _engines.pop(next(iter(_engines)))
             _engines[spec] = open_engine(spec)
         return _engines[spec]
 
 
-def warm_up(spec: EngineSpec | None) -> None:
-    """Load what every block needs, and the engine if it is known already."""
-    if spec is not None:
-        engine_for(spec)
+class EnginePlugin(WorkerPlugin):
+    """Opens a run's engine when a worker starts, once a process.
+
+    A worker that joins later, or that its nanny starts anew, gets it as well. The engine stays until the process ends
+    or others take its place: another run on the same workers may be using it.
+    """
+
+    def __init__(self, spec: EngineSpec, name: str) -> None:
+        self._spec = spec
+        self.name = name
+
+    async def setup(self, worker: Worker) -> None:
+        # In a thread: compiling can take long, and a worker that does not answer meanwhile counts as lost. What goes
+        # wrong here will go wrong again, and be reported, where a block needs the engine.
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(engine_for, self._spec)
 
 
-def _reporter(task: BlockTask) -> Callable[[int], None]:
-    from distributed import get_worker
-
+def _reporter(topic: str) -> Callable[[str, int], None]:
     try:
         worker = get_worker()
     except ValueError:
-        return lambda tiles: None
-    return lambda tiles: worker.log_event(task.topic, {"scan": task.scan, "tiles": tiles})
+        return lambda scan, tiles: None
+    return lambda scan, tiles: worker.log_event(topic, {"scan": scan, "tiles": tiles})
 
 
-def run_block(task: BlockTask) -> BlockTimes:
-    """Predict, blend and store one block. Repeating it writes the same bytes again."""
-    engine = engine_for(task.engine)
-    started = time.perf_counter()
-    store = ScanStore.open(task.store, writable=True)
+def _work(task: BlockTask) -> BlockWork:
+    """Read what a block needs."""
+    store = ScanStore.open(task.store)
     block = task.grid.block(task.index_yx, task.block_px)
     lightness = lightness_from_samples(store.read_scan(lightness_roi(task.grid, block)))
-    read = time.perf_counter()
-    report = _reporter(task)
-    chroma = colorize_block(task.grid, block, task.window, lightness, engine.predict, task.engine.batch, report)
-    coloured = time.perf_counter()
-    store.write_chroma(block.write_roi, chroma, task.attempt)
-    written = time.perf_counter()
-    return BlockTimes(len(block.tiles_yx), read - started, coloured - read, written - coloured)
+    known = None
+    if task.reuse is not None:
+        before = store.version(task.reuse.version)
+        known = Known(task.reuse.grid, before.read(block.write_roi).astype(np.float32))
+    return BlockWork(task.grid, block, task.window, lightness, known)
+
+
+def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
+    """Predict, blend and store blocks that share their engine's batches."""
+    report = _reporter(tasks[0].topic)
+    alone = len(tasks) == 1
+    tiles: list[int] = []
+
+    def works() -> Iterator[BlockWork]:
+        for task in tasks:
+            work = _work(task)
+            tiles.append(len(work.tiles_yx()))
+            # Known tiles are done; those of a large block are told batch by batch.
+            report(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
+            yield work
+
+    def told(count: int) -> None:
+        if alone:
+            report(tasks[0].scan, count)
+
+    spec = tasks[0].engine
+    started = time.perf_counter()
+    chromas = colorize_blocks(works(), spec.tile_yx, engine.predict, spec.batch, told)
+    for index, (task, chroma) in enumerate(zip(tasks, chromas, strict=True)):
+        seconds = time.perf_counter() - started
+        version = ScanStore.open(task.store, writable=True).version(task.version)
+        version.write(task.index_yx, chroma, task.attempt, tiles[index], seconds)
+        yield BlockDone(task.scan, tiles[index], seconds)
+        started = time.perf_counter()
+
+
+def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
+    """Make some blocks of one engine and topic. Repeating it writes the same bytes again.
+
+    What goes wrong with one of several blocks is that block's: the others are then made each for itself.
+    """
+    try:
+        engine = engine_for(tasks[0].engine)
+        return list(_made(tasks, engine))
+    except Exception as error:
+        if len(tasks) == 1:
+            return [BlockFailed(tasks[0].scan, error)]
+    return [result for task in tasks for result in run_blocks((task,))]

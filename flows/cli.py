@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from flows.jobs import Job, Prepared
+    from flows.jobs import Job, Outcome, Prepared
 
 app = typer.Typer(
     add_completion=False,
@@ -37,6 +37,20 @@ def _stop(message: object, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+Scheduler = Annotated[
+    str | None, typer.Option(help="Existing Dask cluster: tcp://host:8786, tls://host:8786 or a scheduler file.")
+]
+Cluster = Annotated[str, typer.Option(help="local, or cuda: one worker a GPU of this machine.")]
+TlsCa = Annotated[str | None, typer.Option(help="PEM file of the authority that signed the scheduler's certificate.")]
+TlsCert = Annotated[str | None, typer.Option(help="PEM file of this client's certificate.")]
+TlsKey = Annotated[str | None, typer.Option(help="PEM file of this client's key.")]
+Engine = Annotated[str, typer.Option(help="auto, openvino, onnxruntime or identity.")]
+Workers = Annotated[str, typer.Option(help="Worker processes, or auto.")]
+LimitMemory = Annotated[str, typer.Option(help="Most memory the plan may use, all processes.")]
+Keep = Annotated[str, typer.Option(help="Versions of a scan's colours that stay, the new one among them.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
+
+
 @app.command()
 def run(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Scans, folders or patterns.")],
@@ -47,52 +61,100 @@ def run(
         typer.Option(help="Pixels between tiles; smaller is smoother and slower.", show_default="half a tile"),
     ] = None,
     window: Annotated[str, typer.Option(help="Weights in overlaps: average, hann, triangle, gaussian.")] = "average",
-    engine: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or identity.")] = "auto",
+    engine: Engine = "auto",
     model: Annotated[str, typer.Option(help="A shipped model, or a folder with model.onnx and card.json.")] = "default",
-    workers: Annotated[str, typer.Option(help="Worker processes, or auto.")] = "auto",
-    scheduler: Annotated[str | None, typer.Option(help="Existing Dask scheduler, such as tcp://host:8786.")] = None,
-    limit_memory: Annotated[str, typer.Option(help="Most memory the plan may use, all processes.")] = "2GiB",
+    workers: Workers = "auto",
+    cluster: Cluster = "local",
+    scheduler: Scheduler = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    limit_memory: LimitMemory = "2GiB",
+    keep: Keep = "2",
     force: Annotated[bool, typer.Option("--force", help="Colour scans again whose result is there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Colour scans. Exit code 0: all done; 1: some scans failed, the others finished; 2: bad usage."""
+    parameters = {name: value for name, value in locals().items() if name not in ("inputs", "dry_run")}
+
+    def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
+        from flows.jobs import Prepared
+        from flows.planning import plan_scans
+        from flows.settings import find_scans, parse_options
+
+        scans, ready = find_scans(inputs), Prepared.of(parse_options(**parameters))
+        return ready, lambda: plan_scans(scans, ready)
+
+    def flow() -> Any:
+        from flows.archive import colorize_archive
+
+        return colorize_archive
+
+    _do(prepared, flow, {"inputs": inputs, **parameters}, dry_run)
+
+
+@app.command()
+def reprocess(
+    output: Annotated[str, typer.Argument(help="Folder of earlier results.")],
+    scans: Annotated[list[str] | None, typer.Argument(metavar="[SCAN]...", help="Names or patterns; else all.")] = None,
+    tile: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
+    stride: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
+    window: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
+    engine: Engine = "auto",
+    model: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
+    workers: Workers = "auto",
+    cluster: Cluster = "local",
+    scheduler: Scheduler = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    limit_memory: LimitMemory = "2GiB",
+    keep: Keep = "2",
+    force: Annotated[bool, typer.Option("--force", help="Make versions again that are there.")] = False,
+    reuse: Annotated[
+        bool, typer.Option(help="Take over the tiles of a version with twice the stride: a quarter less work.")
+    ] = True,
+    dry_run: DryRun = False,
+) -> None:
+    """Make new versions with other settings from what was ingested before. Exit codes as for run."""
+    parameters = {name: value for name, value in locals().items() if name not in ("scans", "dry_run")}
+
+    def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
+        from flows.jobs import Prepared
+        from flows.stores import find_stores, parse_reprocess, plan_stores
+
+        options, changes = parse_reprocess(**parameters)
+        stores = find_stores(options.output, scans or [])
+        return Prepared.of(options), lambda: plan_stores(stores, changes, options)
+
+    def flow() -> Any:
+        from flows.reprocess import reprocess_archive
+
+        return reprocess_archive
+
+    _do(prepared, flow, {"scans": scans, **parameters}, dry_run)
+
+
+Prepare = Callable[[], "tuple[Prepared, Callable[[], list[Job | Outcome]]]"]
+
+
+def _do(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any], dry_run: bool) -> NoReturn:
+    """Run or plan, and leave with the exit code; errors of usage are one line."""
     from engines.errors import EngineError
     from pipeline.errors import ColorizeError
 
-    parameters: dict[str, Any] = {
-        "output": output,
-        "tile": tile,
-        "stride": stride,
-        "window": window,
-        "engine": engine,
-        "model": model,
-        "workers": workers,
-        "scheduler": scheduler,
-        "limit_memory": limit_memory,
-        "force": force,
-    }
     try:
-        failed = _dry_run(inputs, parameters) if dry_run else _run(inputs, parameters)
+        failed = _dry_run(prepare) if dry_run else _run(prepare, flow, parameters)
     except (ColorizeError, EngineError) as error:
         _stop(error, _USAGE)
     except KeyboardInterrupt:
-        _stop("stopped; finished results stay, run the same command to go on", 130)
+        _stop("stopped; finished results and blocks stay, run the same command to go on", 130)
     raise typer.Exit(_SOME_FAILED if failed else _DONE)
 
 
-def _prepare(inputs: list[str], parameters: dict[str, Any]) -> tuple[list[Any], Prepared]:
-    """Scans, engine and model. Raises ColorizeError, EngineError: all of them bad usage at this point."""
-    from flows.jobs import Prepared
-    from flows.settings import find_scans, parse_options
-
-    options = parse_options(**parameters)
-    return find_scans(inputs), Prepared.of(options)
-
-
-def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
+def _run(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any]) -> int:
     """Run the flow in this process; returns how many scans failed."""
     from engines.errors import EngineError
-    from flows.blocks import warm_up
     from flows.cluster import prestarted
     from flows.jobs import prepare_output
     from flows.progress import listening
@@ -100,45 +162,44 @@ def _run(inputs: list[str], parameters: dict[str, Any]) -> int:
     from flows.server import embedded_server
     from pipeline.errors import UsageError
 
-    _, prepared = _prepare(inputs, parameters)
-    prepare_output(prepared.options.output)
+    prepared, _ = prepare()
+    options = prepared.options
+    prepare_output(options.output)
     for name, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    scheduler, warm = prepared.options.scheduler, partial(warm_up, prepared.engine_spec)
     with (
         embedded_server() as wait_for_server,
-        prestarted(prepared.workers, scheduler, warm),
+        prestarted(prepared.workers, options.cluster, options.limit_memory_bytes, prepared.engine_spec),
         RunReport(errors) as report,
         listening(report),
     ):
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        from flows.archive import SOME_FAILED, colorize_archive
+        from flows.archive import SOME_FAILED
 
         try:
+            called = flow()
             wait_for_server()
             # Nobody watches a run that ends with its command for lost heartbeats, and stopping them takes a second.
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                state = colorize_archive(inputs=inputs, **parameters, return_state=True)
+                state: Any = called(**parameters, return_state=True)
         except Exception as trouble:
             _stop(f"Prefect did not start ({trouble}); check PREFECT_API_URL and PREFECT_HOME", _SOME_FAILED)
-    failed = report.print_summary()
     if not state.is_completed() and state.name != SOME_FAILED:
         error = state.result(raise_on_failure=False)
         if isinstance(error, UsageError | EngineError):
             raise error
-        _stop(f"the run broke off: {error}; finished results stay, run it again", _SOME_FAILED)
-    return failed
+        _stop(f"the run broke off: {error}; finished results and blocks stay, run it again", _SOME_FAILED)
+    return report.print_summary()
 
 
-def _dry_run(inputs: list[str], parameters: dict[str, Any]) -> int:
+def _dry_run(prepare: Prepare) -> int:
     """Print the plan; returns how many scans could not be planned."""
     from flows.jobs import Job, Outcome
-    from flows.planning import plan_scans
     from flows.report import print_plan
 
-    scans, prepared = _prepare(inputs, parameters)
-    planned = plan_scans(scans, prepared)
+    prepared, plan = prepare()
+    planned = plan()
     jobs = [p for p in planned if isinstance(p, Job)]
     outcomes = [p for p in planned if isinstance(p, Outcome)]
     print_plan(Console(soft_wrap=True), prepared, jobs, outcomes, _seconds_per_tile(jobs))
@@ -174,6 +235,35 @@ def inspect(path: Annotated[Path, typer.Argument(help="A scan, a result or a sto
         print_inspection(Console(soft_wrap=True), path)
     except ColorizeError as error:
         _stop(error, _USAGE)
+
+
+@app.command()
+def diff(
+    store: Annotated[Path, typer.Argument(help="NAME.zarr of a scan with two versions.")],
+    old: Annotated[str | None, typer.Argument(help="Version, or the beginning of its name.")] = None,
+    new: Annotated[str | None, typer.Argument(help="Version; the current one if not given.")] = None,
+    heat_map: Annotated[Path | None, typer.Option("--map", help="Write a PNG of where they differ.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare two versions of a scan's colours: CIEDE2000 figures, where they differ most, and a heat map."""
+    import json
+
+    from flows.compare import choose_versions, compare, print_difference, write_map
+    from pipeline.errors import ColorizeError
+    from pipeline.store import ScanStore
+
+    try:
+        opened = ScanStore.open(store)
+        before, after = choose_versions(opened, old, new)
+        found = compare(opened, before, after)
+        if heat_map is not None:
+            write_map(found, heat_map)
+    except ColorizeError as error:
+        _stop(error, _USAGE)
+    if as_json:
+        typer.echo(json.dumps({"old": before.name, "new": after.name, **found.to_json()}, indent=2))
+    else:
+        print_difference(Console(soft_wrap=True), opened, before.name, after.name, found)
 
 
 @app.command()

@@ -13,14 +13,14 @@ from engines.select import Choice, check_tile, choose, model_for
 from engines.spec import EngineSpec, Model
 from flows.cluster import split_workers
 from flows.settings import RunOptions, ScanFile
-from pipeline.errors import OutputError, ScanNotFoundError
+from pipeline.errors import OutputError, ScanNotFoundError, StoreError
 from pipeline.files import output_error
 from pipeline.grid import TileGrid
 from pipeline.ingest import source_of
 from pipeline.manifest import ResultPaths, RunSpec, is_current
 from pipeline.plan import Plan, Workers, batch_for, make_plan
 from pipeline.readers import open_scan
-from pipeline.store import Source
+from pipeline.store import ScanStore, Source
 from pipeline.types import ScanInfo
 
 Status = Literal["done", "skipped", "failed"]
@@ -45,7 +45,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A scan that will be coloured: source, settings, plan, and where the results go."""
+    """A scan that will be coloured: source, settings, plan, and where the results go.
+
+    Where ``is_ingested``, the samples come from the store and the scan file is not looked for again.
+    """
 
     scan: ScanFile
     info: ScanInfo
@@ -57,6 +60,8 @@ class Job:
     chroma_scale: float
     workers: Workers
     force: bool
+    keep: int
+    is_ingested: bool = False
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -114,8 +119,8 @@ class Prepared:
             streams=self.workers.threads,
         )
 
-    def job(self, scan: ScanFile) -> Job | Outcome:
-        """Read what the scan is and plan it; a current result gives a skipped outcome.
+    def job(self, scan: ScanFile, scans: int = 1) -> Job | Outcome:
+        """Read what the scan is and plan it, as one of ``scans``; a current result gives a skipped outcome.
 
         Raises
         ------
@@ -125,19 +130,38 @@ class Prepared:
             what = "is a folder" if scan.path.is_dir() else "no such file"
             raise ScanNotFoundError(f"{scan.path}: {what}; check the name")
         source = source_of(scan.path)
-        paths = ResultPaths.of(self.options.output, scan.stem)
         with open_scan(scan.path) as reader:
             info = reader.info
-        spec = self.spec_for(info.shape_yx)
-        if not self.options.force and is_current(paths, source, spec):
+        job = self.job_for(scan, info, source, self.spec_for(info.shape_yx), scans)
+        if isinstance(job, Job):
+            _check_room(self.options.output, job.plan)
+        return job
+
+    def job_for(self, scan: ScanFile, info: ScanInfo, source: Source, spec: RunSpec, scans: int = 1) -> Job | Outcome:
+        """Plan a scan that is known already."""
+        options = self.options
+        paths = ResultPaths.of(options.output, scan.stem)
+        if not options.force and is_current(paths, source, spec):
             message = "already there for these bytes, model and settings; --force does it again"
             return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, str(paths.picture))
         grid = TileGrid.of(info.shape_yx, spec.tile_yx, spec.stride_yx)
-        plan = make_plan(info, grid, spec.batch, self.workers, self.options.limit_memory_bytes)
-        _check_room(self.options.output, plan)
+        begun_px = None if options.force else _begun_px(paths.store, source, spec)
+        plan = make_plan(info, grid, spec.batch, self.workers, options.limit_memory_bytes, scans, begun_px)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
         engine = self._engine_spec(spec)
-        return Job(scan, info, source, spec, plan, paths, engine, scale, self.workers, self.options.force)
+        return Job(
+            scan, info, source, spec, plan, paths, engine, scale, self.workers, options.force, max(1, options.keep)
+        )
+
+
+def _begun_px(store: Path, source: Source, spec: RunSpec) -> int | None:
+    """Block size of the version that an earlier run began for the same bytes and settings, if one did."""
+    try:
+        opened = ScanStore.open(store)
+    except StoreError:
+        return None
+    begun = opened.find_version(spec.version)
+    return begun.block_px if begun is not None and opened.source.sha256 == source.sha256 else None
 
 
 def prepare_output(output: Path) -> None:

@@ -35,7 +35,7 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
 
     def plan(scan: ScanFile) -> Job | Outcome:
         try:
-            return prepared.job(scan)
+            return prepared.job(scan, len(scans))
         except Exception as error:
             return failure(scan, error)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from flows.jobs import Job, Outcome, Prepared
 from pipeline.errors import ScanNotFoundError
-from pipeline.manifest import read_sidecar
+from pipeline.manifest import read_sidecar, version_of
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore
 
@@ -38,6 +38,7 @@ class RunReport:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lock = threading.Lock()
+        self._planned: dict[str, tuple[int, float]] = {}
         self._bars: dict[str, Any] = {}
         self._outcomes: list[Outcome] = []
         self._started = time.monotonic()
@@ -64,17 +65,22 @@ class RunReport:
 
     def planned(self, scan: str, tiles: int, megapixels: float) -> None:
         with self._lock:
-            self._bars[scan] = self._progress.add_task(scan, total=tiles, megapixels=megapixels)
+            self._planned[scan] = tiles, megapixels
 
     def predicted(self, scan: str, tiles: int) -> None:
         with self._lock:
             # Events arrive late: the scan may have ended, or failed, in the meantime.
-            if (bar := self._bars.get(scan)) is not None:
-                self._progress.advance(bar, tiles)
+            if scan not in self._planned:
+                return
+            if scan not in self._bars:
+                total, megapixels = self._planned[scan]
+                self._bars[scan] = self._progress.add_task(scan, total=total, megapixels=megapixels)
+            self._progress.advance(self._bars[scan], tiles)
 
     def finished(self, outcome: Outcome) -> None:
         with self._lock:
             self._outcomes.append(outcome)
+            self._planned.pop(outcome.scan, None)
             if (bar := self._bars.pop(outcome.scan, None)) is not None:
                 self._progress.remove_task(bar)
         self._print(_line(outcome))
@@ -145,7 +151,7 @@ def _inspection(path: Path) -> dict[str, object]:
             "source": store.source.name,
             "sha256": store.source.sha256,
             **_size(store.info),
-            "chroma": store.chroma_spec() or "none, or not complete",
+            **_versions(store, path),
         }
     sidecar_path = path.with_suffix(".json") if path.name.endswith(".color.tif") else path
     sidecar = read_sidecar(sidecar_path) if sidecar_path.name.endswith(".color.json") else None
@@ -155,7 +161,8 @@ def _inspection(path: Path) -> dict[str, object]:
             "what": sidecar["what"],
             "source": sidecar["source"]["path"],
             "sha256": sidecar["source"]["sha256"],
-            "picture": f"{sidecar['result']['path']} ({sidecar['result']['levels']} levels)",
+            "picture": f"{sidecar_path.with_suffix('.tif')} ({sidecar['result']['levels']} levels)",
+            "version": sidecar["result"]["version"],
             "engine": f"{settings['engine']} {settings['engine_version']}",
             "model": f"{settings['model']} {settings['model_sha256'][:12]}",
             "tile, stride": f"{settings['tile_yx']}, {settings['stride_yx']}, window {settings['window']}",
@@ -164,6 +171,15 @@ def _inspection(path: Path) -> dict[str, object]:
         }
     with open_scan(path) as reader:
         return {"what": "scan", **_size(reader.info), **reader.info.metadata}
+
+
+def _versions(store: ScanStore, path: Path) -> dict[str, object]:
+    current = version_of(path.with_name(f"{path.stem}.color.json"))
+    lines = []
+    for name in store.version_names():
+        state = "complete" if store.version(name).is_complete else "not complete: run the same command again"
+        lines.append(f"{name} ({'current, ' if name == current else ''}{state})")
+    return {"versions": f"\n{'':<14}".join(lines) or "none"}
 
 
 def _size(info: Any) -> dict[str, object]:

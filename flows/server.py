@@ -49,15 +49,25 @@ def _free_port() -> int:
         return port
 
 
+# Ends with its parent, however that ends: the pipe that is its standard input is then closed.
+_SERVER = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+import uvicorn
+uvicorn.main(sys.argv[1:])
+"""
+
+
 def _start(port: int) -> subprocess.Popen[bytes]:
     """The command and settings with which Prefect itself starts its temporary server."""
     settings = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command = [sys.executable, "-c", _SERVER, "--factory", "prefect.server.api.server:create_app"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     # A session of its own: Ctrl-C is for the command, which then ends the server.
     return subprocess.Popen(
         command,
         env={**os.environ, **settings},
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

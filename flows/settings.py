@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
 
+from flows.cluster import CUDA, LOCAL, ClusterOptions
 from pipeline.errors import UsageError
 from pipeline.readers import ENDINGS
 from pipeline.windows import window_weights
@@ -21,7 +22,8 @@ _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10
 class RunOptions:
     """The options of ``colorize-archive run``, checked.
 
-    ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is half a tile; ``workers`` None chooses.
+    ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is half a tile; ``workers`` None chooses;
+    ``keep`` is how many versions of a scan's colours stay, the current one among them.
     """
 
     output: Path
@@ -31,8 +33,9 @@ class RunOptions:
     engine: str = AUTO
     model: str = "default"
     workers: int | None = None
-    scheduler: str | None = None
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     limit_memory_bytes: int = 2 * 2**30
+    keep: int = 2
     force: bool = False
 
 
@@ -60,6 +63,32 @@ def _parse_workers(value: str | int) -> int | None:
     return int(value)
 
 
+def _parse_keep(value: str | int) -> int:
+    if not re.fullmatch(r"\d+", str(value)) or int(value) < 1:
+        raise UsageError(f"keep {value!r}: the current version is always kept; give a number from 1 up")
+    return int(value)
+
+
+def parse_cluster(
+    cluster: str = LOCAL,
+    scheduler: str | None = None,
+    tls_ca: str | None = None,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+) -> ClusterOptions:
+    """Check which cluster is meant. Raises UsageError."""
+    if cluster not in (LOCAL, CUDA):
+        raise UsageError(f"cluster {cluster!r}: give local or cuda, or the address of one as --scheduler")
+    if scheduler is not None and not re.match(r"(tcp|tls|ucx|ws|wss|inproc)://", scheduler):
+        if not Path(scheduler).is_file():
+            raise UsageError(
+                f"scheduler {scheduler!r} is neither a Dask address such as tcp://host:8786 nor a scheduler file; "
+                "give one of these"
+            )
+        scheduler = str(Path(scheduler).absolute())
+    return ClusterOptions(cluster, scheduler, tls_ca, tls_cert, tls_key)
+
+
 def parse_options(
     output: str,
     tile: str | int = 256,
@@ -68,11 +97,12 @@ def parse_options(
     engine: str = AUTO,
     model: str = "default",
     workers: str | int = AUTO,
-    scheduler: str | None = None,
     limit_memory: str | int = "2GiB",
+    keep: str | int = 2,
     force: bool = False,
+    **cluster: str | None,
 ) -> RunOptions:
-    """Check everything that can be checked without a scan. Raises UsageError."""
+    """Check everything that can be checked without a scan; ``cluster`` as :func:`parse_cluster`. Raises UsageError."""
     tile_yx = None if str(tile) == WHOLE else parse_size(tile, "tile")
     stride_yx = None if stride is None else parse_size(stride, "stride")
     if tile_yx and stride_yx and any(s > t for s, t in zip(stride_yx, tile_yx, strict=True)):
@@ -81,8 +111,6 @@ def parse_options(
             f"give a stride of at most {min(tile_yx)}"
         )
     window_weights(window, 1)
-    if scheduler is not None and not re.match(r"(tcp|tls|ucx|ws|wss|inproc)://", scheduler):
-        raise UsageError(f"scheduler {scheduler!r} is not a Dask address; give one such as tcp://host:8786")
     return RunOptions(
         output=Path(output).expanduser().resolve(),
         tile_yx=tile_yx,
@@ -91,8 +119,9 @@ def parse_options(
         engine=engine,
         model=model,
         workers=_parse_workers(workers),
-        scheduler=scheduler,
+        cluster=parse_cluster(**cluster),  # type: ignore[arg-type]
         limit_memory_bytes=parse_memory(limit_memory),
+        keep=_parse_keep(keep),
         force=force,
     )
 

@@ -76,6 +76,11 @@ def _tiles_per_block(axis: TileAxis, block_px: int) -> list[int]:
     return [len(axis.touching(b, min(axis.extent, b + block_px))) for b in range(0, axis.extent, block_px)]
 
 
+def _filled(tiles: int, batch: int) -> int:
+    """Tiles that the engine computes: every batch is a full one."""
+    return -(-tiles // batch) * batch
+
+
 def _makespan(tiles: list[int], workers: int) -> int:
     """Tiles that the busiest of ``workers`` predicts when the longest blocks go first."""
     load = [0] * workers
@@ -118,8 +123,21 @@ def _disk_bytes(info: ScanInfo) -> int:
     return int(info.shape_yx[0] * info.shape_yx[1] * per_px)
 
 
-def make_plan(info: ScanInfo, grid: TileGrid, batch: int, workers: Workers, limit_bytes: int) -> Plan:
+def make_plan(
+    info: ScanInfo,
+    grid: TileGrid,
+    batch: int,
+    workers: Workers,
+    limit_bytes: int,
+    scans: int = 1,
+    begun_px: int | None = None,
+) -> Plan:
     """Choose the block size with the shortest projected run that stays below ``limit_bytes``.
+
+    Parameters
+    ----------
+    scans : in the run; where there are many, one scan need not keep every worker busy and its blocks may be large
+    begun_px : block size of an interrupted run, kept if it fits, so that its blocks count
 
     Raises
     ------
@@ -127,13 +145,16 @@ def make_plan(info: ScanInfo, grid: TileGrid, batch: int, workers: Workers, limi
     """
     best: tuple[int, int] | None = None
     smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers)
+    sharing = max(1, workers.blocks_at_once // scans)
     for block_px in BLOCK_SIZES_PX:
         if _memory_bytes(info, grid, block_px, batch, workers) > limit_bytes:
             continue
         rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
-        span = _makespan([a * b for a in rows for b in columns], workers.blocks_at_once)
+        span = _makespan([_filled(a * b, batch) for a in rows for b in columns], sharing)
         if best is None or span < best[0]:
             best = span, block_px
+        if block_px == begun_px:
+            best = 0, block_px
     if best is None:
         raise UsageError(
             f"projected memory {smallest_bytes / 2**30:.2f} GiB even with {BLOCK_SIZES_PX[-1]}-px blocks is above "

@@ -58,6 +58,13 @@ def identity(command, folder, tmp_path_factory):
 STEMS = ["gray8", "gray16", "colour", "box/postcard"]
 
 
+def version_in(output, stem):
+    """The one version of a scan's colours."""
+    store = ScanStore.open(output / f"{stem}.zarr")
+    (name,) = store.version_names()
+    return store.version(name)
+
+
 def source_samples(folder, stem):
     path = next(folder.glob(f"{stem}.*"))
     read = tifffile.imread(path) if path.suffix == ".tif" else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -72,7 +79,7 @@ def test_identity_gives_the_scan_back(identity, folder, stem):
     stored = store.read_scan(everything)
     np.testing.assert_array_equal(stored, samples)
     lightness = lightness_from_samples(stored).astype(np.float16)
-    chroma = store.read_chroma(everything)
+    chroma = version_in(identity[0], stem).read(everything)
     np.testing.assert_array_equal(chroma[0], lightness)
     np.testing.assert_array_equal(chroma[1], lightness)
     result = tifffile.imread(identity[0] / f"{stem}.color.tif")
@@ -87,7 +94,9 @@ def test_identity_gives_the_scan_back(identity, folder, stem):
 def test_one_and_two_workers_write_the_same_bytes(identity, stem):
     one, two = (output / f"{stem}.color.tif" for output in identity)
     assert one.read_bytes() == two.read_bytes()
-    chunks = [sorted(p for p in (o / f"{stem}.zarr" / "chroma" / "c").rglob("*") if p.is_file()) for o in identity]
+    chunks = [
+        sorted(p for p in (version_in(o, stem).path / "chroma" / "c").rglob("*") if p.is_file()) for o in identity
+    ]
     assert len(chunks[0]) == len(chunks[1]) > 0
     assert [p.read_bytes() for p in chunks[0]] == [p.read_bytes() for p in chunks[1]]
 
@@ -303,7 +312,7 @@ def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "sunset-beach.zarr" / "chroma").exists() and time.monotonic() < deadline:
+    while not list(tmp_path.glob("sunset-beach.zarr/versions/*/chroma")) and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -1,0 +1,111 @@
+"""A coloured version to its picture and sidecar, published as the current one; those beyond the kept are removed."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import version
+from typing import Any
+
+from flows.jobs import Job
+from pipeline.export import export_tiff
+from pipeline.files import file_sha256, remove, write_json
+from pipeline.manifest import (
+    ResultPaths,
+    is_current,
+    publish,
+    read_sidecar,
+    remove_version,
+    settle,
+    utc_now,
+    version_of,
+)
+from pipeline.store import ChromaVersion, ScanStore
+
+SOFTWARE = "colorize-archive"
+Seconds = tuple[tuple[str, float], ...]
+
+
+def export_job(job: Job, seconds: Seconds, blocks_there: int, threads: int, started: float) -> Seconds:
+    """Write, publish and prune; returns the stages' seconds with the export's, which began at ``started``."""
+    store = ScanStore.open(job.paths.store)
+    made = job.spec.version
+    paths = job.paths.of_version(made)
+    settle(job.paths)
+    # A picture that an interrupted run had finished only needs its name.
+    if job.force or not is_current(paths, store.source, job.spec):
+        remove(paths.sidecar)  # a picture without one is not current, whatever stops this run now
+        levels = _export(job, store, store.version(made), paths, threads)
+        seconds = (*seconds, ("export", time.perf_counter() - started))
+        write_json(paths.sidecar, _sidecar(job, store, paths, levels, seconds, blocks_there))
+    publish(job.paths, made)
+    prune(store, job.paths, made, job.keep)
+    return seconds
+
+
+def _export(job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, threads: int) -> int:
+    description = (
+        f"Colour added by an algorithm: {_software()}, model {job.spec.model} {job.spec.model_sha256[:12]}. "
+        f"Lightness is that of the scan {store.source.name}, SHA-256 {store.source.sha256}."
+    )
+    return len(export_tiff(store, coloured, paths.picture, _software(), description, threads).levels_yx)
+
+
+def prune(store: ScanStore, paths: ResultPaths, current: str, keep: int) -> None:
+    """Keep the current version and the newest others, ``keep`` in all. Raises OutputError.
+
+    Others are those of the store, finished or begun, and pictures whose version the store has no more.
+    """
+    made = {name: store.version(name).created for name in store.version_names()}
+    for version_paths in paths.all_versions():
+        if (name := version_of(version_paths.sidecar)) is not None:
+            made.setdefault(name, str((read_sidecar(version_paths.sidecar) or {}).get("finished")))
+    others = sorted((when, name) for name, when in made.items() if name != current)
+    for _, name in others[: max(0, len(others) - (keep - 1))]:
+        remove_version(paths, name)
+        ScanStore.open(store.path, writable=True).remove_version(name)
+
+
+def _software() -> str:
+    return f"{SOFTWARE} {version(SOFTWARE)}"
+
+
+def _sidecar(
+    job: Job, store: ScanStore, paths: ResultPaths, levels: int, seconds: Seconds, blocks_there: int
+) -> dict[str, Any]:
+    height, width = job.info.shape_yx
+    packages = ("numpy", "zarr", "tifffile", "dask", "prefect")
+    return {
+        "what": "colour added by an algorithm; lightness is the scan's own",
+        "software": _software(),
+        "finished": utc_now(),
+        "source": {
+            "path": store.source.path,
+            "name": store.source.name,
+            "bytes": store.source.bytes,
+            "sha256": store.source.sha256,
+            "height_px": height,
+            "width_px": width,
+            "channels": job.info.channels,
+            "dtype": job.info.dtype,
+            "metadata": dict(job.info.metadata),
+        },
+        "settings": job.spec.to_json(),
+        "result": {
+            "version": job.spec.version,
+            "bytes": paths.picture.stat().st_size,
+            "sha256": file_sha256(paths.picture),
+            "levels": levels,
+            "store": paths.store.name,
+        },
+        "work": {
+            "megapixels": round(job.info.megapixels, 3),
+            "tiles": job.plan.tiles,
+            "predictions": job.plan.predictions,
+            "blocks": job.plan.blocks,
+            "blocks_there": blocks_there,
+            "block_px": job.plan.block_px,
+            "seconds": {name: round(value, 3) for name, value in seconds},
+        },
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }

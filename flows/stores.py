@@ -1,0 +1,168 @@
+"""Which stores of an output folder get a new version, and of which settings.
+
+What is not asked for stays as it is in each scan's current version. Where a version with twice the new stride is there,
+its tiles are not predicted again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+from engines.spec import find_model, shipped_models
+from flows.jobs import Job, Outcome, Prepared
+from flows.planning import failure
+from flows.settings import RunOptions, ScanFile, parse_options, parse_size
+from pipeline.errors import StoreError, UsageError
+from pipeline.manifest import ResultPaths, RunSpec, version_of
+from pipeline.store import ScanStore
+
+# A quarter of the tiles is known where the stride is halved. For a sixteenth, other bytes are too high a price.
+_REUSE_FACTOR = 2
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be other than in a scan's current version; None stays as it is. Text as the options of ``run``."""
+
+    tile: str | None = None
+    stride: str | None = None
+    window: str | None = None
+    model: str | None = None
+    reuse: bool = True
+
+
+def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
+    """The stores below ``output`` whose name (without ending) matches any of ``patterns``, all if there is none.
+
+    Raises
+    ------
+    UsageError : no store is there, or none matches.
+    """
+    found = sorted(_stores(output))
+    chosen = [stem for stem in found if not patterns or any(fnmatch(stem, pattern) for pattern in patterns)]
+    if not found:
+        raise UsageError(f"{output}: no NAME.zarr in this folder; give the --output folder of an earlier run")
+    if not chosen:
+        raise UsageError(f"{' '.join(patterns)}: none of the {len(found)} scans in {output} has such a name; check it")
+    return [ScanFile(output / f"{stem}.zarr", stem) for stem in chosen]
+
+
+def _stores(output: Path) -> Iterator[str]:
+    for parent, names, _ in os.walk(output):
+        for name in [name for name in names if name.endswith((".zarr", ".zarr.part"))]:
+            names.remove(name)
+            if name.endswith(".zarr"):
+                yield Path(parent, name).relative_to(output).with_suffix("").as_posix()
+
+
+def _settings_now(store: ScanStore, paths: ResultPaths) -> RunSpec:
+    """Those of the current version, or of the newest. Raises StoreError where there is none."""
+    names = store.version_names()
+    current = version_of(paths.sidecar)
+    name = current if current in names else next(reversed(names), None)
+    if name is None:
+        raise StoreError(f"{store.path}: has no colours yet to make a new version of; use colorize-archive run")
+    try:
+        return RunSpec.from_json(store.version(name).settings)
+    except (TypeError, KeyError, ValueError) as error:
+        raise StoreError(f"{store.path}: version {name} is of another release; use colorize-archive run") from error
+
+
+def _model_name(spec: RunSpec) -> str:
+    """A shipped model of that name; others cannot be found by their name alone. Raises UsageError."""
+    if spec.engine == "identity":
+        return "default"
+    if spec.model in shipped_models():
+        return spec.model
+    raise UsageError(f"model {spec.model!r} is not a shipped one: where it lies is not known; give --model FOLDER")
+
+
+def _changed(spec: RunSpec, changes: Changes, options: RunOptions) -> RunOptions:
+    """``options`` with what is not to change taken from ``spec``."""
+    tile_yx = spec.tile_yx if changes.tile is None else options.tile_yx
+    stride_yx = options.stride_yx
+    if changes.stride is None and changes.tile is None:
+        stride_yx = spec.stride_yx
+    return replace(
+        options,
+        tile_yx=tile_yx,
+        stride_yx=stride_yx,
+        window=spec.window if changes.window is None else options.window,
+        model=_model_name(spec) if changes.model is None else options.model,
+    )
+
+
+def reusable(store: ScanStore, spec: RunSpec) -> str:
+    """Name of a complete version of twice the stride whose tiles ``spec`` can take over, or an empty string."""
+    double = (spec.stride_yx[0] * _REUSE_FACTOR, spec.stride_yx[1] * _REUSE_FACTOR)
+    wanted = replace(spec, stride_yx=double).version
+    version = store.find_version(wanted)
+    return wanted if version is not None and version.is_complete else ""
+
+
+@cache
+def _prepared(options: RunOptions) -> Prepared:
+    return Prepared.of(options)
+
+
+def plan_stores(stores: list[ScanFile], changes: Changes, options: RunOptions) -> list[Job | Outcome]:
+    """A job, or at once an outcome, for every store."""
+
+    def plan(found: ScanFile) -> Job | Outcome:
+        store = ScanStore.open(found.path)
+        paths = ResultPaths.of(options.output, found.stem)
+        prepared = _prepared(_changed(_settings_now(store, paths), changes, options))
+        spec = prepared.spec_for(store.info.shape_yx)
+        if changes.reuse:
+            spec = replace(spec, reused=reusable(store, spec))
+        scan = ScanFile(Path(store.source.path or found.path), found.stem)
+        job = prepared.job_for(scan, store.info, store.source, spec, len(stores))
+        return replace(job, is_ingested=True) if isinstance(job, Job) else job
+
+    planned: list[Job | Outcome] = []
+    for found in stores:
+        try:
+            planned.append(plan(found))
+        except Exception as error:
+            planned.append(failure(found, error))
+    return planned
+
+
+def parse_reprocess(
+    output: str,
+    tile: int | str | None = None,
+    stride: int | str | None = None,
+    window: str | None = None,
+    engine: str = "auto",
+    model: str | None = None,
+    workers: int | str = "auto",
+    limit_memory: int | str = "2GiB",
+    keep: int | str = 2,
+    force: bool = False,
+    reuse: bool = True,
+    **cluster: str | None,
+) -> tuple[RunOptions, Changes]:
+    """Check what can be checked without a store. Raises UsageError, ModelError."""
+    if model is not None:
+        find_model(model)
+    options = parse_options(
+        output,
+        "256" if tile is None else tile,
+        None,
+        window or "average",
+        engine,
+        model or "default",
+        workers,
+        limit_memory,
+        keep,
+        force,
+        **cluster,
+    )
+    stride_yx = None if stride is None else parse_size(stride, "stride")
+    tile_text, stride_text = (None if value is None else str(value) for value in (tile, stride))
+    return replace(options, stride_yx=stride_yx), Changes(tile_text, stride_text, window, model, reuse)

@@ -1,0 +1,22 @@
+"""The Zarr v3 group of one scan: its original samples and every version of its colours. Only here is zarr imported.
+
+    <stem>.zarr/
+      zarr.json            attributes: format, source (name, path, bytes, sha256), scan (dtype, channels, metadata)
+      scan                 (H, W) or (H, W, 3), the scan's own samples
+      versions/
+        <version>/         attributes: settings (what decides its bytes), block_px, scale_factor, created, complete
+          chroma           (2, H, W) float16 a*, b*
+            records/       one JSON a finished block: its place, its shard's size and CRC-32, the version it belongs to
+
+Arrays are sharded; a chroma shard is one output block and one task writes it whole, because concurrent writes into
+parts of one shard corrupt it (zarr-python issue 3682). Chunks carry a CRC-32C, so damage is found on reading. All-zero
+chunks are written too: a missing chunk always means missing work. A block counts as finished when its record is there
+and its shard is the one that the record describes; both are written beside and renamed, the record last.
+"""
+
+from __future__ import annotations
+
+from pipeline.store.chroma import BLOCK_SIZES_PX, ChromaVersion
+from pipeline.store.scan import FORMAT, SCAN_SHARD_PX, ScanStore, Source
+
+__all__ = ["BLOCK_SIZES_PX", "FORMAT", "SCAN_SHARD_PX", "ChromaVersion", "ScanStore", "Source"]

@@ -1,0 +1,44 @@
+"""What both kinds of array share: how they are laid out, and damage in one line."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from math import ceil, prod
+from pathlib import Path
+
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from pipeline.errors import StoreError
+
+CHUNK_PX = 512
+COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
+
+
+def array_of(group: zarr.Group, name: str, path: Path) -> zarr.Array:
+    """The array ``name`` of ``group``. Raises StoreError."""
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        raise StoreError(f"{path}: its array {name!r} is not there; run the scan again with --force")
+    return array
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn damage found on reading (checksums, codecs, the disk) into a StoreError."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, StoreError):
+            raise
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{path}: damaged ({reason}); run the scan again with --force") from error
+
+
+def has_all_shards(folder: Path, array: zarr.Array) -> bool:
+    """True where the folder of ``array`` holds a file for every shard."""
+    shards = array.shards or array.chunks
+    expected = prod(ceil(extent / shard) for extent, shard in zip(array.shape, shards, strict=True))
+    found: int = sum(1 for path in (folder / "c").rglob("*") if path.is_file())
+    return bool(found == expected)

@@ -1,0 +1,190 @@
+"""One version of a scan's colours: its chroma array, and a record of every block that is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError
+from pipeline.files import write_json, writing
+from pipeline.grid import Roi
+from pipeline.store.arrays import CHUNK_PX, COMPRESSORS, array_of, has_all_shards, reading
+
+BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
+_READ_BYTES = 2**22
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """A finished block: its place, the version it belongs to, size and CRC-32 of its shard, and what it took."""
+
+    index_yx: tuple[int, int]
+    version: str
+    bytes: int
+    crc32: int
+    tiles: int
+    seconds: float
+
+
+class ChromaVersion:
+    """An open version. One task writes each block; any number of processes may read."""
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        self.path = path
+        self._group = group
+        attributes: dict[str, Any] = dict(group.attrs)
+        self.settings: Mapping[str, Any] = attributes["settings"]
+        self.block_px = int(attributes["block_px"])
+        self.scale_factor = float(attributes["scale_factor"])
+        self.created = str(attributes["created"])
+        self.attempt = str(attributes["attempt"])
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        group: zarr.Group,
+        shape_yx: tuple[int, int],
+        settings: Mapping[str, Any],
+        block_px: int,
+        scale_factor: float,
+        created: str,
+    ) -> ChromaVersion:
+        """Fill the new group of a version. Its attributes come last: without them it does not count as one."""
+        group.create_array(
+            "chroma",
+            shape=(2, *shape_yx),
+            dtype="float16",
+            chunks=(2, min(CHUNK_PX, block_px), min(CHUNK_PX, block_px)),
+            shards=(2, block_px, block_px),
+            compressors=COMPRESSORS,
+            config={"write_empty_chunks": True},
+            dimension_names=("ab", "y", "x"),
+        )
+        (path / "chroma" / "records").mkdir()
+        group.attrs.update(
+            {
+                "settings": dict(settings),
+                "block_px": block_px,
+                "scale_factor": scale_factor,
+                "created": created,
+                "attempt": uuid.uuid4().hex,
+                "complete": False,
+            }
+        )
+        return cls(path, group)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def write(
+        self, index_yx: tuple[int, int], chroma: NDArray[np.float32], attempt: str, tiles: int, seconds: float
+    ) -> None:
+        """Write (2, h, w) a*, b* of the block at ``index_yx``, rounded to float16, and then its record.
+
+        Parameters
+        ----------
+        attempt : of the version when the work was given out; another one means that it was started anew since
+        tiles, seconds : that the block took, for the record
+
+        Raises
+        ------
+        StoreError : the version was started anew, or is gone. OutputError : it cannot be written.
+        """
+        with reading(self.path):
+            array = array_of(self._group, "chroma", self.path)
+        y, x = (index * self.block_px for index in index_yx)
+        shard = self._shard(index_yx)
+        with writing(self.path):
+            if self._current_attempt() != attempt:
+                raise StoreError(f"{self.path}: another run has taken over this scan; nothing of this one was written")
+            array[:, y : y + chroma.shape[1], x : x + chroma.shape[2]] = chroma.astype(np.float16)
+            size, checksum = _on_disk(shard)
+        record = BlockRecord(index_yx, self.name, size, checksum, tiles, round(seconds, 3))
+        write_json(self._record(index_yx), asdict(record))
+
+    def read(self, roi: Roi) -> NDArray[np.float16]:
+        """(2, h, w) stored a*, b* of ``roi``; times :attr:`scale_factor` they are CIELAB units. Raises StoreError."""
+        with reading(self.path):
+            return np.asarray(array_of(self._group, "chroma", self.path)[:, roi.rows, roi.columns])
+
+    def finished_blocks(self) -> set[tuple[int, int]]:
+        """Blocks whose record is there and whose shard is, byte for byte, the one that it describes."""
+        found = set()
+        for path in sorted((self.path / "chroma" / "records").glob("*.json")):
+            record = _read_record(path)
+            if record is None or record.version != self.name:
+                continue
+            try:
+                if _file_crc32(self._shard(record.index_yx)) == (record.bytes, record.crc32):
+                    found.add(record.index_yx)
+            except OSError:
+                continue
+        return found
+
+    def work_done(self) -> tuple[int, float]:
+        """Tiles predicted for all finished blocks, and the seconds of one thread that they took."""
+        records = [_read_record(path) for path in (self.path / "chroma" / "records").glob("*.json")]
+        there = [record for record in records if record is not None]
+        return sum(record.tiles for record in there), sum(record.seconds for record in there)
+
+    @property
+    def is_complete(self) -> bool:
+        """True where it was marked complete and every shard is there."""
+        if not json.loads((self.path / "zarr.json").read_text())["attributes"].get("complete"):
+            return False
+        return has_all_shards(self.path / "chroma", array_of(self._group, "chroma", self.path))
+
+    def finish(self) -> None:
+        """Mark it complete. Raises OutputError."""
+        with writing(self.path):
+            self._group.attrs["complete"] = True
+
+    def _current_attempt(self) -> str | None:
+        """As it is on disk now: the group that this object opened may have been replaced since."""
+        try:
+            attributes = json.loads((self.path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        except (FileNotFoundError, KeyError, ValueError):
+            return None
+        return str(attributes.get("attempt"))
+
+    def _shard(self, index_yx: tuple[int, int]) -> Path:
+        return self.path / "chroma" / "c" / "0" / str(index_yx[0]) / str(index_yx[1])
+
+    def _record(self, index_yx: tuple[int, int]) -> Path:
+        return self.path / "chroma" / "records" / f"{index_yx[0]}.{index_yx[1]}.json"
+
+
+def _read_record(path: Path) -> BlockRecord | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return BlockRecord(**{**values, "index_yx": tuple(values["index_yx"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _file_crc32(path: Path) -> tuple[int, int]:
+    """Size and CRC-32 of a file."""
+    size, checksum = 0, 0
+    with path.open("rb") as stream:
+        while piece := stream.read(_READ_BYTES):
+            size, checksum = size + len(piece), zlib.crc32(piece, checksum)
+    return size, checksum
+
+
+def _on_disk(path: Path) -> tuple[int, int]:
+    """Size and CRC-32 of a file that is on the disk itself, not only in the machine's memory."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return _file_crc32(path)

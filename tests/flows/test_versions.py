@@ -1,0 +1,219 @@
+"""What an operator does again: go on after a stop, try other settings, keep and compare versions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from pipeline.grid import Roi
+from pipeline.store import ScanStore
+
+MODEL = ("--tile", "128", "--stride", "64")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory, scans):
+    """A real photograph, small enough to be coloured in seconds."""
+    image = cv2.imread(str(scans / "peasant-girls-1909.png"), cv2.IMREAD_GRAYSCALE)
+    path = tmp_path_factory.mktemp("in") / "girls.png"
+    cv2.imwrite(str(path), image[:500, :700])
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(command, scan, tmp_path_factory):
+    """Two versions: stride 64, then stride 32 for which its tiles were taken over."""
+    output = tmp_path_factory.mktemp("out")
+    assert command("run", scan, "-o", output, *MODEL).code == 0
+    first = (output / "girls.color.tif").read_bytes()
+    scan.rename(scan.with_suffix(".away"))
+    try:
+        ran = command("reprocess", output, "--stride", "32")
+    finally:
+        scan.with_suffix(".away").rename(scan)
+    assert ran.code == 0, ran.err
+    return output, first, ran
+
+
+def sidecar(output, name="girls"):
+    return json.loads((output / f"{name}.color.json").read_text())
+
+
+def versions(output, name="girls"):
+    return ScanStore.open(output / f"{name}.zarr").version_names()
+
+
+def test_reprocessing_needs_no_scan_and_keeps_the_version_before(done):
+    output, first, _ = done
+    before, now = versions(output)
+    assert before.startswith("128-64-average-default-")
+    assert now.startswith("128-32-average-default-")
+    assert (output / f"girls.{before}.color.tif").read_bytes() == first
+    assert sidecar(output)["settings"]["stride_yx"] == [32, 32]
+    assert sidecar(output)["result"]["version"] == now
+    assert sidecar(output, f"girls.{before}")["result"]["version"] == before
+    assert (output / "girls.color.tif").read_bytes() != first
+
+
+def test_tiles_taken_over_give_the_plain_colours_but_for_rounding(command, done, scan, tmp_path):
+    output, _, _ = done
+    assert sidecar(output)["settings"]["reused"] == versions(output)[0]
+    ran = command("run", scan, "-o", tmp_path, "--tile", "128", "--stride", "32")
+    assert ran.code == 0, ran.err
+    everything = Roi(0, 500, 0, 700)
+    plain, reused = (
+        ScanStore.open(o / "girls.zarr").version(versions(o)[-1]).read(everything).astype(np.float32)
+        for o in (tmp_path, output)
+    )
+    assert np.abs(plain).max() > 10
+    # float16 keeps 11 bits: a stored mean of up to 64 is off by up to 1/64, and is a quarter of the new one.
+    assert np.abs(plain - reused).max() <= 1 / 16
+    pictures = [tifffile.imread(o / "girls.color.tif").astype(int) for o in (tmp_path, output)]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_a_version_made_with_tiles_taken_over_counts_as_done(command, done):
+    output, _, _ = done
+    assert "1 skipped" in command("reprocess", output, "--stride", "32").line("done,")
+
+
+def test_without_reuse_the_bytes_are_those_of_a_plain_run(command, scan, tmp_path):
+    again, plain = tmp_path / "again", tmp_path / "plain"
+    assert command("run", scan, "-o", again, *MODEL, "--engine", "identity").code == 0
+    ran = command("reprocess", again, "--stride", "32", "--window", "hann", "--no-reuse", "--engine", "identity")
+    assert ran.code == 0, ran.err
+    words = ("--tile", "128", "--stride", "32", "--window", "hann", "--engine", "identity")
+    assert command("run", scan, "-o", plain, *words).code == 0
+    assert (again / "girls.color.tif").read_bytes() == (plain / "girls.color.tif").read_bytes()
+    assert versions(again)[-1] == versions(plain)[-1]
+
+
+def test_diff_tells_figures_and_draws_a_map(command, done, tmp_path):
+    output, _, _ = done
+    ran = command("diff", output / "girls.zarr", "--json", "--map", tmp_path / "map.png")
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.out)
+    assert (told["old"], told["new"]) == tuple(versions(output))
+    assert 0 < told["ciede2000"]["mean"] < 10
+    assert cv2.imread(str(tmp_path / "map.png")).shape[1] >= 500
+    table = command("diff", output / "girls.zarr", "128-64", "128-32")
+    assert "every pixel" in table.out
+    ran = command("diff", output / "girls.zarr", "128")
+    assert (ran.code, len(ran.lines)) == (2, 1)
+    assert "fits 2 of" in ran.err
+
+
+def test_only_so_many_versions_stay(command, scan, tmp_path):
+    words = ("run", scan, "-o", tmp_path, "--engine", "identity", "--tile", "128")
+    for stride in (128, 64, 32):
+        assert command(*words, "--stride", stride).code == 0
+    names = versions(tmp_path)
+    assert [name.split("-")[1] for name in names] == ["64", "32"]
+    assert sorted(p.name for p in tmp_path.glob("*.tif")) == ["girls.128-64-average-identity-" + names[0][-8:] +
+        ".color.tif", "girls.color.tif"]  # fmt: skip
+    # The older one becomes the current one again, without being coloured again; the newer one is kept.
+    ran = command(*words, "--stride", "64")
+    assert "1 done" in ran.line("done,")
+    assert sidecar(tmp_path)["result"]["version"] == names[0]
+    assert sorted(versions(tmp_path)) == sorted(names)
+    assert command(*words, "--stride", "64", "--force", "--keep", "1").code == 0
+    assert versions(tmp_path) == [names[0]]
+    assert [p.name for p in tmp_path.glob("*.tif")] == ["girls.color.tif"]
+
+
+def test_reprocess_says_what_it_cannot_do(command, tmp_path, done):
+    output, _, _ = done
+    for words, says in (
+        ((tmp_path,), "no NAME.zarr in this folder"),
+        ((output, "portrait*"), "none of the 1 scans"),
+        ((output, "--stride", "0"), "stride '0'"),
+        ((output, "--keep", "0"), "keep '0'"),
+        ((output, "--model", "nowhere"), "model 'nowhere'"),
+    ):
+        ran = command("reprocess", *words)
+        assert (ran.code, len(ran.lines)) == (2, 1), ran.err
+        assert says in ran.err
+    ran = command("reprocess", output, "--stride", "129")
+    assert ran.code == 1
+    assert "stride 129 is larger than the tile" in ran.line("failed   ")
+
+
+def stop_when(environment, words, ready):
+    """Start a command in a process group of its own and kill all of it, without warning, when ``ready()``."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *map(str, words)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_after_a_kill_the_same_command_goes_on_with_the_same_bytes(command, environment, scans, tmp_path):
+    scan = scans / "sunset-beach.jpg"
+    words = ("run", scan, "-o", tmp_path / "killed", "--stride", "256", "--limit-memory", "1300MiB")
+    records = "sunset-beach.zarr/versions/*/chroma/records/*.json"
+    stop_when(environment, words, lambda: len(list((tmp_path / "killed").glob(records))) >= 3)
+    there = len(list((tmp_path / "killed").glob(records)))
+    assert not list((tmp_path / "killed").glob("*.color.*"))
+    ran = command(*words)
+    assert ran.code == 0, ran.err
+    work = sidecar(tmp_path / "killed", "sunset-beach")["work"]
+    assert there <= work["blocks_there"] < work["blocks"]
+    assert command("run", scan, "-o", tmp_path / "whole", "--stride", "256").code == 0
+    pictures = [(tmp_path / name / "sunset-beach.color.tif").read_bytes() for name in ("killed", "whole")]
+    assert pictures[0] == pictures[1]
+
+
+def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, environment, scans, tmp_path):
+    scan = scans / "sunset-beach.jpg"
+    words = ("run", scan, "-o", tmp_path, "--engine", "identity", "--stride", "128", "--limit-memory", "1300MiB")
+    assert command(*words).code == 0
+    whole = (tmp_path / "sunset-beach.color.tif").read_bytes()
+    store = ScanStore.open(tmp_path / "sunset-beach.zarr", writable=True)
+    version = store.version(store.version_names()[0])
+    shards = sorted(p for p in (version.path / "chroma" / "c").rglob("*") if p.is_file())
+    damaged = bytearray(shards[1].read_bytes())
+    damaged[100] ^= 1
+    shards[1].write_bytes(damaged)
+    shards[2].unlink()
+    attributes = json.loads((version.path / "zarr.json").read_text())
+    attributes["attributes"]["complete"] = False
+    (version.path / "zarr.json").write_text(json.dumps(attributes))
+    (tmp_path / "sunset-beach.color.json").unlink()
+    assert command(*words).code == 0
+    work = sidecar(tmp_path, "sunset-beach")["work"]
+    assert work["blocks"] - work["blocks_there"] == 2
+    assert (tmp_path / "sunset-beach.color.tif").read_bytes() == whole
+    assert command(*words, "--window", "hann").code == 0
+    assert sidecar(tmp_path, "sunset-beach")["work"]["blocks_there"] == 0
+
+
+def test_many_small_scans_share_their_tasks_and_fail_alone(command, tmp_path):
+    """Forty postcards and one that is no picture: each its own bytes, as when it is coloured alone."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    for number in range(40):
+        cv2.imwrite(str(folder / f"card{number:02}.png"), random.integers(0, 256, (90 + number, 140), np.uint8))
+    (folder / "card99.png").write_bytes(b"\x89PNG\r\n\x1a\n not a picture")
+    words = ("--engine", "identity", "--tile", "64", "--stride", "32", "--window", "hann")
+    ran = command("run", folder, "-o", tmp_path / "all", *words)
+    assert ran.code == 1
+    assert "40 done" in ran.line("done,", "1 failed")
+    assert ran.line("failed   ", "card99.png")
+    assert command("run", folder / "card07.png", "-o", tmp_path / "one", *words).code == 0
+    for name in ("card07.color.tif",):
+        assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()

@@ -1,0 +1,92 @@
+"""Versions and their names, and how a new one becomes the current one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import manifest
+from pipeline.manifest import ResultPaths, RunSpec, is_current, publish, version_of
+from pipeline.store import Source
+
+SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "default", "ab", 128.0)
+SOURCE = Source("a.tif", 3, "5" * 64)
+
+
+def test_every_setting_has_a_version_of_its_own():
+    spec = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "de fault", "ab", 128.0)
+    others = [
+        RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "de fault", "ab", 128.0, reused="x"),
+        RunSpec((256, 512), (128, 128), "hann", "openvino", "2026", 8, "de fault", "ab", 128.0),
+        RunSpec((256, 256), (128, 128), "hann", "openvino", "2027", 8, "de fault", "ab", 128.0),
+        RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "de fault", "ac", 128.0),
+    ]
+    assert spec.version.startswith("256-128-hann-de_fault-")
+    assert len({spec.version, *(other.version for other in others)}) == 5
+    assert RunSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def finish(paths, spec, samples):
+    """A version as the export leaves it: picture and sidecar under the version's own name."""
+    lies = paths.of_version(spec.version)
+    lies.picture.write_bytes(samples)
+    result = {"version": spec.version, "bytes": len(samples)}
+    sidecar = {"source": {"sha256": SOURCE.sha256}, "settings": spec.to_json(), "result": result}
+    lies.sidecar.write_text(json.dumps(sidecar))
+
+
+def test_publishing_keeps_the_one_before_under_its_own_name(tmp_path):
+    paths = ResultPaths.of(tmp_path, "box/a.b")
+    paths.store.parent.mkdir()
+    finer = replace(SPEC, stride_yx=(64, 64))
+    for spec, samples in ((SPEC, b"first"), (finer, b"second one"), (SPEC, b"again")):
+        finish(paths, spec, samples)
+        publish(paths, spec.version)
+        assert is_current(paths, SOURCE, spec)
+        assert paths.picture.read_bytes() == samples
+    old = paths.of_version(finer.version)
+    assert old.picture.read_bytes() == b"second one"
+    assert version_of(old.sidecar) == finer.version
+    assert len(list(paths.store.parent.iterdir())) == 4
+
+
+@pytest.mark.parametrize("stopped_after", [0, 1, 2, 3])
+def test_a_publication_that_was_stopped_is_put_right_by_the_next(tmp_path, monkeypatch, stopped_after):
+    """Stopped after each of its four renamings, the next one finds both versions whole."""
+    paths = ResultPaths.of(tmp_path, "a")
+    finer = replace(SPEC, stride_yx=(64, 64))
+    finish(paths, SPEC, b"first")
+    publish(paths, SPEC.version)
+    finish(paths, finer, b"second one")
+    renamed = []
+
+    def stop(source, target):
+        if len(renamed) == stopped_after:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        Path(source).rename(target)
+
+    monkeypatch.setattr(manifest.os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        publish(paths, finer.version)
+    monkeypatch.undo()
+    manifest.settle(paths)
+    assert is_current(paths, SOURCE, SPEC) == (stopped_after == 0)
+    assert is_current(paths.of_version(finer.version), SOURCE, finer)
+    publish(paths, finer.version)
+    assert is_current(paths, SOURCE, finer)
+    assert is_current(paths.of_version(SPEC.version), SOURCE, SPEC)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_result_of_other_bytes_or_settings_is_not_current(tmp_path):
+    paths = ResultPaths.of(tmp_path, "a")
+    finish(paths, SPEC, b"first")
+    publish(paths, SPEC.version)
+    assert is_current(paths, SOURCE, SPEC)
+    assert is_current(paths, SOURCE, replace(SPEC, reused="other-version"))
+    assert not is_current(paths, replace(SOURCE, sha256="6" * 64), SPEC)
+    assert not is_current(paths, SOURCE, replace(SPEC, window="average"))
+    paths.picture.write_bytes(b"cut")
+    assert not is_current(paths, SOURCE, SPEC)
