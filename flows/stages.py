@@ -94,7 +94,7 @@ def ingest_lot(lot: Lot) -> Lot:
                 raise StoreError(f"{job.paths.store}: not all of the scan is there; run it again with --force")
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
-            ingest(job.scan.path, job.paths.store, job.source, job.force)
+            ingest(job.scan.path, job.paths.store, job.source, job.force, processors() if len(lot) == 1 else 1)
         return step.after("ingest", time.perf_counter() - started)
 
     return _each(lot, work, processors())

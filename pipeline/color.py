@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -235,10 +236,13 @@ def samples_from_lab(lightness: F32, chroma_ab: F32, dtype: np.dtype) -> NDArray
     steps = np.float32(table.size - 1)
     samples = np.empty((*lightness.shape, 3), table.dtype)
     for rows in _row_strips(lightness.shape):
-        for index, channel in enumerate(_linear_in_gamut(lightness[rows], chroma_ab[:, rows])):
+        planes = []
+        for channel in _linear_in_gamut(lightness[rows], chroma_ab[:, rows]):
             np.sqrt(channel, out=channel)
             channel *= steps
             channel += np.float32(0.5)
             # The index is in range already; the default mode of take would check that again, more slowly.
-            samples[rows, :, index] = table.take(channel.astype(np.intp), mode="clip")
+            planes.append(table.take(channel.astype(np.intp), mode="clip"))
+        # NumPy would write every third sample of a row, which takes three times as long.
+        samples[rows] = cv2.merge(planes)
     return samples

@@ -195,11 +195,12 @@ def _read(read: Reader, roi: Roi, planes: tuple[int, ...], picked: tuple[Any, ..
 
 def _ciede2000(old_ab: F32, new_ab: F32) -> F32:
     """(h, w) CIEDE2000 between two (2, h, w) chromas at equal lightness, which cancels out."""
-    delta = np.empty(old_ab.shape[1:], np.float32)
-    rows = max(1, _STRIP_PX // delta.shape[1])
-    for start in range(0, delta.shape[0], rows):
-        strip = slice(start, start + rows)
-        zero = np.zeros((1, *delta[strip].shape), np.float32)
+    _, height, width = old_ab.shape
+    delta = np.empty((height, width), np.float32)
+    rows = max(1, _STRIP_PX // width)
+    for start in range(0, height, rows):
+        strip = slice(start, min(height, start + rows))
+        zero = np.zeros((1, strip.stop - start, width), np.float32)
         pair = (np.concatenate([zero, chroma[:, strip]]) for chroma in (old_ab, new_ab))
         delta[strip] = deltaE_ciede2000(*pair, channel_axis=0)
     return delta

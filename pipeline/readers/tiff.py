@@ -32,7 +32,7 @@ from ..types import ScanInfo
 
 ENDINGS = (".tif", ".tiff")
 SEGMENT_LIMIT_BYTES = 2**30
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 48 * 2**20
 PROFILE_DROPPED = "ICC profile (the samples are taken as sRGB)"
 _CUT_BYTES = 4 * 2**20  # uncompressed strips are cut to about this
 _MAX_PAGES = 4096  # beyond, only the number of pages is looked up
@@ -300,6 +300,11 @@ class TiffReader(WindowReader):
     @property
     def info(self) -> ScanInfo:
         return self._info
+
+    @property
+    def segment_yx(self) -> tuple[int, int]:
+        """Rows and columns of a tile, or of a strip or a cut of one: what is decoded at once."""
+        return self._layout.size_yx
 
     def _close(self) -> None:
         self._cache.clear()

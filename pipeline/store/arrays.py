@@ -13,7 +13,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from pipeline.errors import StoreError
 
 CHUNK_PX = 512
-COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
+SCAN_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
+# Chroma is written and read once for every version: a ninth more bytes than zstd, a third of its time.
+CHROMA_COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
 
 
 def array_of(group: zarr.Group, name: str, path: Path) -> zarr.Array:

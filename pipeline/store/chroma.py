@@ -8,6 +8,7 @@ import uuid
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.files import write_json, writing
 from pipeline.grid import Roi
-from pipeline.store.arrays import CHUNK_PX, COMPRESSORS, array_of, has_all_shards, reading
+from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, array_of, has_all_shards, reading
 
 BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
 _READ_BYTES = 2**22
@@ -67,7 +68,7 @@ class ChromaVersion:
             dtype="float16",
             chunks=(2, min(CHUNK_PX, block_px), min(CHUNK_PX, block_px)),
             shards=(2, block_px, block_px),
-            compressors=COMPRESSORS,
+            compressors=CHROMA_COMPRESSORS,
             config={"write_empty_chunks": True},
             dimension_names=("ab", "y", "x"),
         )
@@ -102,14 +103,12 @@ class ChromaVersion:
         ------
         StoreError : the version was started anew, or is gone. OutputError : it cannot be written.
         """
-        with reading(self.path):
-            array = array_of(self._group, "chroma", self.path)
         y, x = (index * self.block_px for index in index_yx)
         shard = self._shard(index_yx)
         with writing(self.path):
             if self._current_attempt() != attempt:
                 raise StoreError(f"{self.path}: another run has taken over this scan; nothing of this one was written")
-            array[:, y : y + chroma.shape[1], x : x + chroma.shape[2]] = chroma.astype(np.float16)
+            self._chroma[:, y : y + chroma.shape[1], x : x + chroma.shape[2]] = chroma.astype(np.float16)
             size, checksum = _on_disk(shard)
         record = BlockRecord(index_yx, self.name, size, checksum, tiles, round(seconds, 3))
         write_json(self._record(index_yx), asdict(record))
@@ -117,7 +116,12 @@ class ChromaVersion:
     def read(self, roi: Roi) -> NDArray[np.float16]:
         """(2, h, w) stored a*, b* of ``roi``; times :attr:`scale_factor` they are CIELAB units. Raises StoreError."""
         with reading(self.path):
-            return np.asarray(array_of(self._group, "chroma", self.path)[:, roi.rows, roi.columns])
+            return np.asarray(self._chroma[:, roi.rows, roi.columns])
+
+    @cached_property
+    def _chroma(self) -> zarr.Array:
+        with reading(self.path):
+            return array_of(self._group, "chroma", self.path)
 
     def finished_blocks(self) -> set[tuple[int, int]]:
         """Blocks whose record is there and whose shard is, byte for byte, the one that it describes."""
@@ -144,7 +148,7 @@ class ChromaVersion:
         """True where it was marked complete and every shard is there."""
         if not json.loads((self.path / "zarr.json").read_text())["attributes"].get("complete"):
             return False
-        return has_all_shards(self.path / "chroma", array_of(self._group, "chroma", self.path))
+        return has_all_shards(self.path / "chroma", self._chroma)
 
     def finish(self) -> None:
         """Mark it complete. Raises OutputError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.files import writing
 from pipeline.grid import Roi
-from pipeline.store.arrays import CHUNK_PX, COMPRESSORS, array_of, has_all_shards, reading
+from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, array_of, has_all_shards, reading
 from pipeline.store.chroma import ChromaVersion
 from pipeline.types import ScanInfo
 
@@ -57,7 +58,7 @@ class ScanStore:
                 dtype=info.dtype,
                 chunks=(CHUNK_PX, CHUNK_PX, *colour),
                 shards=(SCAN_SHARD_PX, SCAN_SHARD_PX, *colour),
-                compressors=COMPRESSORS,
+                compressors=SCAN_COMPRESSORS,
                 config={"write_empty_chunks": True},
                 dimension_names=("y", "x", "c")[: 2 + len(colour)],
             )
@@ -84,16 +85,20 @@ class ScanStore:
     def write_scan(self, roi: Roi, samples: NDArray) -> None:
         """Write the samples of ``roi``, which must start at multiples of SCAN_SHARD_PX. Raises OutputError."""
         with writing(self.path):
-            array_of(self._group, "scan", self.path)[roi.rows, roi.columns] = samples
+            self._samples[roi.rows, roi.columns] = samples
 
     def read_scan(self, roi: Roi) -> NDArray:
         """(h, w) or (h, w, 3) original samples of ``roi``. Raises StoreError."""
         with reading(self.path):
-            return np.asarray(array_of(self._group, "scan", self.path)[roi.rows, roi.columns])
+            return np.asarray(self._samples[roi.rows, roi.columns])
+
+    @cached_property
+    def _samples(self) -> zarr.Array:
+        return array_of(self._group, "scan", self.path)
 
     def has_whole_scan(self) -> bool:
         """True where every shard of the samples is there."""
-        return has_all_shards(self.path / "scan", array_of(self._group, "scan", self.path))
+        return has_all_shards(self.path / "scan", self._samples)
 
     def version_names(self) -> list[str]:
         """Names of all versions, finished or not, oldest first."""

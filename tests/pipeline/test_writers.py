@@ -12,12 +12,14 @@ import tracemalloc
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import rasterio
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from isal import isal_zlib
 
 from pipeline.errors import OutputError, ScanUnreadableError, UsageError
 from pipeline.writers import tiff as writer
@@ -128,17 +130,27 @@ def plain_levels(image):
     return levels
 
 
+def plain_tiles(level):
+    """Tiles of a whole array, padded, with imagecodecs' horizontal predictor, compressed."""
+    padded = np.pad(level, [(0, -level.shape[0] % 16), (0, -level.shape[1] % 16), (0, 0)])
+    for y in range(0, padded.shape[0], 16):
+        for x in range(0, padded.shape[1], 16):
+            tile = np.ascontiguousarray(padded[y : y + 16, x : x + 16])
+            yield isal_zlib.compress(imagecodecs.delta_encode(tile, axis=1), 2)
+
+
 def write_plainly(path, image, compression):
-    """The same file from whole arrays, cut, encoded and laid out by tifffile alone."""
-    encoding = {"compression": "adobe_deflate", "compressionargs": {"level": 1}, "predictor": True}
+    """The same file from whole arrays, laid out by tifffile alone."""
     options = {"photometric": "rgb", "tile": (16, 16), "metadata": None, "software": False}
-    if compression == "deflate":
-        options |= encoding
     first, *others = plain_levels(image)
     with tifffile.TiffWriter(path, bigtiff=False) as tiff:
-        tiff.write(first, subifds=len(others), **options)
-        for level in others:
-            tiff.write(level, subfiletype=1, **options)
+        for level in (first, *others):
+            kind = {"subifds": len(others)} if level is first else {"subfiletype": 1}
+            if compression == "none":
+                tiff.write(level, **kind, **options)
+                continue
+            encoded = {"compression": "adobe_deflate", "predictor": True, "shape": level.shape, "dtype": level.dtype}
+            tiff.write(plain_tiles(level), **encoded, **kind, **options)
 
 
 @pytest.mark.parametrize("compression", ["deflate", "none"])
