@@ -15,6 +15,8 @@ from pipeline.windows import window_weights
 
 AUTO = "auto"
 WHOLE = "whole"
+# A store, one that is being made, and one that is being replaced.
+STORE_ENDINGS = (".zarr", ".zarr.part", ".zarr.old.part")
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -135,7 +137,7 @@ class ScanFile:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name.endswith(".color.tif") or any(part.endswith((".zarr", ".zarr.part")) for part in path.parts)
+    return path.name.endswith(".color.tif") or any(part.endswith(STORE_ENDINGS) for part in path.parts)
 
 
 def _in_folder(folder: Path) -> list[ScanFile]:

@@ -22,6 +22,7 @@ from pipeline.errors import ColorizeError, StoreError
 from pipeline.grid import TileGrid
 from pipeline.ingest import ingest
 from pipeline.manifest import RunSpec, utc_now
+from pipeline.plan import STREAM_THREADS
 from pipeline.store import ChromaVersion, ScanStore
 
 _LOT_MEGAPIXELS = 32.0
@@ -67,6 +68,11 @@ def lot_name(lot: Lot) -> str:
     return first if len(lot) == 1 else f"{len(lot)} scans from {first}"
 
 
+def stream_threads() -> int:
+    """Threads of an ingest or an export."""
+    return min(processors(), STREAM_THREADS)
+
+
 def _each(lot: Lot, work: Callable[[Step], Step], threads: int) -> Lot:
     """Do ``work`` for every scan that has not failed; what it raises is that scan's failure."""
 
@@ -94,10 +100,10 @@ def ingest_lot(lot: Lot) -> Lot:
                 raise StoreError(f"{job.paths.store}: not all of the scan is there; run it again with --force")
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
-            ingest(job.scan.path, job.paths.store, job.source, job.force, processors() if len(lot) == 1 else 1)
+            ingest(job.scan.path, job.paths.store, job.source, job.force, stream_threads() if len(lot) == 1 else 1)
         return step.after("ingest", time.perf_counter() - started)
 
-    return _each(lot, work, processors())
+    return _each(lot, work, stream_threads())
 
 
 def _open_version(job: Job) -> tuple[ChromaVersion, set[tuple[int, int]]]:
@@ -183,11 +189,11 @@ def export_lot(lot: Lot) -> tuple[Outcome, ...]:
 
     def work(step: Step) -> Step:
         started = time.perf_counter()
-        threads = processors() if len(lot) == 1 else 1
+        threads = stream_threads() if len(lot) == 1 else 1
         finished = export_job(step.job, step.seconds, step.blocks_there, threads, started)
         return replace(step, seconds=finished)
 
-    return tuple(step.failed or _outcome(step) for step in _each(lot, work, processors()))
+    return tuple(step.failed or _outcome(step) for step in _each(lot, work, stream_threads()))
 
 
 def _outcome(step: Step) -> Outcome:

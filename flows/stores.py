@@ -16,7 +16,7 @@ from pathlib import Path
 from engines.spec import find_model, shipped_models
 from flows.jobs import Job, Outcome, Prepared
 from flows.planning import failure
-from flows.settings import RunOptions, ScanFile, parse_options, parse_size
+from flows.settings import STORE_ENDINGS, RunOptions, ScanFile, parse_options, parse_size
 from pipeline.errors import StoreError, UsageError
 from pipeline.manifest import ResultPaths, RunSpec, version_of
 from pipeline.store import ScanStore
@@ -54,7 +54,7 @@ def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
 
 def _stores(output: Path) -> Iterator[str]:
     for parent, names, _ in os.walk(output):
-        for name in [name for name in names if name.endswith((".zarr", ".zarr.part"))]:
+        for name in [name for name in names if name.endswith(STORE_ENDINGS)]:
             names.remove(name)
             if name.endswith(".zarr"):
                 yield Path(parent, name).relative_to(output).with_suffix("").as_posix()

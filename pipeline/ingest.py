@@ -55,7 +55,8 @@ def ingested(store_path: Path, source: Source) -> ScanStore | None:
 def ingest(path: Path, store_path: Path, source: Source, force: bool = False, threads: int = 2) -> ScanStore:
     """Copy the original samples of ``path`` into a Zarr group, unless they are there already and ``force`` is off.
 
-    The group is written beside and renamed when it is whole. ``threads`` windows are worked on at once.
+    The group is written beside and renamed when it is whole. ``threads`` windows are worked on at once. Versions of
+    the same scan's colours are taken over.
 
     Raises
     ------
@@ -63,17 +64,47 @@ def ingest(path: Path, store_path: Path, source: Source, force: bool = False, th
     """
     if not force and (store := ingested(store_path, source)) is not None:
         return store
-    part = store_path.with_name(f"{store_path.name}.part")
+    part, old = (store_path.with_name(f"{store_path.name}{ending}") for ending in (".part", ".old.part"))
     with writing(store_path):
+        if not store_path.exists() and ingested(part, source) is not None:
+            os.replace(part, store_path)  # an exchange that was stopped just before its last step
+            remove(old)
+            return ScanStore.open(store_path)
+        _move_versions(part, store_path)
+        remove(old)
         try:
             with _unchanged(path, source):
                 _copy(path, part, source, threads)
-            remove(store_path)
-            os.replace(part, store_path)
         except BaseException:
             remove(part)
             raise
+        if _is_same(store_path, source):
+            _move_versions(store_path, part)
+        if store_path.exists():
+            os.replace(store_path, old)
+        os.replace(part, store_path)
+        remove(old)
     return ScanStore.open(store_path)
+
+
+def _is_same(store_path: Path, source: Source) -> bool:
+    """Whether a readable store is of these bytes, whatever of its samples is there."""
+    try:
+        return ScanStore.open(store_path).source.sha256 == source.sha256
+    except StoreError:
+        return False
+
+
+def _move_versions(before: Path, after: Path) -> None:
+    """Take the versions over into another store of the same scan, where both are there; each one by a renaming.
+
+    Called the other way round it puts right an exchange of stores that was stopped in between.
+    """
+    if not (after / "versions").is_dir() or not (before / "versions").is_dir():
+        return
+    for version in sorted(p for p in (before / "versions").iterdir() if p.is_dir()):
+        if not (after / "versions" / version.name).exists():
+            os.replace(version, after / "versions" / version.name)
 
 
 @contextlib.contextmanager

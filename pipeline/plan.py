@@ -25,11 +25,17 @@ _ACTIVATION_BYTES_PER_PX = 260
 # Lightness 4, two sums 8, coverage 4, one float16 copy 4, its encoded chunks 4, temporaries of RGB reduction 12.
 _BLOCK_BYTES_PER_PX = 36
 _WIDEST_SAMPLE_BYTES = 6
-# Two bands are in hand at once; each holds samples, L*, a*b* at two precisions, and encoded RGB.
-_EXPORT_ROWS = 2 * 256
+# Windows in hand at once are one more than there are threads. Of a shard that is ingested: samples, chunks, shard; of a
+# segment that is exported: samples, stored and wide chroma, L*, RGB, its half and encoded tiles.
+_INGEST_COPIES = 3
+_EXPORT_PX = 2**20
 _EXPORT_BYTES_PER_PX = 40
+# Decoded tiles that a reader keeps, and encoded ones that wait for their turn.
+_KEPT_BYTES = 64 * MIB
+# Threads of an ingest and of an export: with more of them the disk is the limit.
+STREAM_THREADS = 4
 # Kept free for ingest and export of the neighbouring scans when the number of threads is chosen.
-_STREAM_BYTES = 128 * MIB
+_STREAM_BYTES = 352 * MIB
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,12 @@ def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, wor
     block_bytes = min(height, grid.y.reach) * min(width, grid.x.reach) * (_BLOCK_BYTES_PER_PX + sample_bytes)
     colorize = min(workers.blocks_at_once, rows * columns) * (block_bytes + _tile_bytes(grid.tile_yx, batch))
     # One scan is exported, and the next ingested, while another is coloured.
-    ingest = 2 * SCAN_SHARD_PX * info.shape_yx[1] * sample_bytes
-    export = _EXPORT_ROWS * info.shape_yx[1] * _EXPORT_BYTES_PER_PX
+    windows = STREAM_THREADS + 1
+    pixels = info.shape_yx[0] * info.shape_yx[1]
+    ingest = windows * min(SCAN_SHARD_PX**2, pixels) * sample_bytes * _INGEST_COPIES
+    export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX
     fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * WORKER_BYTES
-    return fixed + colorize + ingest + export
+    return fixed + colorize + ingest + export + _KEPT_BYTES
 
 
 def _disk_bytes(info: ScanInfo) -> int:

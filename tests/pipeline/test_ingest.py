@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -291,3 +292,53 @@ def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="disk full"):
         ingest(tmp_path / "a", tmp_path / "a.zarr", source_of(tmp_path / "a"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def make_version(store_path, name="v"):
+    store = ScanStore.open(store_path, writable=True)
+    version = store.create_version(name, {}, 512, 1.0, "2026-01-01")
+    version.write((0, 0), np.full((2, 300, 400), 7, np.float32), version.attempt, 1, 0.5)
+    return version
+
+
+def versions_are_whole(store_path):
+    version = ScanStore.open(store_path).version("v")
+    return version.finished_blocks() == {(0, 0)} and (version.read(Roi(0, 300, 0, 400)) == 7).all()
+
+
+@pytest.fixture
+def with_version(tmp_path):
+    path, store_path = tmp_path / "a.tif", tmp_path / "a.zarr"
+    write_tiled(path, noise((300, 400)))
+    ingest(path, store_path, source_of(path))
+    make_version(store_path)
+    return path, store_path
+
+
+def test_versions_stay_when_the_same_scan_is_read_again(with_version):
+    path, store_path = with_version
+    ingest(path, store_path, source_of(path), force=True)
+    assert versions_are_whole(store_path)
+    write_tiled(path, noise((300, 400)) // 2)
+    ingest(path, store_path, source_of(path))
+    assert ScanStore.open(store_path).version_names() == []
+
+
+@pytest.mark.parametrize("stopped_at", range(3))
+def test_versions_survive_a_stop_at_any_step_of_the_exchange(with_version, monkeypatch, stopped_at):
+    path, store_path = with_version
+    count = iter(range(9))
+
+    def stop(source, target):
+        if next(count) == stopped_at:
+            raise KeyboardInterrupt
+        os.replace(source, target)
+
+    # Only of this module: zarr renames its files as well.
+    monkeypatch.setattr(module, "os", types.SimpleNamespace(replace=stop, fstat=os.fstat))
+    with pytest.raises(KeyboardInterrupt):
+        ingest(path, store_path, source_of(path), force=True)
+    monkeypatch.undo()
+    ingest(path, store_path, source_of(path), force=True)
+    assert versions_are_whole(store_path)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.tif", "a.zarr"]
