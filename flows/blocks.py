@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pipeline.grid import TileGrid
 from pipeline.store import ScanStore
 
 _ENGINES_KEPT = 2
+_TELL_SECONDS = 1.0
 _engines: dict[EngineSpec, Engine] = {}
 _engines_lock = threading.Lock()
 
@@ -98,12 +99,29 @@ class EnginePlugin(WorkerPlugin):
             await asyncio.to_thread(engine_for, self._spec)
 
 
-def _reporter(topic: str) -> Callable[[str, int], None]:
-    try:
-        worker = get_worker()
-    except ValueError:
-        return lambda scan, tiles: None
-    return lambda scan, tiles: worker.log_event(topic, {"scan": scan, "tiles": tiles})
+class _Reporter:
+    """Tells the scheduler's listeners how many tiles are done, at most once a second: each message costs it time."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._tiles: dict[str, int] = {}
+        self._told = time.monotonic()
+        try:
+            self._worker: Worker | None = get_worker()
+        except ValueError:
+            self._worker = None
+
+    def add(self, scan: str, tiles: int) -> None:
+        self._tiles[scan] = self._tiles.get(scan, 0) + tiles
+        if time.monotonic() - self._told > _TELL_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        if self._worker is not None:
+            for scan, tiles in self._tiles.items():
+                self._worker.log_event(self._topic, {"scan": scan, "tiles": tiles})
+        self._tiles.clear()
+        self._told = time.monotonic()
 
 
 def _work(task: BlockTask) -> BlockWork:
@@ -120,7 +138,7 @@ def _work(task: BlockTask) -> BlockWork:
 
 def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
     """Predict, blend and store blocks that share their engine's batches."""
-    report = _reporter(tasks[0].topic)
+    report = _Reporter(tasks[0].topic)
     alone = len(tasks) == 1
     tiles: list[int] = []
 
@@ -129,22 +147,23 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
             work = _work(task)
             tiles.append(len(work.tiles_yx()))
             # Known tiles are done; those of a large block are told batch by batch.
-            report(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
+            report.add(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
             yield work
 
-    def told(count: int) -> None:
+    def predicted(count: int) -> None:
         if alone:
-            report(tasks[0].scan, count)
+            report.add(tasks[0].scan, count)
 
     spec = tasks[0].engine
     started = time.perf_counter()
-    chromas = colorize_blocks(works(), spec.tile_yx, engine.predict, spec.batch, told)
+    chromas = colorize_blocks(works(), spec.tile_yx, engine.predict, spec.batch, predicted)
     for index, (task, chroma) in enumerate(zip(tasks, chromas, strict=True)):
         seconds = time.perf_counter() - started
         version = ScanStore.open(task.store, writable=True).version(task.version)
         version.write(task.index_yx, chroma, task.attempt, tiles[index], seconds)
         yield BlockDone(task.scan, tiles[index], seconds)
         started = time.perf_counter()
+    report.tell()
 
 
 def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:

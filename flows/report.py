@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,14 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.jobs import Job, Outcome, Prepared
+from pipeline.cost import MEASURED, Fleet, Workload, cost_of
 from pipeline.errors import ScanNotFoundError
 from pipeline.manifest import read_sidecar, version_of
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore
-
-# Seconds a run needs beside its tiles: server and cluster start; reading, composing and writing a megapixel.
-_START_SECONDS = 5.0
-_SECONDS_PER_MEGAPIXEL = 0.2
 
 
 class _Rate(ProgressColumn):
@@ -114,12 +112,14 @@ def print_plan(
 ) -> None:
     """The plan of a run, as a table with totals."""
     table = Table("scan", "megapixels", "tiles", "blocks", "memory MiB", "disk MiB", "seconds")
-    total = [0.0, 0, 0, 0.0, 0.0, _START_SECONDS if jobs else 0.0]
+    rates = replace(MEASURED, seconds_per_tile=seconds_per_tile)
+    total = [0.0, 0, 0, 0.0, 0.0, rates.start_seconds if jobs else 0.0]
     for job in jobs:
         plan = job.plan
-        seconds = plan.predictions * seconds_per_tile + plan.megapixels * _SECONDS_PER_MEGAPIXEL
+        workload = Workload.of(job.info, job.grid, plan.block_px)
+        cost = cost_of(workload, rates, Fleet.of_processors(job.workers.blocks_at_once))
         memory, disk = plan.memory_bytes / 2**20, plan.disk_bytes / 2**20
-        cells = [plan.megapixels, plan.tiles, plan.blocks, memory, disk, seconds]
+        cells = [plan.megapixels, plan.tiles, plan.blocks, memory, disk, cost.wall_seconds - rates.start_seconds]
         total = [max(a, b) if i == 3 else a + b for i, (a, b) in enumerate(zip(total, cells, strict=True))]
         table.add_row(job.scan.stem, *_cells(cells))
     table.add_row("all", *_cells(total))

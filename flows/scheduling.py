@@ -11,6 +11,7 @@ of a broken run small, and lets a run that is told to stop do so within a block.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -19,10 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from distributed import Client, Future, as_completed
 
 from flows.blocks import BlockDone, BlockFailed, BlockTask, run_blocks
+from pipeline.cost import TASK_TILES
 
 # A task for each thread at work and two more waiting for it: a worker never idles for want of the next one.
 _PER_THREAD = 3
-_GROUP_TILES = 64
 # How long the number of workers is taken to be what it was.
 _THREADS_SECONDS = 5.0
 Result = BlockDone | BlockFailed
@@ -68,7 +69,6 @@ class BlockQueue:
         self._per_thread = per_thread
         self._free = threading.Condition()
         self._in_flight = 0
-        self.most_in_flight = 0
         self._threads, self._threads_until = 1, 0.0
 
     def threads(self) -> int:
@@ -81,7 +81,7 @@ class BlockQueue:
     def group_tiles(self, tiles: int, batch: int) -> int:
         """Most tiles for one task where ``tiles`` are to be predicted: a few tasks for every thread, full batches."""
         share = tiles // (self._per_thread * self.threads())
-        return max(batch, min(_GROUP_TILES, share // batch * batch))
+        return max(batch, min(TASK_TILES, share // batch * batch))
 
     def results(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
         """Run ``groups`` and give what each came to, as they end. Closing the iterator cancels what has not started.
@@ -91,47 +91,63 @@ class BlockQueue:
         """
         done: as_completed = as_completed(loop=self._client.loop)
         running: dict[Future, Group] = {}
+        waiting = iter(groups)
         single: deque[Group] = deque()
-
-        def submit(group: Group) -> None:
-            self._enter()
-            future = self._client.submit(self._run, group, pure=False)
-            future.add_done_callback(self._leave)
-            running[future] = group
-            done.add(future)
-
-        def ended(future: Future) -> list[Result]:
-            group = running.pop(future)
-            try:
-                return list(future.result())
-            except Exception as error:
-                if len(group) == 1:
-                    return [BlockFailed(group[0].scan, error)]
-                single.extend((task,) for task in group)
-                return []
-
         try:
-            for group in groups:
-                submit(group)
-                for future in done.next_batch(block=False):
-                    yield ended(future)
-            while running or single:
-                while single:
-                    submit(single.popleft())
-                yield ended(next(done))
+            while True:
+                for future, group in self._submit(waiting, single, is_idle=not running):
+                    running[future] = group
+                    done.add(future)
+                if not running:
+                    return
+                for group, result in self._ended(running, done.next_batch()):
+                    if isinstance(result, Exception) and len(group) > 1:
+                        single.extend((task,) for task in group)
+                    else:
+                        yield [BlockFailed(group[0].scan, result)] if isinstance(result, Exception) else result
         finally:
             if running:
                 self._client.cancel(list(running))
 
-    def _enter(self) -> None:
+    def _submit(self, waiting: Iterator[Group], single: deque[Group], is_idle: bool) -> Iterator[tuple[Future, Group]]:
+        """As many groups as there is room for, in one message; waits for room where the caller has nothing running."""
+        room = self._claim(is_idle)
+        taken = [single.popleft() for _ in range(min(room, len(single)))]
+        taken += itertools.islice(waiting, room - len(taken))
+        self._release(room - len(taken))
+        if not taken:
+            return
+        for future, group in zip(self._client.map(self._run, taken, pure=False), taken, strict=True):
+            future.add_done_callback(lambda _: self._release(1))
+            yield future, group
+
+    def _ended(
+        self, running: dict[Future, Group], futures: list[Future]
+    ) -> Iterator[tuple[Group, list[Result] | Exception]]:
+        """What each came to, fetched in one message where nothing went wrong."""
+        good = [future for future in futures if future.status == "finished"]
+        try:
+            results = dict(zip(good, self._client.gather(good), strict=True))
+        except Exception:  # lost between ending and fetching
+            results = {}
+        for future in futures:
+            group = running.pop(future)
+            try:
+                yield group, results[future] if future in results else future.result()
+            except Exception as error:
+                yield group, error
+
+    def _claim(self, wait: bool) -> int:
+        """Places for groups that are free; at least one if told to wait for it."""
         with self._free:
             # The time-out is for workers that join while nothing ends.
-            while self._in_flight >= self._per_thread * self.threads():
+            while (room := self._per_thread * self.threads() - self._in_flight) < 1 and wait:
                 self._free.wait(timeout=_THREADS_SECONDS)
-            self._in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            room = max(0, room)
+            self._in_flight += room
+            return room
 
-    def _leave(self, _: Future) -> None:
+    def _release(self, places: int) -> None:
         with self._free:
-            self._in_flight -= 1
-            self._free.notify()
+            self._in_flight -= places
+            self._free.notify_all()

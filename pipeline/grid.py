@@ -72,6 +72,10 @@ class TileAxis:
         last = max(0, self.extent - self.size)
         return (*range(0, last, self.stride), last)
 
+    def __getstate__(self) -> dict[str, int]:
+        """Without ``starts``, which a worker has sooner worked out than received."""
+        return {"extent": self.extent, "size": self.size, "stride": self.stride}
+
     @property
     def reach(self) -> int:
         """Pixels that the tiles span: the extent, or one tile if that is larger."""
