@@ -32,6 +32,8 @@ _EXPORT_PX = 2**20
 _EXPORT_BYTES_PER_PX = 40
 # Decoded tiles that a reader keeps, and encoded ones that wait for their turn.
 _KEPT_BYTES = 64 * MIB
+# A scan of no more tiles is not divided among the workers where other scans are there for them.
+_SMALL_TILES = 128
 # Threads of an ingest and of an export: with more of them the disk is the limit.
 STREAM_THREADS = 4
 # Kept free for ingest and export of the neighbouring scans when the number of threads is chosen.
@@ -117,7 +119,7 @@ def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, wor
     block_bytes = min(height, grid.y.reach) * min(width, grid.x.reach) * (_BLOCK_BYTES_PER_PX + sample_bytes)
     colorize = min(workers.blocks_at_once, rows * columns) * (block_bytes + _tile_bytes(grid.tile_yx, batch))
     # One scan is exported, and the next ingested, while another is coloured.
-    windows = STREAM_THREADS + 1
+    windows = min(STREAM_THREADS, workers.blocks_at_once * workers.engine_threads) + 1
     pixels = info.shape_yx[0] * info.shape_yx[1]
     ingest = windows * min(SCAN_SHARD_PX**2, pixels) * sample_bytes * _INGEST_COPIES
     export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX
@@ -144,7 +146,7 @@ def make_plan(
 
     Parameters
     ----------
-    scans : in the run; where there are many, one scan need not keep every worker busy and its blocks may be large
+    scans : in the run; where there are many, a small one need not keep every worker busy and its blocks may be large
     begun_px : block size of an interrupted run, kept if it fits, so that its blocks count
 
     Raises
@@ -153,7 +155,8 @@ def make_plan(
     """
     best: tuple[int, int] | None = None
     smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers)
-    sharing = max(1, workers.blocks_at_once // scans)
+    is_one_of_many = scans >= workers.blocks_at_once and len(grid) <= _SMALL_TILES
+    sharing = 1 if is_one_of_many else workers.blocks_at_once
     for block_px in BLOCK_SIZES_PX:
         if _memory_bytes(info, grid, block_px, batch, workers) > limit_bytes:
             continue

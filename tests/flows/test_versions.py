@@ -163,7 +163,7 @@ def stop_when(environment, words, ready):
 
 def test_after_a_kill_the_same_command_goes_on_with_the_same_bytes(command, environment, scans, tmp_path):
     scan = scans / "sunset-beach.jpg"
-    words = ("run", scan, "-o", tmp_path / "killed", "--stride", "256", "--limit-memory", "1300MiB")
+    words = ("run", scan, "-o", tmp_path / "killed", "--stride", "256", "--limit-memory", "1600MiB")
     records = "sunset-beach.zarr/versions/*/chroma/records/*.json"
     stop_when(environment, words, lambda: len(list((tmp_path / "killed").glob(records))) >= 3)
     there = len(list((tmp_path / "killed").glob(records)))
@@ -179,7 +179,7 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_bytes(command, envi
 
 def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, environment, scans, tmp_path):
     scan = scans / "sunset-beach.jpg"
-    words = ("run", scan, "-o", tmp_path, "--engine", "identity", "--stride", "128", "--limit-memory", "1300MiB")
+    words = ("run", scan, "-o", tmp_path, "--engine", "identity", "--stride", "128", "--limit-memory", "1600MiB")
     assert command(*words).code == 0
     whole = (tmp_path / "sunset-beach.color.tif").read_bytes()
     store = ScanStore.open(tmp_path / "sunset-beach.zarr", writable=True)

@@ -48,3 +48,28 @@ def test_what_cannot_fit_names_what_would():
         plan((32768, 32768), workers=Workers(1, 2, 1), limit_bytes=GIB)
     named = float(str(caught.value).split("give --limit-memory ")[1].split("GiB")[0])
     plan((32768, 32768), workers=Workers(1, 2, 1), limit_bytes=int(named * GIB))
+
+
+def test_of_many_scans_a_small_one_is_one_block_and_a_large_one_is_divided():
+    workers = Workers(1, 2, 1)
+    for shape_yx, blocks in (((700, 900), 1), ((2048, 4096), 2)):
+        grid = TileGrid.of(shape_yx, (256, 256), (128, 128))
+        made = make_plan(ScanInfo(shape_yx, 1, "uint8"), grid, 8, workers, 2 * GIB, scans=50)
+        assert made.blocks == blocks
+
+
+def test_blocks_that_leave_batches_half_empty_are_not_chosen():
+    """At stride 256 a block of 512 pixels has four tiles: half a batch, for which the engine computes eight."""
+    assert plan((2896, 2896), workers=Workers(1, 2, 1)).block_px > 512
+
+
+def test_memory_does_not_grow_with_the_scan():
+    for shape_yx in ((8192, 8192), (32_768, 32_768), (100_000, 100_000), (1024, 10_000_000)):
+        assert plan(shape_yx, workers=Workers(1, 2, 1), limit_bytes=int(1.6 * GIB)).memory_bytes <= 1.6 * GIB
+
+
+def test_an_interrupted_run_goes_on_with_its_block_size_if_it_fits():
+    grid = TileGrid.of((8192, 8192), (256, 256), (128, 128))
+    info, workers = ScanInfo((8192, 8192), 1, "uint8"), Workers(1, 2, 1)
+    assert make_plan(info, grid, 8, workers, 8 * GIB, begun_px=512).block_px == 512
+    assert make_plan(info, grid, 8, workers, int(1.6 * GIB), begun_px=4096).block_px < 4096
