@@ -161,28 +161,37 @@ def stop_when(environment, words, ready):
     process.wait()
 
 
-def test_after_a_kill_the_same_command_goes_on_with_the_same_bytes(command, environment, scans, tmp_path):
-    scan = scans / "sunset-beach.jpg"
-    words = ("run", scan, "-o", tmp_path / "killed", "--stride", "256", "--limit-memory", "1600MiB")
-    records = "sunset-beach.zarr/versions/*/chroma/records/*.json"
-    stop_when(environment, words, lambda: len(list((tmp_path / "killed").glob(records))) >= 3)
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, scans):
+    """25 megapixels of a real photograph, mirrored: six blocks."""
+    image = cv2.imread(str(scans / "sunset-beach.jpg"), cv2.IMREAD_GRAYSCALE)
+    row = np.concatenate([image, image[:, 2048:][:, ::-1]], axis=1)
+    path = tmp_path_factory.mktemp("large") / "large.tif"
+    tifffile.imwrite(path, np.concatenate([row, row[::-1]]), tile=(256, 256), compression="zlib")
+    return path
+
+
+def test_after_a_kill_the_same_command_goes_on_with_the_same_bytes(command, environment, large, tmp_path):
+    words = ("run", large, "-o", tmp_path / "killed", "--stride", "256")
+    records = "large.zarr/versions/*/chroma/records/*.json"
+    stop_when(environment, words, lambda: len(list((tmp_path / "killed").glob(records))) >= 2)
     there = len(list((tmp_path / "killed").glob(records)))
     assert not list((tmp_path / "killed").glob("*.color.*"))
     ran = command(*words)
     assert ran.code == 0, ran.err
-    work = sidecar(tmp_path / "killed", "sunset-beach")["work"]
+    work = sidecar(tmp_path / "killed", "large")["work"]
     assert there <= work["blocks_there"] < work["blocks"]
-    assert command("run", scan, "-o", tmp_path / "whole", "--stride", "256").code == 0
-    pictures = [(tmp_path / name / "sunset-beach.color.tif").read_bytes() for name in ("killed", "whole")]
+    assert command("run", large, "-o", tmp_path / "whole", "--stride", "256").code == 0
+    pictures = [(tmp_path / name / "large.color.tif").read_bytes() for name in ("killed", "whole")]
     assert pictures[0] == pictures[1]
 
 
-def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, environment, scans, tmp_path):
-    scan = scans / "sunset-beach.jpg"
-    words = ("run", scan, "-o", tmp_path, "--engine", "identity", "--stride", "128", "--limit-memory", "1600MiB")
+def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, environment, large, tmp_path):
+    words = ("run", large, "-o", tmp_path, "--engine", "identity", "--stride", "128")
     assert command(*words).code == 0
-    whole = (tmp_path / "sunset-beach.color.tif").read_bytes()
-    store = ScanStore.open(tmp_path / "sunset-beach.zarr", writable=True)
+    whole = (tmp_path / "large.color.tif").read_bytes()
+    (tmp_path / "whole.tif").write_bytes(whole)
+    store = ScanStore.open(tmp_path / "large.zarr", writable=True)
     version = store.version(store.version_names()[0])
     shards = sorted(p for p in (version.path / "chroma" / "c").rglob("*") if p.is_file())
     damaged = bytearray(shards[1].read_bytes())
@@ -192,13 +201,13 @@ def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, env
     attributes = json.loads((version.path / "zarr.json").read_text())
     attributes["attributes"]["complete"] = False
     (version.path / "zarr.json").write_text(json.dumps(attributes))
-    (tmp_path / "sunset-beach.color.json").unlink()
+    (tmp_path / "large.color.json").unlink()
     assert command(*words).code == 0
-    work = sidecar(tmp_path, "sunset-beach")["work"]
+    work = sidecar(tmp_path, "large")["work"]
     assert work["blocks"] - work["blocks_there"] == 2
-    assert (tmp_path / "sunset-beach.color.tif").read_bytes() == whole
+    assert (tmp_path / "large.color.tif").read_bytes() == whole
     assert command(*words, "--window", "hann").code == 0
-    assert sidecar(tmp_path, "sunset-beach")["work"]["blocks_there"] == 0
+    assert sidecar(tmp_path, "large")["work"]["blocks_there"] == 0
 
 
 def test_many_small_scans_share_their_tasks_and_fail_alone(command, tmp_path):
@@ -217,3 +226,17 @@ def test_many_small_scans_share_their_tasks_and_fail_alone(command, tmp_path):
     assert command("run", folder / "card07.png", "-o", tmp_path / "one", *words).code == 0
     for name in ("card07.color.tif",):
         assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_what_a_killed_writer_left_does_not_make_a_version_incomplete(command, scan, tmp_path):
+    words = ("run", scan, "-o", tmp_path, "--engine", "identity", "--tile", "128")
+    assert command(*words).code == 0
+    store = ScanStore.open(tmp_path / "girls.zarr")
+    version = store.version(store.version_names()[0])
+    left = version.path / "chroma" / "c" / "0" / "0" / "0.0123456789.partial"
+    left.write_bytes(b"half a shard")
+    assert version.is_complete
+    (tmp_path / "girls.color.json").unlink()
+    assert command(*words).code == 0
+    assert not left.exists()
+    assert sidecar(tmp_path)["work"]["blocks_there"] == sidecar(tmp_path)["work"]["blocks"]
