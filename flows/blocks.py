@@ -166,14 +166,21 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
     report.tell()
 
 
+def _is_there(task: BlockTask) -> bool:
+    """Whether the block was finished before: Dask repeats a task whose result was lost with its worker."""
+    version = ScanStore.open(task.store).find_version(task.version)
+    return version is not None and version.attempt == task.attempt and version.has_block(task.index_yx)
+
+
 def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
-    """Make some blocks of one engine and topic. Repeating it writes the same bytes again.
+    """Make some blocks of one engine and topic. Repeating it changes nothing.
 
     What goes wrong with one of several blocks is that block's: the others are then made each for itself.
     """
     try:
-        engine = engine_for(tasks[0].engine)
-        return list(_made(tasks, engine))
+        there = [BlockDone(task.scan, 0, 0.0) for task in tasks if _is_there(task)]
+        missing = tuple(task for task in tasks if not _is_there(task)) if there else tasks
+        return [*there, *(_made(missing, engine_for(missing[0].engine)) if missing else ())]
     except Exception as error:
         if len(tasks) == 1:
             return [BlockFailed(tasks[0].scan, error)]

@@ -24,7 +24,9 @@ errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 _DONE, _SOME_FAILED, _USAGE = 0, 1, 2
 # The run uses Prefect's embedded server unless the user has one; its own log lines would drown the report.
-_PREFECT_DEFAULTS = {
+_ENVIRONMENT = {
+    # What a killed process leaves to multiprocessing's tracker is cleaned up by it; its warning helps nobody.
+    "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -165,7 +167,7 @@ def _run(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any]) 
     prepared, _ = prepare()
     options = prepared.options
     prepare_output(options.output)
-    for name, value in _PREFECT_DEFAULTS.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with (
         embedded_server() as wait_for_server,

@@ -194,9 +194,10 @@ def _engines_open(client: Client, engine: EngineSpec | None) -> Iterator[None]:
     try:
         yield
     finally:
-        # A scheduler that is gone has no plugins either.
-        with contextlib.suppress(Exception):
-            client.unregister_worker_plugin(plugin.name)
+        # A scheduler that is gone has no plugins either, and it would be waited for.
+        if client.status == "running":
+            with contextlib.suppress(Exception):
+                client.unregister_worker_plugin(plugin.name)
 
 
 @contextlib.contextmanager

@@ -111,6 +111,7 @@ def _open_version(job: Job) -> tuple[ChromaVersion, set[tuple[int, int]]]:
     store = ScanStore.open(job.paths.store, writable=True)
     begun = store.find_version(job.spec.version)
     if begun is not None and not job.force and begun.block_px == job.plan.block_px:
+        begun.remove_unfinished()
         return begun, begun.finished_blocks()
     made = store.create_version(job.spec.version, job.spec.to_json(), job.plan.block_px, job.chroma_scale, utc_now())
     return made, set()

@@ -13,6 +13,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from pipeline.errors import StoreError
 
 CHUNK_PX = 512
+# The ending of a file that zarr has not renamed yet; a killed process leaves it behind.
+UNFINISHED = ".partial"
 SCAN_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
 # Chroma is written and read once for every version: a ninth more bytes than zstd, a third of its time.
 CHROMA_COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
@@ -42,5 +44,5 @@ def has_all_shards(folder: Path, array: zarr.Array) -> bool:
     """True where the folder of ``array`` holds a file for every shard."""
     shards = array.shards or array.chunks
     expected = prod(ceil(extent / shard) for extent, shard in zip(array.shape, shards, strict=True))
-    found: int = sum(1 for path in (folder / "c").rglob("*") if path.is_file())
+    found: int = sum(1 for path in (folder / "c").rglob("*") if path.is_file() and path.suffix != UNFINISHED)
     return bool(found == expected)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.files import write_json, writing
 from pipeline.grid import Roi
-from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, array_of, has_all_shards, reading
+from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, UNFINISHED, array_of, has_all_shards, reading
 
 BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
 _READ_BYTES = 2**22
@@ -123,19 +123,28 @@ class ChromaVersion:
         with reading(self.path):
             return array_of(self._group, "chroma", self.path)
 
+    def has_block(self, index_yx: tuple[int, int]) -> bool:
+        """Whether the block's record is there and its shard is, byte for byte, the one that it describes."""
+        record = _read_record(self._record(index_yx))
+        if record is None or record.version != self.name or record.index_yx != index_yx:
+            return False
+        try:
+            return _file_crc32(self._shard(index_yx)) == (record.bytes, record.crc32)
+        except OSError:
+            return False
+
     def finished_blocks(self) -> set[tuple[int, int]]:
-        """Blocks whose record is there and whose shard is, byte for byte, the one that it describes."""
-        found = set()
-        for path in sorted((self.path / "chroma" / "records").glob("*.json")):
-            record = _read_record(path)
-            if record is None or record.version != self.name:
-                continue
-            try:
-                if _file_crc32(self._shard(record.index_yx)) == (record.bytes, record.crc32):
-                    found.add(record.index_yx)
-            except OSError:
-                continue
-        return found
+        """All blocks of which :meth:`has_block` is true."""
+        paths = (self.path / "chroma" / "records").glob("*.json")
+        records = [record for path in sorted(paths) if (record := _read_record(path)) is not None]
+        return {record.index_yx for record in records if self.has_block(record.index_yx)}
+
+    def remove_unfinished(self) -> None:
+        """Delete what a killed process had not renamed yet; nobody may be writing. Raises OutputError."""
+        with writing(self.path):
+            for path in (self.path / "chroma").rglob("*"):
+                if path.suffix in (UNFINISHED, ".part"):
+                    path.unlink(missing_ok=True)
 
     def work_done(self) -> tuple[int, float]:
         """Tiles predicted for all finished blocks, and the seconds of one thread that they took."""
