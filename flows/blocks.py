@@ -18,6 +18,7 @@ from engines.spec import Engine, EngineSpec
 from pipeline.color import lightness_from_samples
 from pipeline.colorize import BlockWork, Known, colorize_blocks, lightness_roi
 from pipeline.grid import TileGrid
+from pipeline.process import tune_process
 from pipeline.store import ScanStore
 
 _ENGINES_KEPT = 2
@@ -177,6 +178,7 @@ def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
 
     What goes wrong with one of several blocks is that block's: the others are then made each for itself.
     """
+    tune_process()
     try:
         there = [BlockDone(task.scan, 0, 0.0) for task in tasks if _is_there(task)]
         missing = tuple(task for task in tasks if not _is_there(task)) if there else tasks

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.progress import listener
 from pipeline.errors import UsageError
 from pipeline.plan import CLIENT_BYTES, SERVER_BYTES, Workers, threads_that_fit
 
@@ -216,6 +217,8 @@ def open_cluster(
     with contextlib.ExitStack() as stack:
         if options.scheduler is not None:
             client = stack.enter_context(_connected(options))
+            if not client.nthreads():
+                listener().said(f"scheduler {options.scheduler} has no workers yet; blocks wait until one joins")
             check_versions(client, engine)
         else:
             made = stack.enter_context(_cuda_cluster()) if options.kind == CUDA else None
@@ -244,7 +247,7 @@ def _connected(options: ClusterOptions) -> Client:
 
     scheduler = str(options.scheduler)
     given: dict[str, Any] = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
-    if scheduler.startswith("tls://") or options.tls_ca:
+    if scheduler.startswith("tls://") or options.tls_ca or options.tls_cert or options.tls_key:
         given["security"] = _security(options)
     try:
         return Client(**given, timeout=_CONNECT_SECONDS, set_as_default=False)

@@ -132,21 +132,27 @@ class Prepared:
         source = source_of(scan.path)
         with open_scan(scan.path) as reader:
             info = reader.info
-        job = self.job_for(scan, info, source, self.spec_for(info.shape_yx), scans)
-        if isinstance(job, Job):
-            _check_room(self.options.output, job.plan)
-        return job
+        return self.job_for(scan, info, source, self.spec_for(info.shape_yx), scans)
 
-    def job_for(self, scan: ScanFile, info: ScanInfo, source: Source, spec: RunSpec, scans: int = 1) -> Job | Outcome:
-        """Plan a scan that is known already."""
+    def job_for(
+        self,
+        scan: ScanFile,
+        info: ScanInfo,
+        source: Source,
+        spec: RunSpec,
+        scans: int = 1,
+        is_exact: bool = False,
+    ) -> Job | Outcome:
+        """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.manifest.is_current`."""
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
-        if not options.force and is_current(paths, source, spec):
+        if not options.force and is_current(paths, source, spec, is_exact):
             message = "already there for these bytes, model and settings; --force does it again"
             return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, str(paths.picture))
         grid = TileGrid.of(info.shape_yx, spec.tile_yx, spec.stride_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         plan = make_plan(info, grid, spec.batch, self.workers, options.limit_memory_bytes, scans, begun_px)
+        _check_room(options.output, plan, paths.store)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
         engine = self._engine_spec(spec)
         return Job(
@@ -170,14 +176,14 @@ def prepare_output(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(error, output) from error
 
 
-def _check_room(output: Path, plan: Plan) -> None:
+def _check_room(output: Path, plan: Plan, store: Path) -> None:
     existing = next(p for p in (output, *output.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing).free + sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
     # Stores and results compress to well below the projection; a third is the least that was seen.
     if free < plan.disk_bytes / 3:
         raise OutputError(

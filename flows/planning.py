@@ -19,12 +19,12 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
     """One line about why a scan failed, whatever was raised."""
     if isinstance(error, ColorizeError | EngineError):
         message = str(error) if str(scan.path) in str(error) else f"{scan.path}: {error}"
+    elif type(error).__name__ in _LOST:
+        message = f"{scan.path}: the cluster was lost ({type(error).__name__}), by memory or by hand; run it again"
     elif isinstance(error, MemoryError):
         message = f"{scan.path}: out of memory; give a smaller --limit-memory or --tile"
     elif isinstance(error, OSError):
         message = f"{scan.path}: {error.strerror or error}; check the scan and the output folder"
-    elif type(error).__name__ in _LOST:
-        message = f"{scan.path}: the cluster was lost ({type(error).__name__}), by memory or by hand; run it again"
     else:
         message = f"{scan.path}: {type(error).__name__}: {error}; please report this"
     return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))

@@ -38,8 +38,8 @@ def export_job(job: Job, seconds: Seconds, blocks_there: int, threads: int, star
         levels = _export(job, store, store.version(made), paths, threads)
         seconds = (*seconds, ("export", time.perf_counter() - started))
         write_json(paths.sidecar, _sidecar(job, store, paths, levels, seconds, blocks_there))
-    publish(job.paths, made)
-    prune(store, job.paths, made, job.keep)
+    before = publish(job.paths, made)
+    prune(store, job.paths, made, before, job.keep)
     return seconds
 
 
@@ -51,17 +51,19 @@ def _export(job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPa
     return len(export_tiff(store, coloured, paths.picture, _software(), description, threads).levels_yx)
 
 
-def prune(store: ScanStore, paths: ResultPaths, current: str, keep: int) -> None:
-    """Keep the current version and the newest others, ``keep`` in all. Raises OutputError.
+def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None, keep: int) -> None:
+    """Keep the current version, the one before, and of the others the newest, ``keep`` in all. Raises OutputError.
 
-    Others are those of the store, finished or begun, and pictures whose version the store has no more.
+    Others are those of the store and pictures whose version the store has no more; what was begun and never finished
+    goes first.
     """
-    made = {name: store.version(name).created for name in store.version_names()}
-    for version_paths in paths.all_versions():
-        if (name := version_of(version_paths.sidecar)) is not None:
-            made.setdefault(name, str((read_sidecar(version_paths.sidecar) or {}).get("finished")))
-    others = sorted((when, name) for name, when in made.items() if name != current)
-    for _, name in others[: max(0, len(others) - (keep - 1))]:
+    finished = {version_of(each.sidecar): each for each in paths.all_versions()}
+    others = []
+    for name in {*store.version_names(), *finished} - {current, None}:
+        sidecar = read_sidecar(finished[name].sidecar) if name in finished else None
+        when = str(sidecar.get("finished")) if sidecar else store.version(str(name)).created
+        others.append((name == before, sidecar is not None, when, str(name)))
+    for *_, name in sorted(others)[: max(0, len(others) - (keep - 1))]:
         remove_version(paths, name)
         ScanStore.open(store.path, writable=True).remove_version(name)
 

@@ -112,14 +112,16 @@ class BlockQueue:
     def _submit(self, waiting: Iterator[Group], single: deque[Group], is_idle: bool) -> Iterator[tuple[Future, Group]]:
         """As many groups as there is room for, in one message; waits for room where the caller has nothing running."""
         room = self._claim(is_idle)
-        taken = [single.popleft() for _ in range(min(room, len(single)))]
-        taken += itertools.islice(waiting, room - len(taken))
-        self._release(room - len(taken))
-        if not taken:
-            return
-        for future, group in zip(self._client.map(self._run, taken, pure=False), taken, strict=True):
+        futures: list[Future] = []
+        try:
+            taken = [single.popleft() for _ in range(min(room, len(single)))]
+            taken += itertools.islice(waiting, room - len(taken))
+            futures = self._client.map(self._run, taken, pure=False) if taken else []
+        finally:
+            self._release(room - len(futures))
+        for future in futures:
             future.add_done_callback(lambda _: self._release(1))
-            yield future, group
+        yield from zip(futures, taken, strict=True)
 
     def _ended(
         self, running: dict[Future, Group], futures: list[Future]

@@ -81,6 +81,8 @@ def parse_cluster(
     """Check which cluster is meant. Raises UsageError."""
     if cluster not in (LOCAL, CUDA):
         raise UsageError(f"cluster {cluster!r}: give local or cuda, or the address of one as --scheduler")
+    if scheduler is not None and cluster != LOCAL:
+        raise UsageError(f"cluster {cluster} and scheduler {scheduler}: only one of them can run the blocks; give one")
     if scheduler is not None and not re.match(r"(tcp|tls|ucx|ws|wss|inproc)://", scheduler):
         if not Path(scheduler).is_file():
             raise UsageError(

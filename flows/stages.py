@@ -18,9 +18,9 @@ from flows.planning import failure
 from flows.progress import listener
 from flows.results import export_job
 from flows.scheduling import BlockQueue, grouped
-from pipeline.errors import ColorizeError, StoreError
+from pipeline.errors import StoreError
 from pipeline.grid import TileGrid
-from pipeline.ingest import ingest
+from pipeline.ingest import ingest, settle_store
 from pipeline.manifest import RunSpec, utc_now
 from pipeline.plan import STREAM_THREADS
 from pipeline.store import ChromaVersion, ScanStore
@@ -69,8 +69,8 @@ def lot_name(lot: Lot) -> str:
 
 
 def stream_threads() -> int:
-    """Threads of an ingest or an export."""
-    return min(processors(), STREAM_THREADS)
+    """Threads of an ingest or an export: two for each processor, because half of them wait for the store."""
+    return min(2 * processors(), STREAM_THREADS)
 
 
 def _each(lot: Lot, work: Callable[[Step], Step], threads: int) -> Lot:
@@ -95,9 +95,10 @@ def ingest_lot(lot: Lot) -> Lot:
 
     def work(step: Step) -> Step:
         started, job = time.perf_counter(), step.job
+        settle_store(job.paths.store)
         if job.is_ingested:
             if not ScanStore.open(job.paths.store).has_whole_scan():
-                raise StoreError(f"{job.paths.store}: not all of the scan is there; run it again with --force")
+                raise StoreError(f"{job.paths.store}: not all of the scan is there; use colorize-archive run")
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
             ingest(job.scan.path, job.paths.store, job.source, job.force, stream_threads() if len(lot) == 1 else 1)
@@ -165,7 +166,7 @@ def colorize_lot(lot: Lot, queue: BlockQueue, topic: str) -> Lot:
                     if steps[stem].failed is not None:
                         break  # what is with the cluster already is finished and counts; no more of this scan
                     yield task
-            except ColorizeError as error:
+            except Exception as error:
                 steps[stem] = steps[stem].broken(error)
 
     tiles: dict[str, int] = dict.fromkeys(steps, 0)

@@ -112,16 +112,18 @@ def _prepared(options: RunOptions) -> Prepared:
 
 def plan_stores(stores: list[ScanFile], changes: Changes, options: RunOptions) -> list[Job | Outcome]:
     """A job, or at once an outcome, for every store."""
+    workers = _prepared(options).workers
 
     def plan(found: ScanFile) -> Job | Outcome:
         store = ScanStore.open(found.path)
         paths = ResultPaths.of(options.output, found.stem)
-        prepared = _prepared(_changed(_settings_now(store, paths), changes, options))
+        # One cluster runs them all: what a large tile needs beyond its share is refused by the plan.
+        prepared = replace(_prepared(_changed(_settings_now(store, paths), changes, options)), workers=workers)
         spec = prepared.spec_for(store.info.shape_yx)
         if changes.reuse:
             spec = replace(spec, reused=reusable(store, spec))
         scan = ScanFile(Path(store.source.path or found.path), found.stem)
-        job = prepared.job_for(scan, store.info, store.source, spec, len(stores))
+        job = prepared.job_for(scan, store.info, store.source, spec, len(stores), is_exact=not changes.reuse)
         return replace(job, is_ingested=True) if isinstance(job, Job) else job
 
     planned: list[Job | Outcome] = []

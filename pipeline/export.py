@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.color import lightness_from_samples, samples_from_lab
 from pipeline.grid import Roi
+from pipeline.process import tune_process
 from pipeline.store import ChromaVersion, ScanStore
 from pipeline.writers.tiff import PyramidSummary, TiffMetadata, write_pyramid
 
@@ -53,6 +54,7 @@ def export_tiff(
     ``threads`` compose and encode segments of about a megapixel; the bytes written do not depend on it. Raises
     OutputError, StoreError.
     """
+    tune_process()
     metadata = store.info.metadata
     resolution = metadata.get("resolution")
     tiff = TiffMetadata(

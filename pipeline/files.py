@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,14 @@ def remove(path: Path) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` as indented JSON beside ``path`` and rename. Raises OutputError."""
-    part = path.with_name(f"{path.name}.part")
+    # Two workers may write one record: one that was taken for lost, and the one that was given its block.
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     with writing(path):
         try:
-            part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            with part.open("w", encoding="utf-8") as stream:
+                stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
             os.replace(part, path)
         except OSError:
             with contextlib.suppress(OSError):

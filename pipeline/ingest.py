@@ -62,16 +62,11 @@ def ingest(path: Path, store_path: Path, source: Source, force: bool = False, th
     ------
     ScanError : the scan cannot be read, or changed while it was. OutputError : the group cannot be written.
     """
+    settle_store(store_path)
     if not force and (store := ingested(store_path, source)) is not None:
         return store
-    part, old = (store_path.with_name(f"{store_path.name}{ending}") for ending in (".part", ".old.part"))
+    part, old = _beside(store_path)
     with writing(store_path):
-        if not store_path.exists() and ingested(part, source) is not None:
-            os.replace(part, store_path)  # an exchange that was stopped just before its last step
-            remove(old)
-            return ScanStore.open(store_path)
-        _move_versions(part, store_path)
-        remove(old)
         try:
             with _unchanged(path, source):
                 _copy(path, part, source, threads)
@@ -85,6 +80,24 @@ def ingest(path: Path, store_path: Path, source: Source, force: bool = False, th
         os.replace(part, store_path)
         remove(old)
     return ScanStore.open(store_path)
+
+
+def _beside(store_path: Path) -> tuple[Path, Path]:
+    """Where a store is made, and where the one lies that it replaces."""
+    return store_path.with_name(f"{store_path.name}.part"), store_path.with_name(f"{store_path.name}.old.part")
+
+
+def settle_store(store_path: Path) -> None:
+    """Put right what a stopped :func:`ingest` left; nobody may be ingesting this scan. Raises OutputError."""
+    part, old = _beside(store_path)
+    with writing(store_path):
+        if old.exists() and not store_path.exists():
+            # Stopped between the two renamings: the new one is whole.
+            os.replace(part if part.exists() else old, store_path)
+        if part.exists():
+            _move_versions(part, store_path)
+            remove(part)
+        remove(old)
 
 
 def _is_same(store_path: Path, source: Source) -> bool:

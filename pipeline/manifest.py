@@ -91,7 +91,9 @@ class ResultPaths:
         start, end = f"{self.store.stem}.", ".color.json"
         names = (p.name for p in self.store.parent.iterdir()) if self.store.parent.is_dir() else ()
         found = sorted(n for n in names if n.startswith(start) and n.endswith(end) and len(n) > len(start + end))
-        return [self.of_version(name[len(start) : -len(end)]) for name in found]
+        versions = [(name[len(start) : -len(end)], self.store.parent / name) for name in found]
+        # Another scan's name may begin with this one's: its sidecar says another version.
+        return [self.of_version(version) for version, sidecar in versions if version_of(sidecar) == version]
 
 
 def read_sidecar(path: Path) -> Mapping[str, Any] | None:
@@ -111,25 +113,29 @@ def version_of(sidecar: Path) -> str | None:
         return None
 
 
-def is_current(paths: ResultPaths, source: Source, spec: RunSpec) -> bool:
+def is_current(paths: ResultPaths, source: Source, spec: RunSpec, is_exact: bool = False) -> bool:
     """True where the picture is there, whole, and was made from these bytes with these settings.
 
-    A picture for which tiles of another version were taken over counts too: it differs by rounding only.
+    A picture for which tiles of another version were taken over counts too, as it differs by rounding only, unless
+    ``is_exact``.
     """
     sidecar = read_sidecar(paths.sidecar)
+    wanted = spec if is_exact else replace(spec, reused="")
     try:
         return bool(
             sidecar is not None
             and sidecar["source"]["sha256"] == source.sha256
-            and {**sidecar["settings"], "reused": ""} == replace(spec, reused="").to_json()
+            and (sidecar["settings"] if is_exact else {**sidecar["settings"], "reused": ""}) == wanted.to_json()
             and sidecar["result"]["bytes"] == paths.picture.stat().st_size
         )
     except (KeyError, TypeError, OSError):
         return False
 
 
-def publish(paths: ResultPaths, version: str) -> None:
+def publish(paths: ResultPaths, version: str) -> str | None:
     """Make ``version``, which lies finished under its own name, the current one; the one before gets its own name.
+
+    Returns the one before, if there was another.
 
     A stop between two of the four renamings is put right by the next call (see :func:`settle`). Raises OutputError.
     """
@@ -146,6 +152,7 @@ def publish(paths: ResultPaths, version: str) -> None:
             remove(paths.sidecar)
         os.replace(new.picture, paths.picture)
         os.replace(new.sidecar, paths.sidecar)
+    return before if before != version else None
 
 
 def settle(paths: ResultPaths) -> None:

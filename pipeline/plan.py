@@ -119,7 +119,7 @@ def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, wor
     block_bytes = min(height, grid.y.reach) * min(width, grid.x.reach) * (_BLOCK_BYTES_PER_PX + sample_bytes)
     colorize = min(workers.blocks_at_once, rows * columns) * (block_bytes + _tile_bytes(grid.tile_yx, batch))
     # One scan is exported, and the next ingested, while another is coloured.
-    windows = min(STREAM_THREADS, workers.blocks_at_once * workers.engine_threads) + 1
+    windows = min(STREAM_THREADS, 2 * workers.blocks_at_once * workers.engine_threads) + 1
     pixels = info.shape_yx[0] * info.shape_yx[1]
     ingest = windows * min(SCAN_SHARD_PX**2, pixels) * sample_bytes * _INGEST_COPIES
     export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX

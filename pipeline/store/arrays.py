@@ -24,8 +24,9 @@ def array_of(group: zarr.Group, name: str, path: Path) -> zarr.Array:
     """The array ``name`` of ``group``. Raises StoreError."""
     array = group.get(name)
     if not isinstance(array, zarr.Array):
-        raise StoreError(f"{path}: its array {name!r} is not there; run the scan again with --force")
-    return array
+        raise StoreError(f"{path}: its array {name!r} is not there; colour it again with: colorize-archive run --force")
+    # zarr does not store this one: without it, all-zero chunks would not be written, and would count as missing.
+    return array.with_config({"write_empty_chunks": True})
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def reading(path: Path) -> Iterator[None]:
         if isinstance(error, StoreError):
             raise
         reason = " ".join(str(error).split())
-        raise StoreError(f"{path}: damaged ({reason}); run the scan again with --force") from error
+        raise StoreError(f"{path}: damaged ({reason}); colour it again with: colorize-archive run --force") from error
 
 
 def has_all_shards(folder: Path, array: zarr.Array) -> bool:

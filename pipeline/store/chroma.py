@@ -27,10 +27,11 @@ _READ_BYTES = 2**22
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """A finished block: its place, the version it belongs to, size and CRC-32 of its shard, and what it took."""
+    """A finished block: its place, version and attempt, size and CRC-32 of its shard, and what it took."""
 
     index_yx: tuple[int, int]
     version: str
+    attempt: str
     bytes: int
     crc32: int
     tiles: int
@@ -106,11 +107,11 @@ class ChromaVersion:
         y, x = (index * self.block_px for index in index_yx)
         shard = self._shard(index_yx)
         with writing(self.path):
-            if self._current_attempt() != attempt:
-                raise StoreError(f"{self.path}: another run has taken over this scan; nothing of this one was written")
+            self._check_attempt(attempt)
             self._chroma[:, y : y + chroma.shape[1], x : x + chroma.shape[2]] = chroma.astype(np.float16)
             size, checksum = _on_disk(shard)
-        record = BlockRecord(index_yx, self.name, size, checksum, tiles, round(seconds, 3))
+            self._check_attempt(attempt)
+        record = BlockRecord(index_yx, self.name, attempt, size, checksum, tiles, round(seconds, 3))
         write_json(self._record(index_yx), asdict(record))
 
     def read(self, roi: Roi) -> NDArray[np.float16]:
@@ -126,7 +127,7 @@ class ChromaVersion:
     def has_block(self, index_yx: tuple[int, int]) -> bool:
         """Whether the block's record is there and its shard is, byte for byte, the one that it describes."""
         record = _read_record(self._record(index_yx))
-        if record is None or record.version != self.name or record.index_yx != index_yx:
+        if record is None or (record.index_yx, record.version, record.attempt) != (index_yx, self.name, self.attempt):
             return False
         try:
             return _file_crc32(self._shard(index_yx)) == (record.bytes, record.crc32)
@@ -163,6 +164,10 @@ class ChromaVersion:
         """Mark it complete. Raises OutputError."""
         with writing(self.path):
             self._group.attrs["complete"] = True
+
+    def _check_attempt(self, attempt: str) -> None:
+        if self._current_attempt() != attempt:
+            raise StoreError(f"{self.path}: another run has taken over this scan; what this one wrote does not count")
 
     def _current_attempt(self) -> str | None:
         """As it is on disk now: the group that this object opened may have been replaced since."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +87,15 @@ class ScanStore:
         """Write the samples of ``roi``, which must start at multiples of SCAN_SHARD_PX. Raises OutputError."""
         with writing(self.path):
             self._samples[roi.rows, roi.columns] = samples
+            for shard in self._shards(roi):
+                with shard.open("rb") as stream:
+                    os.fsync(stream.fileno())
+
+    def _shards(self, roi: Roi) -> Iterator[Path]:
+        last = (0,) if self.info.channels > 1 else ()
+        for y in range(roi.y0 // SCAN_SHARD_PX, -(-roi.y1 // SCAN_SHARD_PX)):
+            for x in range(roi.x0 // SCAN_SHARD_PX, -(-roi.x1 // SCAN_SHARD_PX)):
+                yield Path(self.path, "scan", "c", *map(str, (y, x, *last)))
 
     def read_scan(self, roi: Roi) -> NDArray:
         """(h, w) or (h, w, 3) original samples of ``roi``. Raises StoreError."""

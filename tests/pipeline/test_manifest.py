@@ -90,3 +90,12 @@ def test_a_result_of_other_bytes_or_settings_is_not_current(tmp_path):
     assert not is_current(paths, SOURCE, replace(SPEC, window="average"))
     paths.picture.write_bytes(b"cut")
     assert not is_current(paths, SOURCE, SPEC)
+
+
+def test_another_scan_whose_name_begins_the_same_is_no_version(tmp_path):
+    mine, other = ResultPaths.of(tmp_path, "photo"), ResultPaths.of(tmp_path, "photo.1")
+    finish(other, SPEC, b"other")
+    publish(other, SPEC.version)
+    assert mine.all_versions() == []
+    finish(mine, SPEC, b"mine")
+    assert mine.all_versions() == [mine.of_version(SPEC.version)]
