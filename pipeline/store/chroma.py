@@ -141,7 +141,7 @@ class ChromaVersion:
         return {record.index_yx for record in records if self.has_block(record.index_yx)}
 
     def remove_unfinished(self) -> None:
-        """Delete what a killed process had not renamed yet; nobody may be writing. Raises OutputError."""
+        """Delete what a killed process had not renamed yet; a writer that is not known of fails. Raises OutputError."""
         with writing(self.path):
             for path in (self.path / "chroma").rglob("*"):
                 if path.suffix in (UNFINISHED, ".part"):
@@ -161,7 +161,9 @@ class ChromaVersion:
         return has_all_shards(self.path / "chroma", self._chroma)
 
     def finish(self) -> None:
-        """Mark it complete. Raises OutputError."""
+        """Mark it complete, when all blocks are there. Raises OutputError."""
+        # A worker that was killed while it wrote leaves its half behind, and another has done the block since.
+        self.remove_unfinished()
         with writing(self.path):
             self._group.attrs["complete"] = True
 

@@ -85,21 +85,21 @@ Block = tuple[str, int, int]
 
 # Runs in every process of a command, before anything else: its folder is on PYTHONPATH.
 _HOOK = f'''
-import functools, importlib.machinery, os, sys
+import importlib.machinery, os, sys
 
 
 def count_blocks(module):
-    run = module.run_blocks
+    # What a task begins to make: it leaves out what a lost worker had finished before.
+    made = module._made
 
-    @functools.wraps(run)
-    def run_blocks(tasks):
+    def counted(tasks, engine):
         lines = "".join(f"{{task.scan}} {{task.index_yx[0]}} {{task.index_yx[1]}}\\n" for task in tasks)
         log = os.open(os.environ["{_LOG}"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(log, lines.encode())
         os.close(log)
-        return run(tasks)
+        return made(tasks, engine)
 
-    module.run_blocks = run_blocks
+    module._made = counted
 
 
 def poison(module):

@@ -80,3 +80,14 @@ def test_versions_are_listed_by_age_and_removed_alone(store):
     assert store.version("a").settings == {"k": "a"}
     with pytest.raises(StoreError, match=r"no version 'b' \(there are: c, a\)"):
         store.version("b")
+
+
+def test_a_finished_version_has_nothing_half_written_beside_its_blocks(store):
+    version = version_of(store)
+    version.write((0, 0), np.ones((2, 512, 512), np.float32), version.attempt, 1, 0.1)
+    left = [version.path / "chroma" / "c" / "0" / "0" / "0.77f2.partial", version.path / "chroma/records/0.0.json.part"]
+    for path in left:
+        path.write_bytes(b"half")
+    version.finish()
+    assert not any(path.exists() for path in left)
+    assert version.has_block((0, 0))
