@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from flows.jobs import Job, Outcome, Prepared, prepare_output
 from flows.planning import failure, plan_scans
 from flows.progress import listener
 from flows.scheduling import BlockQueue
-from flows.settings import find_scans, parse_options
+from flows.settings import RunOptions, find_scans, parse_options
 from flows.stages import Lot, colorize_lot, export_lot, ingest_lot, lot_name, lots
 from pipeline.files import folder_lock, write_json, writing
 from pipeline.manifest import utc_now
@@ -126,6 +127,17 @@ def write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Out
     return Failed(message=message, name=SOME_FAILED) if failed else Completed(message=message)
 
 
+def run_in(options: RunOptions, plan: Callable[[Prepared], list[Job | Outcome]]) -> State[Any]:
+    """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in."""
+    started = utc_now()
+    prepared = Prepared.of(options)
+    prepare_output(options.output)
+    listener().said(str(prepared.choice))
+    with folder_lock(options.output):
+        outcomes = run_planned(plan(prepared), prepared)
+        return write_run(options.output, started, prepared, outcomes)
+
+
 STAGE_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=_STAGES_AT_ONCE)
 
 
@@ -167,7 +179,6 @@ def colorize_archive(
     keep : versions of a scan's colours that stay, the new one among them
     force : colour scans again whose result is there
     """
-    started = utc_now()
     options = parse_options(
         output,
         tile,
@@ -186,9 +197,4 @@ def colorize_archive(
         tls_key=tls_key,
     )
     scans = find_scans(inputs)
-    prepared = Prepared.of(options)
-    prepare_output(options.output)
-    listener().said(str(prepared.choice))
-    with folder_lock(options.output):
-        outcomes = run_planned(plan_scans(scans, prepared), prepared)
-        return write_run(options.output, started, prepared, outcomes)
+    return run_in(options, lambda prepared: plan_scans(scans, prepared))

@@ -180,8 +180,8 @@ def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
     """
     tune_process()
     try:
-        there = [BlockDone(task.scan, 0, 0.0) for task in tasks if _is_there(task)]
-        missing = tuple(task for task in tasks if not _is_there(task)) if there else tasks
+        missing = tuple(task for task in tasks if not _is_there(task))
+        there = [BlockDone(task.scan, 0, 0.0) for task in tasks if task not in missing]
         return [*there, *(_made(missing, engine_for(missing[0].engine)) if missing else ())]
     except Exception as error:
         if len(tasks) == 1:

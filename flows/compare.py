@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from pipeline.difference import Difference, difference, difference_map
 from pipeline.errors import StoreError, UsageError
-from pipeline.files import writing
+from pipeline.files import write_whole
 from pipeline.grid import Roi
 from pipeline.manifest import version_of
 from pipeline.store import ChromaVersion, ScanStore
@@ -66,10 +65,7 @@ def write_map(found: Difference, path: Path) -> None:
     done, encoded = cv2.imencode(".png", difference_map(found)[..., ::-1])
     if not done:
         raise UsageError(f"{path}: the map could not be encoded; leave --map out")
-    part = path.with_name(f"{path.name}.part")
-    with writing(path):
-        part.write_bytes(encoded.tobytes())
-        os.replace(part, path)
+    write_whole(path, encoded.tobytes())
 
 
 def print_difference(console: Console, store: ScanStore, old: str, new: str, found: Difference) -> None:

@@ -7,12 +7,8 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.archive import STAGE_RUNNER, run_planned, write_run
-from flows.jobs import Prepared, prepare_output
-from flows.progress import listener
+from flows.archive import STAGE_RUNNER, run_in
 from flows.stores import find_stores, parse_reprocess, plan_stores
-from pipeline.files import folder_lock
-from pipeline.manifest import utc_now
 
 
 @flow(name="reprocess-archive", task_runner=STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
@@ -45,7 +41,6 @@ def reprocess_archive(
     engine, workers, cluster, scheduler, tls_ca, tls_cert, tls_key, limit_memory, keep, force : as in colorize-archive
     reuse : take over the tiles of a version with twice the stride
     """
-    started = utc_now()
     options, changes = parse_reprocess(
         output,
         tile,
@@ -65,9 +60,4 @@ def reprocess_archive(
         tls_key=tls_key,
     )
     stores = find_stores(options.output, scans or [])
-    prepare_output(options.output)
-    prepared = Prepared.of(options)
-    listener().said(str(prepared.choice))
-    with folder_lock(options.output):
-        outcomes = run_planned(plan_stores(stores, changes, options), prepared)
-        return write_run(options.output, started, prepared, outcomes)
+    return run_in(options, lambda _: plan_stores(stores, changes, options))

@@ -65,7 +65,7 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
         others.append((name == before, sidecar is not None, when, str(name)))
     for *_, name in sorted(others)[: max(0, len(others) - (keep - 1))]:
         remove_version(paths, name)
-        ScanStore.open(store.path, writable=True).remove_version(name)
+        store.remove_version(name)
 
 
 def _software() -> str:

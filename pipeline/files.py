@@ -67,14 +67,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` as indented JSON beside ``path`` and rename. Raises OutputError."""
+def write_whole(path: Path, data: bytes) -> None:
+    """Write ``data`` beside ``path``, to the disk itself, and rename. Raises OutputError."""
     # Two workers may write one record: one that was taken for lost, and the one that was given its block.
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     with writing(path):
         try:
-            with part.open("w", encoding="utf-8") as stream:
-                stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            with part.open("wb") as stream:
+                stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(part, path)
@@ -82,6 +82,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as indented JSON, whole or not at all. Raises OutputError."""
+    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def file_sha256(path: Path) -> str:
