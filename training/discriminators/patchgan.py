@@ -8,28 +8,33 @@ _WIDEST = 512
 
 
 class Discriminator(nn.Module):
-    """(N, 3, H, W) lightness and chroma in [-1, 1] to (N, 1, h, w) logits, one a patch.
+    """(N, inputs, H, W) lightness and colour in [-1, 1] to (N, 1, h, w) logits, one a patch.
+
+    The sigmoid that ends the network in the papers is part of the losses here: together they are exact far from 0.
 
     Parameters
     ----------
-    layers : stride-2 4x4 convolutions; two stride-1 4x4 convolutions follow. 3 is the usual 70-px patch; 6 gives 30x62
-        on 2048x4096.
-    width : channels after the first convolution
-    inputs : channels in
+    inputs : channels of lightness and colour together: 3 with a*, b*, 4 or 6 with RGB
+    layers : stride-2 4x4 convolutions, at least 1; two stride-1 4x4 convolutions follow. 3 is the usual 70-px patch; 6
+        gives 30x62 on 2048x4096. H and W are at least 3 * 2**layers.
+    width : channels after the first convolution; they double with each layer up to 512
+    batch_norm : after every convolution but the first and the last
     """
 
-    def __init__(self, layers: int = 3, width: int = 64, inputs: int = 3) -> None:
+    def __init__(self, inputs: int = 3, layers: int = 3, width: int = 64, batch_norm: bool = True) -> None:
         super().__init__()
         modules: list[nn.Module] = [nn.Conv2d(inputs, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         channels = width
         for index in range(1, layers + 1):
             outputs = min(width * 2**index, _WIDEST)
             stride = 2 if index < layers else 1
-            modules.append(nn.Conv2d(channels, outputs, 4, stride, 1, bias=False))
-            modules += [nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)]
+            modules.append(nn.Conv2d(channels, outputs, 4, stride, 1, bias=not batch_norm))
+            if batch_norm:
+                modules.append(nn.BatchNorm2d(outputs))
+            modules.append(nn.LeakyReLU(0.2, inplace=True))
             channels = outputs
         modules.append(nn.Conv2d(channels, 1, 4, 1, 1))
         self.layers = nn.Sequential(*modules)
 
-    def forward(self, lab: Tensor) -> Tensor:
-        return self.layers(lab)
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.layers(picture)

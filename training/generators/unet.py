@@ -1,6 +1,8 @@
-"""The pix2pix U-Net (Isola et al., CVPR 2017, appendix 6.1.1), with batch norm and no dropout.
+"""The pix2pix U-Net (Isola et al., CVPR 2017, appendix 6.1.1), and the variants of it that the field uses.
 
 Stride-2 4x4 convolutions down, transposed ones up, a skip at each level; widths double up to eight times ``width``.
+With its defaults it is the paper's without dropout. ``norm_ends`` makes it the one that the 2048x4096 report describes;
+``full_resolution`` with ``norm_ends``, ``depth`` 7 and ``dropout`` 0.5 that of Nazeri et al. (AMDO 2018, section 3.1).
 """
 
 from __future__ import annotations
@@ -10,20 +12,26 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+_WIDEST = 8  # times the first width
+_DROPPED = 3  # innermost levels with dropout, as in both papers
+
 
 class _Level(nn.Module):
     """One level and everything below it: down, the inner level, up, and the skip around them."""
 
-    def __init__(self, outer: int, inner: int, below: nn.Module | None) -> None:
+    def __init__(self, outer: int, inner: int, below: nn.Module | None, norm: bool, dropout: float) -> None:
         super().__init__()
         down: list[nn.Module] = [nn.LeakyReLU(0.2), nn.Conv2d(outer, inner, 4, 2, 1, bias=False)]
-        if below is not None:
+        if norm:
             down.append(nn.BatchNorm2d(inner))
         self.down = nn.Sequential(*down)
         self.below = below
         rising = inner if below is None else inner * 2
         self.up = nn.Sequential(
-            nn.ReLU(), nn.ConvTranspose2d(rising, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer)
+            nn.ReLU(),
+            nn.ConvTranspose2d(rising, outer, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(outer),
+            nn.Dropout(dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,27 +42,46 @@ class _Level(nn.Module):
 
 
 class Generator(nn.Module):
-    """(N, 1, H, W) lightness scaled to [-1, 1] to (N, 2, H, W) a*, b* scaled to [-1, 1]; H, W multiples of 2**depth.
+    """(N, inputs, H, W) lightness in [-1, 1] to (N, outputs, H, W) in [-1, 1]; H and W are multiples of 2**depth.
 
     Parameters
     ----------
-    width : channels after the first convolution; 64 in the paper
+    inputs : 1, or 3: lightness replicated
+    outputs : 2 (a*, b*) or 3 (RGB)
+    width : channels after the first convolution; 64 in the papers
     depth : number of stride-2 levels; 8 in the paper for 256 px
-    inputs, outputs : channels in and out
+    norm_ends : batch norm after the first and the innermost convolution too. The innermost map must then have more
+        than one value a channel in training: two pictures, or more than 2**depth pixels.
+    full_resolution : a stride-1 3x3 convolution first, its skip, and a 1x1 convolution last, so that the output has a
+        layer of its own resolution
+    dropout : share of values that training leaves out, in the three innermost levels on the way up
     """
 
-    def __init__(self, width: int = 64, depth: int = 8, inputs: int = 1, outputs: int = 2) -> None:
+    def __init__(
+        self,
+        inputs: int = 1,
+        outputs: int = 2,
+        width: int = 64,
+        depth: int = 8,
+        norm_ends: bool = False,
+        full_resolution: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.size_multiple = 2**depth
-        widths = [width * min(2**i, 8) for i in range(depth)]
-        below: nn.Module | None = None
-        for outer, inner in reversed(list(pairwise(widths))):
-            below = _Level(outer, inner, below)
-        self.first = nn.Conv2d(inputs, width, 4, 2, 1)
-        self.body = below
-        rising = width if below is None else width * 2
-        self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(rising, outputs, 4, 2, 1), nn.Tanh())
+        widths = [width * min(2**i, _WIDEST) for i in range(depth)]
+        if full_resolution:
+            widths = [width, *widths]
+        levels = list(pairwise(widths))
+        body: nn.Module | None = None
+        for height, (outer, inner) in enumerate(reversed(levels)):
+            body = _Level(outer, inner, body, norm_ends or height > 0, dropout if height < _DROPPED else 0.0)
+        first = nn.Conv2d(inputs, width, 3, 1, 1) if full_resolution else nn.Conv2d(inputs, width, 4, 2, 1)
+        self.first = nn.Sequential(first, nn.BatchNorm2d(width)) if norm_ends else first
+        self.body = nn.Identity() if body is None else body
+        rising = width if body is None else width * 2
+        last = nn.Conv2d(rising, outputs, 1) if full_resolution else nn.ConvTranspose2d(rising, outputs, 4, 2, 1)
+        self.last = nn.Sequential(nn.ReLU(), last, nn.Tanh())
 
     def forward(self, lightness: Tensor) -> Tensor:
-        x = self.first(lightness)
-        return self.last(x if self.body is None else self.body(x))
+        return self.last(self.body(self.first(lightness)))

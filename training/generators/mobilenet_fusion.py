@@ -1,0 +1,64 @@
+"""Local features of a small encoder fused with what a pretrained MobileNet makes of the whole picture.
+
+Five convolutions see what is at a place; MobileNetV2's deepest map, averaged over the picture, says what the picture
+is of. The fusion layer puts that one vector beside the local features of every place, and the decoder turns both into
+colour (Iizuka et al., Let there be Color!, SIGGRAPH 2016). MobileNet takes the place of their own classification
+network (Sandler et al., MobileNetV2, CVPR 2018). A tile is a picture here: each tile of a scan has a vector of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training.encoders.mobilenet_v2 import Encoder
+
+
+def _conv(inputs: int, outputs: int, activation: nn.Module, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+    # There is no batch norm here to undo torch's default, with which ten layers of ReLU fade out.
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    return [convolution, activation]
+
+
+def _upsampled(inputs: int, outputs: int) -> list[nn.Module]:
+    return [*_conv(inputs, outputs, nn.ReLU(inplace=True)), nn.Upsample(scale_factor=2, mode="nearest")]
+
+
+class Generator(nn.Module):
+    """(N, inputs, H, W) lightness in [-1, 1] to (N, outputs, H, W) in [-1, 1]; H and W are multiples of 8.
+
+    Parameters
+    ----------
+    inputs : 1, or 3: lightness replicated
+    outputs : 2 (a*, b*) or 3 (RGB)
+    width : channels of the first local layer; the five have 1, 2, 2, 4 and 4 times as many
+    """
+
+    size_multiple = 8
+
+    def __init__(self, inputs: int = 1, outputs: int = 2, width: int = 64) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        deep = 4 * width
+        self.local = nn.Sequential(
+            *_conv(inputs, width, nn.LeakyReLU(0.2, inplace=True), stride=2),
+            *_conv(width, 2 * width, nn.ReLU(inplace=True)),
+            *_conv(2 * width, 2 * width, nn.LeakyReLU(0.2, inplace=True), stride=2),
+            *_conv(2 * width, deep, nn.ReLU(inplace=True)),
+            *_conv(deep, deep, nn.LeakyReLU(0.2, inplace=True), stride=2),
+        )
+        self.fusion = nn.Sequential(*_conv(deep + self.encoder.channels[-1], deep, nn.ReLU(inplace=True), kernel=1))
+        self.decoder = nn.Sequential(
+            *_upsampled(deep, 2 * width),
+            *_upsampled(2 * width, width),
+            *_upsampled(width, width // 2),
+            nn.Conv2d(width // 2, outputs, 3, padding=1),
+            nn.Tanh(),
+        )
+
+    def forward(self, lightness: Tensor) -> Tensor:
+        local = self.local(lightness)
+        deepest = self.encoder(self.encoder.normalized(lightness))[-1]
+        everywhere = deepest.mean((2, 3), keepdim=True).expand(-1, -1, local.shape[2], local.shape[3])
+        return self.decoder(self.fusion(torch.cat([local, everywhere], dim=1)))
