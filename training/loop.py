@@ -1,180 +1,214 @@
-"""The pix2pix training loop: python -m training train RECIPE --data DIR --out DIR (Isola et al., CVPR 2017, section 3).
+"""The training loop, top to bottom: ``colorize-archive train RECIPE --data DIR --out DIR`` (Isola et al., CVPR 2017).
 
-Content loss (L1 or Huber, times lambda) plus, where the phase asks for it, binary cross-entropy against a conditional
-PatchGAN, generator and discriminator in alternating steps. An exponential moving average of the generator is what is
-exported. A checkpoint is written beside and renamed, so a killed run always leaves a good one.
+A run leaves in its folder: ``run.json`` (command, recipe, seed, data, versions), ``recipe.yaml``, ``checkpoint.pt``,
+``losses.jsonl``, ``curves.png``, ``tensorboard/``, ``samples/`` and, when it is done, ``model/``, which
+``colorize-archive run --model`` takes. Killed at any moment it goes on from its last checkpoint to the same weights.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import importlib
+import importlib.metadata
 import json
+import logging
 import os
+import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+import yaml
+from lightning_fabric import Fabric
+from torch import Tensor
 
-from training.config import Phase, Recipe
-from training.data import batches, find_photographs, is_test, load_pictures
-from training.errors import TrainingError
+from training import checkpoint
+from training.config import Recipe, Schedule
+from training.data import Batch, Collection, batches, make_batch, open_collection
+from training.errors import RecipeError, TrainingError
+from training.journal import Journal, draw_curves
+from training.losses import content_loss, saturation
+from training.samples import grid, write_grid
+from training.trainer import Trainer
 
-CHECKPOINT = "checkpoint.pt"
+RUN = "run.json"
 _REPORT_STEPS = 50
-
-
-def build(kind: str, name: str, options: dict[str, Any]) -> nn.Module:
-    """A generator or discriminator by its file name under ``training/generators`` or ``training/discriminators``."""
-    module = importlib.import_module(f"training.{kind}s.{name}")
-    network: nn.Module = getattr(module, kind.capitalize())(**options)
-    return network
-
-
-class Trainer:
-    """Both networks, their optimizers, the moving average and the step they have reached."""
-
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        torch.manual_seed(recipe.seed)
-        self.recipe = recipe
-        self.device = device
-        self.generator = build("generator", recipe.generator, recipe.generator_options).to(device)
-        self.discriminator = build("discriminator", recipe.discriminator, recipe.discriminator_options).to(device)
-        if recipe.pretrained:
-            self.generator.encoder.load_pretrained(Path(recipe.pretrained))  # type: ignore[union-attr,operator]
-        self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.generator).eval()
-        self.optimizer = torch.optim.AdamW(
-            self.generator.parameters(), recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay
-        )
-        self.discriminator_optimizer = torch.optim.AdamW(
-            self.discriminator.parameters(), recipe.discriminator_learning_rate, recipe.betas, weight_decay=0.0
-        )
-        self.step = 0
-        self.seconds = 0.0
-
-    def _content(self, fake: Tensor, chroma: Tensor, vivid_weight: float) -> Tensor:
-        if self.recipe.content_loss == "l1":
-            loss = functional.l1_loss(fake, chroma, reduction="none")
-        else:
-            loss = functional.smooth_l1_loss(fake, chroma, beta=0.05, reduction="none")
-        # Saturated colours are rare (Zhang et al., ECCV 2016, section 2.2): without a weight the mean is gray.
-        weight = 1 + vivid_weight * torch.linalg.vector_norm(chroma, dim=1, keepdim=True) * 4
-        return (loss * weight).sum() / weight.expand_as(loss).sum()
-
-    def train_step(self, lightness: Tensor, chroma: Tensor, phase: Phase) -> dict[str, float]:
-        """One step of both networks on (N, 1, S, S) and (N, 2, S, S); returns the losses by name."""
-        self.optimizer.param_groups[0]["lr"] = self.recipe.learning_rate_at(self.step)
-        losses: dict[str, float] = {}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            fake = self.generator(lightness).float()
-        if phase.adversarial_weight > 0:
-            losses["discriminator"] = self._discriminator_step(lightness, chroma, fake.detach())
-        content = self._content(fake, chroma, phase.vivid_weight)
-        total = content * phase.content_weight
-        losses["content"] = content.item()
-        if phase.adversarial_weight > 0:
-            adversarial = self._adversarial(lightness, fake, real=True)
-            losses["adversarial"] = adversarial.item()
-            total = total + adversarial * phase.adversarial_weight
-        if not torch.isfinite(total):
-            raise TrainingError(f"step {self.step}: the loss is not finite; lower learning_rate and use --resume")
-        self.optimizer.zero_grad()
-        total.backward()
-        self.optimizer.step()
-        self._follow()
-        self.step += 1
-        return losses
-
-    def _adversarial(self, lightness: Tensor, chroma: Tensor, real: bool) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            logits = self.discriminator(torch.cat([lightness, chroma], dim=1)).float()
-        return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-
-    def _discriminator_step(self, lightness: Tensor, chroma: Tensor, fake: Tensor) -> float:
-        real_loss = self._adversarial(lightness, chroma, real=True)
-        loss = 0.5 * (real_loss + self._adversarial(lightness, fake, real=False))
-        self.discriminator_optimizer.zero_grad()
-        loss.backward()
-        self.discriminator_optimizer.step()
-        return loss.item()
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
-        for mean, now in zip(self.average.state_dict().values(), self.generator.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(now, 1 - decay)
-            else:
-                mean.copy_(now)
-
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint beside and rename it over the last one."""
-        state = {
-            "recipe": dataclasses.asdict(self.recipe),
-            "step": self.step,
-            "seconds": self.seconds,
-            "generator": self.generator.state_dict(),
-            "average": self.average.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
-        }
-        part = folder / f"{CHECKPOINT}.part"
-        torch.save(state, part)
-        os.replace(part, folder / CHECKPOINT)
-
-    def load(self, folder: Path) -> None:
-        """Continue from the checkpoint in ``folder``."""
-        state = torch.load(folder / CHECKPOINT, map_location=self.device, weights_only=True)
-        for name in ("generator", "average", "discriminator", "optimizer", "discriminator_optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step, self.seconds = state["step"], state["seconds"]
+_VALIDATION_PICTURES = 64
+_SAMPLE_PICTURES = 6
+_PACKAGES = ("colorize-archive", "torch", "lightning-fabric", "numpy", "opencv-python-headless")
 
 
 def train(
-    recipe: Recipe, data: Path, out: Path, resume: bool = False, report: Callable[[str], None] = print
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    resume: bool = False,
+    devices: int | None = None,
+    report: Callable[[str], None] = print,
 ) -> Trainer:
-    """Train ``recipe`` on the four fifths of ``data`` that are not test pictures, into ``out``.
+    """Train ``recipe`` on the pictures of ``data`` that are not held out, into ``out``.
 
-    Leaves ``checkpoint.pt`` (every ``checkpoint_steps``) and ``losses.jsonl`` in ``out``.
+    Parameters
+    ----------
+    devices : processes to train with, one a GPU; None is every GPU there is, or one process without
 
     Raises
     ------
-    DataError : no usable picture. TrainingError : the loss is not finite; the last checkpoint stands.
+    DataError : no usable picture. RecipeError : ``out`` holds another run, or the recipe does not fit the data.
+    TrainingError : a loss is not finite, or nothing can be written; the last checkpoint stands.
     """
+    # Its own lines, as "Using bfloat16 Automatic Mixed Precision", say what ours say.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(devices=devices or "auto", strategy=_strategy(devices), precision=recipe.precision)
+    fabric.launch()
+    report = report if fabric.global_rank == 0 else _silent
     out.mkdir(parents=True, exist_ok=True)
-    photographs = [p for p in find_photographs(data) if not is_test(p)]
-    pictures, left_out = load_pictures(photographs)
-    report(f"{len(pictures)} training photographs from {data}; {len(left_out)} left out (unreadable or gray)")
-    trainer = Trainer(recipe, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if resume and (out / CHECKPOINT).is_file():
-        trainer.load(out)
-        report(f"continues at step {trainer.step} of {recipe.total_steps}")
-    started, sums, count = time.monotonic() - trainer.seconds, dict[str, float](), 0
-    with (out / "losses.jsonl").open("a") as log:
-        for lightness, chroma in batches(pictures, recipe, trainer.step):
-            phase = recipe.phase_at(trainer.step)
-            scans, truth = (
-                torch.from_numpy(x).to(trainer.device, memory_format=torch.channels_last) for x in (lightness, chroma)
-            )
-            for name, value in trainer.train_step(scans, truth, phase).items():
-                sums[name] = sums.get(name, 0.0) + value
-            count += 1
-            trainer.seconds = time.monotonic() - started
-            if trainer.step % _REPORT_STEPS == 0 or trainer.step == recipe.total_steps:
-                means = {name: round(total / count, 5) for name, total in sums.items()}
-                log.write(json.dumps({"step": trainer.step, "seconds": round(trainer.seconds), **means}) + "\n")
-                log.flush()
-                left = trainer.seconds / trainer.step * (recipe.total_steps - trainer.step) / 60
-                report(f"step {trainer.step}/{recipe.total_steps} {means} {left:.0f} min left")
-                sums, count = {}, 0
-            if trainer.step % recipe.checkpoint_steps == 0 or trainer.step == recipe.total_steps:
-                trainer.save(out)
+    state = _earlier(out, recipe, resume, fabric)
+    collection = open_collection(data)
+    schedule = recipe.schedule(max(1, len(collection.train) // fabric.world_size))
+    trainer = Trainer(recipe, fabric)
+    report(f"{len(collection.train)} training pictures, {len(collection.test)} held out from {data}; "
+           f"{len(collection.left_out)} left out (see {RUN})")  # fmt: skip
+    if state is not None:
+        trainer.load(state)
+        report(f"continues at step {trainer.step} of {schedule.total_steps}")
+    report(f"starts from {trainer.started_from}, on {fabric.world_size} x {fabric.device.type}, {recipe.precision}")
+    if fabric.global_rank == 0:
+        _write_run(out, recipe, collection, trainer)
+    with Journal(out, trainer.step, report) as journal:
+        _run(trainer, collection, schedule, out, journal)
+    if fabric.global_rank == 0:
+        draw_curves(out)
     return trainer
+
+
+def _silent(_: str) -> None:
+    """Only the first of several processes speaks."""
+
+
+def _strategy(devices: int | None) -> Any:
+    if (devices or torch.cuda.device_count()) < 2:
+        return "auto"
+    from lightning_fabric.strategies import DDPStrategy
+
+    # Two forward passes of the discriminator come before one backward pass: buffers must not be written in between.
+    return DDPStrategy(broadcast_buffers=False)
+
+
+def _earlier(out: Path, recipe: Recipe, resume: bool, fabric: Fabric) -> dict[str, Any] | None:
+    """The state to continue from, None to begin."""
+    if not (out / checkpoint.CHECKPOINT).is_file():
+        return None
+    state = checkpoint.load(out, fabric.device)
+    if not resume:
+        raise RecipeError(
+            f"{out}: holds a run at step {state['step']}, which would be lost; go on with --resume, or give a new --out"
+        )
+    checkpoint.check_same(out, state, recipe)
+    return state
+
+
+def _write_run(out: Path, recipe: Recipe, collection: Collection, trainer: Trainer) -> None:
+    """Say beside the weights what makes them: enough to make them again."""
+    run = {
+        "command": " ".join(["colorize-archive", *sys.argv[1:]]),
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "data": collection.describe(),
+        "left_out": [{"file": str(left.path), "reason": left.reason} for left in collection.left_out],
+        "started_from": trainer.started_from,
+        "device": torch.cuda.get_device_name() if trainer.fabric.device.type == "cuda" else platform.processor(),
+        "processes": trainer.fabric.world_size,
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    for name, content in ((RUN, json.dumps(run, indent=2, ensure_ascii=False) + "\n"), ("recipe.yaml", text)):
+        part = out / f"{name}.part"
+        part.write_text(content, encoding="utf-8")
+        os.replace(part, out / name)
+
+
+def _run(trainer: Trainer, collection: Collection, schedule: Schedule, out: Path, journal: Journal) -> None:
+    recipe, total = trainer.recipe, schedule.total_steps
+    held_out = _held_out(collection, schedule, int(trainer.average.size_multiple))
+    started = time.monotonic() - trainer.seconds
+    for batch in _batches(trainer, collection, schedule):
+        step, phase = trainer.step, schedule.phase_at(trainer.step)
+        lightness, colour = _to_device(trainer.fabric, batch)
+        journal.add(trainer.train_step(lightness, colour, phase, schedule.rate_at(step)))
+        trainer.seconds = time.monotonic() - started
+        done, epoch, last = step + 1, schedule.ends_epoch(step), step + 1 == total
+        if done % _REPORT_STEPS == 0 or epoch is not None:
+            _refuse_nonfinite(journal.means(), step, out)
+            more = {"learning_rate": recipe.learning_rate * schedule.rate_at(step)}
+            if epoch is not None and held_out is not None:
+                more |= _validate(trainer, held_out)
+            epochs = schedule.epochs_at(done)
+            means = journal.write(done, epochs, trainer.seconds, more)
+            journal.watch(done, means)
+            journal.say(done, total, epochs, trainer.seconds, {**means, **more})
+        if epoch is not None and held_out is not None and (last or epoch in recipe.sample_epochs):
+            _keep_samples(trainer, held_out, out, epoch, journal)
+        if done % recipe.checkpoint_steps == 0 or last:
+            _refuse_nonfinite(journal.means(), step, out)
+            if trainer.fabric.global_rank == 0:
+                checkpoint.save(out, trainer.state())
+            trainer.fabric.barrier()
+
+
+def _batches(trainer: Trainer, collection: Collection, schedule: Schedule) -> Iterator[Batch]:
+    """This process's batches: each process draws its own, from a seed of its own."""
+    rank = trainer.fabric.global_rank
+    if rank:
+        recipe = schedule.recipe.model_copy(update={"seed": schedule.recipe.seed + 1_000_003 * rank})
+        schedule = recipe.schedule(schedule.pictures)
+    return batches(collection.train, schedule, trainer.step)
+
+
+def _to_device(fabric: Fabric, batch: Batch) -> tuple[Tensor, Tensor]:
+    lightness, colour = (
+        torch.as_tensor(part).to(fabric.device, non_blocking=True, memory_format=torch.channels_last)
+        for part in (batch.lightness, batch.colour)
+    )
+    return lightness, colour
+
+
+def _refuse_nonfinite(means: dict[str, float], step: int, out: Path) -> None:
+    bad = [name for name, value in means.items() if not abs(value) < float("inf")]
+    if bad:
+        raise TrainingError(
+            f"step {step}: the {bad[0]} loss is not finite; the last checkpoint in {out} stands: lower learning_rate, "
+            "or set precision to 32-true, and train again in a new --out"
+        )
+
+
+def _held_out(collection: Collection, schedule: Schedule, multiple: int) -> Batch | None:
+    """One fixed batch of pictures that training never sees, the sample pictures first; None if there are none."""
+    count = min(_VALIDATION_PICTURES, len(collection.test))
+    if not count:
+        return None
+    last = schedule.recipe.phases[-1]
+    phase = last.model_copy(update={"batch": count, "crop_px": (max(256, multiple),) * 2})
+    return make_batch(collection.test, schedule.recipe.model_copy(update={"crop": "whole"}), phase, 0)
+
+
+def _validate(trainer: Trainer, held_out: Batch) -> dict[str, float]:
+    losses, chroma, count = 0.0, 0.0, len(held_out.lightness)
+    for start in range(0, count, 8):
+        part = slice(start, start + 8)
+        truth = torch.as_tensor(held_out.colour[part]).to(trainer.fabric.device)
+        fake = trainer.predict(torch.as_tensor(held_out.lightness[part]))
+        losses += content_loss(trainer.recipe.content_loss, fake, truth).item() * len(truth) / count
+        chroma += (saturation(fake).mean() / saturation(truth).mean()).item() * len(truth) / count
+    return {"validation": losses, "validation_chroma": chroma}
+
+
+def _keep_samples(trainer: Trainer, held_out: Batch, out: Path, epoch: int, journal: Journal) -> None:
+    if trainer.fabric.global_rank:
+        return
+    lightness = torch.as_tensor(held_out.lightness[:_SAMPLE_PICTURES])
+    truth = torch.as_tensor(held_out.colour[:_SAMPLE_PICTURES])
+    pixels = grid(lightness, trainer.predict(lightness), truth, trainer.recipe)
+    write_grid(out / "samples" / f"epoch_{epoch:03}.png", pixels)
+    journal.picture("gray, generated, truth", pixels, trainer.step)

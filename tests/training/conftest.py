@@ -28,12 +28,12 @@ def photographs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_yaml(tmp_path: Path) -> Path:
-    """A recipe of four steps, the last two adversarial, that trains in a second."""
+    """A recipe of four steps, the last two adversarial and with dropout, that trains in a second."""
     path = tmp_path / "tiny.yaml"
     path.write_text(
-        "name: tiny\ngenerator: unet\ngenerator_options: {width: 8, depth: 3}\n"
-        "discriminator_options: {layers: 1, width: 8}\nprecision: fp32\nwarmup_steps: 1\ncheckpoint_steps: 2\n"
-        "smallest_crop_px: 16\nphases:\n  - {steps: 2, crop_px: 16, batch: 2}\n"
-        "  - {steps: 2, crop_px: 32, batch: 2, adversarial_weight: 1}\n"
+        "name: tiny\ngenerator: unet\ngenerator_options: {width: 8, depth: 3}\ndiscriminator: sequential\n"
+        "precision: 32-true\nwarmup_steps: 1\ncheckpoint_steps: 2\nsmallest_crop_px: 16\n"
+        "film: {gamma: 0.3, grain: 0.05}\nphases:\n  - {steps: 2, crop_px: 32, batch: 2}\n"
+        "  - {steps: 2, crop_px: 64, batch: 2, adversarial_weight: 1}\n"
     )
     return path

@@ -1,21 +1,35 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("lightning_fabric")
 
 import torch
 
-from training.config import load_recipe
+from pipeline.color import rgb_from_lab
+from training import checkpoint
+from training.config import Recipe, load_recipe
 from training.data import batches
-from training.loop import CHECKPOINT, train
+from training.errors import RecipeError, TrainingError
+from training.loop import train
+
+NETWORKS = ("generator", "average", "discriminator")
 
 
 class KilledError(Exception):
-    """What stops the run in the resume test."""
+    """What stops the run in the resume tests."""
 
 
 @pytest.fixture(autouse=True)
@@ -23,44 +37,203 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def _state(folder: Path) -> dict:
-    return torch.load(folder / CHECKPOINT, weights_only=True)
-
-
-def test_four_steps_leave_a_checkpoint_and_losses(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+def _train(recipe: Recipe, data: Path, out: Path, **more: object) -> list[str]:
     said: list[str] = []
-    train(load_recipe(str(tiny_yaml)), photographs_folder, tmp_path / "run", report=said.append)
-    state = _state(tmp_path / "run")
+    train(recipe, data, out, report=said.append, **more)  # type: ignore[arg-type]
+    return said
+
+
+def _lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+def _assert_same_weights(one: Path, other: Path) -> None:
+    first, second = checkpoint.load(one), checkpoint.load(other)
+    assert first["step"] == second["step"]
+    for network in NETWORKS:
+        for name, value in first[network].items():
+            assert torch.equal(value, second[network][name]), (network, name)
+
+
+def test_a_run_leaves_all_that_tells_how_it_was_made(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+    said = _train(load_recipe(str(tiny_yaml)), photographs_folder, tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "checkpoint.pt", "curves.png", "losses.jsonl", "recipe.yaml", "run.json", "samples", "tensorboard",
+    }  # fmt: skip
+    state = checkpoint.load(tmp_path / "run")
     assert state["step"] == 4
-    assert state["recipe"]["name"] == "tiny"
     assert all(torch.isfinite(value).all() for value in state["average"].values())
-    assert not list((tmp_path / "run").glob("*.part"))
-    lines = [json.loads(line) for line in (tmp_path / "run" / "losses.jsonl").read_text().splitlines()]
-    assert {"step", "seconds", "content", "adversarial", "discriminator"} <= set(lines[-1])
-    assert "1 left out" in said[0] or "0 left out" in said[0]
+    last = _lines(tmp_path / "run")[-1]
+    assert {"step", "epoch", "seconds", "content", "adversarial", "discriminator", "validation"} <= set(last)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["seed"] == 0
+    assert len(run["data"]["sha256"]) == 64
+    assert [Path(left["file"]).name for left in run["left_out"]] == ["gray.png"]
+    assert Recipe(**run["recipe"]) == load_recipe(str(tiny_yaml)) == load_recipe(str(tmp_path / "run" / "recipe.yaml"))
+    assert "1 left out" in said[0]
+    assert "random weights" in said[1]
+    grid = cv2.imread(str(next((tmp_path / "run" / "samples").glob("epoch_*.png"))))
+    gray, truth = grid[4:260, 4:260], grid[4:260, 4 + 2 * 260 : 260 + 2 * 260]
+    assert np.ptp(gray, axis=-1).max() == 0
+    assert np.ptp(truth.astype(int), axis=-1).max() > 20
 
 
-def test_resumed_run_has_the_same_weights_to_the_bit(
+def test_tensorboard_has_the_curves_the_reports_plot(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _train(load_recipe(str(tiny_yaml)), photographs_folder, tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    wanted = {"total", "content", "adversarial", "discriminator", "validation", "learning_rate"}
+    assert wanted <= set(events.Tags()["scalars"])
+    assert events.Scalars("content")[-1].step == 4
+    assert events.Tags()["images"]
+
+
+def test_two_epochs_equal_one_a_kill_and_a_resume(
     photographs_folder: Path, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe(str(tiny_yaml))
-    train(recipe, photographs_folder, tmp_path / "whole", report=lambda _: None)
+    changes = ("phases.0.steps=null", "phases.0.epochs=1", "phases.1.steps=null", "phases.1.epochs=1", "film.blur_px=1")
+    recipe = load_recipe(str(tiny_yaml), (*changes, "phases.0.batch=16", "phases.1.batch=16"))
+    _train(recipe, photographs_folder, tmp_path / "whole")
 
-    def killed_after_three(*arguments: object):
+    def killed_in_the_second_epoch(*arguments: object) -> Iterator[object]:
         for count, batch in enumerate(batches(*arguments)):  # type: ignore[arg-type]
             if count == 3:
                 raise KilledError
             yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.loop.batches", killed_after_three)
+        patch.setattr("training.loop.batches", killed_in_the_second_epoch)
         with pytest.raises(KilledError):
-            train(recipe, photographs_folder, tmp_path / "parts", report=lambda _: None)
-    assert _state(tmp_path / "parts")["step"] == 2
-    train(recipe, photographs_folder, tmp_path / "parts", resume=True, report=lambda _: None)
+            _train(recipe, photographs_folder, tmp_path / "parts")
+    assert checkpoint.load(tmp_path / "parts")["step"] == 2
+    _train(recipe, photographs_folder, tmp_path / "parts", resume=True)
+    _assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    whole, parts = _lines(tmp_path / "whole"), _lines(tmp_path / "parts")
+    assert [line["step"] for line in parts] == [line["step"] for line in whole]
+    assert whole[-1]["validation"] == parts[-1]["validation"]
 
-    whole, parts = _state(tmp_path / "whole"), _state(tmp_path / "parts")
-    assert parts["step"] == 4
-    for network in ("generator", "average", "discriminator"):
-        for name, value in whole[network].items():
-            assert torch.equal(value, parts[network][name]), (network, name)
+
+def test_a_process_killed_at_any_moment_goes_on(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(tiny_yaml), ("phases.0.steps=60", "checkpoint_steps=5"))
+    (tmp_path / "long.yaml").write_text(json.dumps(recipe.model_dump(mode="json")))
+    program = (
+        "import sys, torch; torch.set_num_threads(1); from pathlib import Path; "
+        "from training.config import load_recipe; from training.loop import train; "
+        "train(load_recipe(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), resume=True)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "long.yaml"), str(photographs_folder)]
+    process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "checkpoint.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 0 < checkpoint.load(tmp_path / "killed")["step"] < 62
+    for folder in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / folder)], check=True, stdout=subprocess.DEVNULL)
+    _assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_is_never_overwritten_nor_continued_as_another(
+    photographs_folder: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(str(tiny_yaml))
+    _train(recipe, photographs_folder, tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(RecipeError, match="--resume"):
+        _train(recipe, photographs_folder, tmp_path / "run")
+    other = load_recipe(str(tiny_yaml), ("learning_rate=0.5",))
+    with pytest.raises(RecipeError, match=r"learning_rate 0\.0002.*0\.5"):
+        _train(other, photographs_folder, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    longer = load_recipe(str(tiny_yaml), ("phases.1.steps=4",))
+    _train(longer, photographs_folder, tmp_path / "run", resume=True)
+    assert checkpoint.load(tmp_path / "run")["step"] == 6
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
+    photographs_folder: Path, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(*arguments: object) -> Iterator[object]:
+        for count, batch in enumerate(batches(*arguments)):  # type: ignore[arg-type]
+            if count == 3:
+                torch.as_tensor(batch.colour)[0, 0, 0, 0] = float("nan")
+            yield batch
+
+    monkeypatch.setattr("training.loop.batches", poisoned)
+    with pytest.raises(TrainingError, match=r"not finite.*checkpoint in .* stands"):
+        _train(load_recipe(str(tiny_yaml)), photographs_folder, tmp_path / "run")
+    state = checkpoint.load(tmp_path / "run")
+    assert state["step"] == 2
+    assert all(torch.isfinite(value).all() for value in state["generator"].values())
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, {"step": 1, "recipe": {}, "x": torch.zeros(4)})
+    before = (tmp_path / checkpoint.CHECKPOINT).read_bytes()
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    (tmp_path / f"{checkpoint.CHECKPOINT}.part").symlink_to(full)
+    with pytest.raises(TrainingError, match=r"step 2.*No space left|step 2.*cannot be written"):
+        checkpoint.save(tmp_path, {"step": 2, "recipe": {}, "x": torch.zeros(1 << 20)})
+    assert (tmp_path / checkpoint.CHECKPOINT).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.CHECKPOINT]
+
+
+def test_collapse_to_gray_is_said(tiny_yaml: Path, tmp_path: Path) -> None:
+    """Colours of one lightness: it tells nothing of them, so all that a content loss can learn is gray."""
+    rng = np.random.default_rng(2)
+    (tmp_path / "flat").mkdir()
+    for i in range(40):
+        chroma = np.stack([cv2.resize(rng.uniform(-40, 40, (2, 2)).astype(np.float32), (48, 48)) for _ in "ab"])
+        rgb = rgb_from_lab(np.full((48, 48), 60, np.float32), chroma)
+        assert cv2.imwrite(str(tmp_path / "flat" / f"{i}.png"), np.rint(rgb[..., ::-1] * 255))
+    changes = ("content_loss=mse", "learning_rate=0.003", "phases.0.steps=120", "phases.0.batch=8", "film.grain=0")
+    said = _train(load_recipe(str(tiny_yaml), (*changes, "phases.1.steps=1")), tmp_path / "flat", tmp_path / "run")
+    assert any("collapsing to gray" in line and "vivid_weight" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("update=joint",),
+        ("colour=rgb", "input_channels=3", "discriminator=patchgan"),
+        ("adversarial_loss=hinge", "discriminator=pixel"),
+        ("adversarial_loss=least-squares", "label_smoothing=0.1", "discriminator=classifier", "crop=whole"),
+        ("content_loss=mse", "ema_decay=0", "optimizer=adamw", "phases.1.crop_px=[32, 64]", "discriminator=pixel"),
+    ],
+)
+def test_every_switch_trains(
+    changes: tuple[str, ...], photographs_folder: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    _train(load_recipe(str(tiny_yaml), changes), photographs_folder, tmp_path / "run")
+    state = checkpoint.load(tmp_path / "run")
+    assert state["step"] == 4
+    assert all(torch.isfinite(value).all() for value in state["average"].values())
+
+
+def test_training_brings_the_loss_down(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+    changes = ("phases.0.steps=150", "phases.1.steps=1", "phases.0.batch=8", "learning_rate=0.003", "film.grain=0")
+    _train(load_recipe(str(tiny_yaml), changes), photographs_folder, tmp_path / "run")
+    content = [line["content"] for line in _lines(tmp_path / "run") if "discriminator" not in line]
+    assert np.mean(content[-3:]) < 0.9 * content[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("generator=gpt", ["gpt"]),
+        ("generator_options.widht=3", ["widht"]),
+        ("phases.0.crop_px=33", ["33", "multiple of 8"]),
+    ],
+)
+def test_a_recipe_that_cannot_be_built_is_one_line(
+    change: str, named: list[str], photographs_folder: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        _train(load_recipe(str(tiny_yaml), (change,)), photographs_folder, tmp_path / "run")
+    assert all(part in str(caught.value) for part in named)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,148 @@
+"""What a run leaves to read: ``losses.jsonl``, TensorBoard's curves, ``curves.png`` and lines with the time left."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+LOSSES = "losses.jsonl"
+CURVES = "curves.png"
+_TENSORBOARD = "tensorboard"
+_LEAST_CHROMA = 0.2  # share of the truth's saturation below which a picture looks gray
+_LINE_SECONDS = 10.0
+
+
+class Journal:
+    """Collects the losses of steps, and writes their means."""
+
+    def __init__(self, folder: Path, step: int, report: Callable[[str], None]) -> None:
+        # TensorBoard takes a second to import, and a message at import time wants it quiet.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder, self._report = folder, report
+        _forget_after(folder / LOSSES, step)
+        self._log = (folder / LOSSES).open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / _TENSORBOARD), purge_step=step)
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._said = -math.inf
+        self._chroma = math.inf
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Take in one step's losses, still on the device."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Means since the last :meth:`write`; waits for the device."""
+        if not self._sums:
+            return {}
+        values = torch.stack([self._sums[name].double() / self._counts[name] for name in self._sums]).tolist()
+        return dict(zip(self._sums, values, strict=True))
+
+    def write(self, step: int, epochs: float, seconds: float, more: Mapping[str, float]) -> dict[str, float]:
+        """Write the means since the last call, and ``more`` such as the learning rate; returns the means."""
+        means = self.means()
+        self._sums, self._counts = {}, {}
+        values = {name: _short(value) for name, value in {**means, **more}.items()}
+        line = {"step": step, "epoch": round(epochs, 3), "seconds": round(seconds, 1), **values}
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        return means
+
+    def say(self, step: int, total_steps: int, epochs: float, seconds: float, means: Mapping[str, float]) -> None:
+        """A line of progress with the time left, at most every ten seconds."""
+        if time.monotonic() - self._said < _LINE_SECONDS and step < total_steps:
+            return
+        self._said = time.monotonic()
+        left = _time(seconds / step * (total_steps - step)) if step else "?"
+        figures = " ".join(f"{name} {_short(value)}" for name, value in means.items())
+        self._report(f"step {step}/{total_steps} epoch {epochs:.1f}: {figures}; {left} left")
+
+    def watch(self, step: int, means: Mapping[str, float]) -> None:
+        """Warn where colour falls towards gray: the collapse that scores well in squared error."""
+        chroma = means.get("chroma", math.inf)
+        if chroma < min(_LEAST_CHROMA, 0.8 * self._chroma):
+            self._chroma = chroma
+            self._report(
+                f"warning: step {step}: colours are {100 * chroma:.0f} % as strong as the truth's and the run may be "
+                "collapsing to gray; raise vivid_weight or adversarial_weight, or lower content_weight"
+            )
+
+    def picture(self, name: str, rgb: Any, step: int) -> None:
+        """Show an (H, W, 3) uint8 picture in TensorBoard."""
+        self._board.add_image(name, rgb, step, dataformats="HWC")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.close()
+        self._board.close()
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def read_losses(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``losses.jsonl``; a half-written last one, as a killed run leaves, is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the lines after ``step``: a resumed run does those steps again."""
+    if not path.is_file():
+        return
+    kept = [json.dumps(line) + "\n" for line in read_losses(path) if line["step"] <= step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    os.replace(part, path)
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw the curves of ``losses.jsonl`` over the epochs into ``curves.png``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = read_losses(folder / LOSSES)
+    panels = [("content", "validation"), ("adversarial", "discriminator"), ("chroma", "validation_chroma")]
+    panels = [names for names in panels if any(name in line for name in names for line in lines)]
+    figure = Figure(figsize=(5 * max(1, len(panels)), 3.6), layout="constrained")
+    for axes, names in zip(figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels, strict=False):
+        for name in names:
+            points = [(line["epoch"], line[name]) for line in lines if name in line]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), linewidth=1)
+        axes.set_xlabel("epoch")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    part = folder / f"{CURVES}.part"
+    FigureCanvasAgg(figure).print_png(str(part))
+    os.replace(part, folder / CURVES)

@@ -1,0 +1,207 @@
+"""Both networks, their optimizers and the generator's moving average: one step of pix2pix training at a time.
+
+Device, precision, gradient scaling and several processes are Lightning Fabric's; the step itself is Isola et al. (CVPR
+2017), section 3.3. Losses stay on the device until they are reported: asking for one waits for the whole step.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from training.config import Phase, Recipe
+from training.errors import RecipeError
+from training.losses import adversarial_loss, content_loss, discriminator_loss, saturation
+from training.pretrained import load_pretrained
+
+_NETWORKS = ("generator", "discriminator", "generator_optimizer", "discriminator_optimizer")
+
+
+def build(kind: str, name: str, options: dict[str, Any]) -> nn.Module:
+    """A generator or discriminator by its file name under ``training/generators`` or ``training/discriminators``.
+
+    Raises
+    ------
+    ModuleNotFoundError : no file of that name. TypeError : an option that it does not have.
+    """
+    module = importlib.import_module(f"training.{kind}s.{name}")
+    network: nn.Module = getattr(module, kind.capitalize())(**options)
+    return network
+
+
+def build_generator(recipe: Recipe) -> nn.Module:
+    """The recipe's generator with random weights."""
+    channels = {"inputs": recipe.input_channels, "outputs": recipe.output_channels}
+    return build("generator", recipe.generator, {**channels, **recipe.generator_options})
+
+
+def build_discriminator(recipe: Recipe) -> nn.Module:
+    """The recipe's discriminator with random weights; it sees lightness and colour."""
+    options = {"inputs": recipe.input_channels + recipe.output_channels, **recipe.discriminator_options}
+    return build("discriminator", recipe.discriminator, options)
+
+
+class Trainer:
+    """Everything that changes while a recipe is trained."""
+
+    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.fabric = fabric
+        self.step = 0
+        self.seconds = 0.0
+        generator, discriminator = _networks(recipe)
+        self.started_from = _start(recipe, generator)
+        for network in (generator, discriminator):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = fabric.to_device(copy.deepcopy(generator).eval().requires_grad_(False))
+        if recipe.compile and fabric.device.type == "cuda":
+            generator.compile()
+            discriminator.compile()
+        self._shares = [1.0] if not recipe.pretrained else [recipe.encoder_rate, 1.0]
+        groups = _groups(generator) if recipe.pretrained else [{"params": list(generator.parameters())}]
+        self.generator, self.generator_optimizer = fabric.setup(generator, self._optimizer(groups))
+        critics = self._optimizer([{"params": list(discriminator.parameters())}])
+        self.discriminator, self.discriminator_optimizer = fabric.setup(discriminator, critics)
+
+    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        kind = torch.optim.AdamW if self.recipe.optimizer == "adamw" else torch.optim.Adam
+        return kind(groups, self.recipe.learning_rate, self.recipe.betas, weight_decay=self.recipe.weight_decay)
+
+    def train_step(self, lightness: Tensor, colour: Tensor, phase: Phase, rate: float) -> dict[str, Tensor]:
+        """One step of both networks.
+
+        Parameters
+        ----------
+        lightness : (N, 1, S, S) in [-1, 1]
+        colour : (N, 2 or 3, S, S) in [-1, 1], the truth
+        rate : share of the recipe's learning rates
+
+        Returns
+        -------
+        scalars by name, on the device: content, total, chroma (mean saturation over the truth's), and with an
+        adversarial phase discriminator and adversarial
+        """
+        self._set_rates(rate)
+        given = lightness.expand(-1, self.recipe.input_channels, -1, -1)
+        fake = self.generator(given).float()
+        content = content_loss(self.recipe.content_loss, fake, colour, phase.vivid_weight)
+        total = content * phase.content_weight
+        losses = {"content": content.detach()}
+        if phase.adversarial_weight > 0:
+            if self.recipe.update == "alternating":
+                losses["discriminator"] = self._discriminator_step(given, colour, fake.detach())
+            self.discriminator.requires_grad_(False)
+            adversarial = adversarial_loss(self.recipe.adversarial_loss, self._judge(given, fake))
+            self.discriminator.requires_grad_(True)
+            losses["adversarial"] = adversarial.detach()
+            total = total + adversarial * phase.adversarial_weight
+        self.generator_optimizer.zero_grad()
+        self.fabric.backward(total)
+        self.generator_optimizer.step()
+        if phase.adversarial_weight > 0 and self.recipe.update == "joint":
+            # Both were graded against the other as it was before the step: ``fake`` is the generator's from before.
+            losses["discriminator"] = self._discriminator_step(given, colour, fake.detach())
+        self._follow()
+        self.step += 1
+        chroma = saturation(fake.detach()).mean() / saturation(colour).mean().clamp_min(1e-6)
+        return {**losses, "total": total.detach(), "chroma": chroma}
+
+    def _set_rates(self, rate: float) -> None:
+        for group, share in zip(self.generator_optimizer.param_groups, self._shares, strict=True):
+            group["lr"] = self.recipe.learning_rate * rate * share
+        self.discriminator_optimizer.param_groups[0]["lr"] = self.recipe.discriminator_learning_rate * rate
+
+    def _judge(self, lightness: Tensor, colour: Tensor) -> Tensor:
+        return self.discriminator(torch.cat([lightness, colour], dim=1)).float()
+
+    def _discriminator_step(self, lightness: Tensor, colour: Tensor, fake: Tensor) -> Tensor:
+        recipe = self.recipe
+        real_logits, fake_logits = self._judge(lightness, colour), self._judge(lightness, fake)
+        loss = discriminator_loss(recipe.adversarial_loss, real_logits, fake_logits, recipe.label_smoothing)
+        self.discriminator_optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.discriminator_optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        # A young average follows quickly, or it would keep the random start for a thousand steps.
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+        mean, now = self.average.state_dict(), self.generator.state_dict()
+        moving = [name for name, value in mean.items() if value.is_floating_point()]
+        torch._foreach_lerp_([mean[name] for name in moving], [now[name] for name in moving], 1 - decay)
+        for name in mean.keys() - set(moving):
+            mean[name].copy_(now[name])
+
+    @torch.no_grad()
+    def predict(self, lightness: Tensor) -> Tensor:
+        """What the moving average makes of (N, 1, H, W) lightness: (N, 2 or 3, H, W) float32."""
+        given = lightness.to(self.fabric.device).expand(-1, self.recipe.input_channels, -1, -1)
+        with self.fabric.autocast():
+            return self.average(given).float()
+
+    def state(self) -> dict[str, Any]:
+        """All that a run needs to go on as if it had never stopped."""
+        networks = {name: getattr(self, name).state_dict() for name in _NETWORKS}
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "step": self.step,
+            "seconds": self.seconds,
+            "started_from": self.started_from,
+            "average": self.average.state_dict(),
+            "random": random,
+            **networks,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` gave."""
+        for name in (*_NETWORKS, "average"):
+            getattr(self, name).load_state_dict(state[name])
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        if "cuda" in state["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self.fabric.device)
+        self.step, self.seconds, self.started_from = state["step"], state["seconds"], state["started_from"]
+
+
+def _networks(recipe: Recipe) -> tuple[nn.Module, nn.Module]:
+    """Both networks of a recipe.
+
+    Raises
+    ------
+    RecipeError : no such network or option, or crops that the generator cannot take.
+    """
+    try:
+        generator, discriminator = build_generator(recipe), build_discriminator(recipe)
+    except (ImportError, TypeError, ValueError) as error:
+        raise RecipeError(f"recipe {recipe.name}: {error}; see the files and options under training/") from error
+    multiple = int(generator.size_multiple)  # type: ignore[arg-type]
+    for phase in recipe.phases:
+        height, width = phase.crop_px
+        if height % multiple or width % multiple:
+            raise RecipeError(
+                f"{recipe.name}: crop_px {height}x{width} is no multiple of {multiple}, which {recipe.generator} "
+                "needs; change crop_px or the generator's depth"
+            )
+    return generator, discriminator
+
+
+def _start(recipe: Recipe, generator: nn.Module) -> str:
+    if recipe.pretrained is None:
+        return "random weights"
+    return load_pretrained(generator.encoder, recipe.pretrained)  # type: ignore[arg-type]
+
+
+def _groups(generator: nn.Module) -> list[dict[str, Any]]:
+    """The parameters of the pretrained encoder, and all others."""
+    encoder = list(generator.encoder.parameters())  # type: ignore[union-attr,operator]
+    known = {id(parameter) for parameter in encoder}
+    return [{"params": encoder}, {"params": [p for p in generator.parameters() if id(p) not in known]}]
