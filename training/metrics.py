@@ -63,27 +63,49 @@ def ssim(result: NDArray, truth: NDArray) -> float:
     return float(structural_similarity(np.asarray(result), np.asarray(truth), channel_axis=-1, data_range=1.0))
 
 
-def bootstrap_interval(
-    values: ArrayLike, groups: Sequence[Hashable] | None = None, seed: int = 0, draws: int = 2000
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean of ``values``, by drawing whole groups with replacement.
+def bootstrap_weights(groups: Sequence[Hashable], seed: int = 0, draws: int = 2000) -> NDArray[np.float64]:
+    """How often each value is drawn in each of ``draws`` resamplings of whole groups, with replacement.
+
+    One set of weights serves every mean of a table: differences between its rows are then paired.
 
     Parameters
     ----------
-    values : (N,) one number a picture
-    groups : (N,) the photograph each picture was cut from; None where every picture is its own. Crops of one photograph
-        are alike: drawn one by one they would make the interval too narrow.
+    groups : (N,) the photograph each picture was cut from. Crops of one photograph are alike: drawn one by one they
+        would make an interval too narrow.
+
+    Returns
+    -------
+    (draws, N) whole numbers
 
     Raises
     ------
     ValueError : no values.
+
+    References
+    ----------
+    Field, Welsh, Bootstrapping clustered data, Journal of the Royal Statistical Society B 69(3), 2007.
+    """
+    if not groups:
+        raise ValueError("no values to draw from; give at least one")
+    index = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    count = len(index)
+    drawn = np.random.default_rng(seed).integers(count, size=(draws, count))
+    drawn += count * np.arange(draws)[:, None]  # one histogram a draw, all in one pass
+    times = np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count)
+    return times[:, [index[group] for group in groups]].astype(np.float64)
+
+
+def bootstrap_interval(
+    values: ArrayLike, weights: NDArray[np.float64], over: ArrayLike | None = None
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean of ``values``, or of its ratio to the mean of ``over``.
+
+    Parameters
+    ----------
+    values, over : (N,) one number a picture
+    weights : (draws, N) of :func:`bootstrap_weights`
     """
     numbers = np.asarray(values, np.float64)
-    if numbers.size == 0:
-        raise ValueError("no values to draw from; give at least one")
-    index = {group: i for i, group in enumerate(dict.fromkeys(groups or range(numbers.size)))}
-    member = [index[group] for group in (groups or range(numbers.size))]
-    sums, counts = np.bincount(member, numbers), np.bincount(member)
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    low, high = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [2.5, 97.5])
+    divisor = np.ones_like(numbers) if over is None else np.asarray(over, np.float64)
+    low, high = np.percentile(weights @ numbers / (weights @ divisor), [2.5, 97.5])
     return float(low), float(high)

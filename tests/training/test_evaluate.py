@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +17,21 @@ pytest.importorskip("skimage")
 pytest.importorskip("yaml")
 
 from engines.spec import CARD_FILE, MODEL_FILE, Model, ModelCard, file_sha256, find_model
-from training.data import find_photographs, is_test
+from training.data import open_collection
 from training.errors import DataError
-from training.evaluate import OnnxColorizer, evaluate, resized, sheet
+from training.evaluation import Row, evaluate
+from training.evaluation.colorizers import FlatColorizer, OnnxColorizer, mean_chroma, tile_ms
+from training.evaluation.evaluate import resized
+from training.evaluation.measure import Truth
+from training.evaluation.sheet import Shown, combined_sheet, sheet
+from training.evaluation.subjects import find_subjects, one_a_photograph
+from training.evaluation.table import Origin
+from training.metrics import ciede2000, colourfulness, mse, psnr, ssim
 
 
-def linear_model(folder: Path, name: str = "linear", size_multiple: int = 16) -> Model:
+def linear_model(
+    folder: Path, name: str = "linear", size_multiple: int = 16, training: dict[str, Any] | None = None
+) -> Model:
     """A model folder whose network gives a* = L*, b* = -L*: each pixel for itself, so padding and cropping show."""
     folder.mkdir(parents=True)
     weight = np.array([1, -1], np.float32).reshape(2, 1, 1, 1)
@@ -33,9 +45,19 @@ def linear_model(folder: Path, name: str = "linear", size_multiple: int = 16) ->
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(proto, folder / MODEL_FILE)
-    card = ModelCard(name, "linear", 0.01, 0.0, 100.0, size_multiple, file_sha256(folder / MODEL_FILE))
+    sha256 = file_sha256(folder / MODEL_FILE)
+    card = ModelCard(name, "linear", 0.01, 0.0, 100.0, size_multiple, sha256, training=training or {})
     (folder / CARD_FILE).write_text(card.to_json())
     return find_model(str(folder))
+
+
+def quietly(models: list[Model], data: Path, out: Path | None = None, **options: Any) -> list[Row]:
+    return evaluate(models, data, out, short_side_px=32, report=lambda _: None, **options)
+
+
+@pytest.fixture(autouse=True)
+def no_weights_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
 
 
 @pytest.mark.parametrize("shape", [(16, 32), (17, 31), (40, 9)])
@@ -45,46 +67,164 @@ def test_whole_picture_is_coloured_whatever_its_sides(tmp_path: Path, shape: tup
     np.testing.assert_allclose(chroma, [lightness, -lightness], rtol=1e-5, atol=1e-4)
 
 
+def test_measures_are_those_of_the_plain_functions() -> None:
+    rng = np.random.default_rng(0)
+    truth = cv2.resize(rng.random((6, 8, 3)), (64, 48), interpolation=cv2.INTER_CUBIC).clip(0, 1).astype(np.float32)
+    result = (truth + rng.normal(0, 0.05, truth.shape)).clip(0, 1).astype(np.float32)
+    measures = Truth(truth).measure(result)
+    plain = [metric(result, truth) for metric in (ciede2000, mse, psnr, ssim)]
+    assert [measures.ciede2000, measures.mse, measures.psnr_db, measures.ssim] == pytest.approx(plain, rel=1e-5)
+    assert measures.colourfulness == colourfulness(result)
+    assert np.isnan(measures.lpips)
+    equal = Truth(truth).measure(truth)
+    assert (equal.ciede2000, equal.mse, equal.psnr_db) == (0, 0, 100)
+    assert equal.ssim == pytest.approx(1)
+
+
 def test_table_has_baselines_and_files(photographs_folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
     models = [linear_model(tmp_path / "a"), linear_model(tmp_path / "b")]
-    rows = evaluate(models, photographs_folder, tmp_path / "out", short_side_px=32, report=said.append)
+    out = tmp_path / "out"
+    rows = evaluate(models, photographs_folder, out, short_side_px=32, report=said.append)
     assert [row.name.split(" (")[0] for row in rows] == ["gray", "mean tint", "linear", "linear"]
     assert len({row.name for row in rows}) == 4
     gray, tint, model, again = rows
-    assert gray.below_gray_percent == 0
-    assert gray.colourfulness == pytest.approx(0, abs=0.01)
-    assert tint.colourfulness > gray.colourfulness
-    assert gray.ciede2000_low <= gray.ciede2000 <= gray.ciede2000_high
-    assert model.ciede2000 == again.ciede2000 > gray.ciede2000  # nobody's photographs are all magenta-blue
-    held_out = [p for p in find_photographs(photographs_folder) if is_test(p) and p.path.name != "gray.png"]
-    assert {row.pictures for row in rows} == {len(held_out)}
+    assert gray.below_gray_percent.mean == gray.below_gray_percent.low == 0
+    assert gray.colourfulness.mean == pytest.approx(0, abs=0.01)
+    assert tint.colourfulness.mean > gray.colourfulness.mean
+    assert gray.tile_ms is None
+    assert model.tile_ms is not None
+    assert model.tile_ms > 0
+    for figure in (gray.ciede2000, model.mse, model.ssim, model.psnr_db, model.colourfulness, tint.below_gray_percent):
+        assert figure.low < figure.mean < figure.high
+    assert model.ciede2000 == again.ciede2000
+    assert model.ciede2000.mean > gray.ciede2000.mean  # nobody's photographs are all magenta-blue
+    ratio = model.colourfulness.mean / model.colourfulness_of_truth.mean
+    assert model.colourfulness_ratio.mean == pytest.approx(ratio)
+    assert {row.pictures for row in rows} == {len(open_collection(photographs_folder).test)}
 
-    printed = said[-1]
-    assert printed.startswith("| | CIEDE2000") or printed.startswith("|  | CIEDE2000")
+    printed = next(text for text in said if "CIEDE2000" in text)
     assert "| gray (a*=b*=0) |" in printed
-    out = tmp_path / "out"
+    assert "held out of training" in printed
+    assert sum("(100 %)" in text for text in said) == 1
     assert (out / "table.md").read_text() == printed + "\n"
-    assert len(json.loads((out / "table.json").read_text())) == 4
+    record = json.loads((out / "table.json").read_text())
+    assert record["data_sha256"] == open_collection(photographs_folder).sha256
+    assert [row["mse_low"] for row in record["rows"]] == [row.mse.low for row in rows]
     with (out / "table.csv").open(newline="") as stream:
-        assert [line["name"] for line in csv.DictReader(stream)] == [row.name for row in rows]
-    assert sorted(path.name for path in out.glob("*.png")) == ["sheet_linear (2).png", "sheet_linear.png"]
+        lines = list(csv.DictReader(stream))
+    assert [line["name"] for line in lines] == [row.name for row in rows]
+    assert {f"{key}{end}" for key in ("ciede2000", "lpips", "ssim") for end in ("", "_low", "_high")} <= lines[0].keys()
+    names = {
+        "table.md",
+        "table.csv",
+        "table.json",
+        "sheet.jpg",
+        "sheet_linear.png",
+        "sheet_linear (2).png",
+        "quiz.html",
+    }
+    assert {path.name for path in out.iterdir()} == names
     assert cv2.imread(str(out / "sheet_linear.png")).shape[0] > 144
 
 
-def test_all_takes_every_picture_and_limit_fewer(photographs_folder: Path) -> None:
-    def pictures(**options: object) -> int:
-        rows = evaluate([], photographs_folder, short_side_px=32, report=lambda _: None, **options)  # type: ignore[arg-type]
-        return rows[0].pictures
+def test_reported_figures_and_length_of_training_stand_beside_ours(photographs_folder: Path, tmp_path: Path) -> None:
+    recipe = {"reported": {"mse": 0.0123, "ssim": 0.8503}, "source": "A paper, table 1"}
+    training = {"recipe": recipe, "steps": 1234, "seconds": 600, "epochs": 2.5, "data": {"pictures": 17}}
+    models = [linear_model(tmp_path / "told", "told", training=training), linear_model(tmp_path / "untold", "untold")]
+    said: list[str] = []
+    told, untold = evaluate(models, photographs_folder, short_side_px=32, limit=3, report=said.append)[2:]
+    assert told.origin == Origin(0.0123, 0.8503, "A paper, table 1", 1234, 600, 2.5, 17)
+    assert untold.origin == Origin()
+    assert untold.trained == ""
+    assert "| MSE reported |" in said[-1]
+    assert "| 0.0123 |" in said[-1]
+    assert "| 0.8503 |" in said[-1]
+    assert "2.5 epochs, 1,234 steps, 10 min" in said[-1]
+    assert "A paper, table 1" in said[-1]
+    assert told.flat()["reported_ssim"] == 0.8503
+    evaluate(models[1:], photographs_folder, short_side_px=32, limit=3, report=said.append)
+    assert "reported" not in said[-1]
 
-    assert pictures(everything=True) == 40
-    assert pictures(everything=True, limit=7) == 7
+
+def test_all_takes_every_picture_and_limit_fewer(photographs_folder: Path) -> None:
+    assert quietly([], photographs_folder, everything=True)[0].pictures == 40
+    assert quietly([], photographs_folder, everything=True, limit=7)[0].pictures == 7
+
+
+def test_a_single_picture_is_enough_for_all(photographs_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes((photographs_folder / "00.png").read_bytes())
+    assert quietly([], tmp_path, everything=True)[0].pictures == 1
+
+
+def test_a_collection_with_halves_of_its_own_is_measured_on_its_own(photographs_folder: Path, tmp_path: Path) -> None:
+    for i in range(12):
+        folder = tmp_path / ("val2017" if i < 4 else "train2017")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{i}.png").write_bytes((photographs_folder / f"{i:02}.png").read_bytes())
+    subjects = find_subjects(tmp_path, everything=False)
+    assert [s.name for s in subjects.measured] == [f"val2017/{i}.png" for i in range(4)]
+    assert len(subjects.learnt) == 8
+    assert quietly([], tmp_path)[0].pictures == 4
+
+
+def test_numpy_layout_is_measured_in_its_true_colours(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rgb = [cv2.resize(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8), (64, 64)) for _ in range(30)]
+    lab = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2Lab) for picture in rgb])
+    np.save(tmp_path / "gray_scale.npy", lab[..., 0])
+    np.save(tmp_path / "ab1.npy", lab[..., 1:])
+    subjects = find_subjects(tmp_path, everything=False)
+    assert 0 < len(subjects.measured) < 30
+    for subject in subjects.measured:
+        index = int(subject.name.partition("[")[2].rstrip("]"))
+        back = subject.read()
+        assert back is not None
+        assert np.abs(back.astype(int) - rgb[index]).mean() < 3  # 8-bit Lab is coarse
+    assert len(find_subjects(tmp_path, everything=True).measured) == 30
 
 
 def test_gray_pictures_alone_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "gray.png"), np.full((40, 40, 3), 90, np.uint8))
-    with pytest.raises(DataError, match="colour photograph"):
-        evaluate([], tmp_path, everything=True)
+    for everything in (False, True):
+        with pytest.raises(DataError, match="colour photograph"):
+            evaluate([], tmp_path, everything=everything)
+
+
+def test_mean_chroma_is_that_of_the_pictures(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((40, 40, 3), (0, 0, 255), np.uint8))
+    found = find_subjects(tmp_path, everything=True).measured
+    assert mean_chroma(found) == pytest.approx((80.1, 67.2), abs=0.1)  # sRGB red in CIELAB
+
+
+def test_one_picture_a_photograph_reaches_the_quiz(photographs_folder: Path, tmp_path: Path) -> None:
+    lines = ["file\tsource\tlicence\tgroup\tnote\tbytes\tsha256"]
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes((photographs_folder / f"{i:02}.png").read_bytes())
+        lines.append(f"{i}.png\t\t\tgroup{i // 2}\t\t\t")
+    (tmp_path / "MANIFEST.tsv").write_text("\n".join(lines) + "\n")
+    found = find_subjects(tmp_path, everything=True).measured
+    assert [subject.name for subject in one_a_photograph(found)] == ["0.png", "2.png", "4.png", "6.png"]
+
+
+def test_tile_time_is_of_one_tile_after_warm_up() -> None:
+    shapes = []
+
+    def colorize(lightness: np.ndarray) -> np.ndarray:
+        shapes.append(lightness.shape)
+        return FlatColorizer((0, 0))(lightness)
+
+    assert tile_ms(colorize) > 0
+    assert set(shapes) == {(256, 256)}
+
+
+def test_evaluation_without_lpips_does_not_import_torch() -> None:
+    code = "import sys, training.evaluation.measure, training.evaluation.table, training.evaluation.colorizers as c; "
+    blocked = "import sys; sys.modules['torch'] = None; "
+    check = "from training.evaluation.evaluate import _load_lpips; print(_load_lpips(None)[1])"
+    done = subprocess.run([sys.executable, "-c", blocked + code + check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch is not installed" in done.stdout
 
 
 def test_resized_keeps_the_shape() -> None:
@@ -100,3 +240,110 @@ def test_sheet_is_even_with_pictures_of_any_shape() -> None:
     assert tuple(pixels[0, 0]) == (255, 255, 255)
     assert tuple(pixels[10, 10]) == (0, 0, 0)
     assert tuple(pixels[30, 4]) == (7, 7, 7)
+
+
+def test_combined_sheet_has_a_column_a_model_under_its_name() -> None:
+    def flat(level: int, width: int) -> np.ndarray:
+        return np.full((144, width, 3), level, np.uint8)
+
+    pictures = [Shown(flat(10, w), flat(90, w), {"one": flat(30, w), "naïve": flat(60, w)}) for w in (144, 600)]
+    pixels = combined_sheet(pictures)
+    step = (pixels.shape[1] - 4) // 4
+    assert [int(pixels[22 + 4 + 72, 4 + step * i + 100, 0]) for i in range(4)] == [10, 30, 60, 90]
+    assert all((pixels[:22, step * i : step * (i + 1)] < 100).any() for i in range(4))
+
+
+class TestLpips:
+    """The maths against the published formula; the weights are random, since the published ones are not at hand."""
+
+    @pytest.fixture
+    def weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        torch = pytest.importorskip("torch")
+        from training.evaluation import lpips
+
+        generator = torch.Generator().manual_seed(0)
+        shapes = {
+            0: (64, 3, 11, 11),
+            3: (192, 64, 5, 5),
+            6: (384, 192, 3, 3),
+            8: (256, 384, 3, 3),
+            10: (256, 256, 3, 3),
+        }
+        backbone = {"classifier.1.weight": torch.zeros(2, 2)}
+        for i, shape in shapes.items():
+            scale = (2 / (shape[1] * shape[2] * shape[3])) ** 0.5
+            backbone[f"features.{i}.weight"] = scale * torch.randn(shape, generator=generator)
+            backbone[f"features.{i}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
+        channels = enumerate((64, 192, 384, 256, 256))
+        heads = {f"lin{i}.model.1.weight": torch.rand((1, c, 1, 1), generator=generator) for i, c in channels}
+        torch.save(backbone, tmp_path / lpips.BACKBONE_FILE)
+        torch.save(heads, tmp_path / lpips.HEADS_FILE)
+        monkeypatch.setattr(lpips, "BACKBONE_SHA256", file_sha256(tmp_path / lpips.BACKBONE_FILE)[:8])
+        return tmp_path
+
+    @staticmethod
+    def published(folder: Path, one: np.ndarray, other: np.ndarray) -> float:
+        """Zhang et al. 2018, equation 1, layer by layer: sum over l of the mean of |w * (y - y0)|^2, y unit length."""
+        import torch
+        from torch.nn.functional import conv2d, max_pool2d
+
+        state = torch.load(folder / "alexnet-owt-7be5be79.pth", weights_only=True)
+        heads = torch.load(folder / "alex.pth", weights_only=True)
+        x = torch.tensor(np.stack([one, other])).double().permute(0, 3, 1, 2) * 2 - 1
+        x = (x - torch.tensor([-0.030, -0.088, -0.188])[:, None, None]) / torch.tensor([0.458, 0.448, 0.450])[
+            :, None, None
+        ]
+        total = 0.0
+        for layer, (i, stride, padding) in enumerate([(0, 4, 2), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1)]):
+            x = max_pool2d(x, 3, 2) if layer in (1, 2) else x
+            weight, bias = state[f"features.{i}.weight"].double(), state[f"features.{i}.bias"].double()
+            x = conv2d(x, weight, bias, stride, padding).clamp(min=0)
+            y = x.numpy()
+            unit = y / (np.sqrt((y**2).sum(1, keepdims=True)) + 1e-10)
+            head = heads[f"lin{layer}.model.1.weight"].numpy()[0]
+            total += float((head * (unit[0] - unit[1]) ** 2).sum(0).mean())
+        return total
+
+    def test_distance_is_the_formula(self, weights: Path) -> None:
+        from training.evaluation.lpips import load_lpips
+
+        rng = np.random.default_rng(0)
+        truth = cv2.resize(rng.random((5, 6, 3)), (96, 72)).astype(np.float32)
+        noise = rng.normal(0, 1, truth.shape).astype(np.float32)
+        lpips = load_lpips(weights)
+        little, much = (np.clip(truth + s * noise, 0, 1).astype(np.float32) for s in (0.02, 0.2))
+        f_truth, f_little, f_much = map(lpips.features, (truth, little, much))
+        assert lpips.distance(f_much, f_truth) == pytest.approx(self.published(weights, much, truth), rel=1e-4)
+        assert lpips.distance(f_truth, f_truth) == 0
+        assert lpips.distance(f_truth, f_much) == lpips.distance(f_much, f_truth)
+        assert 0 < lpips.distance(f_little, f_truth) < lpips.distance(f_much, f_truth)
+
+    def test_column_is_filled_where_the_weights_are(self, weights: Path, photographs_folder: Path) -> None:
+        said: list[str] = []
+        gray = evaluate([], photographs_folder, limit=2, short_side_px=64, lpips_weights=weights, report=said.append)[0]
+        assert gray.lpips is not None
+        assert gray.lpips.mean > 0
+        assert f"{gray.lpips.mean:.3f} [" in said[-1]
+        assert "LPIPS:" not in said[-1]
+
+    def test_missing_weights_leave_a_note(self, photographs_folder: Path) -> None:
+        pytest.importorskip("torch")
+        said: list[str] = []
+        assert evaluate([], photographs_folder, limit=2, short_side_px=32, report=said.append)[0].lpips is None
+        assert "LPIPS: no alexnet-owt-7be5be79.pth in " in said[-1]
+        assert "put https://download.pytorch.org/models/alexnet-owt-7be5be79.pth there" in said[-1]
+
+    def test_missing_weights_that_were_asked_for_are_an_error(self, photographs_folder: Path, tmp_path: Path) -> None:
+        pytest.importorskip("torch")
+        with pytest.raises(DataError, match="no alexnet-owt"):
+            quietly([], photographs_folder, lpips_weights=tmp_path)
+
+    def test_other_weights_are_refused(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from training.evaluation import lpips
+
+        (weights / "alex.pth").write_bytes((weights / lpips.BACKBONE_FILE).read_bytes())
+        with pytest.raises(DataError, match="not the heads"):
+            lpips.load_lpips(weights)
+        monkeypatch.undo()
+        with pytest.raises(DataError, match="not 7be5be79"):
+            lpips.load_lpips(weights)

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("skimage")
 
-from pipeline.color import rgb_from_lab
-from training.metrics import bootstrap_interval, ciede2000, colourfulness, mse, psnr, ssim
+from pipeline.color import lab_from_rgb, rgb_from_lab
+from training.metrics import bootstrap_interval, bootstrap_weights, ciede2000, colourfulness, mse, psnr, ssim
 
 RANDOM = np.random.default_rng(0).random((16, 24, 3)).astype(np.float32)
 
@@ -25,10 +25,33 @@ def test_equal_pictures() -> None:
     assert ssim(RANDOM, RANDOM) == pytest.approx(1)
 
 
-def test_ciede2000_of_a_published_pair() -> None:
-    # Sharma, Wu, Dalal 2005, table 1, pair 17, and pair 20's first colour against itself.
-    assert ciede2000(_flat(50, 2.5, 0), _flat(50, 3.2592, 0.3350)) == pytest.approx(1.0, abs=0.01)
-    assert ciede2000(_flat(50, 2.5, 0), _flat(50, 2.5, 0)) == pytest.approx(0, abs=1e-3)
+# Sharma, Wu, Dalal 2005, table 1: L*, a*, b* of both and CIEDE2000. Of the 34 pairs, those that lie in sRGB and
+# do not hang on the fourth digit of a hue (7 to 16), which pictures in float32 RGB cannot hold.
+PUBLISHED = [
+    ((50, 2.5, 0), (50, 3.1736, 0.5854), 1.0),
+    ((50, 2.5, 0), (50, 3.2972, 0), 1.0),
+    ((50, 2.5, 0), (50, 1.8634, 0.5757), 1.0),
+    ((50, 2.5, 0), (50, 3.2592, 0.3350), 1.0),
+    ((50, 2.5, 0), (73, 25, -18), 27.1492),
+    ((50, 2.5, 0), (61, -5, 29), 22.8977),
+    ((50, 2.5, 0), (58, 24, 15), 19.4535),
+    ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+    ((63.0109, -31.0961, -5.8663), (62.8187, -29.7946, -4.0864), 1.2630),
+    ((61.2901, 3.7196, -5.3901), (61.4292, 2.2480, -4.9620), 1.8731),
+    ((90.8027, -2.0831, 1.4410), (91.1528, -1.6435, 0.0447), 1.4441),
+    ((90.9257, -0.5406, -0.9208), (88.6381, -0.8985, -0.7239), 1.5381),
+    ((6.7747, -0.2908, -2.4247), (5.8714, -0.0985, -2.2286), 0.6377),
+    ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "published"), PUBLISHED)
+def test_ciede2000_of_published_pairs(
+    one: tuple[float, float, float], other: tuple[float, float, float], published: float
+) -> None:
+    for lab in (one, other):  # a colour outside the gamut would be another colour
+        np.testing.assert_allclose(lab_from_rgb(_flat(*lab))[:, 0, 0], lab, atol=0.02)
+    assert ciede2000(_flat(*one), _flat(*other)) == pytest.approx(published, abs=0.005)
 
 
 def test_mse_and_psnr_of_a_known_error() -> None:
@@ -55,8 +78,9 @@ def test_colourfulness_of_known_pictures() -> None:
 
 def test_bootstrap_interval_is_seeded_and_holds_the_mean() -> None:
     values = np.random.default_rng(2).normal(10, 2, 400)
-    low, high = bootstrap_interval(values)
-    assert (low, high) == bootstrap_interval(values)
+    weights = bootstrap_weights(range(400))
+    low, high = bootstrap_interval(values, weights)
+    assert (low, high) == bootstrap_interval(values, bootstrap_weights(range(400)))
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 2 / math.sqrt(400), rel=0.15)
 
@@ -64,10 +88,33 @@ def test_bootstrap_interval_is_seeded_and_holds_the_mean() -> None:
 def test_bootstrap_draws_groups_whole() -> None:
     values = np.repeat(np.random.default_rng(3).normal(10, 2, 100), 4)
     groups = [str(i // 4) for i in range(400)]
-    alone, grouped = bootstrap_interval(values), bootstrap_interval(values, groups)
+    weights = bootstrap_weights(groups)
+    assert (weights.sum(axis=1) == 400).all()
+    assert (weights.reshape(-1, 100, 4) == weights.reshape(-1, 100, 4)[..., :1]).all()
+    alone, grouped = bootstrap_interval(values, bootstrap_weights(range(400))), bootstrap_interval(values, weights)
     assert (grouped[1] - grouped[0]) == pytest.approx(2 * (alone[1] - alone[0]), rel=0.15)
+
+
+def test_bootstrap_intervals_cover_the_true_mean_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(4)
+    weights = bootstrap_weights(range(60), draws=500)
+    covered = 0
+    for _ in range(400):
+        low, high = bootstrap_interval(rng.gamma(4, 1, 60), weights)  # skewed, as errors are; its mean is 4
+        covered += low <= 4 <= high
+    assert 0.91 <= covered / 400 <= 0.98
+
+
+def test_bootstrap_of_a_ratio_is_paired() -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.uniform(1, 50, 200)
+    weights = bootstrap_weights(range(200))
+    assert bootstrap_interval(0.5 * truth, weights, over=truth) == pytest.approx((0.5, 0.5))
+    low, high = bootstrap_interval(0.5 * truth + rng.normal(0, 1, 200), weights, over=truth)
+    assert low < 0.5 < high
+    assert high - low < 0.03
 
 
 def test_bootstrap_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
-        bootstrap_interval([])
+        bootstrap_weights([])

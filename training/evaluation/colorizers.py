@@ -1,0 +1,116 @@
+"""What is measured: model folders on whole pictures, and the two baselines every model must beat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from engines.spec import Model
+from pipeline.color import lab_from_rgb
+from training.data import is_colour
+from training.errors import DataError
+from training.evaluation.subjects import Subject, spread
+
+F32 = NDArray[np.float32]
+
+TILE_PX = 256
+_TILE_WARMUPS = 2
+_TILE_RUNS = 9
+_MEAN_OF = 2048  # pictures the flat tint is the mean of: of 256, the mean b* still erred by 1
+
+
+class Colorizer(Protocol):
+    """(H, W) L* in [0, 100] to (2, H, W) a*, b*."""
+
+    def __call__(self, lightness: F32) -> F32: ...
+
+
+class OnnxColorizer:
+    """A model folder run by onnxruntime on whole pictures of any size; may be called from several threads.
+
+    Parameters
+    ----------
+    threads : processor threads of one call
+    """
+
+    def __init__(self, model: Model, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(str(model.onnx_path), options, ["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._card = model.card
+
+    def __call__(self, lightness: F32) -> F32:
+        height, width = lightness.shape
+        multiple = self._card.size_multiple
+        before_after = [(-n % multiple // 2, -n % multiple - -n % multiple // 2) for n in (height, width)]
+        padded = np.pad(lightness, before_after, mode="reflect")
+        scaled = padded[None, None] * np.float32(self._card.lightness_scale) + np.float32(self._card.lightness_offset)
+        chroma = self._session.run(None, {self._input: scaled})[0][0] * np.float32(self._card.chroma_scale)
+        top, left = before_after[0][0], before_after[1][0]
+        return chroma[:, top : top + height, left : left + width]
+
+
+class FlatColorizer:
+    """The same a*, b* for every pixel: (0, 0) is the gray baseline."""
+
+    def __init__(self, chroma_ab: tuple[float, float]) -> None:
+        self._chroma = np.array(chroma_ab, np.float32)[:, None, None]
+
+    def __call__(self, lightness: F32) -> F32:
+        return np.broadcast_to(self._chroma, (2, *lightness.shape)).copy()
+
+
+def tile_ms(colorize: Colorizer) -> float:
+    """Milliseconds of one tile of 256 x 256 px alone: the median of nine, after two that warm up."""
+    tile = np.random.default_rng(0).uniform(0, 100, (TILE_PX, TILE_PX)).astype(np.float32)
+    seconds = []
+    for _ in range(_TILE_WARMUPS + _TILE_RUNS):
+        started = time.perf_counter()
+        colorize(tile)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * float(np.median(seconds[_TILE_WARMUPS:]))
+
+
+def _mean_chroma(subject: Subject) -> NDArray | None:
+    rgb = subject.read()
+    if rgb is None or not is_colour(rgb):
+        return None
+    small = cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA)
+    mean: NDArray = lab_from_rgb(small.astype(np.float32) / np.float32(255))[1:].mean(axis=(1, 2))
+    return mean
+
+
+def mean_chroma(subjects: Sequence[Subject]) -> tuple[float, float]:
+    """Mean a*, b* of up to 2048 of the pictures: what a model that learned nothing but the average would paint.
+
+    Raises
+    ------
+    DataError : no readable colour photograph among them.
+    """
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(_mean_chroma, spread(subjects, _MEAN_OF)))
+    means = [mean for mean in found if mean is not None]
+    if not means:
+        raise DataError(
+            f"none of {len(subjects)} pictures to take a mean tint from is a readable colour photograph; "
+            "add colour photographs"
+        )
+    a, b = np.mean(means, axis=0)
+    return float(a), float(b)
+
+
+def named(models: list[Model]) -> dict[str, Model]:
+    """Models by their own name, numbered where two share one."""
+    found: dict[str, Model] = {}
+    for model in models:
+        same = sum(other.card.name == model.card.name for other in found.values())
+        found[model.card.name + (f" ({same + 1})" if same else "")] = model
+    return found

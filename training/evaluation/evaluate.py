@@ -1,0 +1,279 @@
+"""Models against the truth, a gray picture and a flat tint: one table, contact sheets to look at, and a quiz.
+
+Each photograph is shrunk (or grown) to a common short side, its lightness is given to the model whole, reflected at the
+edges up to the model's size multiple, and the true lightness is joined to the predicted chroma, as on a real scan. So
+every system is measured in one way, whatever the crops, sizes and colour space it was trained with. Look at the sheets
+before believing the table: a model that beats gray by tinting everything brown shows at once.
+
+A public colorizer's weights would be a third baseline. Tried, without network: ``autocolorize`` 0.2.1 (PyPI; Larsson et
+al., ECCV 2016) needs Caffe and downloads 588 MB of weights at first use; ``colorize-package`` 0.3.0 (PyPI) opens a
+fastai learner that the caller must bring. Neither holds weights, so no such row is made up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.spec import Model
+from pipeline.color import lightness_from_samples, rgb_from_lab
+from training.data import is_colour
+from training.errors import DataError
+from training.evaluation.colorizers import (
+    Colorizer,
+    FlatColorizer,
+    OnnxColorizer,
+    mean_chroma,
+    named,
+    tile_ms,
+)
+from training.evaluation.measure import Measures, Truth
+from training.evaluation.quiz import Candidate, jpeg, pick_cases, questions, write_quiz
+from training.evaluation.sheet import Shown, as_samples, thumbnail, write_sheets
+from training.evaluation.subjects import Subject, find_subjects, one_a_photograph, spread
+from training.evaluation.table import Origin, Row, Table, make_row
+from training.metrics import bootstrap_weights
+
+if TYPE_CHECKING:
+    from training.evaluation.lpips import Lpips
+
+F32 = NDArray[np.float32]
+
+_SHEET_PICTURES = 24
+_REPORTS = 10
+_SPARE_CANDIDATES = 10  # of the quiz: some photographs turn out to be gray or unreadable
+_MOST_WORKERS = 8  # each holds a picture and its results; more would only crowd the memory
+
+_READING = (
+    "MSE, PSNR and SSIM are of sRGB values in [0, 1] and favour gray; lower is better for CIEDE2000, MSE and LPIPS. "
+    "Colourfulness is Hasler and Süsstrunk's; it should come near the truth's, by itself it favours noise"
+)
+_NO_PUBLIC = (
+    "no public colorizer among the rows: autocolorize 0.2.1 needs Caffe and weights from the network, "
+    "colorize-package 0.3.0 comes without weights"
+)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What came of one photograph: figures by colorizer, and what the sheets and the quiz want of it."""
+
+    group: str
+    measures: dict[str, Measures]
+    truth_colourfulness: float
+    shown: Shown | None
+    candidate: Candidate | None
+
+
+def resized(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
+    """(H, W, 3) with its short side ``short_side_px``, its shape kept."""
+    height, width = rgb.shape[:2]
+    scale = short_side_px / min(height, width)
+    size = max(short_side_px, round(width * scale)), max(short_side_px, round(height * scale))
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """How to measure one photograph; run from several threads."""
+
+    flat: dict[str, Colorizer]
+    models: dict[str, Colorizer]
+    lpips: Lpips | None
+    short_side_px: int
+    on_sheets: set[str]
+    in_quiz: set[str]
+
+    def __call__(self, subject: Subject) -> _Picture | None:
+        """None where it cannot be read or is gray."""
+        rgb = subject.read()
+        if rgb is None or not is_colour(rgb):
+            return None
+        samples = resized(rgb, self.short_side_px)
+        truth = Truth(samples.astype(np.float32) / np.float32(255), self.lpips)
+        lightness = lightness_from_samples(samples)
+        measures, results = {}, {}
+        for name, colorize in (self.flat | self.models).items():
+            result = rgb_from_lab(lightness, colorize(lightness))
+            measures[name] = truth.measure(result)
+            if name in self.models:
+                results[name] = as_samples(result)
+        shown = candidate = None
+        if subject.name in self.on_sheets:
+            gray = rgb_from_lab(lightness, np.zeros((2, *lightness.shape), np.float32))
+            small = {name: thumbnail(result) for name, result in results.items()}
+            shown = Shown(thumbnail(gray), thumbnail(samples), small)
+        if subject.name in self.in_quiz:
+            generated = {name: jpeg(result) for name, result in results.items()}
+            candidate = Candidate(subject.name, jpeg(samples), generated)
+        return _Picture(subject.group, measures, truth.colourfulness, shown, candidate)
+
+
+def _load_lpips(folder: Path | None) -> tuple[Lpips | None, str]:
+    """LPIPS, or None and why; weights that were asked for and are not there are an error."""
+    try:
+        from training.evaluation.lpips import load_lpips  # torch: an evaluation without LPIPS does not need it
+
+        return load_lpips(folder), ""
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        missing = DataError("LPIPS: torch is not installed; pip install 'colorize-archive[train]'")
+    except DataError as error:
+        missing = error
+    if folder is not None:
+        raise missing
+    return None, str(missing)
+
+
+@contextlib.contextmanager
+def _torch_on_one_thread(lpips: Lpips | None) -> Iterator[None]:
+    if lpips is None:
+        yield
+        return
+    from training.evaluation.lpips import one_thread
+
+    with one_thread():
+        yield
+
+
+def _measure(job: _Job, subjects: list[Subject], report: Callable[[str], None]) -> list[_Picture]:
+    """Measure the pictures side by side, in their order whatever the number of processors."""
+    found, told, started = [], 0, time.perf_counter()
+    pool = ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1))
+    try:
+        for done, picture in enumerate(pool.map(job, subjects), start=1):
+            if picture is not None:
+                found.append(picture)
+            tenths = done * _REPORTS // len(subjects)
+            if tenths > told:
+                told = tenths
+                seconds = time.perf_counter() - started
+                report(f"{done} of {len(subjects)} pictures ({100 * done // len(subjects)} %), {seconds:.0f} s")
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted evaluation waits for the pictures begun, not for all
+    return found
+
+
+def evaluate(
+    models: list[Model],
+    data: Path,
+    out: Path | None = None,
+    *,
+    limit: int | None = None,
+    short_side_px: int = 256,
+    everything: bool = False,
+    lpips_weights: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> list[Row]:
+    """Measure models on the colour pictures of ``data`` that training holds out, beside gray and a flat mean tint.
+
+    Parameters
+    ----------
+    models : each is run by onnxruntime on one whole picture at a time
+    out : folder for ``table.md``, ``table.csv`` and ``table.json``; with models also ``sheet.jpg`` (all models),
+        ``sheet_<model>.png`` (gray, result, truth) and ``quiz.html``
+    limit : at most so many pictures, at even distances in the listing
+    everything : take all pictures, not the test half alone: for a folder that no training has seen. The flat tint is
+        then the mean of these pictures themselves, a little better than any model could know.
+    lpips_weights : folder of LPIPS's files, see :func:`training.evaluation.lpips.load_lpips`. By default they are used
+        where they are found; without them the column is empty and a note says why.
+    report : told how far it is, at each tenth, and at last the table with its notes
+
+    Returns
+    -------
+    The baselines, then the models in the order given.
+
+    Raises
+    ------
+    DataError : no readable colour photograph to measure on, or ``lpips_weights`` without its files.
+    OSError : ``out`` cannot be written to.
+    """
+    subjects = find_subjects(data, everything)
+    chosen = spread(subjects.measured, limit)
+    tint = mean_chroma(subjects.learnt)
+    lpips, no_lpips = _load_lpips(lpips_weights)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    by_name = named(models)
+    threads = os.cpu_count() or 1
+    ms = {name: tile_ms(OnnxColorizer(model, threads)) for name, model in by_name.items()}
+    quiz = spread(one_a_photograph(chosen), questions(len(models)) + _SPARE_CANDIDATES)
+    job = _Job(
+        flat={
+            "gray (a*=b*=0)": FlatColorizer((0, 0)),
+            f"mean tint ({tint[0]:.1f}, {tint[1]:.1f})": FlatColorizer(tint),
+        },
+        models={name: OnnxColorizer(model) for name, model in by_name.items()},
+        lpips=lpips,
+        short_side_px=short_side_px,
+        on_sheets={s.name for s in spread(chosen, _SHEET_PICTURES)} if out and models else set(),
+        in_quiz={s.name for s in quiz} if out and models else set(),
+    )
+    with _torch_on_one_thread(lpips):
+        pictures = _measure(job, chosen, report)
+    if not pictures:
+        raise DataError(
+            f"{data}: none of {len(chosen)} pictures to test on is a readable colour photograph; "
+            "add photographs, or measure on all pictures with --all"
+        )
+    rows = _rows(pictures, ms, by_name)
+    photographs = len({picture.group for picture in pictures})
+    kind = "all pictures" if everything else "held out of training"
+    left_out = subjects.left_out + len(chosen) - len(pictures)
+    caption = (
+        f"{len(pictures)} pictures of {photographs} photographs ({kind}), short side {short_side_px} px; "
+        f"{left_out} of the folder left out (unreadable, gray or too small)"
+    )
+    table = Table(caption, rows, _notes(rows, no_lpips, threads), subjects.data_sha256)
+    report(table.markdown())
+    if out:
+        table.write(out)
+        _write_pictures(out, pictures, report)
+    return rows
+
+
+def _rows(pictures: list[_Picture], ms: dict[str, float], models: dict[str, Model]) -> list[Row]:
+    weights = bootstrap_weights([picture.group for picture in pictures])
+    vivid = [picture.truth_colourfulness for picture in pictures]
+    columns = {name: [picture.measures[name] for picture in pictures] for name in pictures[0].measures}
+    gray = next(iter(columns.values()))
+    origins = {name: Origin.from_card(model.card.training) for name, model in models.items()}
+    return [
+        make_row(name, column, gray, vivid, weights, ms.get(name), origins.get(name))
+        for name, column in columns.items()
+    ]
+
+
+def _notes(rows: list[Row], no_lpips: str, threads: int) -> list[str]:
+    notes = [f"[95 %]: bootstrap over photographs. {_READING}"]
+    reported = [row for row in rows if row.origin.reported_mse is not None or row.origin.reported_ssim is not None]
+    notes += [
+        f"reported: {row.name}: {row.origin.source or 'source not named'}, measured there on other photographs"
+        for row in reported
+    ]
+    if any(row.tile_ms is not None for row in rows):
+        notes.append(f"ms a tile: 256 x 256 px at batch 1, onnxruntime on {threads} processor threads, median of 9")
+    if no_lpips:
+        notes.append(no_lpips)
+    return [*notes, _NO_PUBLIC]
+
+
+def _write_pictures(out: Path, pictures: list[_Picture], report: Callable[[str], None]) -> None:
+    shown = [picture.shown for picture in pictures if picture.shown]
+    if shown:
+        write_sheets(out, shown)
+    candidates = [picture.candidate for picture in pictures if picture.candidate]
+    if len(candidates) > 1:
+        path = write_quiz(out, pick_cases(candidates))
+        report(f"{path}: real or generated? Open it in a browser")

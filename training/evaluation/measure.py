@@ -1,0 +1,93 @@
+"""All figures of one coloured picture, with what depends on the truth alone worked out once.
+
+A table of ten models measures each picture a dozen times. :class:`Truth` keeps the truth's Lab, its windowed means and
+variances for SSIM and its features for LPIPS; the tests hold it equal to the plain functions of
+:mod:`training.metrics`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.color import deltaE_ciede2000
+
+from pipeline.color import lab_from_rgb
+from training.metrics import colourfulness, mse, psnr
+
+if TYPE_CHECKING:
+    from training.evaluation.lpips import Lpips
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+# Of Wang et al. 2004 for a range of 1; a flat window of 7 px with the sample covariance, as scikit-image's default.
+_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
+_SSIM_WINDOW_PX = 7
+# A picture without error has no finite PSNR, and one of them would be the mean of all.
+_MOST_DB = 100.0
+
+
+class Measures(NamedTuple):
+    """Figures of one picture; ``mse`` to ``ssim`` are of sRGB values in [0, 1]; ``lpips`` is NaN without weights."""
+
+    ciede2000: float
+    mse: float
+    psnr_db: float
+    ssim: float
+    lpips: float
+    colourfulness: float
+
+
+def _windowed_mean(values: F64) -> F64:
+    """Mean of each 7 x 7 window that lies inside the picture, per channel."""
+    mean: F64 = cv2.boxFilter(values, cv2.CV_64F, (_SSIM_WINDOW_PX, _SSIM_WINDOW_PX))
+    edge = _SSIM_WINDOW_PX // 2
+    return mean[edge:-edge, edge:-edge]
+
+
+class Truth:
+    """A photograph to measure results against.
+
+    Parameters
+    ----------
+    rgb : (H, W, 3) float32, sRGB values in [0, 1], sides of 7 px at least
+    lpips : None leaves LPIPS out
+    """
+
+    def __init__(self, rgb: F32, lpips: Lpips | None = None) -> None:
+        self.rgb = rgb
+        self.colourfulness = colourfulness(rgb)
+        self._lab = np.moveaxis(lab_from_rgb(rgb), 0, -1)
+        self._wide = rgb.astype(np.float64)
+        self._mean = _windowed_mean(self._wide)
+        self._variance = _windowed_mean(self._wide**2) - self._mean**2
+        self._lpips = lpips
+        self._features = lpips.features(rgb) if lpips else None
+
+    def measure(self, result: F32) -> Measures:
+        """Figures of ``result``, (H, W, 3) float32 in [0, 1]."""
+        lab = np.moveaxis(lab_from_rgb(result), 0, -1)
+        perceptual = float("nan")
+        if self._lpips is not None and self._features is not None:
+            perceptual = self._lpips.distance(self._lpips.features(result), self._features)
+        return Measures(
+            ciede2000=float(deltaE_ciede2000(lab, self._lab).mean()),
+            mse=mse(result, self.rgb),
+            psnr_db=min(psnr(result, self.rgb), _MOST_DB),
+            ssim=self._ssim(result.astype(np.float64)),
+            lpips=perceptual,
+            colourfulness=colourfulness(result),
+        )
+
+    def _ssim(self, result: F64) -> float:
+        mean = _windowed_mean(result)
+        variance = _windowed_mean(result**2) - mean**2
+        covariance = _windowed_mean(result * self._wide) - mean * self._mean
+        pixels = _SSIM_WINDOW_PX**2
+        sample = pixels / (pixels - 1)
+        luminance = (2 * mean * self._mean + _SSIM_C1) / (mean**2 + self._mean**2 + _SSIM_C1)
+        structure = (2 * sample * covariance + _SSIM_C2) / (sample * (variance + self._variance) + _SSIM_C2)
+        return float((luminance * structure).mean())

@@ -1,0 +1,92 @@
+"""Which pictures are measured: those that training held out, by the very split that training made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data import Pictures, find_photographs, open_collection, read_rgb
+from training.data.arrays import find_arrays
+from training.data.files import files_under
+
+U8 = NDArray[np.uint8]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture: its name within the folder, the photograph it was cut from, and its (H, W, 3) RGB on demand."""
+
+    name: str
+    group: str
+    read: Callable[[], U8 | None] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What to measure on, and what a model could have learnt the mean tint from.
+
+    Attributes
+    ----------
+    left_out : pictures of the whole folder that were found unfit already
+    data_sha256 : of the collection, as a model card names it; None where its split was not asked for
+    """
+
+    measured: Sequence[Subject]
+    learnt: Sequence[Subject]
+    left_out: int = 0
+    data_sha256: str | None = None
+
+
+def find_subjects(data: Path, everything: bool) -> Subjects:
+    """The pictures that training holds out, or all, of a folder of any layout that training reads.
+
+    Raises
+    ------
+    DataError : no pictures, or none left in a half.
+    """
+    if everything and not find_arrays(data, files_under(data)):
+        # All means all: also what lies beside a collection's own halves, and the single picture that has no halves.
+        photographs = find_photographs(data)
+        names = [p.path.relative_to(data).as_posix() for p in photographs]
+        found = [Subject(n, p.group, partial(read_rgb, p.path)) for n, p in zip(names, photographs, strict=True)]
+        return Subjects(found, found)
+    collection = open_collection(data, cache_bytes=0)  # each picture is read once: nothing to keep
+    train, test = _of(collection.train), _of(collection.test)
+    left_out = len(collection.left_out)
+    if everything:
+        return Subjects([*train, *test], [*train, *test], left_out)
+    return Subjects(test, train, left_out, collection.sha256)
+
+
+def _of(pictures: Pictures) -> list[Subject]:
+    named = zip(pictures.names, pictures.groups, strict=True)
+    return [Subject(name, group, partial(_rgb, pictures, i)) for i, (name, group) in enumerate(named)]
+
+
+def _rgb(pictures: Pictures, index: int) -> U8:
+    pixels, space = pictures.read(index)
+    return pixels if space == "rgb" else cv2.cvtColor(pixels, cv2.COLOR_Lab2RGB)
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """At most ``count`` items at even distances: a sorted listing's first ones would all come from one folder.
+
+    >>> spread(list(range(10)), 4)
+    [0, 2, 5, 7]
+    """
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def one_a_photograph(subjects: Sequence[Subject]) -> list[Subject]:
+    """The first picture of each photograph."""
+    return list({subject.group: subject for subject in reversed(subjects)}.values())[::-1]
