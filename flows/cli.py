@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from flows import learning
+from flows.console import DONE, FAILED, STOPPED, USAGE, errors, stop
+
 if TYPE_CHECKING:
     from flows.jobs import Job, Outcome, Prepared
 
@@ -20,9 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Colours black-and-white scans: tiles, compiled engines, overlap averaging; lightness stays the scan's own.",
 )
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
-_DONE, _SOME_FAILED, _USAGE = 0, 1, 2
 # The run uses Prefect's embedded server unless the user has one; its own log lines would drown the report.
 _ENVIRONMENT = {
     # What a killed process leaves to multiprocessing's tracker is cleaned up by it; its warning helps nobody.
@@ -32,11 +32,6 @@ _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "0",  # a folder's names on the command line are more than its 512 KiB
 }
-
-
-def _stop(message: object, code: int) -> NoReturn:
-    errors.print(f"colorize-archive: {' '.join(str(message).split())}", markup=False)
-    raise typer.Exit(code)
 
 
 Scheduler = Annotated[
@@ -148,10 +143,10 @@ def _do(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any], d
     try:
         failed = _dry_run(prepare) if dry_run else _run(prepare, flow, parameters)
     except (ColorizeError, EngineError) as error:
-        _stop(error, _USAGE)
+        stop(error, USAGE)
     except KeyboardInterrupt:
-        _stop("stopped; finished results and blocks stay, run the same command to go on", 130)
-    raise typer.Exit(_SOME_FAILED if failed else _DONE)
+        stop("stopped; finished results and blocks stay, run the same command to go on", STOPPED)
+    raise typer.Exit(FAILED if failed else DONE)
 
 
 def _run(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any]) -> int:
@@ -186,12 +181,12 @@ def _run(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any]) 
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
                 state: Any = called(**parameters, return_state=True)
         except Exception as trouble:
-            _stop(f"Prefect did not start ({trouble}); check PREFECT_API_URL and PREFECT_HOME", _SOME_FAILED)
+            stop(f"Prefect did not start ({trouble}); check PREFECT_API_URL and PREFECT_HOME", FAILED)
     if not state.is_completed() and state.name != SOME_FAILED:
         error = state.result(raise_on_failure=False)
         if isinstance(error, UsageError | EngineError):
             raise error
-        _stop(f"the run broke off: {error}; finished results and blocks stay, run it again", _SOME_FAILED)
+        stop(f"the run broke off: {error}; finished results and blocks stay, run it again", FAILED)
     return report.print_summary()
 
 
@@ -236,7 +231,7 @@ def inspect(path: Annotated[Path, typer.Argument(help="A scan, a result or a sto
     try:
         print_inspection(Console(soft_wrap=True), path)
     except ColorizeError as error:
-        _stop(error, _USAGE)
+        stop(error, USAGE)
 
 
 @app.command()
@@ -261,7 +256,7 @@ def diff(
         if heat_map is not None:
             write_map(found, heat_map)
     except ColorizeError as error:
-        _stop(error, _USAGE)
+        stop(error, USAGE)
     if as_json:
         typer.echo(json.dumps({"old": before.name, "new": after.name, **found.to_json()}, indent=2))
     else:
@@ -278,6 +273,9 @@ def models() -> None:
         Console(soft_wrap=True).print(f"{name}: {card.generator}, tiles in multiples of {card.size_multiple} px")
 
 
+learning.register(app)
+
+
 @app.callback()
 def _root() -> None:
     """Entry point of all commands."""
@@ -291,7 +289,7 @@ def main() -> None:
         if os.environ.get("COLORIZE_ARCHIVE_DEBUG"):
             raise
         errors.print(f"colorize-archive: {type(error).__name__}: {error}; please report this", markup=False)
-        sys.exit(_SOME_FAILED)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""The commands train, export, evaluate and recipes, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("lightning_fabric")
+
+from engines.spec import find_model
+
+COMMAND = [sys.executable, "-m", "flows.cli"]
+TINY = {
+    "name": "tiny",
+    "generator": "unet",
+    "generator_options": {"width": 8, "depth": 3},
+    "discriminator_options": {"layers": 1, "width": 8},
+    "precision": "32-true",
+    "checkpoint_steps": 2,
+    "smallest_crop_px": 16,
+    "phases": [{"steps": 4, "crop_px": 32, "batch": 2, "adversarial_weight": 1}],
+}
+
+
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(1)
+    for i in range(24):
+        bgr = cv2.resize(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8), (96, 64), interpolation=cv2.INTER_CUBIC)
+        assert cv2.imwrite(str(folder / f"{i:02}.png"), bgr)
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(json.dumps(TINY))
+    return path
+
+
+def test_from_a_folder_of_photographs_to_a_model_and_a_table(photographs: Path, recipe: Path, tmp_path: Path) -> None:
+    trained = _run("train", recipe, "--data", photographs, "--out", tmp_path / "run", "--set", "seed=7")
+    assert trained.returncode == 0, trained.stderr
+    assert "1 left out" in trained.stdout
+    card = find_model(str(tmp_path / "run" / "model")).card
+    assert (card.name, card.training["seed"], card.training["steps"]) == ("tiny", 7, 4)
+    calm = _run("export", tmp_path / "run", "--out", tmp_path / "calm", "--chroma-gain", "0.5", "--note", "calmer")
+    assert calm.returncode == 0, calm.stderr
+    assert find_model(str(tmp_path / "calm")).card.chroma_scale == card.chroma_scale / 2
+    measured = _run("evaluate", tmp_path / "run" / "model", tmp_path / "calm", "--data", photographs,
+                    "--out", tmp_path / "table")  # fmt: skip
+    assert measured.returncode == 0, measured.stderr
+    assert "| tiny |" in measured.stdout
+    assert "| calm |" in measured.stdout
+    assert (tmp_path / "table" / "quiz.html").is_file()
+
+
+def test_ctrl_c_says_that_the_checkpoint_stands(photographs: Path, recipe: Path, tmp_path: Path) -> None:
+    long = ["train", recipe, "--data", photographs, "--out", tmp_path / "run", "--set", "phases.0.steps=100000"]
+    process = subprocess.Popen([*COMMAND, *map(str, long)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoint.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "checkpoint" in said.splitlines()[-1]
+    assert "--resume" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "no-such", "--data", "."], "no-such"),
+        (["train", "organic-3b-unet"], "--data"),
+        (["train", "organic-3b-unet", "--data", "/nowhere"], "/nowhere"),
+        (["train", "organic-3b-unet", "--data", ".", "--set", "epochs=3"], "epochs"),
+        (["train", "organic-3c-resnet", "--data", ".", "--set", "pretrained=/gone.pth"], "/gone.pth"),
+        (["export", "/nowhere", "--out", "model"], "/nowhere"),
+        (["evaluate", "no-such", "--data", "."], "no-such"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], named: str, photographs: Path, tmp_path: Path) -> None:
+    filled = [str(photographs) if argument == "." else argument for argument in arguments]
+    where = ["--out", str(tmp_path / "run")] if arguments[0] == "train" else []
+    done = _run(*filled, *where)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert named in line
+
+
+def test_recipes_lists_every_shipped_one() -> None:
+    from training.config import shipped_recipes
+
+    listed = _run("recipes").stdout
+    assert [line.partition(":")[0] for line in listed.splitlines()] == shipped_recipes()
