@@ -152,7 +152,7 @@ class Recipe(_Checked):
     film: Film = Film()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     compile: bool = False
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     checkpoint_steps: Annotated[int, Field(gt=0)] = 250
     sample_epochs: Annotated[tuple[int, ...], Field(strict=False)] = ()
 

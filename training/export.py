@@ -264,7 +264,8 @@ def _story(
     if run.is_file():
         told = json.loads(run.read_text(encoding="utf-8"))
         story |= {name: told[name] for name in ("seed", "data", "device", "packages")}
-        epochs = recipe.schedule(told["data"]["pictures"]).epochs_at(training["steps"])
+        each = max(1, told["data"]["pictures"] // told["processes"])
+        epochs = recipe.schedule(each).epochs_at(training["steps"])
         story["epochs"] = round(epochs, 1)
     return story | ({"note": note} if note else {})
 

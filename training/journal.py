@@ -22,16 +22,18 @@ _LINE_SECONDS = 10.0
 
 
 class Journal:
-    """Collects the losses of steps, and writes their means."""
+    """Collects the losses of steps, and writes their means to ``folder``, or nowhere: one of several writes."""
 
-    def __init__(self, folder: Path, step: int, report: Callable[[str], None]) -> None:
-        # TensorBoard takes a second to import, and a message at import time wants it quiet.
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, folder: Path | None, step: int, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._log, self._board = None, None
+        if folder is not None:
+            # TensorBoard takes a second to import.
+            from torch.utils.tensorboard import SummaryWriter
 
-        self._folder, self._report = folder, report
-        _forget_after(folder / LOSSES, step)
-        self._log = (folder / LOSSES).open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / _TENSORBOARD), purge_step=step)
+            _forget_after(folder / LOSSES, step)
+            self._log = (folder / LOSSES).open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(folder / _TENSORBOARD), purge_step=step)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._said = -math.inf
@@ -54,6 +56,8 @@ class Journal:
         """Write the means since the last call, and ``more`` such as the learning rate; returns the means."""
         means = self.means()
         self._sums, self._counts = {}, {}
+        if self._log is None or self._board is None:
+            return means
         values = {name: _short(value) for name, value in {**means, **more}.items()}
         line = {"step": step, "epoch": round(epochs, 3), "seconds": round(seconds, 1), **values}
         self._log.write(json.dumps(line) + "\n")
@@ -83,7 +87,8 @@ class Journal:
 
     def picture(self, name: str, rgb: Any, step: int) -> None:
         """Show an (H, W, 3) uint8 picture in TensorBoard."""
-        self._board.add_image(name, rgb, step, dataformats="HWC")
+        if self._board is not None:
+            self._board.add_image(name, rgb, step, dataformats="HWC")
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +96,9 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._log.close()
-        self._board.close()
+        if self._log is not None and self._board is not None:
+            self._log.close()
+            self._board.close()
 
 
 def _short(value: float) -> float:

@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from training import checkpoint
-from training.config import Recipe, Schedule
+from training.config import Film, Recipe, Schedule
 from training.data import Batch, Collection, batches, make_batch, open_collection
 from training.errors import RecipeError, TrainingError
 from training.journal import Journal, draw_curves
@@ -76,7 +76,7 @@ def train(
     report(f"starts from {trainer.started_from}, on {fabric.world_size} x {fabric.device.type}, {recipe.precision}")
     if fabric.global_rank == 0:
         _write_run(out, recipe, collection, trainer)
-    with Journal(out, trainer.step, report) as journal:
+    with Journal(out if fabric.global_rank == 0 else None, trainer.step, report) as journal:
         _run(trainer, collection, schedule, out, journal)
     if fabric.global_rank == 0:
         draw_curves(out)
@@ -93,7 +93,7 @@ def _strategy(devices: int | None) -> Any:
     from lightning_fabric.strategies import DDPStrategy
 
     # Two forward passes of the discriminator come before one backward pass: buffers must not be written in between.
-    return DDPStrategy(broadcast_buffers=False)
+    return DDPStrategy(forward_sync_buffers=False)
 
 
 def _earlier(out: Path, recipe: Recipe, resume: bool, fabric: Fabric) -> dict[str, Any] | None:
@@ -190,7 +190,8 @@ def _held_out(collection: Collection, schedule: Schedule, multiple: int) -> Batc
         return None
     last = schedule.recipe.phases[-1]
     phase = last.model_copy(update={"batch": count, "crop_px": (max(256, multiple),) * 2})
-    return make_batch(collection.test, schedule.recipe.model_copy(update={"crop": "whole"}), phase, 0)
+    clean = schedule.recipe.model_copy(update={"crop": "whole", "film": Film(), "flip": False})
+    return make_batch(collection.test, clean, phase, 0)
 
 
 def _validate(trainer: Trainer, held_out: Batch) -> dict[str, float]:

@@ -17,15 +17,15 @@ from pathlib import Path
 COMMAND = [sys.executable, "-m", "flows.cli"]
 # The depths fit the crops; nothing else of the networks is changed.
 SHORT: dict[str, tuple[str, ...]] = {
-    "dilated-gan": ("phases.0.crop_px=128", "phases.0.epochs=5"),
-    "mobilenet-fusion": ("phases.0.crop_px=128", "phases.0.epochs=10"),
-    "organic-3a-residual": ("phases.0.crop_px=128", "phases.0.epochs=2"),
-    "organic-3b-unet": ("phases.0.crop_px=128", "phases.0.epochs=3"),
+    "dilated-gan": ("phases.0.crop_px=128", "phases.0.epochs=4"),
+    "mobilenet-fusion": ("phases.0.crop_px=128", "phases.0.epochs=8"),
+    "organic-3a-residual": ("phases.0.crop_px=96", "phases.0.epochs=1"),
+    "organic-3b-unet": ("phases.0.crop_px=128", "phases.0.epochs=2"),
     "organic-3c-resnet": ("phases.0.crop_px=128", "phases.0.epochs=4"),
     "organic-3d-pretrained": (
-        "phases.0.crop_px=128", "phases.0.epochs=2", "phases.1.crop_px=128", "phases.1.epochs=2",
+        "phases.0.crop_px=128", "phases.0.epochs=2", "phases.1.crop_px=128", "phases.1.epochs=1",
     ),
-    "unet-cgan": ("phases.0.crop_px=128", "phases.0.epochs=3", "generator_options.depth=7", "sample_epochs=[1, 2, 3]"),
+    "unet-cgan": ("phases.0.crop_px=128", "phases.0.epochs=4", "generator_options.depth=7", "sample_epochs=[1, 2, 4]"),
     "pix2pix-2048x4096": (
         "phases.0.crop_px=[256, 512]", "phases.0.epochs=0.5", "phases.0.batch=4", "discriminator_options.layers=3",
         "sample_epochs=[1]",

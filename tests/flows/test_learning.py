@@ -71,6 +71,19 @@ def test_from_a_folder_of_photographs_to_a_model_and_a_table(photographs: Path, 
     assert (tmp_path / "table" / "quiz.html").is_file()
 
 
+def test_two_processes_train_one_model(photographs: Path, recipe: Path, tmp_path: Path) -> None:
+    """What several GPUs do, on processors."""
+    alone = ["--data", photographs, "--out", tmp_path / "run", "--set", "phases.0.steps=null"]
+    done = _run("train", recipe, *alone, "--set", "phases.0.epochs=2", "--devices", "2")
+    assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stdout
+    lines = [json.loads(line) for line in (tmp_path / "run" / "losses.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    pictures = json.loads((tmp_path / "run" / "run.json").read_text())["data"]["pictures"]
+    assert lines[-1]["step"] == 2 * -(-(pictures // 2) // 2)  # half of the pictures each, two in a batch
+    assert find_model(str(tmp_path / "run" / "model")).card.training["epochs"] == pytest.approx(2, abs=0.1)
+
+
 def test_ctrl_c_says_that_the_checkpoint_stands(photographs: Path, recipe: Path, tmp_path: Path) -> None:
     long = ["train", recipe, "--data", photographs, "--out", tmp_path / "run", "--set", "phases.0.steps=100000"]
     process = subprocess.Popen([*COMMAND, *map(str, long)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

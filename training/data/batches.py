@@ -1,0 +1,275 @@
+"""Batches of lightness and colour, each a function of (seed, step) alone: a resumed run sees what it would have seen.
+
+Pictures are dealt as cards are: all of them once in an order of (seed, round), then all again in another order. A batch
+at the end of a round is filled from the next, so batches are all of one size, and every ``len(pictures)`` pictures from
+the start of a round are each picture once.
+
+Batches are made by worker processes where there are processors for them, else by one thread of this process. Measured
+on two processors that something else kept busy, a batch of 16 crops of 128 pixels with film takes the thread 12 ms, one
+worker 18 and two workers 20, who must also send it over; a training step there takes 200 to 400 ms, on the same
+processors, so workers would gain nothing. A GPU's step takes tens of milliseconds: there half of the processors, at
+most eight, make batches (tests.benchmarks.training_data).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.color import lab_from_rgb, lightness_from_samples, rgb_from_lab
+from training.config import Phase, Recipe, Schedule
+from training.data.decode import U8
+from training.data.film import age
+from training.data.pictures import Pictures, Sample, processes_here
+from training.errors import DataError
+
+F32 = NDArray[np.float32]
+
+_AHEAD = 2
+# Pixels converted at once. Beside staying in the processor's cache, the product with the 3 x 3 matrix is then too small
+# for the linear algebra library to bring in threads of its own: 1.2 ms for 256 x 256 pixels, not 8.
+_STRIP_PX = 2**14
+_MOST_WORKERS = 8
+_ORDER, _FILM = 1, 2  # third word of a seed; crops have none, so the film changes nothing but the lightness
+
+
+class Batch(NamedTuple):
+    """float32 arrays, of NumPy from :func:`make_batch` and of torch from :func:`batches`.
+
+    ``lightness`` (N, 1, H, W) in [-1, 1]; ``colour`` (N, 2, H, W) a*, b* over the recipe's chroma scale, clipped to
+    [-1, 1], or (N, 3, H, W) RGB in [-1, 1].
+    """
+
+    lightness: Any
+    colour: Any
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, round_: int, pictures: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, round_, _ORDER]).permutation(pictures)
+
+
+def picture_indices(pictures: int, schedule: Schedule, step: int, count: int) -> list[int]:
+    """Which of ``pictures`` the batch of ``step`` is made of: the next ``count`` cards of the deck."""
+    dealt, left = 0, step
+    for phase in schedule.recipe.phases:
+        inside = min(left, schedule.phase_steps(phase))
+        dealt += inside * phase.batch
+        left -= inside
+    dealt += left * schedule.recipe.phases[-1].batch
+    seed = schedule.recipe.seed
+    return [int(_order(seed, n // pictures, pictures)[n % pictures]) for n in range(dealt, dealt + count)]
+
+
+def _crop(pixels: U8, crop_yx: tuple[int, int], smallest_px: int, rng: np.random.Generator) -> U8:
+    """A random rectangle of the shape of ``crop_yx``, as large as that.
+
+    Its short side is log-uniform between ``smallest_px`` and the most that fits into the picture.
+    """
+    short = min(crop_yx)
+    largest = min(side * short / wanted for side, wanted in zip(pixels.shape, crop_yx, strict=False))
+    drawn = np.exp(rng.uniform(np.log(min(smallest_px, largest)), np.log(largest)))
+    # Rounded down: up could be past the picture's edge.
+    height, width = (max(1, int(drawn * wanted / short)) for wanted in crop_yx)
+    top, left = rng.integers(pixels.shape[0] - height + 1), rng.integers(pixels.shape[1] - width + 1)
+    return _squeeze(pixels[top : top + height, left : left + width], crop_yx)
+
+
+def _squeeze(pixels: U8, crop_yx: tuple[int, int]) -> U8:
+    """The whole picture with the height and width ``crop_yx``."""
+    # OpenCV averages areas only where neither side grows, so a panorama first loses its length and then gains height.
+    smaller = (min(pixels.shape[0], crop_yx[0]), min(pixels.shape[1], crop_yx[1]))
+    if smaller != pixels.shape[:2]:
+        pixels = cv2.resize(pixels, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if smaller != crop_yx:
+        pixels = cv2.resize(pixels, crop_yx[::-1], interpolation=cv2.INTER_LINEAR)
+    return pixels
+
+
+def _lab_in_strips(pixels: U8) -> F32:
+    """(3, H, W) L*, a*, b* of (H, W, 3) RGB: :func:`lab_from_rgb` of a few rows at a time."""
+    height, width = pixels.shape[:2]
+    lab = np.empty((3, height, width), np.float32)
+    step = max(1, _STRIP_PX // width)
+    for top in range(0, height, step):
+        rows = slice(top, top + step)
+        lab[:, rows] = lab_from_rgb(pixels[rows].astype(np.float32) / np.float32(255))
+    return lab
+
+
+def _lightness_and_colour(sample: Sample, recipe: Recipe) -> tuple[F32, F32]:
+    """(H, W) lightness in [0, 1] and the truth as a batch has it, (2 or 3, H, W)."""
+    if sample.space == "rgb":
+        if recipe.colour == "rgb":
+            rgb = sample.pixels.astype(np.float32) / np.float32(255)
+            return lightness_from_samples(sample.pixels) / np.float32(100), rgb.transpose(2, 0, 1) * 2 - 1
+        lab = _lab_in_strips(sample.pixels)
+    else:
+        lab = sample.pixels.transpose(2, 0, 1).astype(np.float32)
+        lab[0] *= np.float32(100 / 255)
+        lab[1:] -= np.float32(128)
+        if recipe.colour == "rgb":
+            return lab[0] / np.float32(100), rgb_from_lab(lab[0], lab[1:]).transpose(2, 0, 1) * 2 - 1
+    return lab[0] / np.float32(100), np.clip(lab[1:] / np.float32(recipe.chroma_scale), -1, 1)
+
+
+def make_batch(pictures: Pictures, recipe: Recipe, phase: Phase, step: int) -> Batch:
+    """The batch of ``step``, which belongs to ``phase``, as NumPy arrays.
+
+    Raises
+    ------
+    DataError : a picture cannot be read any more.
+    """
+    return _make_batch(pictures, recipe.schedule(len(pictures)), phase, step)
+
+
+def _make_batch(pictures: Pictures, schedule: Schedule, phase: Phase, step: int) -> Batch:
+    recipe, crop_yx = schedule.recipe, phase.crop_px
+    crops, films = (np.random.default_rng([recipe.seed, step, *word]) for word in ((), (_FILM,)))
+    lightness = np.empty((phase.batch, 1, *crop_yx), np.float32)
+    colour = np.empty((phase.batch, recipe.output_channels, *crop_yx), np.float32)
+    for i, index in enumerate(picture_indices(len(pictures), schedule, step, phase.batch)):
+        pixels, space = pictures.read(index)
+        whole = recipe.crop == "whole"
+        crop = _squeeze(pixels, crop_yx) if whole else _crop(pixels, crop_yx, recipe.smallest_crop_px, crops)
+        if recipe.flip and crops.random() < 0.5:
+            crop = crop[:, ::-1]
+        clean, colour[i] = _lightness_and_colour(Sample(crop, space), recipe)
+        lightness[i, 0] = age(np.clip(clean, 0, 1), recipe.film, films) * 2 - 1
+    return Batch(lightness, colour)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What a torch DataLoader takes for a data set: item ``step`` is a whole batch, or what went wrong in one line."""
+
+    pictures: Pictures
+    schedule: Schedule
+
+    def __len__(self) -> int:
+        return self.schedule.total_steps
+
+    def __getitem__(self, step: int) -> Batch | str:
+        # torch would raise a worker's error again with the worker's traceback inside its message.
+        try:
+            return _make_batch(self.pictures, self.schedule, self.schedule.phase_at(step), step)
+        except DataError as error:
+            return str(error)
+
+
+@contextmanager
+def _fit_to_fork() -> Iterator[None]:
+    """The state that workers are to inherit: one OpenCV thread, and deaf to Ctrl-C.
+
+    OpenCV's pool of threads does not come along into a forked process, which would wait for it for ever; with one
+    thread there is no pool. Ctrl-C goes to all processes of a terminal: the training process decides what it means, and
+    may want a last batch. Both must hold from a worker's first moment, so they are set here and not in the worker.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        cv2.setNumThreads(threads)
+
+
+def _cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def default_workers(schedule: Schedule) -> int:
+    """Worker processes for this machine; 0 is a thread. See the module's docstring for the measurements."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors //= processes_here()
+    if "fork" not in multiprocessing.get_all_start_methods() or multiprocessing.current_process().daemon:
+        return 0  # without fork each worker decodes for itself; a daemonic process may have no children
+    if processors <= 2 and not _cuda():
+        return 0
+    workers = min(_MOST_WORKERS, max(1, processors // 2))
+    # Batches come through shared memory, of which a container has 64 MB unless it is given more; past that it dies.
+    recipe = schedule.recipe
+    largest = max(phase.batch * math.prod(phase.crop_px) for phase in recipe.phases) * 4 * (1 + recipe.output_channels)
+    shared = Path("/dev/shm")
+    room = shutil.disk_usage(shared).free // (2 * largest * (_AHEAD + 1)) if shared.is_dir() else workers
+    return min(workers, room)
+
+
+def batches(pictures: Pictures, schedule: Schedule, first_step: int = 0, workers: int | None = None) -> Iterator[Batch]:
+    """Batches of torch tensors for steps ``first_step`` to the schedule's last; the same for any number of ``workers``.
+
+    Parameters
+    ----------
+    schedule : may be for fewer than all ``pictures``, where several processes train and each counts its own steps
+    workers : processes that make batches, 0 for a thread of this one; by default what suits the machine
+
+    Raises
+    ------
+    DataError : a picture cannot be read any more.
+    """
+    workers = default_workers(schedule) if workers is None else workers
+    made = _by_processes if workers else _by_thread
+    for batch in made(_Steps(pictures, schedule), range(first_step, schedule.total_steps), workers):
+        if isinstance(batch, str):
+            raise DataError(batch)
+        yield batch
+
+
+def _by_processes(dataset: _Steps, steps: range, workers: int) -> Iterator[Batch | str]:
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=_AHEAD,
+        pin_memory=_cuda(),
+        # Only a forked worker shares the cache of pictures; torch's own choice is the platform's, which may change.
+        multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
+    )
+    with _fit_to_fork():
+        made = iter(loader)
+    yield from made
+
+
+def _by_thread(dataset: _Steps, steps: range, _: int) -> Iterator[Batch | str]:
+    import torch
+
+    pin = _cuda()
+
+    def make(step: int) -> Batch | str:
+        made = dataset[step]
+        if isinstance(made, str):
+            return made
+        tensors = (torch.from_numpy(array) for array in made)
+        return Batch(*(tensor.pin_memory() if pin else tensor for tensor in tensors))
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    try:
+        ahead: list[Future[Batch | str]] = [pool.submit(make, step) for step in steps[:_AHEAD]]
+        for step in steps:
+            made = ahead.pop(0).result()
+            if step + _AHEAD in steps:
+                ahead.append(pool.submit(make, step + _AHEAD))
+            yield made
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,186 @@
+"""A folder of whatever layout becomes two halves of pictures, a list of what was left out and why, and one hash.
+
+========================================  =====================================================================
+what is in the folder                     split
+========================================  =====================================================================
+photographs, nested or not                80/20 by photograph, never by file: a crop of a training picture is
+                                          never in the test. ``MANIFEST.tsv`` names the photograph of each file;
+                                          without it each file is one, and copies of it are the same one
+``train2017/``, ``val2017/`` (COCO),      those folders; a photograph in both is left out of training:
+``train/``, ``val/`` (ImageNet, Places)   :func:`training.data.files.own_split`
+``gray_scale.npy``, ``ab*.npy``           80/20 by the content of each sample
+========================================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from training.data.arrays import LabArrays, find_arrays
+from training.data.decode import quiet_decoders, why_unfit
+from training.data.files import Manifest, Photograph, files_under, is_test, own_split, picture_files, read_bytes
+from training.data.pictures import LabSamples, PhotographFiles, Pictures, available_bytes, processes_here
+from training.errors import DataError
+
+_CHUNK = 64  # items a thread takes at once: a million futures would take a gigabyte
+_LEAKS = "the same photograph is in the test half"
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A picture that is not used, and why: unreadable, gray, too small, too large, or in the other half as well."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The pictures to learn from and those to be judged by.
+
+    Attributes
+    ----------
+    sha256 : of names within the collection, content and half of every picture used: the same only for the same data
+    layout : how the folder was understood, in words
+    """
+
+    train: Pictures
+    test: Pictures
+    left_out: tuple[LeftOut, ...]
+    sha256: str
+    layout: str
+
+    def describe(self) -> dict[str, Any]:
+        """What a model's card says of the training half: counts, licences, sources, hash."""
+        used = self.train.photographs
+        return {
+            "pictures": len(used),
+            "photographs": len({photograph.group for photograph in used}),
+            "left_out": len(self.left_out),
+            "licences": dict(Counter(p.licence or "unknown" for p in used).most_common()),
+            "sources": dict(Counter(p.source or "unknown" for p in used).most_common()),
+            "layout": self.layout,
+            "sha256": self.sha256,
+        }
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A picture looked at once: ``test`` is its half, ``reason`` why not to use it."""
+
+    photograph: Photograph
+    name: str
+    sha256: str
+    index: int
+    test: bool
+    reason: str | None
+
+
+def open_collection(data: Path, cache_bytes: int | None = None) -> Collection:
+    """Find, check and split the pictures under ``data``; every file is read once, in threads, and none stays open.
+
+    Parameters
+    ----------
+    cache_bytes : memory for decoded pictures of both halves; by default a quarter of what is available, shared by the
+        processes of a run
+
+    Raises
+    ------
+    DataError : no such folder, no picture, nothing fit to train on, or NumPy files that do not belong together.
+    """
+    files = files_under(data)
+    arrays = find_arrays(data, files)
+    with quiet_decoders():
+        if arrays:
+            checked, layout = _check_arrays(arrays), "NumPy files of 8-bit Lab, split 80/20"
+        else:
+            checked, layout = _check_photographs(data, files)
+    checked = _without_leaks(checked)
+    used = [item for item in checked if item.reason is None]
+    left_out = tuple(LeftOut(item.photograph.path, item.reason) for item in checked if item.reason)
+    train, test = ([item for item in used if item.test is half] for half in (False, True))
+    if not train:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(o.reason for o in left_out).most_common())
+        raise DataError(
+            f"{data}: none of {len(checked)} pictures is left to train on ({reasons or 'all in the test half'}); "
+            "give more colour photographs"
+        )
+    lines = sorted(f"{item.name}\t{item.sha256}\t{'test' if item.test else 'train'}\n" for item in used)
+    budget = available_bytes() // (4 * processes_here()) if cache_bytes is None else cache_bytes
+    return Collection(
+        _pictures(train, arrays, budget * len(train) // len(used)),
+        _pictures(test, arrays, budget * len(test) // len(used)),
+        left_out,
+        hashlib.sha256("".join(lines).encode()).hexdigest(),
+        layout,
+    )
+
+
+def _check_photographs(data: Path, files: Sequence[Path]) -> tuple[list[_Checked], str]:
+    """Look at every picture file; where the collection has its own halves, at those in them."""
+    manifest = Manifest(data)
+    paths = picture_files(data, files)
+    split = own_split(data, paths)
+    layout = "photographs, split 80/20 by photograph"
+    if split:
+        train, test = split
+        paths = [path for path in paths if path.is_relative_to(train) or path.is_relative_to(test)]
+        layout = f"its own halves, {' and '.join(half.relative_to(data).as_posix() for half in split)}"
+
+    def check(path: Path) -> _Checked:
+        name = path.relative_to(data).as_posix()
+        content = read_bytes(path)
+        digest = hashlib.sha256(content).hexdigest()
+        photograph = manifest.photograph(path, digest)
+        half = path.is_relative_to(split[1]) if split else is_test(photograph)
+        return _Checked(photograph, name, digest, 0, half, why_unfit(content))
+
+    return _in_threads(check, paths), layout
+
+
+def _check_arrays(arrays: LabArrays) -> list[_Checked]:
+    def check(index: int) -> _Checked:
+        digest, reason = arrays.inspect(index)
+        name = f"{arrays.lightness.name}[{index}]"
+        photograph = Photograph(arrays.lightness.with_name(name) if reason else arrays.lightness, digest)
+        return _Checked(photograph, name, digest, index, is_test(photograph), reason)
+
+    return _in_threads(check, range(len(arrays)))
+
+
+def _without_leaks(checked: Sequence[_Checked]) -> list[_Checked]:
+    """Mark training pictures of photographs that the test half has too: a collection's own halves may overlap."""
+    tested = {item.photograph.group for item in checked if item.test and item.reason is None}
+
+    def leaks(item: _Checked) -> bool:
+        return not item.test and item.reason is None and item.photograph.group in tested
+
+    return [replace(item, reason=_LEAKS) if leaks(item) else item for item in checked]
+
+
+def _in_threads(work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    """``work`` of every item, in order; decoding and hashing let go of the interpreter's lock."""
+
+    def chunks() -> Iterator[Sequence[Item]]:
+        return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [answer for part in pool.map(lambda chunk: [work(item) for item in chunk], chunks()) for answer in part]
+
+
+def _pictures(half: Sequence[_Checked], arrays: LabArrays | None, cache_bytes: int) -> Pictures:
+    photographs, names = tuple(item.photograph for item in half), tuple(item.name for item in half)
+    if arrays is None:
+        return Pictures(PhotographFiles(photographs, names), cache_bytes)
+    # Mapped files are in the system's own cache already.
+    return Pictures(LabSamples(arrays, tuple(item.index for item in half), photographs, names))

@@ -1,0 +1,54 @@
+"""What old film and its scan do to lightness. A network that has only seen clean lightness takes grain for texture.
+
+The order is that of the light: the negative's tone curve, the fading of the print, the lens of the scan, and grain,
+which here is what the scan still shows of it. Every amount is drawn evenly between nothing and the recipe's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import Film
+
+F32 = NDArray[np.float32]
+
+_COARSEST_GRAIN_PX = 3.0
+
+
+def _grain(shape_yx: tuple[int, int], rng: np.random.Generator) -> F32:
+    """Noise of mean square 1 whose grains are 1 to 3 pixels wide."""
+    coarse = rng.uniform(1, _COARSEST_GRAIN_PX)
+    height, width = (max(1, math.ceil(n / coarse)) for n in shape_yx)
+    noise = rng.standard_normal((height, width), dtype=np.float32)
+    noise = cv2.resize(noise, (shape_yx[1], shape_yx[0]), interpolation=cv2.INTER_LINEAR)
+    # Interpolation between grains takes away from their contrast, which is to be the recipe's at any coarseness.
+    return noise / np.float32(max(1e-6, math.sqrt(float(np.square(noise).mean()))))
+
+
+def age(lightness: F32, film: Film, rng: np.random.Generator) -> F32:
+    """Lightness as old film would have it.
+
+    Parameters
+    ----------
+    lightness : (H, W) in [0, 1]
+    film : how much of each; all 0 gives ``lightness`` itself
+
+    Returns
+    -------
+    (H, W) float32 in [0, 1]
+    """
+    aged = lightness
+    if film.gamma:
+        aged = aged ** np.float32(math.exp(rng.uniform(-film.gamma, film.gamma)))
+    if film.fade:
+        black, white = rng.uniform(0, film.fade, 2)
+        aged = aged * np.float32(max(0.0, 1 - black - white)) + np.float32(black)
+    if film.blur_px:
+        aged = cv2.GaussianBlur(aged, (0, 0), max(1e-3, rng.uniform(0, film.blur_px)))
+    if film.grain:
+        aged = aged + _grain(aged.shape, rng) * np.float32(rng.uniform(0, film.grain))
+    return lightness if aged is lightness else np.clip(aged, 0, 1)
