@@ -151,6 +151,7 @@ def test_the_card_tells_the_run_and_no_folder_of_the_training_machine(tmp_path: 
         "seed": 0,
         "data": {"sha256": "ab", "pictures": 32},
         "device": "cpu",
+        "processes": 1,
         "packages": {},
         "command": f"train --data {secret}",
     }
