@@ -13,8 +13,9 @@ from training.config import Recipe
 from training.errors import RecipeError, TrainingError
 
 CHECKPOINT = "checkpoint.pt"
-# What may differ between a run and its continuation: lengths and what is kept, never what a step does.
-_FREE = {"phases", "checkpoint_steps", "sample_epochs", "compile", "data", "description", "source", "reported"}
+# What may differ between a run and its continuation: how it is kept and told, never what a step does.
+_FREE = {"checkpoint_steps", "sample_epochs", "compile", "data", "pretrained", "description", "source", "reported"}
+_LENGTHS = {"steps", "epochs"}
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -57,19 +58,33 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
-def check_same(folder: Path, state: dict[str, Any], recipe: Recipe) -> None:
-    """Refuse to continue a run with a recipe under which its step would mean something else.
+def _comparable(recipe: dict[str, Any], phases: int) -> dict[str, Any]:
+    """A recipe's keys for comparison, lengths left out: a phase may become longer or shorter, and phases may follow."""
+    known = {f"phases.{i}.{key}": value for i, phase in enumerate(recipe["phases"][:phases])
+             for key, value in phase.items() if key not in _LENGTHS}  # fmt: skip
+    return {key: value for key, value in recipe.items() if key != "phases"} | known
+
+
+def check_same(folder: Path, state: dict[str, Any], recipe: Recipe, told: dict[str, Any]) -> None:
+    """Refuse to continue a run under which its step would mean something else, or the record would be untrue.
+
+    Parameters
+    ----------
+    told : what else the state says and must say again, by name: the pictures' hash, the number of processes
 
     Raises
     ------
     RecipeError : names the first keys that differ.
     """
-    before, now = state["recipe"], recipe.model_dump(mode="json")
-    differing = sorted(key for key in now if key not in _FREE and before.get(key) != now[key])
+    now = recipe.model_dump(mode="json")
+    phases = len(state["recipe"]["phases"])
+    before, now = (_comparable(values, phases) for values in (state["recipe"], now))
+    before, now = before | {name: state.get(name) for name in told}, now | told
+    differing = sorted(key for key in before | now if key not in _FREE and before.get(key) != now.get(key))
     if differing:
         key = differing[0]
         others = f" (and {', '.join(differing[1:])})" if differing[1:] else ""
         raise RecipeError(
-            f"{folder}: was trained with {key} {before.get(key)!r}, the recipe now says {now[key]!r}{others}; "
-            "resume with the recipe it began with, or give a new --out"
+            f"{folder}: was trained with {key} {before.get(key)!r}, now it is {now.get(key)!r}{others}; "
+            "resume with the recipe and the pictures it began with, or give a new --out"
         )

@@ -20,8 +20,11 @@ from training.errors import RecipeError
 RECIPES = Path(__file__).parent / "recipes"
 
 # YAML 1.1 reads 2e-4, without a point, as a string; people write it all the same.
-Number = Annotated[float, BeforeValidator(lambda value: float(value) if isinstance(value, str) else value)]
+Number = Annotated[
+    float, BeforeValidator(lambda value: float(value) if isinstance(value, str) else value), Field(allow_inf_nan=False)
+]
 Positive = Annotated[Number, Field(gt=0)]
+Beta = Annotated[Number, Field(ge=0, lt=1)]
 
 
 def _crop_yx(value: Any) -> tuple[int, int]:
@@ -109,7 +112,8 @@ class Recipe(_Checked):
     generator, discriminator : file names under ``training/generators`` and ``training/discriminators``
     pretrained : encoder weights to start from: a file, a published URL with its hash, or None for random ones
     encoder_rate : learning rate of a pretrained encoder relative to the rest
-    update : "alternating" updates the discriminator, then the generator against it; "joint" both from one forward pass
+    update : "alternating" updates the discriminator, then the generator against it; "joint" both against
+        the other as it was
     label_smoothing : real labels are 1 minus this (one-sided; Salimans et al. 2016, section 3.4)
     crop : "random" squares of any size from ``smallest_crop_px`` up, or "whole" pictures squeezed to a square
     ema_decay : of the moving average of the generator, which is what is evaluated and exported; 0 is no average
@@ -140,7 +144,7 @@ class Recipe(_Checked):
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: Positive = 2e-4
     discriminator_learning_rate: Positive = 2e-4
-    betas: Annotated[tuple[Number, Number], Field(strict=False)] = (0.5, 0.999)
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.5, 0.999)
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     decay: Literal["constant", "cosine", "linear"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -281,15 +285,15 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError(f"no recipe {name_or_path!r}; give a YAML file or one of: {', '.join(shipped_recipes())}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise RecipeError(f"{path}: not a mapping of keys to values; see {RECIPES}")
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise RecipeError(f"{path}: not a mapping of names to values; see {RECIPES}")
         for change in changes:
             key, equals, value = change.partition("=")
             if not equals:
                 raise RecipeError(f"--set {change}: no value; write it as key=value")
             _assign(values, key.strip(), yaml.safe_load(value))
         return Recipe(**values)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from error
     except ValidationError as error:
         raise RecipeError(f"{path}: {_explained(error)}") from error

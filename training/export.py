@@ -256,7 +256,7 @@ def _story(
     run_folder: Path, recipe: Recipe, training: dict[str, Any], chroma_gain: float, note: str | None
 ) -> dict[str, Any]:
     """What the card says of the training; folders of the training machine stay behind."""
-    values = recipe.model_dump(mode="json", exclude_defaults=True) | {"data": None}
+    values = recipe.model_dump(mode="json") | {"data": None}
     if isinstance(recipe.pretrained, str):
         values["pretrained"] = Path(recipe.pretrained).name
     story: dict[str, Any] = {"recipe": values, **training, "chroma_gain": chroma_gain}

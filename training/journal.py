@@ -18,6 +18,7 @@ LOSSES = "losses.jsonl"
 CURVES = "curves.png"
 _TENSORBOARD = "tensorboard"
 _LEAST_CHROMA = 0.2  # share of the truth's saturation below which a picture looks gray
+_PATIENCE_STEPS = 500
 _LINE_SECONDS = 10.0
 
 
@@ -33,11 +34,11 @@ class Journal:
 
             _forget_after(folder / LOSSES, step)
             self._log = (folder / LOSSES).open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(folder / _TENSORBOARD), purge_step=step)
+            self._board = SummaryWriter(str(folder / _TENSORBOARD), purge_step=step + 1)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._said = -math.inf
-        self._chroma = math.inf
+        self._had_colour, self._warned = False, False
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Take in one step's losses, still on the device."""
@@ -78,8 +79,11 @@ class Journal:
     def watch(self, step: int, means: Mapping[str, float]) -> None:
         """Warn where colour falls towards gray: the collapse that scores well in squared error."""
         chroma = means.get("chroma", math.inf)
-        if chroma < min(_LEAST_CHROMA, 0.8 * self._chroma):
-            self._chroma = chroma
+        if chroma > 1.5 * _LEAST_CHROMA:
+            self._had_colour = True
+        # A fresh network may begin near gray: what counts is colour that was there and goes, or that never comes.
+        elif chroma < _LEAST_CHROMA and (self._had_colour or (step >= _PATIENCE_STEPS and not self._warned)):
+            self._had_colour, self._warned = False, True
             self._report(
                 f"warning: step {step}: colours are {100 * chroma:.0f} % as strong as the truth's and the run may be "
                 "collapsing to gray; raise vivid_weight or adversarial_weight, or lower content_weight"

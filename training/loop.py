@@ -7,14 +7,17 @@ A run leaves in its folder: ``run.json`` (command, recipe, seed, data, versions)
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ from training import checkpoint
 from training.config import Film, Recipe, Schedule
 from training.data import Batch, Collection, batches, make_batch, open_collection
 from training.errors import RecipeError, TrainingError
-from training.journal import Journal, draw_curves
+from training.journal import LOSSES, Journal, draw_curves
 from training.losses import content_loss, saturation
 from training.samples import grid, write_grid
 from training.trainer import Trainer
@@ -60,27 +63,49 @@ def train(
     """
     # Its own lines, as "Using bfloat16 Automatic Mixed Precision", say what ours say.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise RecipeError(
+            f"{out}: lies in {data}, where its sample grids would be taken for photographs; give another --out"
+        )
     fabric = Fabric(devices=devices or "auto", strategy=_strategy(devices), precision=recipe.precision)
     fabric.launch()
-    report = report if fabric.global_rank == 0 else _silent
-    out.mkdir(parents=True, exist_ok=True)
-    state = _earlier(out, recipe, resume, fabric)
+    first = fabric.global_rank == 0
+    report = report if first else _silent
     collection = open_collection(data)
     schedule = recipe.schedule(max(1, len(collection.train) // fabric.world_size))
-    trainer = Trainer(recipe, fabric)
+    told = {"data_sha256": collection.sha256, "processes": fabric.world_size}
+    state = _earlier(out, recipe, resume, told)
+    trainer = Trainer(recipe, fabric, state)
     report(f"{len(collection.train)} training pictures, {len(collection.test)} held out from {data}; "
            f"{len(collection.left_out)} left out (see {RUN})")  # fmt: skip
     if state is not None:
-        trainer.load(state)
         report(f"continues at step {trainer.step} of {schedule.total_steps}")
+    if trainer.step >= schedule.total_steps:
+        report("nothing is left to do; a longer phase or one more would go on from here")
+        return trainer
     report(f"starts from {trainer.started_from}, on {fabric.world_size} x {fabric.device.type}, {recipe.precision}")
-    if fabric.global_rank == 0:
-        _write_run(out, recipe, collection, trainer)
-    with Journal(out if fabric.global_rank == 0 else None, trainer.step, report) as journal:
-        _run(trainer, collection, schedule, out, journal)
-    if fabric.global_rank == 0:
-        draw_curves(out)
+    del state  # a second copy of all weights
+    try:
+        if first:
+            out.mkdir(parents=True, exist_ok=True)
+            _write_run(out, recipe, collection, trainer)
+        with Journal(out if first else None, trainer.step, report) as journal:
+            _Run(trainer, collection, schedule, out, told, journal).go()
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or out}: {error.strerror or error}; {_stands(out)}; make it "
+            "possible to write there and go on with --resume"
+        ) from error
+    finally:
+        if first and (out / LOSSES).is_file():
+            with contextlib.suppress(OSError):
+                draw_curves(out)
     return trainer
+
+
+def _stands(out: Path) -> str:
+    there = (out / checkpoint.CHECKPOINT).is_file()
+    return f"the last checkpoint in {out} stands" if there else f"there is no checkpoint in {out} yet"
 
 
 def _silent(_: str) -> None:
@@ -96,16 +121,18 @@ def _strategy(devices: int | None) -> Any:
     return DDPStrategy(forward_sync_buffers=False)
 
 
-def _earlier(out: Path, recipe: Recipe, resume: bool, fabric: Fabric) -> dict[str, Any] | None:
+def _earlier(out: Path, recipe: Recipe, resume: bool, told: dict[str, Any]) -> dict[str, Any] | None:
     """The state to continue from, None to begin."""
     if not (out / checkpoint.CHECKPOINT).is_file():
+        if (out / "recipe.yaml").is_file() and not (out / RUN).is_file():
+            raise RecipeError(f"{out}: has a recipe.yaml of its own, which the run's would replace; give another --out")
         return None
-    state = checkpoint.load(out, fabric.device)
+    state = checkpoint.load(out)
     if not resume:
         raise RecipeError(
             f"{out}: holds a run at step {state['step']}, which would be lost; go on with --resume, or give a new --out"
         )
-    checkpoint.check_same(out, state, recipe)
+    checkpoint.check_same(out, state, recipe, told)
     return state
 
 
@@ -129,32 +156,73 @@ def _write_run(out: Path, recipe: Recipe, collection: Collection, trainer: Train
         os.replace(part, out / name)
 
 
-def _run(trainer: Trainer, collection: Collection, schedule: Schedule, out: Path, journal: Journal) -> None:
-    recipe, total = trainer.recipe, schedule.total_steps
-    held_out = _held_out(collection, schedule, int(trainer.average.size_multiple))
-    started = time.monotonic() - trainer.seconds
-    for batch in _batches(trainer, collection, schedule):
-        step, phase = trainer.step, schedule.phase_at(trainer.step)
-        lightness, colour = _to_device(trainer.fabric, batch)
-        journal.add(trainer.train_step(lightness, colour, phase, schedule.rate_at(step)))
-        trainer.seconds = time.monotonic() - started
-        done, epoch, last = step + 1, schedule.ends_epoch(step), step + 1 == total
-        if done % _REPORT_STEPS == 0 or epoch is not None:
-            _refuse_nonfinite(journal.means(), step, out)
-            more = {"learning_rate": recipe.learning_rate * schedule.rate_at(step)}
-            if epoch is not None and held_out is not None:
-                more |= _validate(trainer, held_out)
-            epochs = schedule.epochs_at(done)
-            means = journal.write(done, epochs, trainer.seconds, more)
-            journal.watch(done, means)
-            journal.say(done, total, epochs, trainer.seconds, {**means, **more})
-        if epoch is not None and held_out is not None and (last or epoch in recipe.sample_epochs):
-            _keep_samples(trainer, held_out, out, epoch, journal)
-        if done % recipe.checkpoint_steps == 0 or last:
-            _refuse_nonfinite(journal.means(), step, out)
-            if trainer.fabric.global_rank == 0:
-                checkpoint.save(out, trainer.state())
-            trainer.fabric.barrier()
+@dataclass(frozen=True)
+class _Run:
+    """One run of the loop: who trains, on what, how long, and where it is kept."""
+
+    trainer: Trainer
+    collection: Collection
+    schedule: Schedule
+    out: Path
+    told: dict[str, Any]
+    journal: Journal
+
+    def go(self) -> None:
+        trainer, schedule = self.trainer, self.schedule
+        held_out = _held_out(self.collection, schedule, int(trainer.average.size_multiple))  # type: ignore[arg-type]
+        started = time.monotonic() - trainer.seconds
+        for batch in _batches(trainer, self.collection, schedule):
+            step, phase = trainer.step, schedule.phase_at(trainer.step)
+            lightness, colour = _to_device(trainer.fabric, batch)
+            self.journal.add(trainer.train_step(lightness, colour, phase, schedule.rate_at(step)))
+            epoch, last = schedule.ends_epoch(step), step + 1 == schedule.total_steps
+            if trainer.step % _REPORT_STEPS == 0 or epoch is not None:
+                self._refuse_nonfinite()
+                trainer.seconds = time.monotonic() - started
+                self._report(held_out if epoch is not None else None)
+            if epoch is not None and held_out is not None and (last or epoch in trainer.recipe.sample_epochs):
+                _keep_samples(trainer, held_out, self.out, epoch, self.journal)
+            if trainer.step % trainer.recipe.checkpoint_steps == 0 or last:
+                self._refuse_nonfinite()
+                trainer.seconds = time.monotonic() - started
+                self._save()
+
+    def _report(self, held_out: Batch | None) -> None:
+        trainer, done = self.trainer, self.trainer.step
+        more = {"learning_rate": trainer.recipe.learning_rate * self.schedule.rate_at(done - 1)}
+        if held_out is not None:
+            more |= _validate(trainer, held_out)
+        epochs = self.schedule.epochs_at(done)
+        means = self.journal.write(done, epochs, trainer.seconds, more)
+        self.journal.watch(done, means)
+        self.journal.say(done, self.schedule.total_steps, epochs, trainer.seconds, {**means, **more})
+
+    def _refuse_nonfinite(self) -> None:
+        """Stop before a number that is none is kept: every process, or those left would wait for the others."""
+        bad = [name for name, value in self.journal.means().items() if not math.isfinite(value)]
+        bad += [] if self.trainer.is_finite() else ["weights"]
+        if self._any(bool(bad)):
+            raise TrainingError(
+                f"step {self.trainer.step}: {bad[0] if bad else 'a loss'} not finite; {_stands(self.out)}; train with a "
+                "lower learning_rate or precision=32-true in a new --out"
+            )
+
+    def _save(self) -> None:
+        failure: TrainingError | None = None
+        if self.trainer.fabric.global_rank == 0:
+            try:
+                checkpoint.save(self.out, self.trainer.state() | self.told)
+            except TrainingError as error:
+                failure = error
+        if self._any(failure is not None):
+            raise failure or TrainingError("the first process could not write its checkpoint")
+
+    def _any(self, here: bool) -> bool:
+        """Whether it is so in any process."""
+        fabric = self.trainer.fabric
+        if fabric.world_size == 1:
+            return here
+        return bool(fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum") > 0)
 
 
 def _batches(trainer: Trainer, collection: Collection, schedule: Schedule) -> Iterator[Batch]:
@@ -172,15 +240,6 @@ def _to_device(fabric: Fabric, batch: Batch) -> tuple[Tensor, Tensor]:
         for part in (batch.lightness, batch.colour)
     )
     return lightness, colour
-
-
-def _refuse_nonfinite(means: dict[str, float], step: int, out: Path) -> None:
-    bad = [name for name, value in means.items() if not abs(value) < float("inf")]
-    if bad:
-        raise TrainingError(
-            f"step {step}: the {bad[0]} loss is not finite; the last checkpoint in {out} stands: lower learning_rate, "
-            "or set precision to 32-true, and train again in a new --out"
-        )
 
 
 def _held_out(collection: Collection, schedule: Schedule, multiple: int) -> Batch | None:

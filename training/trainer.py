@@ -49,14 +49,14 @@ def build_discriminator(recipe: Recipe) -> nn.Module:
 class Trainer:
     """Everything that changes while a recipe is trained."""
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
+    def __init__(self, recipe: Recipe, fabric: Fabric, state: dict[str, Any] | None = None) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.fabric = fabric
         self.step = 0
         self.seconds = 0.0
         generator, discriminator = _networks(recipe)
-        self.started_from = _start(recipe, generator)
+        self.started_from = _start(recipe, generator) if state is None else state["started_from"]
         for network in (generator, discriminator):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = fabric.to_device(copy.deepcopy(generator).eval().requires_grad_(False))
@@ -68,6 +68,10 @@ class Trainer:
         self.generator, self.generator_optimizer = fabric.setup(generator, self._optimizer(groups))
         critics = self._optimizer([{"params": list(discriminator.parameters())}])
         self.discriminator, self.discriminator_optimizer = fabric.setup(discriminator, critics)
+        if fabric.global_rank:
+            torch.manual_seed(recipe.seed + fabric.global_rank)  # equal weights, but dropout of its own
+        if state is not None:
+            self._load(state)
 
     def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         kind = torch.optim.AdamW if self.recipe.optimizer == "adamw" else torch.optim.Adam
@@ -146,6 +150,11 @@ class Trainer:
         with self.fabric.autocast():
             return self.average(given).float()
 
+    def is_finite(self) -> bool:
+        """Whether every weight is a number; waits for the device."""
+        weights = [*self.generator.parameters(), *self.average.parameters(), *self.discriminator.parameters()]
+        return bool(torch.stack([weight.detach().sum() for weight in weights]).isfinite().all())
+
     def state(self) -> dict[str, Any]:
         """All that a run needs to go on as if it had never stopped."""
         networks = {name: getattr(self, name).state_dict() for name in _NETWORKS}
@@ -159,17 +168,21 @@ class Trainer:
             "started_from": self.started_from,
             "average": self.average.state_dict(),
             "random": random,
+            "scaler": self.fabric.strategy.precision.state_dict(),
             **networks,
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` gave."""
+    def _load(self, state: dict[str, Any]) -> None:
         for name in (*_NETWORKS, "average"):
             getattr(self, name).load_state_dict(state[name])
-        torch.set_rng_state(state["random"]["cpu"].cpu())
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        if self.fabric.global_rank:  # the state is the first process's
+            torch.manual_seed(self.recipe.seed + self.fabric.global_rank + 1_000_003 * self.step)
+            return
+        torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self.fabric.device)
-        self.step, self.seconds, self.started_from = state["step"], state["seconds"], state["started_from"]
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.fabric.device)
 
 
 def _networks(recipe: Recipe) -> tuple[nn.Module, nn.Module]:
@@ -177,13 +190,31 @@ def _networks(recipe: Recipe) -> tuple[nn.Module, nn.Module]:
 
     Raises
     ------
-    RecipeError : no such network or option, or crops that the generator cannot take.
+    RecipeError : no such network or option, or batches that they cannot take.
     """
     try:
         generator, discriminator = build_generator(recipe), build_discriminator(recipe)
-    except (ImportError, TypeError, ValueError) as error:
-        raise RecipeError(f"recipe {recipe.name}: {error}; see the files and options under training/") from error
-    multiple = int(generator.size_multiple)  # type: ignore[arg-type]
+        _check_crops(recipe, int(generator.size_multiple))  # type: ignore[arg-type]
+        _rehearse(recipe, generator, discriminator)
+    except RecipeError:
+        raise
+    except (ImportError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(f"recipe {recipe.name}: {reason}; see the files and options under training/") from error
+    return generator, discriminator
+
+
+def _rehearse(recipe: Recipe, generator: nn.Module, discriminator: nn.Module) -> None:
+    """Push shapes without numbers through copies: what does not fit fails before any picture is read."""
+    generator, discriminator = (copy.deepcopy(network).to("meta") for network in (generator, discriminator))
+    for phase in recipe.phases:
+        lightness = torch.empty(phase.batch, recipe.input_channels, *phase.crop_px, device="meta")
+        colour = generator(lightness)
+        if phase.adversarial_weight > 0:
+            discriminator(torch.cat([lightness, colour], dim=1))
+
+
+def _check_crops(recipe: Recipe, multiple: int) -> None:
     for phase in recipe.phases:
         height, width = phase.crop_px
         if height % multiple or width % multiple:
@@ -191,12 +222,16 @@ def _networks(recipe: Recipe) -> tuple[nn.Module, nn.Module]:
                 f"{recipe.name}: crop_px {height}x{width} is no multiple of {multiple}, which {recipe.generator} "
                 "needs; change crop_px or the generator's depth"
             )
-    return generator, discriminator
 
 
 def _start(recipe: Recipe, generator: nn.Module) -> str:
     if recipe.pretrained is None:
         return "random weights"
+    if not hasattr(generator, "encoder"):
+        raise RecipeError(
+            f"recipe {recipe.name}: {recipe.generator} has no encoder for pretrained weights; set pretrained to null, "
+            "or generator to one on an encoder"
+        )
     return load_pretrained(generator.encoder, recipe.pretrained)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """Every system's recipe trained and measured: one command, one table.
 
-python -m tests.benchmarks.systems --data DIR --out DIR [--full] [--only NAME] [--also MODEL...] [--limit N]
+python -m tests.benchmarks.systems --data DIR --out DIR [--full] [--only NAME] [--also MODEL]
+    [--random-start NAME] [--limit N]
 
 Without ``--full`` each recipe is cut to what two processor cores do in some minutes: crops of 128 px, few epochs, and
 what else stands beside its name below. A row of the table says how long its weights were trained. A stopped command
@@ -17,17 +18,17 @@ from pathlib import Path
 COMMAND = [sys.executable, "-m", "flows.cli"]
 # The depths fit the crops; nothing else of the networks is changed.
 SHORT: dict[str, tuple[str, ...]] = {
-    "dilated-gan": ("phases.0.crop_px=128", "phases.0.epochs=4"),
-    "mobilenet-fusion": ("phases.0.crop_px=128", "phases.0.epochs=8"),
+    "dilated-gan": ("phases.0.crop_px=128", "phases.0.epochs=3"),
+    "mobilenet-fusion": ("phases.0.crop_px=128", "phases.0.epochs=6"),
     "organic-3a-residual": ("phases.0.crop_px=96", "phases.0.epochs=1"),
-    "organic-3b-unet": ("phases.0.crop_px=128", "phases.0.epochs=2"),
-    "organic-3c-resnet": ("phases.0.crop_px=128", "phases.0.epochs=4"),
+    "organic-3b-unet": ("phases.0.crop_px=128", "phases.0.epochs=1.5"),
+    "organic-3c-resnet": ("phases.0.crop_px=128", "phases.0.epochs=3"),
     "organic-3d-pretrained": (
-        "phases.0.crop_px=128", "phases.0.epochs=2", "phases.1.crop_px=128", "phases.1.epochs=1",
+        "phases.0.crop_px=128", "phases.0.epochs=1", "phases.1.crop_px=128", "phases.1.epochs=1",
     ),
-    "unet-cgan": ("phases.0.crop_px=128", "phases.0.epochs=4", "generator_options.depth=7", "sample_epochs=[1, 2, 4]"),
+    "unet-cgan": ("phases.0.crop_px=128", "phases.0.epochs=3", "generator_options.depth=7", "sample_epochs=[1, 2, 3]"),
     "pix2pix-2048x4096": (
-        "phases.0.crop_px=[256, 512]", "phases.0.epochs=0.5", "phases.0.batch=4", "discriminator_options.layers=3",
+        "phases.0.crop_px=[256, 512]", "phases.0.epochs=0.4", "phases.0.batch=4", "discriminator_options.layers=3",
         "sample_epochs=[1]",
     ),
 }  # fmt: skip
@@ -54,11 +55,15 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=sorted(SHORT), help="this recipe; may be repeated")
     parser.add_argument("--also", action="append", default=[], help="another model for the table; may be repeated")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="for every recipe")
+    parser.add_argument(
+        "--random-start", action="append", default=[], help="a recipe whose published weights are out of reach"
+    )
     parser.add_argument("--limit", type=int, help="measure on so many pictures")
     options = parser.parse_args()
     models = []
     for name in options.only or SHORT:
         changes = [] if options.full else list(SHORT[name])
+        changes += ["pretrained=null"] if name in options.random_start else []
         models.append(_train(name, options.data, options.out, changes + options.changes))
     limit = ["--limit", options.limit] if options.limit else []
     _run("evaluate", *options.also, *models, "--data", options.data, "--out", options.out / "table", *limit)

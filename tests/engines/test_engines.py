@@ -110,6 +110,7 @@ def test_shipped_models_are_whole_and_small():
         model = find_model(name)
         assert model.onnx_path.stat().st_size < 30e6
         assert model.card.training["data"]["licences"]
+        assert (model.folder / "losses.jsonl").is_file()
 
 
 @pytest.mark.parametrize("backend", NETWORKS)

@@ -375,4 +375,4 @@ def test_inspect_says_what_a_scan_is_and_what_is_none(command, scans, tmp_path):
 
 
 def test_models_lists_what_is_shipped(command):
-    assert "default: mobilenet_unet" in command("models").out
+    assert "default: efficientnet_unet" in command("models").out

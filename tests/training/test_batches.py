@@ -209,6 +209,13 @@ def test_any_number_of_workers_makes_the_same_batches(pictures: Pictures) -> Non
     assert not _children()
 
 
+def test_workers_leave_torchs_own_random_numbers_alone(pictures: Pictures) -> None:
+    """A resumed run starts them once more than one that went through, and must draw the same dropout."""
+    before = torch.get_rng_state()
+    assert len(list(batches(pictures, _recipe().schedule(len(pictures)), 4, workers=1))) == 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_workers_end_when_nobody_listens_any_more(pictures: Pictures, recwarn: pytest.WarningsRecorder) -> None:
     stream = batches(pictures, _recipe(phases=(Phase(steps=500, crop_px=16, batch=2),)).schedule(99), 0, 2)
     next(stream)  # from the one worker; the other may not have come to its first line

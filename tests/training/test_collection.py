@@ -179,6 +179,37 @@ def test_hidden_files_are_passed_over_and_loops_end(tmp_path: Path) -> None:
     assert len(collection.train) + len(collection.test) == 10
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [
+        ["checkpoint.pt"],
+        ["run.json", "recipe.yaml"],
+        ["table.json", "quiz.html"],
+        ["table.json", "sheet.jpg"],
+        ["model.onnx", "card.json"],
+    ],
+)
+def test_what_we_wrote_into_the_folder_is_not_trained_on(tmp_path: Path, marks: list[str]) -> None:
+    for i in range(10):
+        _save(tmp_path / "photos" / f"{i}.png", i)
+    before = open_collection(tmp_path)
+    for name in ("curves.png", "sheet_default.png", "samples/epoch_001.png", "deeper/er/a.png"):
+        _save(tmp_path / "photos" / "out" / name, 50)
+    assert len(find_photographs(tmp_path)) == 14  # as yet a folder like others
+    for name in marks:
+        (tmp_path / "photos" / "out" / name).write_text("{}")
+    assert open_collection(tmp_path).sha256 == before.sha256
+    assert len(find_photographs(tmp_path)) == 10
+
+
+def test_a_run_in_the_data_folder_itself_leaves_its_photographs(tmp_path: Path) -> None:
+    wanted = [_save(tmp_path / name, i) for i, name in enumerate(("a.png", "b/c.png", "b/samples/d.png"))]
+    for name in ("curves.png", "sheet_default.png", "samples/epoch_001.png"):
+        _save(tmp_path / name, 50)
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    assert [photograph.path for photograph in find_photographs(tmp_path)] == wanted
+
+
 # ---- formats
 
 
@@ -236,8 +267,25 @@ def test_a_data_set_keeps_its_own_halves(tmp_path: Path, train: list[str], val: 
     collection = open_collection(tmp_path)
     assert list(collection.train.names) == train
     assert list(collection.test.names) == val
-    assert not collection.left_out
+    assert {left.path for left in collection.left_out} == {(tmp_path / name).parent for name in more}
     assert collection.layout.startswith("its own halves")
+
+
+def test_pictures_outside_both_halves_are_named_by_folder_and_not_read(tmp_path: Path) -> None:
+    beside = [f"images/test2017/{i}.jpg" for i in range(12)] + ["images/more/a/1.jpg", "images/more/b/2.jpg"]
+    for i, name in enumerate(["images/train2017/1.jpg", "images/val2017/3.jpg"]):
+        _save(tmp_path / name, i)
+    for name in [*beside, "images/sample.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture, as reading it would show")
+    collection = open_collection(tmp_path)
+    halves = "outside the collection's own halves images/train2017 and images/val2017"
+    assert {(left.path.relative_to(tmp_path).as_posix(), left.reason) for left in collection.left_out} == {
+        ("images", f"1 picture {halves}"),
+        ("images/more", f"2 pictures {halves}"),
+        ("images/test2017", f"12 pictures {halves}"),
+    }
+    assert collection.describe()["left_out"] == 15
 
 
 def test_folders_that_are_no_halves_are_just_photographs(tmp_path: Path) -> None:
@@ -258,6 +306,15 @@ def test_a_picture_in_both_halves_is_not_trained_on(tmp_path: Path) -> None:
     assert [(left.path.name, left.reason) for left in collection.left_out] == [
         ("b.png", "the same photograph is in the test half")
     ]
+
+
+def test_a_copy_under_another_group_is_not_trained_on(tmp_path: Path) -> None:
+    for name, seed in (("train/a.png", 1), ("train/b.png", 2), ("val/c.png", 2)):
+        _save(tmp_path / name, seed)
+    (tmp_path / "MANIFEST.tsv").write_text("file\tgroup\ntrain/a.png\ta\ntrain/b.png\tb\nval/c.png\tc\n")
+    collection = open_collection(tmp_path)
+    assert (collection.train.names, collection.test.names) == (("train/a.png",), ("val/c.png",))
+    assert [left.path.name for left in collection.left_out] == ["b.png"]
 
 
 # ---- NumPy files

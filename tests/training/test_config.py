@@ -73,7 +73,10 @@ def test_reports_figures_are_what_the_reports_say() -> None:
         ("name: x\ngenerator: unet\n", ["'phases'", "missing"]),
         ("name: x\nphases: [{steps: 1}]", ["'generator'", "missing"]),
         ("- 1\n- 2\n", ["not a mapping"]),
+        ("1: x\nname: x", ["not a mapping"]),
         ("name: [", ["not YAML"]),
+        ("name: x\ngenerator: unet\nbetas: [0.5, 1.5]\nphases: [{steps: 1}]", ["betas.1 is 1.5", "less than 1"]),
+        ("name: x\ngenerator: unet\nphases: [{epochs: .inf}]", ["phases.0.epochs", "finite"]),
     ],
 )
 def test_message_names_key_and_remedy(tmp_path: Path, text: str, named: list[str]) -> None:

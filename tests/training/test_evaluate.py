@@ -147,6 +147,60 @@ def test_reported_figures_and_length_of_training_stand_beside_ours(photographs_f
     assert "reported" not in said[-1]
 
 
+@pytest.mark.parametrize(
+    ("phases", "words"),
+    [
+        ([{"crop_px": 128}], "288 steps, 128 px |"),
+        ([{"crop_px": [128, 128]}, {"crop_px": [256, 512]}, {"crop_px": 128}], "288 steps, 128 and 256 x 512 px |"),
+        ([{"crop_px": 128}, {"steps": 600}], "288 steps, 128 and 256 px |"),  # export leaves out a recipe's defaults
+        (None, "288 steps |"),
+    ],
+)
+def test_crops_stand_beside_the_length_of_training(
+    photographs_folder: Path, tmp_path: Path, phases: list[dict[str, Any]] | None, words: str
+) -> None:
+    model = linear_model(tmp_path / "m", training={"recipe": {"phases": phases}, "steps": 288})
+    said: list[str] = []
+    evaluate([model], photographs_folder, short_side_px=32, limit=3, report=said.append)
+    assert words in said[-1]
+
+
+_UNCHECKED = "linear learned from another collection (or says nothing of its data)"
+_SEEN = "linear learned from four fifths of these very pictures"
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("data", ["same", "other", None])
+def test_what_a_model_may_have_seen_is_said(
+    photographs_folder: Path, tmp_path: Path, data: str | None, everything: bool
+) -> None:
+    sha256 = open_collection(photographs_folder).sha256 if data == "same" else data
+    model = linear_model(tmp_path / "m", training={"data": {"sha256": sha256}} if data else {})
+    said: list[str] = []
+    evaluate([model], photographs_folder, short_side_px=32, limit=2, everything=everything, report=said.append)
+    assert (_UNCHECKED in said[-1]) == (data != "same")
+    assert (_SEEN in said[-1]) == (data == "same" and everything)
+
+
+def test_models_of_other_pictures_share_a_note(photographs_folder: Path, tmp_path: Path) -> None:
+    models = [linear_model(tmp_path / "a", "one"), linear_model(tmp_path / "b", "two", training={"data": None})]
+    (tmp_path / "single").mkdir()
+    (tmp_path / "single" / "1.png").write_bytes((photographs_folder / "00.png").read_bytes())
+    said: list[str] = []
+    evaluate(models, tmp_path / "single", short_side_px=32, everything=True, report=said.append)
+    assert said[-1].count("learned from") == 1
+    assert "- one and two learned from another collection (or say nothing of their data): " in said[-1]
+
+
+def test_a_table_inside_the_data_folder_is_not_measured(photographs_folder: Path, tmp_path: Path) -> None:
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes((photographs_folder / f"{i:02}.png").read_bytes())
+    model = linear_model(tmp_path / "models" / "m")
+    rows = [quietly([model], tmp_path, tmp_path / "out", everything=True)[0] for _ in range(2)]
+    assert list((tmp_path / "out").glob("*.png"))
+    assert [row.pictures for row in rows] == [12, 12]
+
+
 def test_all_takes_every_picture_and_limit_fewer(photographs_folder: Path) -> None:
     assert quietly([], photographs_folder, everything=True)[0].pictures == 40
     assert quietly([], photographs_folder, everything=True, limit=7)[0].pictures == 7

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +20,16 @@ pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
 import torch
+from lightning_fabric import Fabric
 
 from pipeline.color import rgb_from_lab
 from training import checkpoint
 from training.config import Recipe, load_recipe
 from training.data import batches
 from training.errors import RecipeError, TrainingError
+from training.journal import Journal
 from training.loop import train
+from training.trainer import Trainer
 
 NETWORKS = ("generator", "average", "discriminator")
 
@@ -148,6 +154,15 @@ def test_a_run_is_never_overwritten_nor_continued_as_another(
     with pytest.raises(RecipeError, match=r"learning_rate 0\.0002.*0\.5"):
         _train(other, photographs_folder, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    sharper = load_recipe(str(tiny_yaml), ("phases.1.content_weight=1",))
+    with pytest.raises(RecipeError, match=r"phases\.1\.content_weight 100\.0.*1\.0"):
+        _train(sharper, photographs_folder, tmp_path / "run", resume=True)
+    (tmp_path / "fewer").mkdir()
+    for name in [f"{i:02}.png" for i in range(30)]:
+        shutil.copy(photographs_folder / name, tmp_path / "fewer" / name)
+    with pytest.raises(RecipeError, match="data_sha256"):
+        _train(recipe, tmp_path / "fewer", tmp_path / "run", resume=True)
+    assert "nothing is left to do" in _train(recipe, photographs_folder, tmp_path / "run", resume=True)[-1]
     longer = load_recipe(str(tiny_yaml), ("phases.1.steps=4",))
     _train(longer, photographs_folder, tmp_path / "run", resume=True)
     assert checkpoint.load(tmp_path / "run")["step"] == 6
@@ -168,6 +183,36 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     state = checkpoint.load(tmp_path / "run")
     assert state["step"] == 2
     assert all(torch.isfinite(value).all() for value in state["generator"].values())
+
+
+def test_weights_that_are_not_finite_never_replace_good_ones(
+    photographs_folder: Path, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step's losses are good, and its update is not."""
+    step_of = Trainer.train_step
+
+    def overflowing(trainer: Trainer, *arguments: object) -> dict[str, torch.Tensor]:
+        losses = step_of(trainer, *arguments)  # type: ignore[arg-type]
+        if trainer.step == 4:
+            next(trainer.generator.parameters()).data.fill_(float("inf"))
+        return losses
+
+    monkeypatch.setattr(Trainer, "train_step", overflowing)
+    with pytest.raises(TrainingError, match="weights not finite"):
+        _train(load_recipe(str(tiny_yaml)), photographs_folder, tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run")["step"] == 2
+
+
+def test_a_disk_that_fills_beside_the_checkpoint_says_that_it_stands(
+    photographs_folder: Path, tiny_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples/epoch_001.png")
+
+    monkeypatch.setattr("training.loop.write_grid", full)
+    with pytest.raises(TrainingError, match=r"epoch_001.png: No space left.*checkpoint in .* stands.*--resume"):
+        _train(load_recipe(str(tiny_yaml)), photographs_folder, tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run")["step"] == 2
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
@@ -194,6 +239,54 @@ def test_collapse_to_gray_is_said(tiny_yaml: Path, tmp_path: Path) -> None:
     changes = ("content_loss=mse", "learning_rate=0.003", "phases.0.steps=120", "phases.0.batch=8", "film.grain=0")
     said = _train(load_recipe(str(tiny_yaml), (*changes, "phases.1.steps=1")), tmp_path / "flat", tmp_path / "run")
     assert any("collapsing to gray" in line and "vivid_weight" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("chroma", "warnings"),
+    [
+        ([0.05, 0.6, 0.9, 0.10, 0.06], [4]),
+        ([0.05, 0.1, 0.12], []),
+        ([0.6, 0.1, 0.5, 0.1], [2, 4]),
+        ([0.05] * 11, [10]),
+    ],
+)
+def test_the_watch_warns_once_for_each_fall(chroma: list[float], warnings: list[int], tmp_path: Path) -> None:
+    said: list[str] = []
+    with Journal(tmp_path, 0, said.append) as journal:
+        for i, value in enumerate(chroma, 1):
+            journal.watch(i * 50, {"chroma": value})
+    assert [int(line.split()[2].rstrip(":")) // 50 for line in said] == warnings
+
+
+def test_a_run_inside_its_own_pictures_is_refused(photographs_folder: Path, tiny_yaml: Path) -> None:
+    with pytest.raises(RecipeError, match="taken for photographs"):
+        _train(load_recipe(str(tiny_yaml)), photographs_folder, photographs_folder / "runs" / "tiny")
+    assert not (photographs_folder / "runs").exists()
+
+
+def test_a_recipe_of_the_users_own_is_not_replaced(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "recipe.yaml").write_text("# mine\n" + tiny_yaml.read_text())
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        _train(load_recipe(str(tmp_path / "own" / "recipe.yaml")), photographs_folder, tmp_path / "own")
+    assert (tmp_path / "own" / "recipe.yaml").read_text().startswith("# mine")
+
+
+def test_joint_grades_both_against_the_other_as_it_was(tiny_yaml: Path) -> None:
+    """Hand-made: a joint step is the generator's against the old discriminator, and the other way round."""
+    recipe = load_recipe(str(tiny_yaml), ("update=joint", "discriminator=pixel", "film.grain=0"))
+    phase = recipe.phases[1].model_copy(update={"batch": 2})
+    lightness, colour = torch.rand(2, 1, 64, 64) * 2 - 1, torch.rand(2, 2, 64, 64) * 2 - 1
+    losses = {}
+    for update in ("joint", "alternating"):
+        trainer = Trainer(recipe.model_copy(update={"update": update}), Fabric(accelerator="cpu"))
+        before = copy.deepcopy(trainer.discriminator)
+        fake = copy.deepcopy(trainer.generator)(lightness)
+        expected = torch.nn.functional.softplus(-before(torch.cat([lightness, fake], 1))).mean().item()
+        losses[update] = trainer.train_step(lightness, colour, phase, 1000.0)["adversarial"].item()
+        if update == "joint":
+            assert losses["joint"] == pytest.approx(expected, rel=1e-4)
+    assert losses["alternating"] != pytest.approx(losses["joint"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +321,9 @@ def test_training_brings_the_loss_down(photographs_folder: Path, tiny_yaml: Path
         ("generator=gpt", ["gpt"]),
         ("generator_options.widht=3", ["widht"]),
         ("phases.0.crop_px=33", ["33", "multiple of 8"]),
+        ("pretrained=weights.pth", ["unet", "no encoder"]),
+        ("generator=_decoder", ["_decoder"]),
+        ("generator_options.depth=-1", ["recipe tiny"]),
     ],
 )
 def test_a_recipe_that_cannot_be_built_is_one_line(

@@ -221,9 +221,9 @@ def test_margin_must_keep_the_size_a_multiple(name: str) -> None:
 
 
 def test_reflected_margin_is_that_of_evaluation_only() -> None:
-    generator = _used(_generator("mobilenet_unet"))
+    generator = _used(_generator("efficientnet_unet"))
     given = _lightness(1, 1, 64, 64)
-    bare = _generator("mobilenet_unet", margin_px=0).eval()
+    bare = _generator("efficientnet_unet", margin_px=0).eval()
     bare.load_state_dict(generator.state_dict())
     with torch.no_grad():
         grown = nn.functional.pad(given, (16, 16, 16, 16), mode="reflect")

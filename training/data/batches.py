@@ -234,6 +234,7 @@ def batches(pictures: Pictures, schedule: Schedule, first_step: int = 0, workers
 
 
 def _by_processes(dataset: _Steps, steps: range, workers: int) -> Iterator[Batch | str]:
+    import torch
     from torch.utils.data import DataLoader
 
     loader = DataLoader(
@@ -243,6 +244,9 @@ def _by_processes(dataset: _Steps, steps: range, workers: int) -> Iterator[Batch
         num_workers=workers,
         prefetch_factor=_AHEAD,
         pin_memory=_cuda(),
+        # Workers' seeds would be drawn from torch's own generator: a resumed run would have drawn once more, and go on
+        # with another dropout.
+        generator=torch.Generator(),
         # Only a forked worker shares the cache of pictures; torch's own choice is the platform's, which may change.
         multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
     )

@@ -6,8 +6,8 @@ what is in the folder                     split
 photographs, nested or not                80/20 by photograph, never by file: a crop of a training picture is
                                           never in the test. ``MANIFEST.tsv`` names the photograph of each file;
                                           without it each file is one, and copies of it are the same one
-``train2017/``, ``val2017/`` (COCO),      those folders; a photograph in both is left out of training:
-``train/``, ``val/`` (ImageNet, Places)   :func:`training.data.files.own_split`
+``train2017/``, ``val2017/`` (COCO),      those folders; a photograph in both is left out of training, pictures
+``train/``, ``val/`` (ImageNet, Places)   in neither altogether: :func:`training.data.files.own_split`
 ``gray_scale.npy``, ``ab*.npy``           80/20 by the content of each sample
 ========================================  =====================================================================
 """
@@ -38,10 +38,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A picture that is not used, and why: unreadable, gray, too small, too large, or in the other half as well."""
+    """A picture that is not used, and why: unreadable, gray, too small, too large, or in the other half as well.
+
+    Or a folder of ``pictures`` that are in neither half.
+    """
 
     path: Path
     reason: str
+    pictures: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Collection:
         return {
             "pictures": len(used),
             "photographs": len({photograph.group for photograph in used}),
-            "left_out": len(self.left_out),
+            "left_out": sum(left.pictures for left in self.left_out),
             "licences": dict(Counter(p.licence or "unknown" for p in used).most_common()),
             "sources": dict(Counter(p.source or "unknown" for p in used).most_common()),
             "layout": self.layout,
@@ -100,11 +104,12 @@ def open_collection(data: Path, cache_bytes: int | None = None) -> Collection:
     """
     files = files_under(data)
     arrays = find_arrays(data, files)
+    outside: list[LeftOut] = []
     with quiet_decoders():
         if arrays:
             checked, layout = _check_arrays(arrays), "NumPy files of 8-bit Lab, split 80/20"
         else:
-            checked, layout = _check_photographs(data, files)
+            checked, layout, outside = _check_photographs(data, files)
     checked = _without_leaks(checked)
     used = [item for item in checked if item.reason is None]
     left_out = tuple(LeftOut(item.photograph.path, item.reason) for item in checked if item.reason)
@@ -120,22 +125,24 @@ def open_collection(data: Path, cache_bytes: int | None = None) -> Collection:
     return Collection(
         _pictures(train, arrays, budget * len(train) // len(used)),
         _pictures(test, arrays, budget * len(test) // len(used)),
-        left_out,
+        (*left_out, *outside),
         hashlib.sha256("".join(lines).encode()).hexdigest(),
         layout,
     )
 
 
-def _check_photographs(data: Path, files: Sequence[Path]) -> tuple[list[_Checked], str]:
-    """Look at every picture file; where the collection has its own halves, at those in them."""
+def _check_photographs(data: Path, files: Sequence[Path]) -> tuple[list[_Checked], str, list[LeftOut]]:
+    """Look at every picture file; where the collection has its own halves, at those in them, and name the others."""
     manifest = Manifest(data)
     paths = picture_files(data, files)
     split = own_split(data, paths)
-    layout = "photographs, split 80/20 by photograph"
+    layout, outside = "photographs, split 80/20 by photograph", []
     if split:
-        train, test = split
-        paths = [path for path in paths if path.is_relative_to(train) or path.is_relative_to(test)]
-        layout = f"its own halves, {' and '.join(half.relative_to(data).as_posix() for half in split)}"
+        halves = " and ".join(half.relative_to(data).as_posix() for half in split)
+        inside = {path for path in paths if any(path.is_relative_to(half) for half in split)}
+        outside = _outside(split[0].parent, [path for path in paths if path not in inside], halves)
+        paths = [path for path in paths if path in inside]
+        layout = f"its own halves, {halves}"
 
     def check(path: Path) -> _Checked:
         name = path.relative_to(data).as_posix()
@@ -145,7 +152,16 @@ def _check_photographs(data: Path, files: Sequence[Path]) -> tuple[list[_Checked
         half = path.is_relative_to(split[1]) if split else is_test(photograph)
         return _Checked(photograph, name, digest, 0, half, why_unfit(content))
 
-    return _in_threads(check, paths), layout
+    return _in_threads(check, paths), layout, outside
+
+
+def _outside(parent: Path, paths: Sequence[Path], halves: str) -> list[LeftOut]:
+    """One entry for each folder beside the halves: COCO's test2017 alone has 40,670 pictures, all for one reason."""
+    counts = Counter(parent.joinpath(*path.relative_to(parent).parts[:-1][:1]) for path in paths)
+    return [
+        LeftOut(folder, f"{count} picture{'s' * (count > 1)} outside the collection's own halves {halves}", count)
+        for folder, count in counts.items()
+    ]
 
 
 def _check_arrays(arrays: LabArrays) -> list[_Checked]:
@@ -159,11 +175,17 @@ def _check_arrays(arrays: LabArrays) -> list[_Checked]:
 
 
 def _without_leaks(checked: Sequence[_Checked]) -> list[_Checked]:
-    """Mark training pictures of photographs that the test half has too: a collection's own halves may overlap."""
-    tested = {item.photograph.group for item in checked if item.test and item.reason is None}
+    """Mark training pictures that the test half has too: of one photograph, or of the same bytes under another group.
+
+    A collection's own halves may overlap, and a manifest may give a copy a group of its own.
+    """
+    tested = {
+        mark for item in checked if item.test and item.reason is None for mark in (item.photograph.group, item.sha256)
+    }
 
     def leaks(item: _Checked) -> bool:
-        return not item.test and item.reason is None and item.photograph.group in tested
+        same = item.photograph.group in tested or item.sha256 in tested
+        return same and not item.test and item.reason is None
 
     return [replace(item, reason=_LEAKS) if leaks(item) else item for item in checked]
 

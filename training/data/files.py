@@ -10,11 +10,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.spec import CARD_FILE, MODEL_FILE
 from training.errors import DataError
 
 # By ending, not by content: a data set's folder also holds tables and notes, which are not "unreadable pictures".
 _ENDINGS = "jpg jpeg jpe jfif png tif tiff webp bmp dib gif avif jp2 j2k jpx ppm pgm pnm tga pcx"
 ENDINGS = frozenset(f".{ending}" for ending in _ENDINGS.split())
+# What the folder of a run, a table or a model holds. Grids and sheets in it show the truth of pictures held out. Spelt
+# here, since the modules that write these files need torch.
+_OURS = (
+    {"checkpoint.pt"},
+    {"run.json", "recipe.yaml"},
+    {"table.json", "quiz.html"},
+    {"table.json", "sheet.jpg"},
+    {MODEL_FILE, CARD_FILE},
+)
+_DRAWN = re.compile(r"curves\.png|sheet\.jpg|sheet_.*\.png")
+_GRIDS = "samples"
 _TEST_OF = 5
 _SPLIT_DEPTH = 3  # ILSVRC/Data/CLS-LOC/train
 _SIZE = r"[_-]?(\d+|large|small|standard)?"
@@ -38,6 +50,9 @@ class Photograph:
 def files_under(folder: Path) -> list[Path]:
     """All files under ``folder``, sorted; nothing hidden, and no folder twice however symbolic links lead to it.
 
+    Folders that a training run, an evaluation or an export wrote are passed over; where ``folder`` itself is one, what
+    was drawn in it.
+
     Raises
     ------
     DataError : no such folder.
@@ -48,11 +63,14 @@ def files_under(folder: Path) -> list[Path]:
     found: list[Path] = []
     for place, folders, names in os.walk(folder, followlinks=True):
         status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
+        ours, given = any(made.issubset(names) for made in _OURS), Path(place) == folder
+        if (status.st_dev, status.st_ino) in seen or (ours and not given):
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not (ours and name == _GRIDS))
+        if ours:
+            names = [name for name in names if not _DRAWN.fullmatch(name)]
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
 

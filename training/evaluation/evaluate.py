@@ -40,7 +40,14 @@ from training.evaluation.colorizers import (
 from training.evaluation.measure import Measures, Truth
 from training.evaluation.quiz import Candidate, jpeg, pick_cases, questions, write_quiz
 from training.evaluation.sheet import Shown, as_samples, thumbnail, write_sheets
-from training.evaluation.subjects import Subject, find_subjects, one_a_photograph, spread
+from training.evaluation.subjects import (
+    Subject,
+    Subjects,
+    collection_sha256,
+    find_subjects,
+    one_a_photograph,
+    spread,
+)
 from training.evaluation.table import Origin, Row, Table, make_row
 from training.metrics import bootstrap_weights
 
@@ -233,9 +240,10 @@ def evaluate(
     left_out = subjects.left_out + len(chosen) - len(pictures)
     caption = (
         f"{len(pictures)} pictures of {photographs} photographs ({kind}), short side {short_side_px} px; "
-        f"{left_out} of the folder left out (unreadable, gray or too small)"
+        f"{left_out} of the folder left out (unreadable, gray, too small, or in both or neither of its halves)"
     )
-    table = Table(caption, rows, _notes(rows, no_lpips, threads), subjects.data_sha256)
+    notes = _notes(rows, no_lpips, threads) + _data_notes(by_name, data, subjects, everything)
+    table = Table(caption, rows, notes, None if everything else subjects.data_sha256)
     report(table.markdown())
     if out:
         table.write(out)
@@ -267,6 +275,29 @@ def _notes(rows: list[Row], no_lpips: str, threads: int) -> list[str]:
     if no_lpips:
         notes.append(no_lpips)
     return [*notes, _NO_PUBLIC]
+
+
+def _data_notes(models: dict[str, Model], data: Path, subjects: Subjects, everything: bool) -> list[str]:
+    """What a model may have seen of the pictures measured: the split holds out only what it was trained by."""
+    told = {name: (model.card.training.get("data") or {}).get("sha256") for name, model in models.items()}
+    measured = subjects.data_sha256
+    if measured is None and any(told.values()):  # all pictures: worth a reading only where a card may name them
+        measured = collection_sha256(data)
+    same = [name for name, sha256 in told.items() if sha256 and sha256 == measured]
+    others = [name for name in told if name not in same]
+    notes = []
+    if same and everything:
+        notes.append(
+            f"{' and '.join(same)} learned from four fifths of these very pictures "
+            "(or from the collection's own training half)"
+        )
+    if others:
+        says, its = ("says nothing of its", "its") if len(others) == 1 else ("say nothing of their", "their")
+        notes.append(
+            f"{' and '.join(others)} learned from another collection (or {says} data): "
+            f"that these pictures were not among {its} own is not checked"
+        )
+    return notes
 
 
 def _write_pictures(out: Path, pictures: list[_Picture], report: Callable[[str], None]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from training.data import Pictures, find_photographs, open_collection, read_rgb
 from training.data.arrays import find_arrays
 from training.data.files import files_under
+from training.errors import DataError
 
 U8 = NDArray[np.uint8]
 T = TypeVar("T")
@@ -60,10 +61,18 @@ def find_subjects(data: Path, everything: bool) -> Subjects:
         return Subjects(found, found)
     collection = open_collection(data, cache_bytes=0)  # each picture is read once: nothing to keep
     train, test = _of(collection.train), _of(collection.test)
-    left_out = len(collection.left_out)
+    left_out = sum(left.pictures for left in collection.left_out)
     if everything:
-        return Subjects([*train, *test], [*train, *test], left_out)
+        return Subjects([*train, *test], [*train, *test], left_out, collection.sha256)
     return Subjects(test, train, left_out, collection.sha256)
+
+
+def collection_sha256(data: Path) -> str | None:
+    """What a card of a model that learned from ``data`` names it by; None where none could. Every file is read."""
+    try:
+        return open_collection(data, cache_bytes=0).sha256
+    except DataError:
+        return None
 
 
 def _of(pictures: Pictures) -> list[Subject]:

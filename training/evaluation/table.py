@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.config import Phase
 from training.evaluation.measure import Measures
 from training.metrics import bootstrap_interval
+
+_CROP_PX = Phase.model_fields["crop_px"].default
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Origin:
     source : that publication
     trained_steps, trained_seconds, trained_epochs : how long this model, not the publication's, was trained
     trained_pictures : how many pictures it was trained on
+    trained_crop_px : sides of the crops it was trained on, in the order of its recipe's phases: "128 and 256 x 512"
     """
 
     reported_mse: float | None = None
@@ -46,6 +50,7 @@ class Origin:
     trained_seconds: float | None = None
     trained_epochs: float | None = None
     trained_pictures: int | None = None
+    trained_crop_px: str | None = None
 
     @classmethod
     def from_card(cls, training: dict[str, Any]) -> Origin:
@@ -60,7 +65,18 @@ class Origin:
             trained_seconds=training.get("seconds"),
             trained_epochs=training.get("epochs"),
             trained_pictures=data.get("pictures"),
+            trained_crop_px=_crops(recipe.get("phases") or []),
         )
+
+
+def _crops(phases: list[dict[str, Any]]) -> str | None:
+    """The different crop sizes of a card's phases in words."""
+    words = []
+    for phase in phases:
+        crop = phase.get("crop_px", _CROP_PX)  # export leaves out what a recipe does not change
+        sides = crop if isinstance(crop, list | tuple) else [crop]
+        words.append(" x ".join(map(str, sides if len(set(sides)) > 1 else sides[:1])))
+    return " and ".join(dict.fromkeys(words)) or None
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class Row:
 
     @property
     def trained(self) -> str:
-        """How long the model was trained, for people; empty where its card does not say."""
+        """How long and on what crops the model was trained, for people; empty where its card does not say."""
         o = self.origin
         parts = []
         if o.trained_epochs is not None:
@@ -100,6 +116,8 @@ class Row:
             parts.append(f"{o.trained_steps:,} steps")
         if o.trained_seconds is not None:
             parts.append(f"{o.trained_seconds / 60:.0f} min")
+        if o.trained_crop_px is not None:
+            parts.append(f"{o.trained_crop_px} px")
         return ", ".join(parts)
 
     def flat(self) -> dict[str, Any]:
