@@ -203,8 +203,8 @@ class _Run:
         bad += [] if self.trainer.is_finite() else ["weights"]
         if self._any(bool(bad)):
             raise TrainingError(
-                f"step {self.trainer.step}: {bad[0] if bad else 'a loss'} not finite; {_stands(self.out)}; train with a "
-                "lower learning_rate or precision=32-true in a new --out"
+                f"step {self.trainer.step}: {bad[0] if bad else 'a loss'} not finite; {_stands(self.out)}; train with "
+                "a lower learning_rate or precision=32-true in a new --out"
             )
 
     def _save(self) -> None:

@@ -89,6 +89,21 @@ def loop_images_per_second(recipe: Recipe, data: Path, steps: int) -> float:
     return (steps - 1) * last.batch / (ended - begun[1])
 
 
+def loading_images_per_second(recipe: Recipe, data: Path, steps: int) -> float:
+    """Loading alone, as from the second epoch on: pictures decoded, crops and conversion to do."""
+    last = recipe.phases[-1].model_copy(update={"steps": 2 * steps, "epochs": None})
+    pictures = open_collection(data).train
+    for index in range(len(pictures)):
+        pictures.read(index)
+    made = batches(pictures, recipe.model_copy(update={"phases": (last,)}).schedule(len(pictures)))
+    for _ in range(steps):
+        next(made)
+    started = time.perf_counter()
+    for _ in range(steps):
+        next(made)
+    return steps * last.batch / (time.perf_counter() - started)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -101,12 +116,32 @@ def main() -> None:
     rows = []
     for _ in range(options.rounds):
         bare = bare_images_per_second(recipe, options.data, options.steps)
-        rows.append((bare, loop_images_per_second(recipe, options.data, options.steps)))
-    bare, loop = (statistics.median(column) for column in zip(*rows, strict=True))
-    ratio = statistics.median(loop / bare for bare, loop in rows)
+        loop = loop_images_per_second(recipe, options.data, options.steps)
+        rows.append((bare, loop, loading_images_per_second(recipe, options.data, 40)))
+    bare, loop, loading = (statistics.median(column) for column in zip(*rows, strict=True))
+    ratio = statistics.median(loop / bare for bare, loop, _ in rows)
+    plenty = statistics.median(loading / loop for _, loop, loading in rows)
     last = recipe.phases[-1]
-    print("| recipe | crop | batch | bare loop, images/s | this loop, images/s | ratio |\n|---|---|---|---|---|---|")
-    print(f"| {recipe.name} | {last.crop_px} | {last.batch} | {bare:.1f} | {loop:.1f} | {ratio:.2f} |")
+    heads = [
+        "recipe",
+        "crop px",
+        "batch",
+        "bare loop, images/s",
+        "this loop",
+        "this / bare",
+        "loading alone",
+        "loading / this",
+    ]
+    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    cells = [
+        recipe.name,
+        f"{last.crop_px[0]}x{last.crop_px[1]}",
+        last.batch,
+        f"{bare:.1f}",
+        f"{loop:.1f}",
+        f"{ratio:.2f}",
+    ]
+    print("| " + " | ".join(map(str, [*cells, f"{loading:.0f}", f"{plenty:.1f}"])) + " |")
 
 
 if __name__ == "__main__":
