@@ -241,6 +241,10 @@ def _assign(values: Any, key: str, value: Any) -> None:
         for name in path:
             values = values[int(name)] if isinstance(values, list) else values.setdefault(name, {})
         values[int(last) if isinstance(values, list) else last] = value
+        # A phase has one length: who sets it in the other unit means it instead.
+        for one, other in (("epochs", "steps"), ("steps", "epochs")):
+            if path and last == one and value is not None:
+                values.pop(other, None)
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise RecipeError(f"--set {key}: no such place in the recipe; write it as phases.0.epochs=5") from error
 

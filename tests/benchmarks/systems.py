@@ -4,8 +4,11 @@ python -m tests.benchmarks.systems --data DIR --out DIR [--full] [--only NAME] [
     [--random-start NAME] [--limit N]
 
 Without ``--full`` each recipe is cut to what two processor cores do in some minutes: crops of 128 px, few epochs, and
-what else stands beside its name below. A row of the table says how long its weights were trained. A stopped command
-goes on where it was.
+what else stands beside its name below; a row of the table says how long and at what size. Published
+weights that cannot be reached stop a recipe; --random-start NAME begins it without. A stopped command goes on where it was.
+
+--historic DIR paints real black-and-white photographs with every model into one sheet, the last test of system 3;
+--second DIR measures on a collection that no training has seen, as system 4 does.
 """
 
 from __future__ import annotations
@@ -15,8 +18,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
+
+from engines.spec import find_model
+from pipeline.color import lightness_from_samples, rgb_from_lab
+from training.evaluation.colorizers import OnnxColorizer
+from training.evaluation.sheet import as_samples
+
+HISTORIC = 10
 COMMAND = [sys.executable, "-m", "flows.cli"]
-# The depths fit the crops; nothing else of the networks is changed.
+# The depths fit the crops, and six layers of PatchGAN do not fit pix2pix's.
 SHORT: dict[str, tuple[str, ...]] = {
     "dilated-gan": ("phases.0.crop_px=128", "phases.0.epochs=3"),
     "mobilenet-fusion": ("phases.0.crop_px=128", "phases.0.epochs=6"),
@@ -47,6 +59,28 @@ def _train(name: str, data: Path, out: Path, changes: list[str]) -> Path:
     return model
 
 
+def historic_sheet(models: list[str], photographs: Path, out: Path) -> None:
+    """One row a photograph: gray, then each model's."""
+    named = [find_model(model) for model in models]
+    rows = [[_label("", 200), *(_label(model.card.name, 200) for model in named)]]
+    for path in sorted(photographs.iterdir())[:HISTORIC]:
+        samples = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        scale = 256 / min(samples.shape)
+        samples = cv2.resize(samples, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        lightness = lightness_from_samples(samples)
+        pictures = [rgb_from_lab(lightness, OnnxColorizer(model, 2)(lightness)) for model in named]
+        rows.append([np.repeat(samples[..., None], 3, axis=2), *pictures])
+    cells = [[cv2.resize(as_samples(cell), (200, 150), interpolation=cv2.INTER_AREA) for cell in row] for row in rows]
+    pixels = np.concatenate([np.concatenate(row, axis=1) for row in cells])
+    cv2.imwrite(str(out), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    print(out)
+
+
+def _label(text: str, width_px: int) -> np.ndarray:
+    cell = np.full((150, width_px, 3), 255, np.uint8)
+    return cv2.putText(cell, text, (4, 140), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -58,6 +92,8 @@ def main() -> None:
     parser.add_argument(
         "--random-start", action="append", default=[], help="a recipe whose published weights are out of reach"
     )
+    parser.add_argument("--historic", type=Path, help="folder of black-and-white photographs")
+    parser.add_argument("--second", type=Path, help="folder of colour photographs from elsewhere")
     parser.add_argument("--limit", type=int, help="measure on so many pictures")
     options = parser.parse_args()
     models = []
@@ -66,7 +102,12 @@ def main() -> None:
         changes += ["pretrained=null"] if name in options.random_start else []
         models.append(_train(name, options.data, options.out, changes + options.changes))
     limit = ["--limit", options.limit] if options.limit else []
-    _run("evaluate", *options.also, *models, "--data", options.data, "--out", options.out / "table", *limit)
+    shown = [*options.also, *map(str, models)]
+    _run("evaluate", *shown, "--data", options.data, "--out", options.out / "table", *limit)
+    if options.second:
+        _run("evaluate", *shown, "--data", options.second, "--all", "--out", options.out / "second")
+    if options.historic:
+        historic_sheet(shown, options.historic, options.out / "historic.jpg")
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def test_from_a_folder_of_photographs_to_a_model_and_a_table(photographs: Path, 
 
 def test_two_processes_train_one_model(photographs: Path, recipe: Path, tmp_path: Path) -> None:
     """What several GPUs do, on processors."""
-    alone = ["--data", photographs, "--out", tmp_path / "run", "--set", "phases.0.steps=null"]
-    done = _run("train", recipe, *alone, "--set", "phases.0.epochs=2", "--devices", "2")
+    where = ["--data", photographs, "--out", tmp_path / "run"]
+    done = _run("train", recipe, *where, "--set", "phases.0.epochs=2", "--devices", "2")
     assert done.returncode == 0, done.stderr
     assert "2 x cpu" in done.stdout
     lines = [json.loads(line) for line in (tmp_path / "run" / "losses.jsonl").read_text().splitlines()]

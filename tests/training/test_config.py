@@ -101,6 +101,8 @@ def test_set_changes_nested_keys_and_lists(tiny_yaml: Path) -> None:
     assert (recipe.learning_rate, recipe.phases[1].batch, recipe.film.grain) == (3e-4, 7, 0.5)
     assert (recipe.generator_options["width"], recipe.output_channels) == (16, 3)
     assert load_recipe("organic-3c-resnet", ("pretrained=null",)).pretrained is None
+    first = load_recipe(str(tiny_yaml), ("phases.0.epochs=3",)).phases[0]
+    assert (first.epochs, first.steps) == (3, None)
 
 
 @pytest.mark.parametrize("change", ["seed", "phases.9.batch=1", "phases.one.batch=1", "name.first=1", "sede=1"])
