@@ -5,7 +5,7 @@ python -m tests.benchmarks.systems --data DIR --out DIR [--full] [--only NAME] [
 
 Without ``--full`` each recipe is cut to what two processor cores do in some minutes: crops of 128 px, few epochs, and
 what else stands beside its name below; a row of the table says how long and at what size. Published
-weights that cannot be reached stop a recipe; --random-start NAME begins it without. A stopped command goes on where it was.
+weights out of reach stop a recipe; --random-start NAME begins it without. A stopped command goes on where it was.
 
 --historic DIR paints real black-and-white photographs with every model into one sheet, the last test of system 3;
 --second DIR measures on a collection that no training has seen, as system 4 does.
