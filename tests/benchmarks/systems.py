@@ -62,7 +62,8 @@ def _train(name: str, data: Path, out: Path, changes: list[str]) -> Path:
 def historic_sheet(models: list[str], photographs: Path, out: Path) -> None:
     """One row a photograph: gray, then each model's."""
     named = [find_model(model) for model in models]
-    rows = [[_label("", 200), *(_label(model.card.name, 200) for model in named)]]
+    labels = [_label("", 200), *(_label(model.card.name, 200) for model in named)]
+    rows = []
     for path in sorted(photographs.iterdir())[:HISTORIC]:
         samples = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         scale = 256 / min(samples.shape)
@@ -71,14 +72,14 @@ def historic_sheet(models: list[str], photographs: Path, out: Path) -> None:
         pictures = [rgb_from_lab(lightness, OnnxColorizer(model, 2)(lightness)) for model in named]
         rows.append([np.repeat(samples[..., None], 3, axis=2), *pictures])
     cells = [[cv2.resize(as_samples(cell), (200, 150), interpolation=cv2.INTER_AREA) for cell in row] for row in rows]
-    pixels = np.concatenate([np.concatenate(row, axis=1) for row in cells])
+    pixels = np.concatenate([np.concatenate(row, axis=1) for row in [labels, *cells]])
     cv2.imwrite(str(out), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
     print(out)
 
 
 def _label(text: str, width_px: int) -> np.ndarray:
-    cell = np.full((150, width_px, 3), 255, np.uint8)
-    return cv2.putText(cell, text, (4, 140), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    cell = np.full((24, width_px, 3), 255, np.uint8)
+    return cv2.putText(cell, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def main() -> None:
