@@ -6,11 +6,13 @@ import contextlib
 import logging
 import os
 import platform
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,15 +112,30 @@ def _local_cluster(workers: Workers, limit_bytes: int) -> LocalCluster:
     _quiet()
     dask.config.set(_CONFIG)
     share = (limit_bytes - CLIENT_BYTES - SERVER_BYTES) / workers.processes
-    return LocalCluster(
-        n_workers=workers.processes,
-        threads_per_worker=workers.threads,
-        processes=True,
-        dashboard_address="127.0.0.1:0",  # any free port: several runs on one machine must not meet
-        worker_dashboard_address=None,
-        memory_limit=int(_LEAK_FACTOR * share),
-        silence_logs=_SILENT,
-    )
+    with _deaf_to_interrupt():
+        return LocalCluster(
+            n_workers=workers.processes,
+            threads_per_worker=workers.threads,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # any free port: several runs on one machine must not meet
+            worker_dashboard_address=None,
+            memory_limit=int(_LEAK_FACTOR * share),
+            silence_logs=_SILENT,
+        )
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupt() -> Iterator[None]:
+    """Threads and processes begun in the body, and those that they begin later, do not see SIGINT.
+
+    A terminal sends Ctrl-C to workers as well; the command ends them itself, and theirs would be a second message.
+    """
+    resource_tracker.ensure_running()  # the first call unblocks the signal in the thread that makes it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cuda_cluster() -> LocalCluster:
