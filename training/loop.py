@@ -77,7 +77,7 @@ def train(
     state = _earlier(out, recipe, resume, told)
     trainer = Trainer(recipe, fabric, state)
     report(f"{len(collection.train)} training pictures, {len(collection.test)} held out from {data}; "
-           f"{len(collection.left_out)} left out (see {RUN})")  # fmt: skip
+           f"{collection.describe()['left_out']} left out (see {RUN})")  # fmt: skip
     if state is not None:
         report(f"continues at step {trainer.step} of {schedule.total_steps}")
     if trainer.step >= schedule.total_steps:

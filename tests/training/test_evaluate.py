@@ -189,7 +189,7 @@ def test_models_of_other_pictures_share_a_note(photographs_folder: Path, tmp_pat
     said: list[str] = []
     evaluate(models, tmp_path / "single", short_side_px=32, everything=True, report=said.append)
     assert said[-1].count("learned from") == 1
-    assert "- one and two learned from another collection (or say nothing of their data): " in said[-1]
+    assert "- one, two learned from another collection (or say nothing of their data): " in said[-1]
 
 
 def test_a_table_inside_the_data_folder_is_not_measured(photographs_folder: Path, tmp_path: Path) -> None:

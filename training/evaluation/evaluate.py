@@ -288,13 +288,13 @@ def _data_notes(models: dict[str, Model], data: Path, subjects: Subjects, everyt
     notes = []
     if same and everything:
         notes.append(
-            f"{' and '.join(same)} learned from four fifths of these very pictures "
+            f"{', '.join(same)} learned from four fifths of these very pictures "
             "(or from the collection's own training half)"
         )
     if others:
         says, its = ("says nothing of its", "its") if len(others) == 1 else ("say nothing of their", "their")
         notes.append(
-            f"{' and '.join(others)} learned from another collection (or {says} data): "
+            f"{', '.join(others)} learned from another collection (or {says} data): "
             f"that these pictures were not among {its} own is not checked"
         )
     return notes
