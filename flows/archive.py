@@ -147,7 +147,7 @@ def colorize_archive(
     output: str,
     tile: int | str = 256,
     stride: int | str | None = None,
-    window: str = "average",
+    window: str = "hann",
     engine: str = "auto",
     model: str = "default",
     workers: int | str = "auto",
@@ -159,6 +159,8 @@ def colorize_archive(
     limit_memory: int | str = "2GiB",
     keep: int | str = 2,
     force: bool = False,
+    anchor: bool = True,
+    quality: float | None = None,
 ) -> State[Any]:
     """Colour black-and-white scans.
 
@@ -178,6 +180,8 @@ def colorize_archive(
     limit_memory : most memory that all processes together are planned to use
     keep : versions of a scan's colours that stay, the new one among them
     force : colour scans again whose result is there
+    anchor : take the palette from the whole scan, so that its tiles agree
+    quality : seam score to reach, such as 1.05, by finer tiles where tiles disagree; stride is then the coarsest
     """
     options = parse_options(
         output,
@@ -190,6 +194,8 @@ def colorize_archive(
         limit_memory,
         keep,
         force,
+        anchor,
+        quality,
         cluster=cluster,
         scheduler=scheduler,
         tls_ca=tls_ca,

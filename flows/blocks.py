@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,15 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from engines.select import open_engine
 from engines.spec import Engine, EngineSpec
+from pipeline.anchor import anchor_of
 from pipeline.color import lightness_from_samples
-from pipeline.colorize import BlockWork, Known, colorize_blocks, lightness_roi
-from pipeline.grid import TileGrid
+from pipeline.colorize import BlockWork, Known, Tiles, colorize_blocks, lightness_roi
+from pipeline.grid import Block, Roi, TileGrid
 from pipeline.process import tune_process
-from pipeline.store import ScanStore
+from pipeline.quality import refined
+from pipeline.store import BlockTook, ChromaVersion, ScanStore
 
-_ENGINES_KEPT = 2
+_ENGINES_KEPT = 3
 _TELL_SECONDS = 1.0
 _engines: dict[EngineSpec, Engine] = {}
 _engines_lock = threading.Lock()
@@ -37,7 +39,7 @@ class Reuse:
 
 @dataclass(frozen=True)
 class BlockTask:
-    """All that a worker needs to make one block; a few hundred bytes."""
+    """All that a worker needs to make one block; a few hundred bytes. ``grid`` is that of level 0."""
 
     scan: str
     store: Path
@@ -50,6 +52,28 @@ class BlockTask:
     attempt: str
     topic: str
     reuse: Reuse | None = None
+    anchor: bool = False
+    level: int = 0
+
+    @property
+    def block(self) -> Block:
+        """Of the grid of this task's level."""
+        return refined(self.grid, self.level).block(self.index_yx, self.block_px)
+
+    def at(self, level: int) -> BlockTask:
+        """The same block at another level of refinement."""
+        return replace(self, level=level)
+
+
+@dataclass(frozen=True)
+class AnchorTask:
+    """A scan whose palette is to be made; ``engine`` takes the whole of it, shrunk."""
+
+    scan: str
+    store: Path
+    version: str
+    attempt: str
+    engine: EngineSpec
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,7 @@ class BlockFailed:
 def engine_for(spec: EngineSpec) -> Engine:
     """This process's engine for ``spec``: opened once, shared by its threads, kept while the process lives.
 
-    The oldest goes when there are more than two, so that a worker that serves many runs does not fill up.
+    The oldest goes when there are more than three, so that a worker that serves many runs does not fill up.
     """
     with _engines_lock:
         if spec not in _engines:
@@ -125,16 +149,46 @@ class _Reporter:
         self._told = time.monotonic()
 
 
+def chosen_tiles(version: ChromaVersion, task: BlockTask, level: int) -> Tiles:
+    """Tiles that touch the task's block and were chosen for a refinement, in raster order."""
+    grid = refined(task.grid, level)
+    chosen = version.chosen(level)
+    rows, columns = ({start: i for i, start in enumerate(axis.starts)} for axis in (grid.y, grid.x))
+    return tuple((y, x) for y, x in task.at(level).block.tiles_yx if chosen[rows[y], columns[x]])
+
+
+def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) -> Known | None:
+    """Tiles that need not be predicted: of the levels below, or of a version with twice the stride."""
+    if task.level:
+        extra = tuple(tile for level in range(1, task.level) for tile in chosen_tiles(version, task, level))
+        mean = version.read(roi).astype(np.float32)
+        return Known(task.grid, mean, version.agreement(roi, _last_level(version, task)), extra)
+    if task.reuse is not None:
+        before = store.version(task.reuse.version)
+        return Known(task.reuse.grid, before.read(roi).astype(np.float32), before.agreement(roi))
+    return None
+
+
+def _last_level(version: ChromaVersion, task: BlockTask) -> int:
+    """The highest level below the task's at which its block was made: one without chosen tiles leaves it as it was."""
+    return max((level for level in range(1, task.level) if chosen_tiles(version, task, level)), default=0)
+
+
 def _work(task: BlockTask) -> BlockWork:
     """Read what a block needs."""
     store = ScanStore.open(task.store)
-    block = task.grid.block(task.index_yx, task.block_px)
-    lightness = lightness_from_samples(store.read_scan(lightness_roi(task.grid, block)))
-    known = None
-    if task.reuse is not None:
-        before = store.version(task.reuse.version)
-        known = Known(task.reuse.grid, before.read(block.write_roi).astype(np.float32))
-    return BlockWork(task.grid, block, task.window, lightness, known)
+    version = store.version(task.version)
+    block = task.block
+    grid = refined(task.grid, task.level)
+    return BlockWork(
+        grid=grid,
+        block=block,
+        window=task.window,
+        lightness=lightness_from_samples(store.read_scan(lightness_roi(grid, block))),
+        known=_known(store, version, task, block.write_roi),
+        anchor=version.anchor(store.info.shape_yx) if task.anchor else None,
+        chosen=chosen_tiles(version, task, task.level) if task.level else None,
+    )
 
 
 def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
@@ -148,20 +202,21 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
             work = _work(task)
             tiles.append(len(work.tiles_yx()))
             # Known tiles are done; those of a large block are told batch by batch.
-            report.add(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
+            if not task.level:
+                report.add(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
             yield work
 
     def predicted(count: int) -> None:
-        if alone:
+        if alone and not tasks[0].level:
             report.add(tasks[0].scan, count)
 
     spec = tasks[0].engine
     started = time.perf_counter()
-    chromas = colorize_blocks(works(), spec.tile_yx, engine.predict, spec.batch, predicted)
-    for index, (task, chroma) in enumerate(zip(tasks, chromas, strict=True)):
+    made = colorize_blocks(works(), spec.tile_yx, engine.predict, spec.batch, predicted)
+    for index, (task, coloured) in enumerate(zip(tasks, made, strict=True)):
         seconds = time.perf_counter() - started
         version = ScanStore.open(task.store, writable=True).version(task.version)
-        version.write(task.index_yx, chroma, task.attempt, tiles[index], seconds)
+        version.write(task.index_yx, coloured, task.attempt, BlockTook(tiles[index], seconds, task.level))
         yield BlockDone(task.scan, tiles[index], seconds)
         started = time.perf_counter()
     report.tell()
@@ -170,7 +225,37 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
 def _is_there(task: BlockTask) -> bool:
     """Whether the block was finished before: Dask repeats a task whose result was lost with its worker."""
     version = ScanStore.open(task.store).find_version(task.version)
-    return version is not None and version.attempt == task.attempt and version.has_block(task.index_yx)
+    return version is not None and version.attempt == task.attempt and version.has_block(task.index_yx, task.level)
+
+
+def _catch_up(tasks: tuple[BlockTask, ...]) -> None:
+    """Make the levels below again for blocks that a stop between shard and record has left without a valid one."""
+    for level in range(max((task.level for task in tasks), default=0)):
+        below = [task.at(level) for task in tasks if level < task.level]
+        for task in below:
+            version = ScanStore.open(task.store).version(task.version)
+            if not _is_there(task) and (not level or chosen_tiles(version, task, level)):
+                for _ in _made((task,), engine_for(task.engine)):
+                    pass
+
+
+def run_anchors(tasks: tuple[AnchorTask, ...]) -> list[BlockDone | BlockFailed]:
+    """Make the palettes of some scans. What goes wrong with one is that scan's."""
+    tune_process()
+    return [_made_anchor(task) for task in tasks]
+
+
+def _made_anchor(task: AnchorTask) -> BlockDone | BlockFailed:
+    started = time.perf_counter()
+    try:
+        store = ScanStore.open(task.store)
+        version = store.version(task.version)
+        if version.attempt == task.attempt and not version.has_anchor:
+            predict = engine_for(task.engine).predict
+            version.write_anchor(anchor_of(store.read_scan, store.info.shape_yx, task.engine.tile_yx[0], predict))
+    except Exception as error:
+        return BlockFailed(task.scan, error)
+    return BlockDone(task.scan, 0, time.perf_counter() - started)
 
 
 def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
@@ -181,6 +266,7 @@ def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
     tune_process()
     try:
         missing = tuple(task for task in tasks if not _is_there(task))
+        _catch_up(missing)
         there = [BlockDone(task.scan, 0, 0.0) for task in tasks if task not in missing]
         return [*there, *(_made(missing, engine_for(missing[0].engine)) if missing else ())]
     except Exception as error:

@@ -57,7 +57,12 @@ def run(
         str | None,
         typer.Option(help="Pixels between tiles; smaller is smoother and slower.", show_default="half a tile"),
     ] = None,
-    window: Annotated[str, typer.Option(help="Weights in overlaps: average, hann, triangle, gaussian.")] = "average",
+    window: Annotated[str, typer.Option(help="Weights in overlaps: average, hann, triangle, gaussian.")] = "hann",
+    anchor: Annotated[bool, typer.Option(help="Take the palette from the whole scan, so that its tiles agree.")] = True,
+    quality: Annotated[
+        float | None,
+        typer.Option(help="Seam score to reach, such as 1.05: finer tiles where tiles disagree.", show_default="none"),
+    ] = None,
     engine: Engine = "auto",
     model: Annotated[str, typer.Option(help="A shipped model, or a folder with model.onnx and card.json.")] = "default",
     workers: Workers = "auto",
@@ -97,6 +102,10 @@ def reprocess(
     tile: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     stride: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     window: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
+    anchor: Annotated[
+        bool | None, typer.Option("--anchor/--no-anchor", help="As in run.", show_default="as it was")
+    ] = None,
+    quality: Annotated[float | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     engine: Engine = "auto",
     model: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     workers: Workers = "auto",
@@ -223,12 +232,21 @@ def _seconds_per_tile(jobs: list[Job]) -> float:
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="A scan, a result or a store.")]) -> None:
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A scan, a result or a store.")],
+    heat_map: Annotated[
+        Path | None, typer.Option("--map", help="Write a PNG of where the tiles of a store or result disagree.")
+    ] = None,
+) -> None:
     """Say what a scan, a result or a store is."""
     from flows.report import print_inspection
     from pipeline.errors import ColorizeError
 
     try:
+        if heat_map is not None:
+            from flows.compare import write_disagreement
+
+            write_disagreement(path, heat_map)
         print_inspection(Console(soft_wrap=True), path)
     except ColorizeError as error:
         stop(error, USAGE)

@@ -15,7 +15,8 @@ from pipeline.difference import Difference, difference, difference_map
 from pipeline.errors import StoreError, UsageError
 from pipeline.files import write_whole
 from pipeline.grid import Roi
-from pipeline.manifest import version_of
+from pipeline.manifest import read_sidecar, version_of
+from pipeline.quality import disagreement_map
 from pipeline.store import ChromaVersion, ScanStore
 
 
@@ -60,9 +61,43 @@ def compare(store: ScanStore, old: ChromaVersion, new: ChromaVersion) -> Differe
 
 def write_map(found: Difference, path: Path) -> None:
     """The heat map as PNG. Raises UsageError, OutputError."""
+    _write_png(difference_map(found), path)
+
+
+def write_disagreement(result: Path, path: Path) -> None:
+    """Where the tiles of a result, or of a store's current or newest version, disagree, as PNG.
+
+    Raises
+    ------
+    UsageError : the path is not a PNG's. StoreError : no store, or no complete version. OutputError : no room.
+    """
+    store = ScanStore.open(result if result.is_dir() else _store_of(result))
+    names = [name for name in store.version_names() if store.version(name).is_complete]
+    wanted = version_of(_sidecar_of(result, store))
+    name = wanted if wanted in names else next(reversed(names), None)
+    if name is None:
+        raise StoreError(f"{store.path}: no complete version to map; run the same command again")
+    _write_png(disagreement_map(store, store.version(name)), path)
+
+
+def _store_of(result: Path) -> Path:
+    sidecar = read_sidecar(result if result.suffix == ".json" else result.with_suffix(".json"))
+    try:
+        return result.parent / str((sidecar or {})["result"]["store"])
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{result}: neither a store nor a result; give a NAME.zarr or NAME.color.tif") from error
+
+
+def _sidecar_of(result: Path, store: ScanStore) -> Path:
+    if result.is_dir():
+        return store.path.with_name(f"{store.path.stem}.color.json")
+    return result if result.suffix == ".json" else result.with_suffix(".json")
+
+
+def _write_png(picture: NDArray[np.uint8], path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: the map is a PNG; give a name that ends in .png")
-    done, encoded = cv2.imencode(".png", difference_map(found)[..., ::-1])
+    done, encoded = cv2.imencode(".png", picture[..., ::-1])
     if not done:
         raise UsageError(f"{path}: the map could not be encoded; leave --map out")
     write_whole(path, encoded.tobytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -13,12 +13,14 @@ from engines.select import Choice, check_tile, choose, model_for
 from engines.spec import EngineSpec, Model
 from flows.cluster import split_workers
 from flows.settings import RunOptions, ScanFile
+from pipeline.anchor import canvas_px, has_anchor
 from pipeline.errors import OutputError, ScanNotFoundError, StoreError
 from pipeline.files import output_error
 from pipeline.grid import TileGrid
 from pipeline.ingest import source_of
 from pipeline.manifest import ResultPaths, RunSpec, is_current
 from pipeline.plan import Plan, Workers, batch_for, make_plan
+from pipeline.quality import Quality
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore, Source
 from pipeline.types import ScanInfo
@@ -38,9 +40,12 @@ class Outcome:
     tiles: int = 0
     result: str = ""
     seconds: tuple[tuple[str, float], ...] = ()
+    quality: Quality | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "megapixels": round(self.megapixels, 3), "seconds": dict(self.seconds)}
+        quality = self.quality.to_json() if self.quality else None
+        megapixels = round(self.megapixels, 3)
+        return {**vars(self), "megapixels": megapixels, "seconds": dict(self.seconds), "quality": quality}
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Job:
     plan: Plan
     paths: ResultPaths
     engine_spec: EngineSpec
+    anchor_spec: EngineSpec | None
     chroma_scale: float
     workers: Workers
     force: bool
@@ -65,7 +71,7 @@ class Job:
 
     @cached_property
     def grid(self) -> TileGrid:
-        return TileGrid.of(self.info.shape_yx, self.spec.tile_yx, self.spec.stride_yx)
+        return grid_of(self.spec, self.info.shape_yx)
 
 
 @dataclass(frozen=True)
@@ -102,12 +108,21 @@ class Prepared:
             model=card.name,
             model_sha256=card.sha256,
             chroma_scale=card.chroma_scale,
+            align=multiple if all(side % multiple == 0 for side in tile) else 1,
+            anchor=self.options.anchor and card.chroma_scale != 0 and has_anchor(shape_yx, (tile[0], tile[1])),
+            quality=self.options.quality,
         )
 
     @property
     def engine_spec(self) -> EngineSpec | None:
         """The engine of every scan; None where the tile, and with it the engine, depends on the scan."""
         return None if self.options.tile_yx is None else self._engine_spec(self.spec_for(self.options.tile_yx))
+
+    def _anchor_spec(self, spec: RunSpec) -> EngineSpec | None:
+        """The engine that takes a whole scan, shrunk; None where no palette is made."""
+        side = canvas_px(self.model.card.size_multiple)
+        tiles = replace(self._engine_spec(spec), tile_yx=(side, side), batch=1, streams=1)
+        return tiles if spec.anchor else None
 
     def _engine_spec(self, spec: RunSpec) -> EngineSpec:
         return EngineSpec(
@@ -149,15 +164,30 @@ class Prepared:
         if not options.force and is_current(paths, source, spec, is_exact):
             message = "already there for these bytes, model and settings; --force does it again"
             return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, str(paths.picture))
-        grid = TileGrid.of(info.shape_yx, spec.tile_yx, spec.stride_yx)
+        grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         plan = make_plan(info, grid, spec.batch, self.workers, options.limit_memory_bytes, scans, begun_px)
         _check_room(options.output, plan, paths.store)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
-        engine = self._engine_spec(spec)
         return Job(
-            scan, info, source, spec, plan, paths, engine, scale, self.workers, options.force, max(1, options.keep)
+            scan=scan,
+            info=info,
+            source=source,
+            spec=spec,
+            plan=plan,
+            paths=paths,
+            engine_spec=self._engine_spec(spec),
+            anchor_spec=self._anchor_spec(spec),
+            chroma_scale=scale,
+            workers=self.workers,
+            force=options.force,
+            keep=max(1, options.keep),
         )
+
+
+def grid_of(spec: RunSpec, shape_yx: tuple[int, int]) -> TileGrid:
+    """The tiles of a scan under these settings; the coarsest of them where they ask for a quality."""
+    return TileGrid.of(shape_yx, spec.tile_yx, spec.stride_yx, spec.align)
 
 
 def _begun_px(store: Path, source: Source, spec: RunSpec) -> int | None:

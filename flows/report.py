@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ from flows.jobs import Job, Outcome, Prepared
 from pipeline.cost import MEASURED, Fleet, Workload, cost_of
 from pipeline.errors import ScanNotFoundError
 from pipeline.manifest import read_sidecar, version_of
+from pipeline.quality import Quality
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore
 
@@ -101,7 +103,8 @@ class RunReport:
 def _line(outcome: Outcome) -> str:
     if outcome.status == "done":
         seconds = " ".join(f"{name} {value:.1f} s" for name, value in outcome.seconds)
-        return f"done     {outcome.result}  ({outcome.megapixels:.1f} MP, {outcome.tiles} tiles; {seconds})"
+        quality = f"; {outcome.quality}" if outcome.quality else ""
+        return f"done     {outcome.result}  ({outcome.megapixels:.1f} MP, {outcome.tiles} tiles{quality}; {seconds})"
     if outcome.status == "skipped":
         return f"skipped  {outcome.path}: {outcome.message}"
     return f"failed   {outcome.message}"
@@ -166,11 +169,24 @@ def _inspection(path: Path) -> dict[str, object]:
             "engine": f"{settings['engine']} {settings['engine_version']}",
             "model": f"{settings['model']} {settings['model_sha256'][:12]}",
             "tile, stride": f"{settings['tile_yx']}, {settings['stride_yx']}, window {settings['window']}",
+            "palette": "of the whole scan" if settings.get("anchor") else "of each tile",
+            **_quality(sidecar),
             "finished": sidecar["finished"],
             "by": sidecar["software"],
         }
     with open_scan(path) as reader:
         return {"what": "scan", **_size(reader.info), **reader.info.metadata}
+
+
+def _quality(sidecar: Mapping[str, Any]) -> dict[str, object]:
+    try:
+        quality = Quality.from_json(sidecar["quality"])
+    except (KeyError, TypeError):
+        return {}
+    strides = ", ".join("x".join(map(str, stride)) for stride in quality.strides_px)
+    seam = "too small to show a grid" if quality.seam is None else f"{quality.seam:.3f} (1 shows no grid)"
+    spread = f"{quality.disagreement_mean:.1f} on average, {quality.disagreement_p95:.1f} at 95 %, in CIELAB units"
+    return {"strides used": strides, "seam score": seam, "disagreement": f"of the tiles {spread}"}
 
 
 def _versions(store: ScanStore, path: Path) -> dict[str, object]:

@@ -30,6 +30,8 @@ def reprocess_archive(
     keep: int | str = 2,
     force: bool = False,
     reuse: bool = True,
+    anchor: bool | None = None,
+    quality: float | None = None,
 ) -> State[Any]:
     """Make new versions of scans that were coloured before, from their stores.
 
@@ -37,7 +39,8 @@ def reprocess_archive(
     ----------
     output : folder of the earlier results
     scans : names or patterns of those to do, without ending; all if not given
-    tile, stride, window, model : as in colorize-archive; what is not given stays as it is in the current version
+    tile, stride, window, model, anchor, quality : as in colorize-archive; what is not given stays as it is in the
+        current version
     engine, workers, cluster, scheduler, tls_ca, tls_cert, tls_key, limit_memory, keep, force : as in colorize-archive
     reuse : take over the tiles of a version with twice the stride
     """
@@ -53,6 +56,8 @@ def reprocess_archive(
         keep,
         force,
         reuse,
+        anchor,
+        quality,
         cluster=cluster,
         scheduler=scheduler,
         tls_ca=tls_ca,

@@ -20,13 +20,16 @@ from pipeline.manifest import (
     utc_now,
     version_of,
 )
+from pipeline.quality import Quality
 from pipeline.store import ChromaVersion, ScanStore
 
 SOFTWARE = "colorize-archive"
 Seconds = tuple[tuple[str, float], ...]
 
 
-def export_job(job: Job, seconds: Seconds, blocks_there: int, threads: int, started: float) -> Seconds:
+def export_job(
+    job: Job, seconds: Seconds, blocks_there: int, quality: Quality | None, threads: int, started: float
+) -> Seconds:
     """Write, publish and prune; returns the stages' seconds with the export's, which began at ``started``."""
     store = ScanStore.open(job.paths.store)
     made = job.spec.version
@@ -37,7 +40,7 @@ def export_job(job: Job, seconds: Seconds, blocks_there: int, threads: int, star
         remove(paths.sidecar)  # a picture without one is not current, whatever stops this run now
         levels = _export(job, store, store.version(made), paths, threads)
         seconds = (*seconds, ("export", time.perf_counter() - started))
-        write_json(paths.sidecar, _sidecar(job, store, paths, levels, seconds, blocks_there))
+        write_json(paths.sidecar, _sidecar(job, store, paths, levels, seconds, blocks_there, quality))
     before = publish(job.paths, made)
     prune(store, job.paths, made, before, job.keep)
     return seconds
@@ -73,7 +76,13 @@ def _software() -> str:
 
 
 def _sidecar(
-    job: Job, store: ScanStore, paths: ResultPaths, levels: int, seconds: Seconds, blocks_there: int
+    job: Job,
+    store: ScanStore,
+    paths: ResultPaths,
+    levels: int,
+    seconds: Seconds,
+    blocks_there: int,
+    quality: Quality | None,
 ) -> dict[str, Any]:
     height, width = job.info.shape_yx
     packages = ("numpy", "zarr", "tifffile", "dask", "prefect")
@@ -100,6 +109,7 @@ def _sidecar(
             "levels": levels,
             "store": paths.store.name,
         },
+        "quality": quality.to_json() if quality else None,
         "work": {
             "megapixels": round(job.info.megapixels, 3),
             "tiles": job.plan.tiles,

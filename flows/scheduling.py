@@ -16,10 +16,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from distributed import Client, Future, as_completed
 
-from flows.blocks import BlockDone, BlockFailed, BlockTask, run_blocks
+from flows.blocks import AnchorTask, BlockDone, BlockFailed, BlockTask, run_anchors, run_blocks
 from pipeline.cost import TASK_TILES
 
 # A task for each thread at work and two more waiting for it: a worker never idles for want of the next one.
@@ -28,6 +29,7 @@ _PER_THREAD = 3
 _THREADS_SECONDS = 5.0
 Result = BlockDone | BlockFailed
 Group = tuple[BlockTask, ...]
+_Tasks = Any  # a tuple of blocks, or of scans whose palettes are to be made
 
 
 def grouped(tasks: Iterable[BlockTask], most_tiles: int) -> Iterator[Group]:
@@ -83,19 +85,26 @@ class BlockQueue:
         share = tiles // (self._per_thread * self.threads())
         return max(batch, min(TASK_TILES, share // batch * batch))
 
+    def anchors(self, groups: Iterable[tuple[AnchorTask, ...]]) -> Iterator[list[Result]]:
+        """Make the palettes of groups of scans, as :meth:`results` makes blocks."""
+        return self._results(groups, run_anchors)
+
     def results(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
         """Run ``groups`` and give what each came to, as they end. Closing the iterator cancels what has not started.
 
         A group that the cluster lost (a worker that died again and again, a scheduler that is gone) is tried once more
         block by block, if it had several; a block that is lost is a failed one.
         """
+        return self._results(groups, self._run)
+
+    def _results(self, groups: Iterable[_Tasks], run: Callable[[_Tasks], Sequence[Result]]) -> Iterator[list[Result]]:
         done: as_completed = as_completed(loop=self._client.loop)
-        running: dict[Future, Group] = {}
+        running: dict[Future, _Tasks] = {}
         waiting = iter(groups)
-        single: deque[Group] = deque()
+        single: deque[_Tasks] = deque()
         try:
             while True:
-                for future, group in self._submit(waiting, single, is_idle=not running):
+                for future, group in self._submit(run, waiting, single, is_idle=not running):
                     running[future] = group
                     done.add(future)
                 if not running:
@@ -109,14 +118,16 @@ class BlockQueue:
             if running:
                 self._client.cancel(list(running))
 
-    def _submit(self, waiting: Iterator[Group], single: deque[Group], is_idle: bool) -> Iterator[tuple[Future, Group]]:
+    def _submit(
+        self, run: Callable[[_Tasks], Sequence[Result]], waiting: Iterator[_Tasks], single: deque[_Tasks], is_idle: bool
+    ) -> Iterator[tuple[Future, _Tasks]]:
         """As many groups as there is room for, in one message; waits for room where the caller has nothing running."""
         room = self._claim(is_idle)
         futures: list[Future] = []
         try:
             taken = [single.popleft() for _ in range(min(room, len(single)))]
             taken += itertools.islice(waiting, room - len(taken))
-            futures = self._client.map(self._run, taken, pure=False) if taken else []
+            futures = self._client.map(run, taken, pure=False) if taken else []
         finally:
             self._release(room - len(futures))
         for future in futures:
@@ -124,8 +135,8 @@ class BlockQueue:
         yield from zip(futures, taken, strict=True)
 
     def _ended(
-        self, running: dict[Future, Group], futures: list[Future]
-    ) -> Iterator[tuple[Group, list[Result] | Exception]]:
+        self, running: dict[Future, _Tasks], futures: list[Future]
+    ) -> Iterator[tuple[_Tasks, list[Result] | Exception]]:
         """What each came to, fetched in one message where nothing went wrong."""
         good = [future for future in futures if future.status == "finished"]
         try:

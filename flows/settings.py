@@ -25,13 +25,16 @@ class RunOptions:
     """The options of ``colorize-archive run``, checked.
 
     ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is half a tile; ``workers`` None chooses;
-    ``keep`` is how many versions of a scan's colours stay, the current one among them.
+    ``anchor`` takes the palette from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0 is
+    none; ``keep`` is how many versions of a scan's colours stay, the current one among them.
     """
 
     output: Path
     tile_yx: tuple[int, int] | None = (256, 256)
     stride_yx: tuple[int, int] | None = None
-    window: str = "average"
+    window: str = "hann"
+    anchor: bool = True
+    quality: float = 0.0
     engine: str = AUTO
     model: str = "default"
     workers: int | None = None
@@ -71,6 +74,21 @@ def _parse_keep(value: str | int) -> int:
     return int(value)
 
 
+def parse_quality(value: str | float | None) -> float:
+    """A seam score such as 1.05; None is 0, which asks for none. Raises UsageError."""
+    if value is None:
+        return 0.0
+    try:
+        score = float(value)
+    except ValueError:
+        score = 0.0
+    if not 1.0 < score < 100:
+        raise UsageError(
+            f"quality {value!r} is not a seam score above 1: no number of tiles would reach it; give one such as 1.05"
+        )
+    return score
+
+
 def parse_cluster(
     cluster: str = LOCAL,
     scheduler: str | None = None,
@@ -97,13 +115,15 @@ def parse_options(
     output: str,
     tile: str | int = 256,
     stride: str | int | None = None,
-    window: str = "average",
+    window: str = "hann",
     engine: str = AUTO,
     model: str = "default",
     workers: str | int = AUTO,
     limit_memory: str | int = "2GiB",
     keep: str | int = 2,
     force: bool = False,
+    anchor: bool = True,
+    quality: str | float | None = None,
     **cluster: str | None,
 ) -> RunOptions:
     """Check everything that can be checked without a scan; ``cluster`` as :func:`parse_cluster`. Raises UsageError."""
@@ -120,6 +140,8 @@ def parse_options(
         tile_yx=tile_yx,
         stride_yx=stride_yx,
         window=window,
+        anchor=anchor,
+        quality=parse_quality(quality),
         engine=engine,
         model=model,
         workers=_parse_workers(workers),

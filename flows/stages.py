@@ -10,19 +10,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
-from flows.blocks import BlockDone, BlockFailed, BlockTask, Reuse
+from flows.blocks import AnchorTask, BlockDone, BlockFailed, BlockTask, Reuse, chosen_tiles
 from flows.cluster import processors
-from flows.jobs import Job, Outcome
+from flows.jobs import Job, Outcome, grid_of
 from flows.planning import failure
 from flows.progress import listener
 from flows.results import export_job
 from flows.scheduling import BlockQueue, grouped
 from pipeline.errors import StoreError
-from pipeline.grid import TileGrid
+from pipeline.grid import Roi
 from pipeline.ingest import ingest, settle_store
 from pipeline.manifest import RunSpec, utc_now
 from pipeline.plan import STREAM_THREADS
+from pipeline.quality import Quality, levels_of, measure, tiles_to_add
 from pipeline.store import ChromaVersion, ScanStore
 
 _LOT_MEGAPIXELS = 32.0
@@ -36,6 +38,8 @@ class Step:
     job: Job
     seconds: tuple[tuple[str, float], ...] = ()
     blocks_there: int = 0
+    tiles: int = 0
+    quality: Quality | None = None
     failed: Outcome | None = None
 
     def after(self, stage: str, seconds: float) -> Step:
@@ -114,7 +118,14 @@ def _open_version(job: Job) -> tuple[ChromaVersion, set[tuple[int, int]]]:
     if begun is not None and not job.force and begun.block_px == job.plan.block_px:
         begun.remove_unfinished()
         return begun, begun.finished_blocks()
-    made = store.create_version(job.spec.version, job.spec.to_json(), job.plan.block_px, job.chroma_scale, utc_now())
+    made = store.create_version(
+        name=job.spec.version,
+        settings=job.spec.to_json(),
+        block_px=job.plan.block_px,
+        scale_factor=job.chroma_scale,
+        created=utc_now(),
+        levels=levels_of(job.grid) if job.spec.quality else 1,
+    )
     return made, set()
 
 
@@ -123,12 +134,12 @@ def _reuse(job: Job) -> Reuse | None:
         return None
     before = ScanStore.open(job.paths.store).version(job.spec.reused)
     spec = RunSpec.from_json(before.settings)
-    return Reuse(job.spec.reused, TileGrid.of(job.info.shape_yx, spec.tile_yx, spec.stride_yx))
+    return Reuse(job.spec.reused, grid_of(spec, job.info.shape_yx))
 
 
-def _tasks(job: Job, version: ChromaVersion, finished: set[tuple[int, int]], topic: str) -> Iterator[BlockTask]:
-    rows, columns = job.grid.block_counts_yx(job.plan.block_px)
-    task = BlockTask(
+def _task(job: Job, version: ChromaVersion, topic: str) -> BlockTask:
+    """The first block's task, which the others differ from by their index only."""
+    return BlockTask(
         scan=job.scan.stem,
         store=job.paths.store,
         version=version.name,
@@ -140,8 +151,18 @@ def _tasks(job: Job, version: ChromaVersion, finished: set[tuple[int, int]], top
         attempt=version.attempt,
         topic=topic,
         reuse=_reuse(job),
+        anchor=job.spec.anchor,
     )
-    for index in ((y, x) for y in range(rows) for x in range(columns)):
+
+
+def _indices(job: Job) -> Iterator[tuple[int, int]]:
+    rows, columns = job.grid.block_counts_yx(job.plan.block_px)
+    return ((y, x) for y in range(rows) for x in range(columns))
+
+
+def _tasks(job: Job, version: ChromaVersion, finished: set[tuple[int, int]], topic: str) -> Iterator[BlockTask]:
+    task = _task(job, version, topic)
+    for index in _indices(job):
         if index in finished:
             tiles = len(job.grid.block(index, job.plan.block_px).tiles_yx)
             listener().predicted(job.scan.stem, tiles)
@@ -149,41 +170,148 @@ def _tasks(job: Job, version: ChromaVersion, finished: set[tuple[int, int]], top
             yield replace(task, index_yx=index)
 
 
+class _Colouring:
+    """A lot on the cluster: what has become of its scans so far."""
+
+    def __init__(self, lot: Lot, queue: BlockQueue, topic: str) -> None:
+        self.steps = {step.job.scan.stem: step for step in lot}
+        self._queue = queue
+        self._topic = topic
+        self._versions: dict[str, ChromaVersion] = {}
+        self._finished: dict[str, set[tuple[int, int]]] = {}
+        self._predictions = sum(step.job.plan.predictions for step in lot)
+
+    def _try(self, work: Callable[[Step], None]) -> None:
+        """Do ``work`` for every scan that has not failed; what it raises is that scan's failure."""
+        for stem, step in list(self.steps.items()):
+            if step.failed is None:
+                try:
+                    work(step)
+                except Exception as error:
+                    self.steps[stem] = self.steps[stem].broken(error)
+
+    def _collect(self, results: Iterable[list[BlockDone | BlockFailed]]) -> None:
+        for result in (result for batch in results for result in batch):
+            step = self.steps[result.scan]
+            if isinstance(result, BlockFailed) and step.failed is None:
+                self.steps[result.scan] = step.broken(result.error)
+            if isinstance(result, BlockDone):
+                self.steps[result.scan] = replace(step, tiles=step.tiles + result.tiles)
+
+    def open_versions(self) -> None:
+        """Begin every scan's version, or go on with it."""
+
+        def work(step: Step) -> None:
+            stem = step.job.scan.stem
+            self._versions[stem], self._finished[stem] = _open_version(step.job)
+            self.steps[stem] = replace(step, blocks_there=len(self._finished[stem]))
+
+        self._try(work)
+
+    def make_anchors(self) -> None:
+        """The palette of every scan that has one; all blocks need it."""
+        tasks: list[AnchorTask] = []
+
+        def work(step: Step) -> None:
+            job, version = step.job, self._versions[step.job.scan.stem]
+            if job.anchor_spec is not None and not version.has_anchor:
+                tasks.append(AnchorTask(job.scan.stem, job.paths.store, version.name, version.attempt, job.anchor_spec))
+
+        self._try(work)
+        share = max(1, len(tasks) // (2 * self._queue.threads()))
+        self._collect(self._queue.anchors(tuple(tasks[i : i + share]) for i in range(0, len(tasks), share)))
+
+    def make_blocks(self) -> None:
+        """Every block that is missing, of the grid that was asked for."""
+
+        def tasks() -> Iterator[BlockTask]:
+            for stem, step in list(self.steps.items()):
+                if step.failed is not None:
+                    continue
+                try:
+                    for task in _tasks(step.job, self._versions[stem], self._finished[stem], self._topic):
+                        if self.steps[stem].failed is not None:
+                            break  # what is with the cluster already is finished and counts; no more of this scan
+                        yield task
+                except Exception as error:
+                    self.steps[stem] = self.steps[stem].broken(error)
+
+        self._run(tasks())
+
+    def refine(self) -> None:
+        """Add finer tiles where a quality was asked for and is not there yet, level by level."""
+        level, more = 1, True
+        while more:
+            tasks: list[BlockTask] = []
+            self._try(partial(self._add_level, level, tasks))
+            more = bool(tasks) or any(version.levels_chosen >= level for version in self._versions.values())
+            self._run(iter(tasks))
+            level += 1
+
+    def _add_level(self, level: int, tasks: list[BlockTask], step: Step) -> None:
+        """Tasks of a scan's next refinement, where there is one."""
+        job, version = step.job, self._versions[step.job.scan.stem]
+        if job.spec.quality and level <= version.levels_chosen + 1 and _choose(job, version, level):
+            tasks.extend(_refining(job, version, level, self._topic))
+
+    def finish(self) -> None:
+        """Mark the versions complete, and measure them."""
+
+        def work(step: Step) -> None:
+            stem, job = step.job.scan.stem, step.job
+            self._versions[stem].finish()
+            quality = measure(ScanStore.open(job.paths.store), self._versions[stem], job.grid)
+            self.steps[stem] = replace(step, quality=quality)
+
+        self._try(work)
+
+    def _run(self, tasks: Iterator[BlockTask]) -> None:
+        batch = next(iter(self.steps.values())).job.engine_spec.batch
+        self._collect(self._queue.results(grouped(tasks, self._queue.group_tiles(self._predictions, batch))))
+
+
+def _choose(job: Job, version: ChromaVersion, level: int) -> bool:
+    """Whether there is a refinement of this level; decided once, from what is stored, and kept."""
+    if version.levels_chosen >= level:
+        return True
+    if level >= levels_of(job.grid):
+        return False
+    store = ScanStore.open(job.paths.store)
+    score = measure(store, version, job.grid).seam
+    if score is None or score <= job.spec.quality:
+        return False
+    height, width = job.info.shape_yx
+    spread = version.agreement(Roi(0, height, 0, width)).spread
+    earlier = [version.chosen(n) for n in range(1, level)]
+    chosen = tiles_to_add(spread, job.grid, earlier, score, job.spec.quality)
+    if not chosen.any():
+        return False
+    version.write_chosen(level, chosen)
+    return True
+
+
+def _refining(job: Job, version: ChromaVersion, level: int, topic: str) -> Iterator[BlockTask]:
+    """Tasks of the blocks that have tiles of this level and not yet their colours."""
+    finished = version.finished_blocks(level)
+    task = _task(job, version, topic)
+    for index in _indices(job):
+        at_level = replace(task, index_yx=index, level=level)
+        if index not in finished and chosen_tiles(version, at_level, level):
+            yield at_level
+
+
 def colorize_lot(lot: Lot, queue: BlockQueue, topic: str) -> Lot:
     """Chroma of every block that is missing, on the cluster. A lot's seconds are shared out by tiles."""
     started = time.perf_counter()
-    steps = {step.job.scan.stem: step for step in lot}
-    versions: dict[str, ChromaVersion] = {}
-
-    def tasks() -> Iterator[BlockTask]:
-        for stem, step in list(steps.items()):
-            if step.failed is not None:
-                continue
-            try:
-                versions[stem], finished = _open_version(step.job)
-                steps[stem] = replace(step, blocks_there=len(finished))
-                for task in _tasks(step.job, versions[stem], finished, topic):
-                    if steps[stem].failed is not None:
-                        break  # what is with the cluster already is finished and counts; no more of this scan
-                    yield task
-            except Exception as error:
-                steps[stem] = steps[stem].broken(error)
-
-    tiles: dict[str, int] = dict.fromkeys(steps, 0)
-    expected = sum(step.job.plan.predictions for step in lot)
-    for results in queue.results(grouped(tasks(), queue.group_tiles(expected, lot[0].job.engine_spec.batch))):
-        for result in results:
-            if isinstance(result, BlockFailed) and steps[result.scan].failed is None:
-                steps[result.scan] = steps[result.scan].broken(result.error)
-            if isinstance(result, BlockDone):
-                tiles[result.scan] += result.tiles
-
-    def finish(step: Step) -> Step:
-        versions[step.job.scan.stem].finish()
-        share = tiles[step.job.scan.stem] / max(1, sum(tiles.values()))
-        return step.after("colorize", (time.perf_counter() - started) * share)
-
-    return _each(tuple(steps.values()), finish, 1)
+    colouring = _Colouring(lot, queue, topic)
+    colouring.open_versions()
+    colouring.make_anchors()
+    colouring.make_blocks()
+    colouring.refine()
+    colouring.finish()
+    steps = tuple(colouring.steps.values())
+    seconds, tiles = time.perf_counter() - started, max(1, sum(step.tiles for step in steps))
+    return tuple(step if step.failed else step.after("colorize", seconds * step.tiles / tiles) for step in steps)
 
 
 def export_lot(lot: Lot) -> tuple[Outcome, ...]:
@@ -192,7 +320,7 @@ def export_lot(lot: Lot) -> tuple[Outcome, ...]:
     def work(step: Step) -> Step:
         started = time.perf_counter()
         threads = stream_threads() if len(lot) == 1 else 1
-        finished = export_job(step.job, step.seconds, step.blocks_there, threads, started)
+        finished = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
         return replace(step, seconds=finished)
 
     return tuple(step.failed or _outcome(step) for step in _each(lot, work, stream_threads()))
@@ -201,5 +329,14 @@ def export_lot(lot: Lot) -> tuple[Outcome, ...]:
 def _outcome(step: Step) -> Outcome:
     job = step.job
     picture = str(job.paths.picture)
-    megapixels, tiles = job.info.megapixels, job.plan.tiles
-    return Outcome(job.scan.stem, str(job.scan.path), "done", picture, megapixels, tiles, picture, step.seconds)
+    return Outcome(
+        scan=job.scan.stem,
+        path=str(job.scan.path),
+        status="done",
+        message=picture,
+        megapixels=job.info.megapixels,
+        tiles=max(job.plan.tiles, step.tiles) if job.spec.quality else job.plan.tiles,
+        result=picture,
+        seconds=step.seconds,
+        quality=step.quality,
+    )

@@ -34,6 +34,8 @@ class Changes:
     window: str | None = None
     model: str | None = None
     reuse: bool = True
+    anchor: bool | None = None
+    quality: float | None = None
 
 
 def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
@@ -93,12 +95,23 @@ def _changed(spec: RunSpec, changes: Changes, options: RunOptions) -> RunOptions
         tile_yx=tile_yx,
         stride_yx=stride_yx,
         window=spec.window if changes.window is None else options.window,
+        anchor=spec.anchor if changes.anchor is None else options.anchor,
+        quality=_quality(spec, changes, options),
         model=_model_name(spec) if changes.model is None else options.model,
     )
 
 
+def _quality(spec: RunSpec, changes: Changes, options: RunOptions) -> float:
+    """A stride that is asked for alone is meant as such: it ends an earlier quality."""
+    if changes.quality is not None:
+        return options.quality
+    return spec.quality if changes.stride is None else 0.0
+
+
 def reusable(store: ScanStore, spec: RunSpec) -> str:
     """Name of a complete version of twice the stride whose tiles ``spec`` can take over, or an empty string."""
+    if spec.quality:
+        return ""  # its coarsest tiles are few
     double = (spec.stride_yx[0] * _REUSE_FACTOR, spec.stride_yx[1] * _REUSE_FACTOR)
     wanted = replace(spec, stride_yx=double).version
     version = store.find_version(wanted)
@@ -147,6 +160,8 @@ def parse_reprocess(
     keep: int | str = 2,
     force: bool = False,
     reuse: bool = True,
+    anchor: bool | None = None,
+    quality: str | float | None = None,
     **cluster: str | None,
 ) -> tuple[RunOptions, Changes]:
     """Check what can be checked without a store. Raises UsageError, ModelError."""
@@ -156,15 +171,19 @@ def parse_reprocess(
         output,
         "256" if tile is None else tile,
         None,
-        window or "average",
+        window or "hann",
         engine,
         model or "default",
         workers,
         limit_memory,
         keep,
         force,
+        anchor is not False,
+        quality,
         **cluster,
     )
     stride_yx = None if stride is None else parse_size(stride, "stride")
     tile_text, stride_text = (None if value is None else str(value) for value in (tile, stride))
-    return replace(options, stride_yx=stride_yx), Changes(tile_text, stride_text, window, model, reuse)
+    return replace(options, stride_yx=stride_yx), Changes(
+        tile_text, stride_text, window, model, reuse, anchor, options.quality or None
+    )

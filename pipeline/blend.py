@@ -6,6 +6,8 @@ the number of workers. The weight of a pixel is separable: the product of two 1-
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ from pipeline.grid import Block, TileAxis, TileGrid
 from pipeline.windows import window_weights
 
 F32 = NDArray[np.float32]
+Tiles = Iterable[tuple[int, int]]
 
 
 def _coverage(axis: TileAxis, weights: F32, begin: int, end: int) -> F32:
@@ -54,26 +57,41 @@ class BlockBlender:
 
     def add(self, tile_yx: tuple[int, int], chroma: F32) -> None:
         """Add one tile's (2, T, U) prediction; what lies outside the block is left out."""
-        (y, x), roi = tile_yx, self._roi
-        y0, y1 = max(y, roi.y0), min(y + self._grid.y.size, roi.y1)
-        x0, x1 = max(x, roi.x0), min(x + self._grid.x.size, roi.x1)
-        inside = chroma[:, y0 - y : y1 - y, x0 - x : x1 - x]
+        (rows, columns), (own_rows, own_columns) = self._overlap(tile_yx)
+        inside = chroma[:, own_rows, own_columns]
         if not self._uniform:
-            inside = inside * self._weights[y0 - y : y1 - y, x0 - x : x1 - x]
-        self._sum[:, y0 - roi.y0 : y1 - roi.y0, x0 - roi.x0 : x1 - roi.x0] += inside
+            inside = inside * self._weights[own_rows, own_columns]
+        self._sum[:, rows, columns] += inside
 
-    def add_mean(self, grid: TileGrid, mean: F32) -> None:
-        """Add all tiles of ``grid`` at once, whose (2, h, w) weighted mean over this block is known.
+    def add_mean(self, grid: TileGrid, mean: F32, extra_tiles: Tiles = ()) -> None:
+        """Add all tiles of ``grid``, and ``extra_tiles``, at once: their (2, h, w) weighted mean is known.
 
         The grid must have this one's tile size and window. What the mean was rounded to when it was stored is what its
         tiles differ by from tiles that are added one by one.
         """
+        self._sum += mean * self._weight_of(grid, extra_tiles)
+
+    def cover_only(self, grid: TileGrid, tiles: Tiles) -> None:
+        """Say that not all tiles of this blender's own grid will come: only those of ``grid``, and ``tiles``."""
+        self._coverage = self._weight_of(grid, tiles)
+
+    def _weight_of(self, grid: TileGrid, tiles: Tiles) -> F32:
         roi = self._roi
-        weights_y = window_weights(self._window, grid.y.size)
-        weights_x = window_weights(self._window, grid.x.size)
-        known_y = _coverage(grid.y, weights_y, roi.y0, roi.y1)
-        known_x = _coverage(grid.x, weights_x, roi.x0, roi.x1)
-        self._sum += mean * (known_y[:, None] * known_x[None, :])
+        known_y = _coverage(grid.y, window_weights(self._window, grid.y.size), roi.y0, roi.y1)
+        known_x = _coverage(grid.x, window_weights(self._window, grid.x.size), roi.x0, roi.x1)
+        weight: F32 = known_y[:, None] * known_x[None, :]
+        for tile_yx in tiles:
+            (rows, columns), (own_rows, own_columns) = self._overlap(tile_yx)
+            weight[rows, columns] += self._weights[own_rows, own_columns]
+        return weight
+
+    def _overlap(self, tile_yx: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Rows and columns that a tile and the block share: of the block, and of the tile."""
+        (y, x), roi = tile_yx, self._roi
+        y0, y1 = max(y, roi.y0), min(y + self._grid.y.size, roi.y1)
+        x0, x1 = max(x, roi.x0), min(x + self._grid.x.size, roi.x1)
+        of_block = slice(y0 - roi.y0, y1 - roi.y0), slice(x0 - roi.x0, x1 - roi.x0)
+        return of_block, (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
 
     def mean(self) -> F32:
         """The (2, h, w) weighted mean. The blender is used up."""

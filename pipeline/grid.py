@@ -46,6 +46,11 @@ class TileAxis:
     A tile starts every ``stride`` pixels and the last is flush with the edge. An extent smaller than a tile has one
     tile, which reaches past the edge: the caller reflects the scan out.
 
+    With ``align`` above 1 and a stride that is a multiple of it, the last tile too starts at a multiple, and so may
+    reach past the edge by less than ``align``. A network that halves its input five times sees a picture shifted by 32
+    pixels as the same picture, and one shifted by 5 as another one (Zhang, "Making convolutional networks
+    shift-invariant again", ICML 2019).
+
     Raises
     ------
     UsageError : extent, size or stride below 1, or a stride larger than the tile, which would leave gaps.
@@ -54,6 +59,7 @@ class TileAxis:
     extent: int
     size: int
     stride: int
+    align: int = 1
 
     def __post_init__(self) -> None:
         if min(self.extent, self.size, self.stride) < 1:
@@ -70,16 +76,18 @@ class TileAxis:
     def starts(self) -> tuple[int, ...]:
         """First pixel of each tile, ascending."""
         last = max(0, self.extent - self.size)
+        if self.stride % self.align == 0:
+            last = -(-last // self.align) * self.align
         return (*range(0, last, self.stride), last)
 
     def __getstate__(self) -> dict[str, int]:
         """Without ``starts``, which a worker has sooner worked out than received."""
-        return {"extent": self.extent, "size": self.size, "stride": self.stride}
+        return {"extent": self.extent, "size": self.size, "stride": self.stride, "align": self.align}
 
     @property
     def reach(self) -> int:
-        """Pixels that the tiles span: the extent, or one tile if that is larger."""
-        return max(self.extent, self.size)
+        """Pixels that the tiles span: the extent, or what the last tile reaches past it."""
+        return self.starts[-1] + self.size
 
     def touching(self, begin: int, end: int) -> tuple[int, ...]:
         """Starts of the tiles that cover any pixel of ``begin <= p < end``."""
@@ -112,9 +120,16 @@ class TileGrid:
     x: TileAxis
 
     @classmethod
-    def of(cls, shape_yx: tuple[int, int], tile_yx: tuple[int, int], stride_yx: tuple[int, int]) -> TileGrid:
+    def of(
+        cls, shape_yx: tuple[int, int], tile_yx: tuple[int, int], stride_yx: tuple[int, int], align: int = 1
+    ) -> TileGrid:
         """The grid of a scan of ``shape_yx``."""
-        return cls(*(TileAxis(*each) for each in zip(shape_yx, tile_yx, stride_yx, strict=True)))
+        return cls(*(TileAxis(*each, align) for each in zip(shape_yx, tile_yx, stride_yx, strict=True)))
+
+    def refined(self) -> TileGrid:
+        """The grid of half the stride, which has all tiles of this one."""
+        axes = (TileAxis(axis.extent, axis.size, max(1, axis.stride // 2), axis.align) for axis in (self.y, self.x))
+        return TileGrid(*axes)
 
     @property
     def shape_yx(self) -> tuple[int, int]:

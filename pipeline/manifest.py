@@ -20,15 +20,17 @@ from pipeline.files import remove, writing
 from pipeline.store import Source
 
 # Raised when the same settings would give other bytes, so that results of older code count as out of date.
-ALGORITHM = 1
+ALGORITHM = 2
 
 
 @dataclass(frozen=True)
 class RunSpec:
     """Everything that decides the bytes of a result; two equal specs on equal scans give equal pictures.
 
-    ``tile_yx`` and ``stride_yx`` are pixels; ``reused`` names the version whose tiles were taken over, whose storage
-    rounds them to float16. Workers, blocks and schedulers are not in it: they must not matter.
+    ``tile_yx`` and ``stride_yx`` are pixels; tiles start at multiples of ``align`` where the stride is one; ``anchor``
+    says whether the palette comes from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0
+    for none, and ``stride_yx`` then the coarsest; ``reused`` names the version whose tiles were taken over, which its
+    storage rounds to float16. Workers, blocks and schedulers are not in it: they must not matter.
     """
 
     tile_yx: tuple[int, int]
@@ -40,6 +42,9 @@ class RunSpec:
     model: str
     model_sha256: str
     chroma_scale: float
+    align: int = 1
+    anchor: bool = False
+    quality: float = 0.0
     reused: str = ""
     algorithm: int = ALGORITHM
 

@@ -5,6 +5,9 @@
       scan                 (H, W) or (H, W, 3), the scan's own samples
       versions/
         <version>/         attributes: settings (what decides its bytes), block_px, scale_factor, created, complete
+          anchor.npy       (2, h, w) float32 a*, b* of the anchor's cells, where there is one
+          agreement        (levels, 4, h, w) float32: mean a*, b*, spread and weight of the tiles on squares of 32 px
+          chosen/          one (rows, columns) bool .npy a refinement: which tiles of its grid were added
           chroma           (2, H, W) float16 a*, b*
             records/       one JSON a finished block: its place, its shard's size and CRC-32, the version it belongs to
 
@@ -16,7 +19,7 @@ and its shard is the one that the record describes; both are written beside and 
 
 from __future__ import annotations
 
-from pipeline.store.chroma import BLOCK_SIZES_PX, ChromaVersion
+from pipeline.store.chroma import BLOCK_SIZES_PX, BlockTook, ChromaVersion
 from pipeline.store.scan import FORMAT, SCAN_SHARD_PX, ScanStore, Source
 
-__all__ = ["BLOCK_SIZES_PX", "FORMAT", "SCAN_SHARD_PX", "ChromaVersion", "ScanStore", "Source"]
+__all__ = ["BLOCK_SIZES_PX", "FORMAT", "SCAN_SHARD_PX", "BlockTook", "ChromaVersion", "ScanStore", "Source"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import uuid
@@ -16,18 +17,23 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.agreement import SQUARE_PX, Agreement, squares
+from pipeline.anchor import Anchor, cell_px
+from pipeline.colorize import Coloured
 from pipeline.errors import StoreError
-from pipeline.files import write_json, writing
+from pipeline.files import write_json, write_whole, writing
 from pipeline.grid import Roi
 from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, UNFINISHED, array_of, has_all_shards, reading
 
 BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
 _READ_BYTES = 2**22
+_ANCHOR = "anchor.npy"
+_CHOSEN = "chosen"
 
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """A finished block: its place, version and attempt, size and CRC-32 of its shard, and what it took."""
+    """A finished block: place, version, attempt and level, size and CRC-32 of its shard, and what it took in all."""
 
     index_yx: tuple[int, int]
     version: str
@@ -36,6 +42,16 @@ class BlockRecord:
     crc32: int
     tiles: int
     seconds: float
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class BlockTook:
+    """Tiles predicted for a block, the seconds of one thread that they took, and the level of refinement."""
+
+    tiles: int
+    seconds: float
+    level: int = 0
 
 
 class ChromaVersion:
@@ -61,6 +77,7 @@ class ChromaVersion:
         block_px: int,
         scale_factor: float,
         created: str,
+        levels: int,
     ) -> ChromaVersion:
         """Fill the new group of a version. Its attributes come last: without them it does not count as one."""
         group.create_array(
@@ -73,7 +90,17 @@ class ChromaVersion:
             config={"write_empty_chunks": True},
             dimension_names=("ab", "y", "x"),
         )
+        side = block_px // SQUARE_PX
+        group.create_array(
+            "agreement",
+            shape=(levels, 4, *(squares(extent) for extent in shape_yx)),
+            dtype="float32",
+            chunks=(1, 4, side, side),
+            compressors=CHROMA_COMPRESSORS,
+            dimension_names=("level", "ab_spread_weight", "y", "x"),
+        )
         (path / "chroma" / "records").mkdir()
+        (path / _CHOSEN).mkdir()
         group.attrs.update(
             {
                 "settings": dict(settings),
@@ -90,29 +117,79 @@ class ChromaVersion:
     def name(self) -> str:
         return self.path.name
 
-    def write(
-        self, index_yx: tuple[int, int], chroma: NDArray[np.float32], attempt: str, tiles: int, seconds: float
-    ) -> None:
-        """Write (2, h, w) a*, b* of the block at ``index_yx``, rounded to float16, and then its record.
+    def write(self, index_yx: tuple[int, int], coloured: Coloured, attempt: str, work: BlockTook) -> None:
+        """Write what the block at ``index_yx`` came to, its a*, b* rounded to float16, and then its record.
 
         Parameters
         ----------
         attempt : of the version when the work was given out; another one means that it was started anew since
-        tiles, seconds : that the block took, for the record
+        work : what the block took, and its level of refinement
 
         Raises
         ------
         StoreError : the version was started anew, or is gone. OutputError : it cannot be written.
         """
         y, x = (index * self.block_px for index in index_yx)
+        chroma, agreement = coloured.chroma, coloured.agreement
         shard = self._shard(index_yx)
+        before = _read_record(self._record(index_yx)) if work.level else None
         with writing(self.path):
             self._check_attempt(attempt)
+            rows, columns = _square_slices(Roi(y, y + chroma.shape[1], x, x + chroma.shape[2]))
+            planes = np.stack([*agreement.mean, agreement.spread, agreement.weight])
+            self._agreement[work.level, :, rows, columns] = planes
             self._chroma[:, y : y + chroma.shape[1], x : x + chroma.shape[2]] = chroma.astype(np.float16)
             size, checksum = _on_disk(shard)
             self._check_attempt(attempt)
-        record = BlockRecord(index_yx, self.name, attempt, size, checksum, tiles, round(seconds, 3))
+        tiles = work.tiles + (before.tiles if before else 0)
+        seconds = round(work.seconds + (before.seconds if before else 0.0), 3)
+        record = BlockRecord(index_yx, self.name, attempt, size, checksum, tiles, seconds, work.level)
         write_json(self._record(index_yx), asdict(record))
+
+    def agreement(self, roi: Roi, level: int | None = None) -> Agreement:
+        """Of the squares of ``roi``, which begins at multiples of 32 px; of the last level of each if none is given.
+
+        Raises StoreError.
+        """
+        rows, columns = _square_slices(roi)
+        with reading(self.path):
+            planes = np.asarray(
+                self._agreement[slice(None) if level is None else slice(level, level + 1), :, rows, columns]
+            )
+        last = planes[0]
+        for planes_of_level in planes[1:]:
+            last = np.where(planes_of_level[3] > 0, planes_of_level, last)
+        return Agreement(last[:2], last[2], last[3])
+
+    def write_anchor(self, anchor: Anchor) -> None:
+        """Keep the scan's palette, whole or not at all. Raises OutputError."""
+        _write_array(self.path / _ANCHOR, anchor.cells)
+
+    def anchor(self, shape_yx: tuple[int, int]) -> Anchor:
+        """The palette that was kept for a scan of ``shape_yx``. Raises StoreError."""
+        return Anchor(self._read_array(_ANCHOR), cell_px(shape_yx))
+
+    @property
+    def has_anchor(self) -> bool:
+        """Whether a palette was kept."""
+        return (self.path / _ANCHOR).is_file()
+
+    def write_chosen(self, level: int, tiles: NDArray[np.bool_]) -> None:
+        """Keep which tiles of a refinement's grid are to be predicted in addition. Raises OutputError."""
+        _write_array(self.path / _CHOSEN / f"{level}.npy", tiles)
+
+    def chosen(self, level: int) -> NDArray[np.bool_]:
+        """What :meth:`write_chosen` kept. Raises StoreError."""
+        return self._read_array(f"{_CHOSEN}/{level}.npy")
+
+    @property
+    def levels_chosen(self) -> int:
+        """How many refinements were decided on so far."""
+        return len(list((self.path / _CHOSEN).glob("*.npy")))
+
+    def _read_array(self, name: str) -> NDArray[Any]:
+        with reading(self.path):
+            return np.asarray(np.load(self.path / name, allow_pickle=False))
 
     def read(self, roi: Roi) -> NDArray[np.float16]:
         """(2, h, w) stored a*, b* of ``roi``; times :attr:`scale_factor` they are CIELAB units. Raises StoreError."""
@@ -124,21 +201,28 @@ class ChromaVersion:
         with reading(self.path):
             return array_of(self._group, "chroma", self.path)
 
-    def has_block(self, index_yx: tuple[int, int]) -> bool:
-        """Whether the block's record is there and its shard is, byte for byte, the one that it describes."""
+    @cached_property
+    def _agreement(self) -> zarr.Array:
+        with reading(self.path):
+            return array_of(self._group, "agreement", self.path)
+
+    def has_block(self, index_yx: tuple[int, int], level: int = 0) -> bool:
+        """Whether the block's record, of this level or a later one, is there and its shard is the one it describes."""
         record = _read_record(self._record(index_yx))
         if record is None or (record.index_yx, record.version, record.attempt) != (index_yx, self.name, self.attempt):
+            return False
+        if record.level < level:
             return False
         try:
             return _file_crc32(self._shard(index_yx)) == (record.bytes, record.crc32)
         except OSError:
             return False
 
-    def finished_blocks(self) -> set[tuple[int, int]]:
+    def finished_blocks(self, level: int = 0) -> set[tuple[int, int]]:
         """All blocks of which :meth:`has_block` is true."""
         paths = (self.path / "chroma" / "records").glob("*.json")
         records = [record for path in sorted(paths) if (record := _read_record(path)) is not None]
-        return {record.index_yx for record in records if self.has_block(record.index_yx)}
+        return {record.index_yx for record in records if self.has_block(record.index_yx, level)}
 
     def remove_unfinished(self) -> None:
         """Delete what a killed process had not renamed yet; a writer that is not known of fails. Raises OutputError."""
@@ -184,6 +268,17 @@ class ChromaVersion:
 
     def _record(self, index_yx: tuple[int, int]) -> Path:
         return self.path / "chroma" / "records" / f"{index_yx[0]}.{index_yx[1]}.json"
+
+
+def _square_slices(roi: Roi) -> tuple[slice, slice]:
+    y, x = roi.y0 // SQUARE_PX, roi.x0 // SQUARE_PX
+    return slice(y, y + squares(roi.y1 - roi.y0)), slice(x, x + squares(roi.x1 - roi.x0))
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    write_whole(path, stream.getvalue())
 
 
 def _read_record(path: Path) -> BlockRecord | None:

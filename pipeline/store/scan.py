@@ -21,7 +21,7 @@ from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, array_of, has_all_
 from pipeline.store.chroma import ChromaVersion
 from pipeline.types import ScanInfo
 
-FORMAT = 2
+FORMAT = 3
 SCAN_SHARD_PX = 2048
 
 
@@ -134,14 +134,15 @@ class ScanStore:
             return None
 
     def create_version(
-        self, name: str, settings: Mapping[str, Any], block_px: int, scale_factor: float, created: str
+        self, name: str, settings: Mapping[str, Any], block_px: int, scale_factor: float, created: str, levels: int = 1
     ) -> ChromaVersion:
-        """An empty version ``name``, in place of one that is there. Raises OutputError."""
+        """An empty version ``name`` with room for ``levels``, in place of one that is there. Raises OutputError."""
         self.remove_version(name)
         path = self.path / "versions" / name
         with writing(path):
             group = self._group.create_group(f"versions/{name}")
-            return ChromaVersion.create(path, group, self.info.shape_yx, settings, block_px, scale_factor, created)
+            shape_yx = self.info.shape_yx
+            return ChromaVersion.create(path, group, shape_yx, settings, block_px, scale_factor, created, levels)
 
     def remove_version(self, name: str) -> None:
         """Delete the version ``name``, if it is there. Raises OutputError."""

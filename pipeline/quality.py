@@ -1,0 +1,164 @@
+"""What a coloured version shows of its tiles, as figures, and where finer tiles would mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.agreement import SQUARE_PX
+from pipeline.color import lightness_from_samples
+from pipeline.export import chroma_from_half
+from pipeline.grid import Roi, TileGrid
+from pipeline.seams import SeamScore, seam_score
+from pipeline.store import ChromaVersion, ScanStore
+
+F32 = NDArray[np.float32]
+
+# The finest stride that a quality asks for is this part of the tile, as system 5's 32 px of 256.
+FINEST = 8
+MAP_TOP = 20.0  # spread, in CIELAB units, of the brightest colour of the map
+_MAP_SIDE_PX = 1024
+# Refining a place halves its tiles' weight twice over: what it adds to the score falls to about a third.
+_HELP = 1.5
+_LEAST_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures of one version.
+
+    Attributes
+    ----------
+    seam, seam_edge, seam_patch : see :mod:`pipeline.seams`; None where the scan is too small to have a grid
+    disagreement_mean, disagreement_p95 : spread of the tiles' opinions (:mod:`pipeline.agreement`), CIELAB units
+    strides_px : the strides used, coarsest first
+    """
+
+    seam: float | None
+    seam_edge: float | None
+    seam_patch: float | None
+    disagreement_mean: float
+    disagreement_p95: float
+    strides_px: tuple[tuple[int, int], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "strides_px": [list(stride) for stride in self.strides_px]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Quality:
+        """What :meth:`to_json` gave. Raises KeyError, TypeError where it is something else."""
+        return cls(**{**values, "strides_px": tuple((int(y), int(x)) for y, x in values["strides_px"])})
+
+    def __str__(self) -> str:
+        seam = "no grid to see" if self.seam is None else f"seam {self.seam:.2f}"
+        return f"{seam}, disagreement {self.disagreement_mean:.1f}"
+
+
+def levels_of(grid: TileGrid) -> int:
+    """Grids from ``grid`` on, each of half the stride, down to an eighth of the tile."""
+    levels = 1
+    while all(a.stride % 2 == 0 and a.stride // 2 * FINEST >= a.size for a in (grid.y, grid.x)):
+        grid, levels = grid.refined(), levels + 1
+    return levels
+
+
+def refined(grid: TileGrid, level: int) -> TileGrid:
+    """``grid`` with its stride halved ``level`` times."""
+    for _ in range(level):
+        grid = grid.refined()
+    return grid
+
+
+def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid) -> Quality:
+    """Score a complete version against its grid and, where it was refined, against the finer ones; the worst counts."""
+    shape_yx = store.info.shape_yx
+
+    def read(roi: Roi) -> tuple[F32, F32]:
+        lightness = lightness_from_samples(store.read_scan(roi))
+        return lightness, chroma_from_half(version.read(roi), version.scale_factor)
+
+    grids = [refined(grid, level) for level in range(version.levels_chosen + 1)]
+    strides = tuple((each.y.stride, each.x.stride) for each in grids)
+    scores = [seam_score(read, shape_yx, stride) for stride in strides] if len(grid) > 1 else []
+    worst = max(scores, key=lambda score: np.nan_to_num(score.score), default=SeamScore(np.nan, np.nan))
+    agreement = version.agreement(Roi(0, shape_yx[0], 0, shape_yx[1]))
+    spread = agreement.spread[agreement.weight > 0] * version.scale_factor
+    mean, p95 = (float(spread.mean()), float(np.percentile(spread, 95))) if spread.size else (0.0, 0.0)
+    return Quality(
+        seam=_figure(worst.score),
+        seam_edge=_figure(worst.edge),
+        seam_patch=_figure(worst.patch),
+        disagreement_mean=round(mean, 3),
+        disagreement_p95=round(p95, 3),
+        strides_px=strides,
+    )
+
+
+def _figure(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+def tiles_to_add(
+    spread: F32, grid: TileGrid, earlier: Sequence[NDArray[np.bool_]], score: float, wanted: float
+) -> NDArray[np.bool_]:
+    """Which tiles of the next finer grid to predict, so that a score comes down to what is wanted.
+
+    Those where the tiles disagree most: as many as hold a share of the whole disagreement that grows with the distance
+    to the goal. Nothing here depends on workers or blocks.
+
+    Parameters
+    ----------
+    spread : (h, w) of the squares of the whole scan
+    grid : the coarsest grid
+    earlier : for each refinement so far, what was chosen of its grid
+
+    Returns
+    -------
+    (rows, columns) of the finer grid's tiles
+    """
+    fine = refined(grid, len(earlier) + 1)
+    there = np.zeros((len(fine.y.starts), len(fine.x.starts)), bool)
+    for level, chosen in enumerate([None, *earlier]):
+        coarse = refined(grid, level)
+        rows, columns = (np.isin(f.starts, c.starts) for f, c in ((fine.y, coarse.y), (fine.x, coarse.x)))
+        there[np.ix_(rows, columns)] |= True if chosen is None else chosen
+    worth = np.where(there, -1.0, _mean_over_tiles(spread, fine))
+    order = np.argsort(-worth, axis=None, kind="stable")[: int((~there).sum())]
+    share = min(1.0, max(_LEAST_SHARE, _HELP * (1 - max(0.0, wanted - 1) / max(score - 1, 1e-6))))
+    held = np.cumsum(worth.ravel()[order], dtype=np.float64)
+    added = np.zeros(worth.size, bool)
+    if held.size and held[-1] > 0:
+        added[order[: int(np.searchsorted(held, share * held[-1])) + 1]] = True
+    return added.reshape(worth.shape)
+
+
+def _mean_over_tiles(spread: F32, grid: TileGrid) -> NDArray[np.float64]:
+    """Mean of the squares in the middle half of each tile."""
+    sums = np.pad(np.cumsum(np.cumsum(spread, 0, dtype=np.float64), 1), ((1, 0), (1, 0)))
+    bounds = []
+    for axis, count in zip((grid.y, grid.x), spread.shape, strict=True):
+        starts = np.array(axis.starts)
+        first = np.clip((starts + axis.size // 4) // SQUARE_PX, 0, count - 1)
+        last = np.clip((starts + axis.size - axis.size // 4) // SQUARE_PX, first + 1, count)
+        bounds.append((first, last))
+    (top, bottom), (left, right) = bounds
+    total = (
+        sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)] + sums[np.ix_(top, left)]
+    )
+    return np.asarray(total / np.outer(bottom - top, right - left))
+
+
+def disagreement_map(store: ScanStore, version: ChromaVersion) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB: dark where the tiles agree, bright yellow from a spread of 20 CIELAB units on; 1024 px at most."""
+    height, width = store.info.shape_yx
+    spread = version.agreement(Roi(0, height, 0, width)).spread * version.scale_factor
+    scale = min(8.0, _MAP_SIDE_PX / max(spread.shape))
+    size = (max(1, round(spread.shape[1] * scale)), max(1, round(spread.shape[0] * scale)))
+    shown = cv2.resize(spread, size, interpolation=cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA)
+    samples = np.clip(shown / MAP_TOP * 255, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(samples, cv2.COLORMAP_INFERNO)[..., ::-1])
