@@ -43,24 +43,29 @@ def train(
 ) -> None:
     """Train a generator on your own photographs; OUT/model is what run --model takes."""
     with _one_line():
-        from training.config import load_recipe
+        from training.config import RUN_RECIPE, load_recipe, shipped_recipes
         from training.errors import RecipeError
 
         chosen = load_recipe(recipe, tuple(changes or ()))
+        place = out or Path("runs") / chosen.name
+        if resume and recipe in shipped_recipes() and (place / RUN_RECIPE).is_file():
+            # What was changed when the run began stays changed, whether or not it is said again.
+            begun = load_recipe(str(place / RUN_RECIPE), tuple(changes or ()))
+            chosen = begun if begun.name == chosen.name else chosen
         folder = data or (Path(chosen.data) if chosen.data else None)
         if folder is None:
             raise RecipeError(f"recipe {chosen.name}: no pictures to learn from; give --data FOLDER")
-        place = out or Path("runs") / chosen.name
 
         from training.export import export
         from training.loop import train as train_recipe
 
         try:
             trainer = train_recipe(chosen, folder, place, resume, devices, typer.echo)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            step = f" at step {interrupt}" if str(interrupt) else ""
             stands = (place / "checkpoint.pt").is_file()
-            after = f"; the last checkpoint in {place} stands, go on with --resume" if stands else ""
-            stop(f"stopped{after}", STOPPED)
+            after = f"; the checkpoint in {place} stands, go on with --resume" if stands else "; nothing was kept"
+            stop(f"stopped{step}{after}", STOPPED)
         if trainer.fabric.global_rank == 0:
             model = export(place, place / "model", chosen.name)
             megabytes = model.onnx_path.stat().st_size / 1e6

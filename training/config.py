@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from training.errors import RecipeError
 
+RUN_RECIPE = "recipe.yaml"  # of a run, in its folder
 RECIPES = Path(__file__).parent / "recipes"
 
 # YAML 1.1 reads 2e-4, without a point, as a string; people write it all the same.

@@ -14,7 +14,9 @@ import logging
 import math
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from training import checkpoint
-from training.config import Film, Recipe, Schedule
+from training.config import RUN_RECIPE, Film, Recipe, Schedule
 from training.data import Batch, Collection, batches, make_batch, open_collection
 from training.errors import RecipeError, TrainingError
 from training.journal import LOSSES, Journal, draw_curves
@@ -67,6 +69,8 @@ def train(
         raise RecipeError(
             f"{out}: lies in {data}, where its sample grids would be taken for photographs; give another --out"
         )
+    if out.exists() and not out.is_dir():
+        raise RecipeError(f"{out}: is a file, and a run needs a folder; give another --out")
     fabric = Fabric(devices=devices or "auto", strategy=_strategy(devices), precision=recipe.precision)
     fabric.launch()
     first = fabric.global_rank == 0
@@ -78,10 +82,17 @@ def train(
     trainer = Trainer(recipe, fabric, state)
     report(f"{len(collection.train)} training pictures, {len(collection.test)} held out from {data}; "
            f"{collection.describe()['left_out']} left out (see {RUN})")  # fmt: skip
+    if not len(collection.test):
+        report(
+            "nothing is held out: there is no validation curve, and evaluate has nothing to measure; give more pictures"
+        )
+    if resume and state is None:
+        report(f"no checkpoint in {out}: begins at step 0")
     if state is not None:
         report(f"continues at step {trainer.step} of {schedule.total_steps}")
     if trainer.step >= schedule.total_steps:
         report("nothing is left to do; a longer phase or one more would go on from here")
+        _draw_curves(out, first)
         return trainer
     report(f"starts from {trainer.started_from}, on {fabric.world_size} x {fabric.device.type}, {recipe.precision}")
     del state  # a second copy of all weights
@@ -97,10 +108,14 @@ def train(
             "possible to write there and go on with --resume"
         ) from error
     finally:
-        if first and (out / LOSSES).is_file():
-            with contextlib.suppress(OSError):
-                draw_curves(out)
+        _draw_curves(out, first)
     return trainer
+
+
+def _draw_curves(out: Path, first: bool) -> None:
+    if first and (out / LOSSES).is_file():
+        with contextlib.suppress(OSError):
+            draw_curves(out)
 
 
 def _stands(out: Path) -> str:
@@ -124,8 +139,10 @@ def _strategy(devices: int | None) -> Any:
 def _earlier(out: Path, recipe: Recipe, resume: bool, told: dict[str, Any]) -> dict[str, Any] | None:
     """The state to continue from, None to begin."""
     if not (out / checkpoint.CHECKPOINT).is_file():
-        if (out / "recipe.yaml").is_file() and not (out / RUN).is_file():
-            raise RecipeError(f"{out}: has a recipe.yaml of its own, which the run's would replace; give another --out")
+        if (out / RUN_RECIPE).is_file() and not (out / RUN).is_file():
+            raise RecipeError(
+                f"{out}: has a {RUN_RECIPE} of its own, which the run's would replace; give another --out"
+            )
         return None
     state = checkpoint.load(out)
     if not resume:
@@ -145,12 +162,12 @@ def _write_run(out: Path, recipe: Recipe, collection: Collection, trainer: Train
         "data": collection.describe(),
         "left_out": [{"file": str(left.path), "reason": left.reason} for left in collection.left_out],
         "started_from": trainer.started_from,
-        "device": torch.cuda.get_device_name() if trainer.fabric.device.type == "cuda" else platform.processor(),
+        "device": torch.cuda.get_device_name() if trainer.fabric.device.type == "cuda" else platform.machine(),
         "processes": trainer.fabric.world_size,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    for name, content in ((RUN, json.dumps(run, indent=2, ensure_ascii=False) + "\n"), ("recipe.yaml", text)):
+    for name, content in ((RUN, json.dumps(run, indent=2, ensure_ascii=False) + "\n"), (RUN_RECIPE, text)):
         part = out / f"{name}.part"
         part.write_text(content, encoding="utf-8")
         os.replace(part, out / name)
@@ -168,6 +185,10 @@ class _Run:
     journal: Journal
 
     def go(self) -> None:
+        with _interrupts(self.trainer.fabric.world_size == 1) as interrupted:
+            self._go(interrupted)
+
+    def _go(self, interrupted: threading.Event) -> None:
         trainer, schedule = self.trainer, self.schedule
         held_out = _held_out(self.collection, schedule, int(trainer.average.size_multiple))  # type: ignore[arg-type]
         started = time.monotonic() - trainer.seconds
@@ -182,10 +203,13 @@ class _Run:
                 self._report(held_out if epoch is not None else None)
             if epoch is not None and held_out is not None and (last or epoch in trainer.recipe.sample_epochs):
                 _keep_samples(trainer, held_out, self.out, epoch, self.journal)
-            if trainer.step % trainer.recipe.checkpoint_steps == 0 or last:
+            stopping = interrupted.is_set()
+            if trainer.step % trainer.recipe.checkpoint_steps == 0 or last or stopping:
                 self._refuse_nonfinite()
                 trainer.seconds = time.monotonic() - started
                 self._save()
+            if stopping and not last:
+                raise KeyboardInterrupt(trainer.step)
 
     def _report(self, held_out: Batch | None) -> None:
         trainer, done = self.trainer, self.trainer.step
@@ -223,6 +247,30 @@ class _Run:
         if fabric.world_size == 1:
             return here
         return bool(fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum") > 0)
+
+
+@contextlib.contextmanager
+def _interrupts(is_alone: bool) -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C, which then waits for the end of the step; the second one stops at once.
+
+    Of several processes each would stop at a step of its own, so for them every Ctrl-C stops at once.
+    """
+    interrupted = threading.Event()
+    if not is_alone or threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def wait_for_step(*_: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, wait_for_step)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _batches(trainer: Trainer, collection: Collection, schedule: Schedule) -> Iterator[Batch]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
@@ -84,18 +87,45 @@ def test_two_processes_train_one_model(photographs: Path, recipe: Path, tmp_path
     assert find_model(str(tmp_path / "run" / "model")).card.training["epochs"] == pytest.approx(2, abs=0.1)
 
 
-def test_ctrl_c_says_that_the_checkpoint_stands(photographs: Path, recipe: Path, tmp_path: Path) -> None:
-    long = ["train", recipe, "--data", photographs, "--out", tmp_path / "run", "--set", "phases.0.steps=100000"]
-    process = subprocess.Popen([*COMMAND, *map(str, long)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _interrupted_at(words: list[Any], log: Path) -> tuple[int, str]:
+    """Start a training, stop it with Ctrl-C some steps after the first, and give the step and what it said."""
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
+    )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "checkpoint.pt").is_file() and time.monotonic() < deadline:
+    while not (log.is_file() and log.read_text().count("\n")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "checkpoint" in said.splitlines()[-1]
-    assert "--resume" in said.splitlines()[-1]
+    assert process.returncode == 130, said
     assert "Traceback" not in said
+    found = re.search(r"stopped at step (\d+)", said.splitlines()[-1])
+    assert found, said
+    assert "--resume" in said.splitlines()[-1], said
+    return int(found[1]), said
+
+
+def test_ctrl_c_keeps_the_step_and_resume_needs_no_setting_again(photographs: Path, tmp_path: Path) -> None:
+    tiny = "phases=[{steps: 100000, crop_px: 32, batch: 1, content_weight: 1}]"
+    where = ["organic-3a-residual", "--data", photographs, "--out", tmp_path / "run"]
+    # No checkpoint is due before the stop.
+    settings = ["--set", tiny, "--set", "smallest_crop_px=16", "--set", "checkpoint_steps=90000"]
+    step, _ = _interrupted_at(["train", *where, *settings], tmp_path / "run" / "losses.jsonl")
+    again = _run("train", *where, "--resume", "--set", f"phases.0.steps={step + 3}")
+    assert again.returncode == 0, again.stderr
+    assert f"continues at step {step} of {step + 3}" in again.stdout
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert recipe["phases"][0]["batch"] == 1
+
+
+def test_resume_where_there_is_nothing_says_so(photographs: Path, recipe: Path, tmp_path: Path) -> None:
+    done = _run("train", recipe, "--data", photographs, "--out", tmp_path / "run", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"no checkpoint in {tmp_path / 'run'}: begins at step 0" in done.stdout
 
 
 @pytest.mark.parametrize(

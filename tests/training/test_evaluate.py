@@ -105,7 +105,7 @@ def test_table_has_baselines_and_files(photographs_folder: Path, tmp_path: Path)
 
     printed = next(text for text in said if "CIEDE2000" in text)
     assert "| gray (a*=b*=0) |" in printed
-    assert "held out of training" in printed
+    assert "holds out" in printed
     assert sum("(100 %)" in text for text in said) == 1
     assert (out / "table.md").read_text() == printed + "\n"
     record = json.loads((out / "table.json").read_text())

@@ -236,7 +236,7 @@ def evaluate(
         )
     rows = _rows(pictures, ms, by_name)
     photographs = len({picture.group for picture in pictures})
-    kind = "all pictures" if everything else "held out of training"
+    kind = "all pictures" if everything else "the fifth that training on this folder holds out"
     left_out = subjects.left_out + len(chosen) - len(pictures)
     caption = (
         f"{len(pictures)} pictures of {photographs} photographs ({kind}), short side {short_side_px} px; "
