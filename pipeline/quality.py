@@ -24,7 +24,7 @@ FINEST = 8
 MAP_TOP = 20.0  # spread, in CIELAB units, of the brightest colour of the map
 _MAP_SIDE_PX = 1024
 # Refining a place halves its tiles' weight twice over: what it adds to the score falls to about a third.
-_HELP = 1.5
+_HELP = 1.2
 _LEAST_SHARE = 0.05
 
 

@@ -10,9 +10,10 @@ from pipeline.color import lightness_from_samples, samples_from_lab
 from pipeline.errors import StoreError
 from pipeline.export import chroma_from_half, compose, export_tiff
 from pipeline.grid import Roi, TileGrid
-from pipeline.store import SCAN_SHARD_PX, ScanStore, Source
+from pipeline.store import SCAN_SHARD_PX, BlockTook, ScanStore, Source
 from pipeline.types import ScanInfo
 from pipeline.writers import tiff as writer
+from tests.pipeline.plain import coloured
 
 BLOCK_PX = 512
 
@@ -33,7 +34,7 @@ def make_store(folder, shape_yx, channels=1, dtype="uint8", metadata=None, scale
     size = (BLOCK_PX, BLOCK_PX)
     for block in TileGrid.of(shape_yx, size, size).blocks(BLOCK_PX):
         part = chroma[:, block.write_roi.rows, block.write_roi.columns].astype(np.float32)
-        version.write(block.index_yx, part, version.attempt, 1, 0.0)
+        version.write(block.index_yx, coloured(part), version.attempt, BlockTook(1, 0.0))
     version.finish()
     return store, version, scan, chroma
 

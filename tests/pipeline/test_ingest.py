@@ -16,8 +16,9 @@ from pipeline.errors import OutputError, ScanNotFoundError, ScanUnreadableError
 from pipeline.grid import Roi
 from pipeline.ingest import ingest, ingested, source_of
 from pipeline.readers import open_scan
-from pipeline.store import ScanStore
+from pipeline.store import BlockTook, ScanStore
 from pipeline.types import ScanInfo
+from tests.pipeline.plain import coloured
 
 
 def noise(shape, dtype="uint8"):
@@ -297,7 +298,7 @@ def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
 def make_version(store_path, name="v"):
     store = ScanStore.open(store_path, writable=True)
     version = store.create_version(name, {}, 512, 1.0, "2026-01-01")
-    version.write((0, 0), np.full((2, 300, 400), 7, np.float32), version.attempt, 1, 0.5)
+    version.write((0, 0), coloured(np.full((2, 300, 400), 7)), version.attempt, BlockTook(1, 0.5))
     return version
 
 
