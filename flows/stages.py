@@ -24,7 +24,7 @@ from pipeline.grid import Roi
 from pipeline.ingest import ingest, settle_store
 from pipeline.manifest import RunSpec, utc_now
 from pipeline.plan import STREAM_THREADS
-from pipeline.quality import Quality, levels_of, measure, tiles_to_add
+from pipeline.quality import Quality, has_helped, levels_of, measure, tiles_to_add
 from pipeline.store import ChromaVersion, ScanStore
 
 _LOT_MEGAPIXELS = 32.0
@@ -280,13 +280,15 @@ def _choose(job: Job, version: ChromaVersion, level: int) -> bool:
     score = measure(store, version, job.grid).seam
     if score is None or score <= job.spec.quality:
         return False
+    if level > 1 and not has_helped(version.score_before(level - 1), score):
+        return False
     height, width = job.info.shape_yx
     spread = version.agreement(Roi(0, height, 0, width)).spread
     earlier = [version.chosen(n) for n in range(1, level)]
     chosen = tiles_to_add(spread, job.grid, earlier, score, job.spec.quality)
     if not chosen.any():
         return False
-    version.write_chosen(level, chosen)
+    version.write_chosen(level, chosen, score)
     return True
 
 

@@ -46,10 +46,10 @@ class TileAxis:
     A tile starts every ``stride`` pixels and the last is flush with the edge. An extent smaller than a tile has one
     tile, which reaches past the edge: the caller reflects the scan out.
 
-    With ``align`` above 1 and a stride that is a multiple of it, the last tile too starts at a multiple, and so may
-    reach past the edge by less than ``align``. A network that halves its input five times sees a picture shifted by 32
-    pixels as the same picture, and one shifted by 5 as another one (Zhang, "Making convolutional networks
-    shift-invariant again", ICML 2019).
+    With ``align`` above 1 the last tile starts at a multiple of it, and so may reach past the edge by less than
+    ``align``; a tile of less than two ``align`` stays flush, for there would be too little of the scan in it to
+    reflect. A network that halves its input five times sees a picture shifted by 32 pixels as the same picture, and one
+    shifted by 5 as another one (Zhang, "Making convolutional networks shift-invariant again", ICML 2019).
 
     Raises
     ------
@@ -76,7 +76,7 @@ class TileAxis:
     def starts(self) -> tuple[int, ...]:
         """First pixel of each tile, ascending."""
         last = max(0, self.extent - self.size)
-        if self.stride % self.align == 0:
+        if self.size >= 2 * self.align:
             last = -(-last // self.align) * self.align
         return (*range(0, last, self.stride), last)
 

@@ -26,6 +26,7 @@ _MAP_SIDE_PX = 1024
 # Refining a place halves its tiles' weight twice over: what it adds to the score falls to about a third.
 _HELP = 1.2
 _LEAST_SHARE = 0.05
+_LEAST_GAIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid) -> Quality
 
 def _figure(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
+
+
+def has_helped(before: float, after: float) -> bool:
+    """Whether a refinement took away a tenth of what a score has above 1; if not, finer tiles chase the scatter."""
+    return after - 1 < _LEAST_GAIN * (before - 1)
 
 
 def tiles_to_add(

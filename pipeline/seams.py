@@ -44,6 +44,8 @@ WINDOW_PX = 1024
 _ALONG = 2
 # With fewer periods the grid's frequency and those beside it are one.
 _LEAST_PERIODS = 6
+# A step where all else is flat has no finite score.
+_MOST = 1000.0
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,17 @@ def seam_score(read: Reader, shape_yx: tuple[int, int], stride_yx: tuple[int, in
     edges = [_Steps.of(PHASES) for _ in stride_yx]
     patches = [_Steps.of(-(-extent // STRIP_PX)) for extent in shape_yx]
     for roi in _windows(shape_yx):
-        lightness, chroma = read(roi)
-        for axis, start in ((0, roi.y0), (1, roi.x0)):
-            across = (lightness, chroma) if axis == 1 else (lightness.T, chroma.transpose(0, 2, 1))
-            _add_edges(edges[axis], *across, start, stride_yx[axis])
-            _add_patches(patches[axis], *across, start)
-    edge = np.mean([steps.means() for steps in edges], axis=0)
+        # The lines at a window's own start need what lies before it.
+        before_y, before_x = min(STRIP_PX, roi.y0), min(STRIP_PX, roi.x0)
+        lightness, chroma = read(Roi(roi.y0 - before_y, roi.y1, roi.x0 - before_x, roi.x1))
+        down = lightness[:, before_x:].T, chroma[:, :, before_x:].transpose(0, 2, 1), roi.y0, before_y
+        along = lightness[before_y:], chroma[:, before_y:], roi.x0, before_x
+        for axis, across in enumerate((down, along)):
+            _add_edges(edges[axis], *across, stride_yx[axis])
+            _add_patches(patches[axis], *across)
+    # A side of less than two strides lacks some phases, and has nothing to compare.
+    whole = [steps.means() for steps in edges if steps.count.all()]
+    edge = np.mean(whole, axis=0) if whole else np.full(PHASES, np.nan)
     swings = [_swing(steps.means(), stride / STRIP_PX) for steps, stride in zip(patches, stride_yx, strict=True)]
     known = [swing for swing in swings if not np.isnan(swing)]
     return SeamScore(_ratio(edge[0], edge[1:]), 1 + float(np.mean(known)) if known else float("nan"))
@@ -115,8 +122,9 @@ def seam_score(read: Reader, shape_yx: tuple[int, int], stride_yx: tuple[int, in
 
 def _ratio(step: float, others: NDArray[np.float64]) -> float:
     usual = float(np.mean(others))
-    # No colour at all has no steps, and no seams.
-    return 1.0 if step == usual == 0 else float(step / usual) if usual > 0 else float("inf" if step > 0 else "nan")
+    if step == usual == 0:
+        return 1.0  # no colour at all has no steps, and no seams
+    return min(_MOST, step / usual) if usual > 0 else _MOST if step > 0 else float("nan")
 
 
 def _swing(means: NDArray[np.float64], period: float) -> float:
@@ -146,14 +154,17 @@ def _swing(means: NDArray[np.float64], period: float) -> float:
     return float(np.sqrt(excess))
 
 
-def _add_edges(steps: _Steps, lightness: F32, chroma: F32, start: int, stride: int) -> None:
-    """Steps of one pixel to the next, along the last axis, at eighths of the stride."""
-    width = lightness.shape[1]
+def _add_edges(steps: _Steps, lightness: F32, chroma: F32, start: int, before: int, stride: int) -> None:
+    """Steps of one pixel to the next, along the last axis, at eighths of the stride, from ``start`` on.
+
+    The arrays begin ``before`` pixels before that.
+    """
+    first = start - before
     lines = [
-        (line - start, phase)
+        (line - first, phase)
         for phase in range(PHASES)
-        for line in range(phase * stride // PHASES, start + width, stride)
-        if line > start and line >= stride
+        for line in range(phase * stride // PHASES, first + lightness.shape[1], stride)
+        if line >= max(start, stride)
     ]
     if not lines:
         return
@@ -163,8 +174,8 @@ def _add_edges(steps: _Steps, lightness: F32, chroma: F32, start: int, stride: i
     steps.add(phases, _difference(mean, colours[:, :, at - 1], colours[:, :, at]))
 
 
-def _add_patches(steps: _Steps, lightness: F32, chroma: F32, start: int) -> None:
-    """Steps between neighbouring means over squares of 16 px, along the last axis, by line."""
+def _add_patches(steps: _Steps, lightness: F32, chroma: F32, start: int, before: int) -> None:
+    """Steps between neighbouring means over squares of 16 px, along the last axis, by line; as :func:`_add_edges`."""
     height, width = (extent // STRIP_PX * STRIP_PX for extent in lightness.shape)
     if width < 2 * STRIP_PX or not height:
         return
@@ -173,7 +184,7 @@ def _add_patches(steps: _Steps, lightness: F32, chroma: F32, start: int) -> None
     colour = chroma[:, :height, :width].reshape(2, *squares).mean((2, 4))
     between = np.asarray((mean[:, 1:] + mean[:, :-1]) / 2, np.float32)
     found = _difference(between, colour[:, :, 1:], colour[:, :, :-1])
-    steps.add(start // STRIP_PX + np.arange(1, width // STRIP_PX), found)
+    steps.add((start - before) // STRIP_PX + np.arange(1, width // STRIP_PX), found)
 
 
 def _difference(lightness: F32, one: F32, other: F32) -> F32:

@@ -174,13 +174,18 @@ class ChromaVersion:
         """Whether a palette was kept."""
         return (self.path / _ANCHOR).is_file()
 
-    def write_chosen(self, level: int, tiles: NDArray[np.bool_]) -> None:
-        """Keep which tiles of a refinement's grid are to be predicted in addition. Raises OutputError."""
+    def write_chosen(self, level: int, tiles: NDArray[np.bool_], score: float) -> None:
+        """Keep which tiles of a refinement's grid are added, and the score before it. Raises OutputError."""
+        _write_array(self.path / _CHOSEN / f"{level}.score", np.array(score))
         _write_array(self.path / _CHOSEN / f"{level}.npy", tiles)
 
     def chosen(self, level: int) -> NDArray[np.bool_]:
-        """What :meth:`write_chosen` kept. Raises StoreError."""
+        """The tiles that :meth:`write_chosen` kept. Raises StoreError."""
         return self._read_array(f"{_CHOSEN}/{level}.npy")
+
+    def score_before(self, level: int) -> float:
+        """The score that :meth:`write_chosen` kept. Raises StoreError."""
+        return float(self._read_array(f"{_CHOSEN}/{level}.score"))
 
     @property
     def levels_chosen(self) -> int:

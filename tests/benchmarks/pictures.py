@@ -21,10 +21,10 @@ PICTURES = Path(__file__).parent / "pictures"
 _GAP_PX = 12
 
 
-def colour(scan: Path, stride: int, window: str = "average") -> np.ndarray:
+def colour(scan: Path, *options: str) -> np.ndarray:
     """(H, W, 3) BGR result of the whole command."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["run", str(scan), "--output", folder, "--stride", str(stride), "--window", window]
+        words = ["run", str(scan), "--output", folder, *options]
         subprocess.run([sys.executable, "-m", "flows.cli", *words], check=True)
         return tifffile.imread(next(Path(folder).glob("*.color.tif")))[..., ::-1]
 
@@ -47,7 +47,7 @@ def save(name: str, picture: np.ndarray) -> None:
 def before_after() -> None:
     scan = SCANS / "peasant-girls-1909.png"
     before = cv2.imread(str(scan))
-    save("before_after.jpg", beside([before, colour(scan, 128, "hann")], axis=1))
+    save("before_after.jpg", beside([before, colour(scan)], axis=1))
 
 
 def strides() -> None:
@@ -57,7 +57,8 @@ def strides() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wide.png"
         cv2.imwrite(str(path), wide)
-        coarse, fine = colour(path, 256), colour(path, 32)
+        plain = ("--window", "average", "--no-anchor")
+        coarse, fine = (colour(path, "--stride", stride, *plain) for stride in ("256", "32"))
     crop = (slice(0, 700), slice(640, 1340))  # 2 x 700 + gap = 1412 columns
     small = [cv2.resize(p, (1412, 565), interpolation=cv2.INTER_AREA) for p in (coarse, fine)]
     crops = beside([coarse[crop], fine[crop]], axis=1)

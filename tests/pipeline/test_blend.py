@@ -14,7 +14,7 @@ from tests.strategies import grids, windows
 
 
 @settings(max_examples=150)
-@given(grids(), windows, st.integers(1, 64), st.integers(1, 9))
+@given(grids(), windows, st.integers(3, 64), st.integers(1, 9))
 def test_identity_comes_back_exactly(grid, window, block_px, batch):
     image = picture(grid.shape_yx)
     blended = run_blocks(grid, window, image, echo, block_px, batch)
@@ -23,7 +23,7 @@ def test_identity_comes_back_exactly(grid, window, block_px, batch):
 
 
 @settings(max_examples=100)
-@given(grids(), windows, st.integers(1, 64))
+@given(grids(), windows, st.integers(3, 64))
 def test_equals_the_plain_overlap_average(grid, window, block_px):
     image = picture(grid.shape_yx)
     expected = plain_overlap_average(grid, window, image, position_dependent)
@@ -32,7 +32,7 @@ def test_equals_the_plain_overlap_average(grid, window, block_px):
 
 
 @settings(max_examples=50)
-@given(grids(), windows, st.integers(1, 64), st.integers(1, 64))
+@given(grids(), windows, st.integers(3, 64), st.integers(3, 64))
 def test_bytes_do_not_depend_on_the_block_division(grid, window, block_px, other_px):
     image = picture(grid.shape_yx)
     one = run_blocks(grid, window, image, position_dependent, block_px)
@@ -41,17 +41,17 @@ def test_bytes_do_not_depend_on_the_block_division(grid, window, block_px, other
 
 
 @st.composite
-def aligned_grids(draw, tiles_from=2):
+def aligned_grids(draw):
     """Tiles that start at multiples of ``align`` even at the far edges, which they then reach past."""
     align = draw(st.integers(2, 12))
-    size = align * draw(st.integers(tiles_from, tiles_from + 2))
+    size = align * draw(st.integers(2, 4))
     stride = align * draw(st.integers(1, size // align))
     shape_yx = draw(st.tuples(st.integers(1, 70), st.integers(1, 70)))
     return TileGrid.of(shape_yx, (size, size), (stride, stride), align)
 
 
-@settings(max_examples=60)
-@given(aligned_grids(), windows, st.integers(1, 64), st.integers(1, 64))
+@settings(max_examples=40)
+@given(aligned_grids(), windows, st.integers(6, 64), st.integers(6, 64))
 def test_aligned_tiles_are_blended_plainly_and_whatever_the_blocks(grid, window, block_px, other_px):
     image = picture(grid.shape_yx)
     one = run_blocks(grid, window, image, position_dependent, block_px)
@@ -61,7 +61,6 @@ def test_aligned_tiles_are_blended_plainly_and_whatever_the_blocks(grid, window,
     np.testing.assert_allclose(one, expected, rtol=2e-5, atol=1e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="a block reflects only what its own tiles show: too little where tile is align")
 def test_tiles_of_one_align_are_the_same_whatever_the_blocks():
     grid = TileGrid.of((70, 70), (32, 32), (32, 32), 32)
     image = picture(grid.shape_yx)
@@ -69,7 +68,6 @@ def test_tiles_of_one_align_are_the_same_whatever_the_blocks():
     assert one.tobytes() == run_blocks(grid, "hann", image, position_dependent, 64).tobytes()
 
 
-@pytest.mark.xfail(strict=True, reason="the coarse grid's aligned last tile is in the sum but not in the finer coverage")
 def test_known_tiles_count_where_only_the_coarse_grid_can_be_aligned():
     """What reprocess --stride 16 takes over from stride 32 of a network that wants multiples of 32."""
     coarse = TileGrid.of((100, 100), (64, 64), (32, 32), 32)
@@ -129,7 +127,7 @@ def test_small_scans_are_reflected_out(shape):
 
 
 @settings(max_examples=50)
-@given(st.lists(grids(), min_size=1, max_size=5), windows, st.integers(1, 7), st.integers(1, 64))
+@given(st.lists(grids(), min_size=1, max_size=5), windows, st.integers(1, 7), st.integers(3, 64))
 def test_batches_that_run_through_many_scans_give_each_its_own_bytes(grids_of_scans, window, batch, block_px):
     """Postcards share batches; each must come out as it does alone, in order, and never with more than a batch."""
     tile_yx = grids_of_scans[0].tile_yx
@@ -154,7 +152,7 @@ def test_batches_that_run_through_many_scans_give_each_its_own_bytes(grids_of_sc
 
 
 @settings(max_examples=80)
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 12), st.integers(1, 3), windows, st.integers(1, 64))
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 12), st.integers(1, 3), windows, st.integers(3, 64))
 def test_known_tiles_of_twice_the_stride_are_not_predicted_again(height, width, stride, span, window, block_px):
     """A quarter of the tiles is known; adding the rest to their mean gives the plain average."""
     size = 2 * stride * span

@@ -1,7 +1,7 @@
 """Versions and their names, and how a new one becomes the current one."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -15,16 +15,29 @@ SOURCE = Source("a.tif", 3, "5" * 64)
 
 
 def test_every_setting_has_a_version_of_its_own():
-    spec = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "de fault", "ab", 128.0)
-    others = [
-        RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "de fault", "ab", 128.0, reused="x"),
-        RunSpec((256, 512), (128, 128), "hann", "openvino", "2026", 8, "de fault", "ab", 128.0),
-        RunSpec((256, 256), (128, 128), "hann", "openvino", "2027", 8, "de fault", "ab", 128.0),
-        RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "de fault", "ac", 128.0),
-    ]
+    spec = replace(SPEC, model="de fault")
+    changes = {
+        "tile_yx": (256, 512),
+        "stride_yx": (64, 128),
+        "window": "average",
+        "engine": "torch",
+        "engine_version": "2027",
+        "batch": 9,
+        "model": "other",
+        "model_sha256": "ac",
+        "chroma_scale": 1.0,
+        "align": 32,
+        "anchor": True,
+        "quality": 1.05,
+        "reused": "x",
+        "algorithm": 1,
+    }
+    assert set(changes) == {field.name for field in fields(RunSpec)}
+    others = [replace(spec, **{name: value}) for name, value in changes.items()]
     assert spec.version.startswith("256-128-hann-de_fault-")
-    assert len({spec.version, *(other.version for other in others)}) == 5
-    assert RunSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert len({spec.version, *(other.version for other in others)}) == 1 + len(changes)
+    for each in (spec, *others):
+        assert RunSpec.from_json(json.loads(json.dumps(each.to_json()))) == each
 
 
 def finish(paths, spec, samples):
@@ -87,8 +100,21 @@ def test_a_result_of_other_bytes_or_settings_is_not_current(tmp_path):
     assert is_current(paths, SOURCE, SPEC)
     assert is_current(paths, SOURCE, replace(SPEC, reused="other-version"))
     assert not is_current(paths, replace(SOURCE, sha256="6" * 64), SPEC)
-    assert not is_current(paths, SOURCE, replace(SPEC, window="average"))
+    for change in ({"window": "average"}, {"anchor": True}, {"quality": 1.05}, {"align": 32}):
+        assert not is_current(paths, SOURCE, replace(SPEC, **change))
     paths.picture.write_bytes(b"cut")
+    assert not is_current(paths, SOURCE, SPEC)
+
+
+def test_a_result_of_an_earlier_release_is_out_of_date(tmp_path):
+    """It has none of the newer settings, and its tiles were blended otherwise."""
+    paths = ResultPaths.of(tmp_path, "a")
+    finish(paths, SPEC, b"first")
+    publish(paths, SPEC.version)
+    sidecar = json.loads(paths.sidecar.read_text())
+    sidecar["settings"] = {k: v for k, v in sidecar["settings"].items() if k not in ("align", "anchor", "quality")}
+    sidecar["settings"]["algorithm"] = 1
+    paths.sidecar.write_text(json.dumps(sidecar))
     assert not is_current(paths, SOURCE, SPEC)
 
 
