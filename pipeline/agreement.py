@@ -5,7 +5,9 @@ small where the network knows and large where it guesses, so a map of it tells a
 compared before the anchor (:mod:`pipeline.anchor`) brings them together, as means over squares of 32 px: what matters
 is the colour of a place, not of a grain.
 
-Sums of squares in float32 are fine here: chroma is below 128 and a place is covered by some hundred tiles at most.
+What is added up here decides where finer tiles go, so it must not depend on how the scan is divided: a tile's means
+are taken over the whole tile before a block takes its part, sums are float64, and squares of which nothing new is known
+keep the values that they had.
 """
 
 from __future__ import annotations
@@ -49,58 +51,67 @@ class Opinions:
     """Collects what tiles say of the squares of ``roi``, which begins at multiples of 32 px."""
 
     def __init__(self, grid: TileGrid, roi: Roi, window: str) -> None:
-        self._roi = roi
+        self._first = roi.y0 // SQUARE_PX, roi.x0 // SQUARE_PX
         self._weights = tuple(window_weights(window, axis.size) for axis in (grid.y, grid.x))
-        height, width = (squares(extent) for extent in roi.shape_yx)
-        self._weight = np.zeros((height, width), np.float32)
-        self._sum = np.zeros((2, height, width), np.float32)
-        self._square = np.zeros((height, width), np.float32)
+        shape = tuple(squares(extent) for extent in roi.shape_yx)
+        self._weight = np.zeros(shape)
+        self._sum = np.zeros((2, *shape))
+        self._square = np.zeros(shape)
+        self._is_new = np.zeros(shape, bool)
+        self._known: Agreement | None = None
 
     def add(self, tile_yx: tuple[int, int], chroma: F32) -> None:
         """Add the squares that one (2, T, U) prediction covers wholly."""
-        rows, columns = (
-            _covered(start, size, begin, count)
-            for start, size, begin, count in zip(
-                tile_yx, chroma.shape[1:], (self._roi.y0, self._roi.x0), self._weight.shape, strict=True
-            )
-        )
-        if rows is None or columns is None:
+        of_tile, first, counts = zip(*map(_covered, tile_yx, chroma.shape[1:]), strict=True)
+        if not all(counts):
             return
-        (y, y_squares), (x, x_squares) = rows, columns
-        inside = np.s_[y.start : y.stop, x.start : x.stop]
-        size = (x_squares.stop - x_squares.start, y_squares.stop - y_squares.start)
-        means = [cv2.resize(np.ascontiguousarray(p[inside]), size, interpolation=cv2.INTER_AREA) for p in chroma]
-        opinion = np.stack(means).reshape(2, size[1], size[0])
+        (y, x), size = of_tile, counts[::-1]
+        planes = [np.ascontiguousarray(plane[y, x]) for plane in chroma]
+        means = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in planes]
+        opinion = np.stack(means).reshape(2, *counts)
         weight = np.outer(*(_means(w[s]) for w, s in zip(self._weights, (y, x), strict=True)))
-        there = np.s_[y_squares, x_squares]
-        self._weight[there] += weight
-        self._sum[:, y_squares, x_squares] += weight * opinion
-        self._square[there] += weight * (opinion**2).sum(0)
+        shape = self._weight.shape
+        spans = [_shared(f - own, n, m) for f, own, n, m in zip(first, self._first, counts, shape, strict=True)]
+        here, part = (tuple(span[i] for span in spans) for i in (0, 1))
+        weight, opinion = weight[part], opinion[:, *part]
+        self._weight[here] += weight
+        self._sum[:, *here] += weight * opinion
+        self._square[here] += weight * (opinion.astype(np.float64) ** 2).sum(0)
+        self._is_new[here] = True
 
     def add_known(self, known: Agreement) -> None:
-        """Add what is known of the same squares from tiles that are not predicted again."""
-        self._weight += known.weight
-        self._sum += known.weight * known.mean
-        self._square += known.weight * (known.spread**2 + (known.mean**2).sum(0))
+        """Add what is known of the same squares from tiles that are not predicted again; once, and first."""
+        mean, spread, weight = (part.astype(np.float64) for part in (known.mean, known.spread, known.weight))
+        self._known = known
+        self._weight += weight
+        self._sum += weight * mean
+        self._square += weight * (spread**2 + (mean**2).sum(0))
 
     def result(self) -> Agreement:
         """Mean, spread and weight of every square."""
-        weight = np.maximum(self._weight, np.finfo(np.float32).tiny)
-        mean = np.asarray(self._sum / weight, np.float32)
-        variance = self._square / weight - (mean**2).sum(0)
-        spread = np.asarray(np.sqrt(np.maximum(variance, 0)), np.float32)
-        return Agreement(mean, spread, self._weight)
+        weight = np.maximum(self._weight, np.finfo(np.float64).tiny)
+        mean = self._sum / weight
+        spread = np.sqrt(np.maximum(self._square / weight - (mean**2).sum(0), 0))
+        made = [np.asarray(part, np.float32) for part in (mean, spread, self._weight)]
+        if self._known is not None:
+            before = (self._known.mean, self._known.spread, self._known.weight)
+            made = [np.where(self._is_new, new, old) for new, old in zip(made, before, strict=True)]
+        return Agreement(*made)
 
 
-def _covered(start: int, size: int, begin: int, count: int) -> tuple[slice, slice] | None:
-    """Pixels of a tile, and the squares they fill, along one axis; None where it fills none."""
-    first = max(0, -(-(start - begin) // SQUARE_PX))
-    last = min(count, (start + size - begin) // SQUARE_PX)
-    if last <= first:
-        return None
-    offset = begin - start
-    return slice(first * SQUARE_PX + offset, last * SQUARE_PX + offset), slice(first, last)
+def _covered(start: int, size: int) -> tuple[slice, int, int]:
+    """Along one axis: a tile's pixels in whole squares, the first square, and how many there are."""
+    first = squares(start)
+    count = max(0, (start + size) // SQUARE_PX - first)
+    begin = first * SQUARE_PX - start
+    return slice(begin, begin + count * SQUARE_PX), first, count
 
 
-def _means(weights: F32) -> F32:
-    return np.asarray(weights.reshape(-1, SQUARE_PX).mean(1), np.float32)
+def _shared(first: int, count: int, extent: int) -> tuple[slice, slice]:
+    """The squares that ``count`` from ``first`` on and an extent have in common: of the extent, and of those."""
+    begin, end = max(0, first), max(0, min(extent, first + count))
+    return slice(begin, end), slice(begin - first, max(begin, end) - first)
+
+
+def _means(weights: F32) -> NDArray[np.float64]:
+    return np.asarray(weights.reshape(-1, SQUARE_PX).mean(1, dtype=np.float64))
