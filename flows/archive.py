@@ -160,7 +160,7 @@ def colorize_archive(
     keep: int | str = 2,
     force: bool = False,
     anchor: bool = True,
-    quality: float | None = None,
+    quality: float | str | None = None,
 ) -> State[Any]:
     """Colour black-and-white scans.
 

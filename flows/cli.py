@@ -60,7 +60,7 @@ def run(
     window: Annotated[str, typer.Option(help="Weights in overlaps: average, hann, triangle, gaussian.")] = "hann",
     anchor: Annotated[bool, typer.Option(help="Take the palette from the whole scan, so that its tiles agree.")] = True,
     quality: Annotated[
-        float | None,
+        str | None,
         typer.Option(help="Seam score to reach, such as 1.05: finer tiles where tiles disagree.", show_default="none"),
     ] = None,
     engine: Engine = "auto",
@@ -105,7 +105,7 @@ def reprocess(
     anchor: Annotated[
         bool | None, typer.Option("--anchor/--no-anchor", help="As in run.", show_default="as it was")
     ] = None,
-    quality: Annotated[float | None, typer.Option(help="As in run.", show_default="as it was")] = None,
+    quality: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     engine: Engine = "auto",
     model: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     workers: Workers = "auto",

@@ -31,7 +31,7 @@ def reprocess_archive(
     force: bool = False,
     reuse: bool = True,
     anchor: bool | None = None,
-    quality: float | None = None,
+    quality: float | str | None = None,
 ) -> State[Any]:
     """Make new versions of scans that were coloured before, from their stores.
 

@@ -6,7 +6,8 @@ The sample scan of 2048x4096 pixels, then square scans of ``--sides`` pixels, ma
 engine   the engine alone predicting the scan's own tiles, compiled and warm, with as many at once as the job has; a
          sample of them, spread over the scan and gone round until ``--sample`` tiles are done, scaled to all of them
 job      the whole command in a process of its own, its memory (proportional set size of all its processes, shared pages
-         counted once) looked at ten times a second, which costs it a little time
+         counted once) looked at ten times a second, which costs it a little time; window ``average`` and no anchor, so
+         that it predicts what the engine does
 engine   once more: shared machines drift within minutes, so the job is held against the mean of before and after
 
 Results are kept in ``gigapixel.json`` in ``--work``, each scan's as soon as it is there; a scan that is in it is not
@@ -35,11 +36,13 @@ from engines.spec import EngineSpec, find_model
 from flows.cluster import processors, split_workers
 from flows.settings import parse_memory
 from pipeline.color import lightness_from_samples
+from pipeline.colorize import reflected_out
 from pipeline.files import write_json
 from pipeline.grid import TileGrid
 from pipeline.plan import batch_for
 from pipeline.readers import open_scan
 from tests.benchmarks.giga import PHOTOGRAPHS, write_scan
+from tests.benchmarks.whole_job import PLAIN_WORDS
 from tests.processes import run_watched
 
 PLAIN = PHOTOGRAPHS / "sunset-beach.jpg"
@@ -76,12 +79,14 @@ ROWS = {
 def sample_tiles(scan: Path, stride: int) -> tuple[TileGrid, np.ndarray]:
     """The scan's grid, and (N, 1, 256, 256) L* of at most 1024 of them, evenly spread."""
     with open_scan(scan) as reader:
-        grid = TileGrid.of(reader.info.shape_yx, TILE, (stride, stride))
+        height, width = reader.info.shape_yx
+        grid = TileGrid.of((height, width), TILE, (stride, stride), find_model("default").card.size_multiple)
         chosen = np.linspace(0, len(grid) - 1, min(_DISTINCT_TILES, len(grid))).round().astype(int)
         tiles = []
         for number in chosen:
             y, x = grid.y.starts[number // len(grid.x.starts)], grid.x.starts[number % len(grid.x.starts)]
-            tiles.append(lightness_from_samples(reader.read(slice(y, y + TILE[0]), slice(x, x + TILE[1]))))
+            rows, columns = slice(y, min(y + TILE[0], height)), slice(x, min(x + TILE[1], width))
+            tiles.append(reflected_out(lightness_from_samples(reader.read(rows, columns)), TILE))
     return grid, np.stack(tiles)[:, None]
 
 
@@ -131,7 +136,7 @@ def _own_seconds() -> float:
 def job(scan: Path, stride: int, limit: str, output: Path) -> Record:
     """The whole command: wall seconds, peak memory, and what its sidecar says about the work."""
     shutil.rmtree(output, ignore_errors=True)
-    words = ["run", str(scan), "--output", str(output), "--stride", str(stride), "--limit-memory", limit]
+    words = ["run", str(scan), "--output", str(output), "--stride", str(stride), "--limit-memory", limit, *PLAIN_WORDS]
     try:
         with Others() as others:
             ran = run_watched([sys.executable, "-m", "flows.cli", *words])

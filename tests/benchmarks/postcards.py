@@ -1,8 +1,8 @@
 """Many small scans against their engine: python -m tests.benchmarks.postcards [--scans 500] [--side 480x720]
 
-Postcards cut from the photographs in tests/scans, coloured by one command at stride 256, and the engine alone
-predicting as many tiles in full batches, before and after. What lies between the two is what starting, reading,
-storing and exporting a small scan costs.
+Postcards cut from the photographs in tests/scans, coloured by one command at stride 256 (window ``average``, no
+anchor), and the engine alone predicting as many tiles in full batches, before and after. What lies between the two is
+what starting, reading, storing, scoring and exporting a small scan costs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engines.spec import EngineSpec, find_model
 from flows.cluster import processors, split_workers
 from pipeline.grid import TileGrid
 from pipeline.plan import batch_for
-from tests.benchmarks.whole_job import read_lightness
+from tests.benchmarks.whole_job import PLAIN_WORDS, read_lightness
 
 SCANS = Path(__file__).parents[1] / "scans"
 TILE = (256, 256)
@@ -70,7 +70,7 @@ def main() -> None:
         make_postcards(scans, arguments.scans, (height, width))
         rates = [engine_tiles_per_second()]
         started = time.perf_counter()
-        words = ["run", str(scans), "--output", str(Path(folder) / "out"), "--stride", "256"]
+        words = ["run", str(scans), "--output", str(Path(folder) / "out"), "--stride", "256", *PLAIN_WORDS]
         subprocess.run([sys.executable, "-m", "flows.cli", *words], capture_output=True, check=True)
         seconds = time.perf_counter() - started
         rates.append(engine_tiles_per_second())

@@ -31,11 +31,13 @@ import cv2
 import numpy as np
 import tifffile
 
+from pipeline.agreement import Agreement, squares
+from pipeline.colorize import Coloured
 from pipeline.export import export_tiff
 from pipeline.grid import TileGrid
 from pipeline.ingest import ingest, source_of
 from pipeline.readers import open_scan
-from pipeline.store import ScanStore
+from pipeline.store import BlockTook, ScanStore
 from tests.processes import run_watched
 
 SCANS = Path(__file__).parents[1] / "scans"
@@ -84,7 +86,9 @@ def make_chroma(store: ScanStore) -> None:
             for plane, spread, mean in zip(knots, CHROMA_SPREAD, CHROMA_MEAN, strict=True)
         ]
         height, width = block.write_roi.shape_yx
-        version.write(block.index_yx, np.stack(planes)[:, :height, :width], version.attempt, 1, 0.0)
+        agreed = np.zeros((4, squares(height), squares(width)), np.float32)
+        coloured = Coloured(np.stack(planes)[:, :height, :width], Agreement(agreed[:2], agreed[2], agreed[3]))
+        version.write(block.index_yx, coloured, version.attempt, BlockTook(1, 0.0))
     version.finish()
 
 

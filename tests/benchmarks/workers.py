@@ -8,15 +8,16 @@ one   one worker with one thread. The command has no option for threads: it give
       and its plan is then one worker, one thread, one engine thread. Client, scheduler and server share that processor
 two   two workers with one thread and one engine thread each: ``--workers 2`` on two processors, shared with them too
 
-Both get ``--limit-memory 4GiB``: at 2 GiB, two workers get smaller blocks than one, and other blocks are other work.
-The plan's block sizes are printed; at stride 256 a block of 512 px has four tiles, which is half of a batch.
+Both have the window ``average`` and no anchor, which one worker makes while the other waits. Both get ``--limit-memory
+4GiB``: at 2 GiB, two workers get smaller blocks than one, and other blocks are other work. The plan's block sizes are
+printed; at stride 256 a block of 512 px has four tiles, which is half of a batch.
 
 The engine alone, once in a process pinned to one processor and then in two processes on one each, says how much of a
 factor of two the machine has to give: processors share memory, caches, and sometimes their host.
 
-Bytes: one scan at stride 192, window hann, with 1, 2 and 4 workers, each with two block sizes, brought about by
-``--limit-memory``. Pictures and chroma samples must all be the same; chroma shard files must be among runs of one
-block size.
+Bytes: one scan at stride 192, window hann, with its anchor, by 1, 2 and 4 workers, each with two block sizes, brought
+about by ``--limit-memory``. Pictures and chroma samples must all be the same; chroma shard files must be among runs of
+one block size.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from pipeline.plan import batch_for, make_plan
 from pipeline.types import ScanInfo
 from tests.benchmarks.giga import write_scan
 from tests.benchmarks.gigapixel import Others, sample_tiles
+from tests.benchmarks.whole_job import PLAIN_WORDS
 
 TILE = (256, 256)
 WORKERS = (1, 2, 4)
@@ -145,7 +147,7 @@ def measure_speed(scan: Path, folder: Path, runs: int, count: int, limit: str) -
     processors = sorted(os.sched_getaffinity(0))[:2]
     if len(processors) < 2:
         raise SystemExit("two processors are needed")
-    words, rounds = ("--stride", "256", "--limit-memory", limit), []
+    words, rounds = ("--stride", "256", "--limit-memory", limit, *PLAIN_WORDS), []
     for number in range(runs):
         alone = engines_alone(scan, processors[:1], count), engines_alone(scan, processors, count)
         one = colour(scan, folder / f"one-{number}", 1, processors[:1], *words)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from engines.spec import ModelCard
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,58 @@ def command(environment):
         return Ran(process.returncode, process.stdout, process.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def killed(environment):
+    """Start ``colorize-archive`` in a process group of its own, and kill all of it without warning when ``ready()``."""
+
+    def kill(words, ready):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *map(str, words)],
+            env=environment,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while not ready() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None, "ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    return kill
+
+
+@pytest.fixture(scope="session")
+def moody(tmp_path_factory) -> Path:
+    """A model whose colours hang on the mean lightness of all that it sees, so that neighbouring tiles disagree.
+
+    As fast as no real network is; what is wrong with the order of tiles, with blocks or with the anchor shows in it.
+    """
+    folder = tmp_path_factory.mktemp("models") / "moody"
+    folder.mkdir()
+    kernels = np.random.default_rng(7).normal(0, 0.1, (2, 1, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["lightness", "kernels"], ["detail"], pads=[1, 1, 1, 1]),
+        helper.make_node("ReduceMean", ["lightness"], ["mean"], axes=[2, 3]),
+        helper.make_node("Mul", ["mean", "moods"], ["mood"]),
+        helper.make_node("Add", ["detail", "mood"], ["both"]),
+        helper.make_node("Tanh", ["both"], ["chroma"]),
+    ]
+    moods = np.array([0.8, -1.2], np.float32).reshape(1, 2, 1, 1)
+    graph = helper.make_graph(
+        nodes,
+        "moody",
+        [helper.make_tensor_value_info("lightness", TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        [helper.make_tensor_value_info("chroma", TensorProto.FLOAT, ["n", 2, "h", "w"])],
+        [numpy_helper.from_array(kernels, "kernels"), numpy_helper.from_array(moods, "moods")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, folder / "model.onnx")
+    sha256 = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    (folder / "card.json").write_text(ModelCard("moody", "mean", 0.02, -1.0, 110.0, 8, sha256).to_json())
+    return folder
 
 
 @pytest.fixture(scope="session")

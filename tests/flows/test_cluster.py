@@ -26,12 +26,13 @@ def local():
         yield made
 
 
-def test_a_scheduler_file_with_two_workers_runs_the_blocks(command, local, scans, tmp_path):
+def test_a_scheduler_file_with_two_workers_runs_palettes_and_blocks(command, local, scans, moody, tmp_path):
     path = tmp_path / "scheduler.json"
     path.write_text(json.dumps({"address": local.scheduler_address}))
-    words = ("--scheduler", path, "--engine", "identity")
+    words = ("--scheduler", path, "--model", moody)
     ran = command("run", scans / "peasant-girls-1909.png", "-o", tmp_path / "out", *words)
     assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "out" / "peasant-girls-1909.color.json").read_text())["settings"]["anchor"]
     assert len(local.scheduler_info["workers"]) == 2
 
 

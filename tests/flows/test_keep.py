@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from flows.results import prune
+from pipeline.agreement import Agreement
+from pipeline.colorize import Coloured
 from pipeline.manifest import ResultPaths, RunSpec, publish
-from pipeline.store import ScanStore, Source
+from pipeline.store import BlockTook, ScanStore, Source
 from pipeline.types import ScanInfo
 
 SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "default", "ab", 128.0)
@@ -16,7 +18,9 @@ SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "default",
 def make(store, paths, stride_px, day, finished=True):
     spec = replace(SPEC, stride_yx=(stride_px, stride_px))
     version = store.create_version(spec.version, spec.to_json(), 512, 1.0, f"2026-01-{day:02}")
-    version.write((0, 0), np.zeros((2, 300, 300), np.float32), version.attempt, 1, 0.1)
+    agreement = Agreement(*(np.zeros((*planes, 10, 10), np.float32) for planes in ((2,), (), ())))
+    coloured = Coloured(np.zeros((2, 300, 300), np.float32), agreement)
+    version.write((0, 0), coloured, version.attempt, BlockTook(1, 0.1))
     if finished:
         lies = paths.of_version(spec.version)
         lies.picture.write_bytes(b"picture")

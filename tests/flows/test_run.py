@@ -109,6 +109,7 @@ def test_the_sidecar_says_exactly_what_was_done(identity, folder):
     assert sidecar["settings"]["stride_yx"] == [77, 50]
     assert sidecar["settings"]["window"] == "hann"
     assert sidecar["settings"]["engine"] == "identity"
+    assert sidecar["settings"]["anchor"] is False
     assert sidecar["result"]["bytes"] == (identity[0] / "gray16.color.tif").stat().st_size
     assert set(sidecar["work"]["seconds"]) == {"ingest", "colorize", "export"}
     assert {"zarr", "dask", "prefect"} <= set(sidecar["versions"])
@@ -154,7 +155,9 @@ def test_a_real_engine_writes_the_same_bytes_for_any_workers_and_blocks(command,
         ran = command("run", scans / "sunset-beach.jpg", "-o", output, *words)
         assert ran.code == 0, ran.err
         pictures.append((output / "sunset-beach.color.tif").read_bytes())
-        blocks.append(json.loads((output / "sunset-beach.color.json").read_text())["work"]["block_px"])
+        sidecar = json.loads((output / "sunset-beach.color.json").read_text())
+        assert sidecar["settings"]["anchor"]
+        blocks.append(sidecar["work"]["block_px"])
     assert blocks[0] != blocks[1]
     assert pictures[0] == pictures[1]
 

@@ -1,11 +1,6 @@
 """What an operator does again: go on after a stop, try other settings, keep and compare versions."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import cv2
 import numpy as np
@@ -53,10 +48,11 @@ def versions(output, name="girls"):
 def test_reprocessing_needs_no_scan_and_keeps_the_version_before(done):
     output, first, _ = done
     before, now = versions(output)
-    assert before.startswith("128-64-average-default-")
-    assert now.startswith("128-32-average-default-")
+    assert before.startswith("128-64-hann-default-")
+    assert now.startswith("128-32-hann-default-")
     assert (output / f"girls.{before}.color.tif").read_bytes() == first
     assert sidecar(output)["settings"]["stride_yx"] == [32, 32]
+    assert sidecar(output)["settings"]["anchor"] is sidecar(output, f"girls.{before}")["settings"]["anchor"] is True
     assert sidecar(output)["result"]["version"] == now
     assert sidecar(output, f"girls.{before}")["result"]["version"] == before
     assert (output / "girls.color.tif").read_bytes() != first
@@ -84,13 +80,15 @@ def test_a_version_made_with_tiles_taken_over_counts_as_done(command, done):
     assert "1 skipped" in command("reprocess", output, "--stride", "32").line("done,")
 
 
-def test_without_reuse_the_bytes_are_those_of_a_plain_run(command, scan, tmp_path):
+def test_without_reuse_the_bytes_are_those_of_a_plain_run(command, scan, moody, tmp_path):
     again, plain = tmp_path / "again", tmp_path / "plain"
-    assert command("run", scan, "-o", again, *MODEL, "--engine", "identity").code == 0
-    ran = command("reprocess", again, "--stride", "32", "--window", "hann", "--no-reuse", "--engine", "identity")
+    assert command("run", scan, "-o", again, *MODEL, "--window", "average", "--model", moody).code == 0
+    ran = command("reprocess", again, "--stride", "32", "--window", "hann", "--no-reuse", "--model", moody)
     assert ran.code == 0, ran.err
-    words = ("--tile", "128", "--stride", "32", "--window", "hann", "--engine", "identity")
+    words = ("--tile", "128", "--stride", "32", "--window", "hann", "--model", moody)
     assert command("run", scan, "-o", plain, *words).code == 0
+    assert sidecar(again)["settings"] == sidecar(plain)["settings"]
+    assert sidecar(again)["settings"]["anchor"]
     assert (again / "girls.color.tif").read_bytes() == (plain / "girls.color.tif").read_bytes()
     assert versions(again)[-1] == versions(plain)[-1]
 
@@ -110,21 +108,24 @@ def test_diff_tells_figures_and_draws_a_map(command, done, tmp_path):
     assert "fits 2 of" in ran.err
 
 
-def test_only_so_many_versions_stay(command, scan, tmp_path):
-    words = ("run", scan, "-o", tmp_path, "--engine", "identity", "--tile", "128")
+def test_only_so_many_versions_stay(command, scan, moody, tmp_path):
+    words = ("run", scan, "-o", tmp_path, "--model", moody, "--tile", "128")
     for stride in (128, 64, 32):
         assert command(*words, "--stride", stride).code == 0
     names = versions(tmp_path)
     assert [name.split("-")[1] for name in names] == ["64", "32"]
-    assert sorted(p.name for p in tmp_path.glob("*.tif")) == ["girls.128-64-average-identity-" + names[0][-8:] +
-        ".color.tif", "girls.color.tif"]  # fmt: skip
+    assert sorted(p.name for p in tmp_path.glob("*.tif")) == [f"girls.{names[0]}.color.tif", "girls.color.tif"]
+    assert names[0].startswith("128-64-hann-moody-")
+    picture = (tmp_path / f"girls.{names[0]}.color.tif").read_bytes()
     # The older one becomes the current one again, without being coloured again; the newer one is kept.
     ran = command(*words, "--stride", "64")
     assert "1 done" in ran.line("done,")
     assert sidecar(tmp_path)["result"]["version"] == names[0]
     assert sorted(versions(tmp_path)) == sorted(names)
+    assert (tmp_path / "girls.color.tif").read_bytes() == picture
     assert command(*words, "--stride", "64", "--force", "--keep", "1").code == 0
     assert versions(tmp_path) == [names[0]]
+    assert (tmp_path / "girls.color.tif").read_bytes() == picture
     assert [p.name for p in tmp_path.glob("*.tif")] == ["girls.color.tif"]
 
 
@@ -145,22 +146,6 @@ def test_reprocess_says_what_it_cannot_do(command, tmp_path, done):
     assert "stride 129 is larger than the tile" in ran.line("failed   ")
 
 
-def stop_when(environment, words, ready):
-    """Start a command in a process group of its own and kill all of it, without warning, when ``ready()``."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *map(str, words)],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not ready() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert process.poll() is None, "ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.fixture(scope="module")
 def large(tmp_path_factory, scans):
     """25 megapixels of a real photograph, mirrored: six blocks."""
@@ -171,10 +156,10 @@ def large(tmp_path_factory, scans):
     return path
 
 
-def test_after_a_kill_the_same_command_goes_on_with_the_same_bytes(command, environment, large, tmp_path):
+def test_after_a_kill_the_same_command_goes_on_with_the_same_bytes(command, killed, large, tmp_path):
     words = ("run", large, "-o", tmp_path / "killed", "--stride", "256")
     records = "large.zarr/versions/*/chroma/records/*.json"
-    stop_when(environment, words, lambda: len(list((tmp_path / "killed").glob(records))) >= 2)
+    killed(words, lambda: len(list((tmp_path / "killed").glob(records))) >= 2)
     there = len(list((tmp_path / "killed").glob(records)))
     assert not list((tmp_path / "killed").glob("*.color.*"))
     ran = command(*words)
@@ -186,8 +171,8 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_bytes(command, envi
     assert pictures[0] == pictures[1]
 
 
-def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, environment, large, tmp_path):
-    words = ("run", large, "-o", tmp_path, "--engine", "identity", "--stride", "128")
+def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, large, moody, tmp_path):
+    words = ("run", large, "-o", tmp_path, "--model", moody, "--stride", "128")
     assert command(*words).code == 0
     whole = (tmp_path / "large.color.tif").read_bytes()
     (tmp_path / "whole.tif").write_bytes(whole)
@@ -198,6 +183,7 @@ def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, env
     damaged[100] ^= 1
     shards[1].write_bytes(damaged)
     shards[2].unlink()
+    (version.path / "anchor.npy").unlink()
     attributes = json.loads((version.path / "zarr.json").read_text())
     attributes["attributes"]["complete"] = False
     (version.path / "zarr.json").write_text(json.dumps(attributes))
@@ -206,30 +192,33 @@ def test_a_damaged_block_is_made_again_and_other_settings_never_mix(command, env
     work = sidecar(tmp_path, "large")["work"]
     assert work["blocks"] - work["blocks_there"] == 2
     assert (tmp_path / "large.color.tif").read_bytes() == whole
-    assert command(*words, "--window", "hann").code == 0
-    assert sidecar(tmp_path, "large")["work"]["blocks_there"] == 0
+    for other in (("--window", "average"), ("--no-anchor",)):
+        assert command(*words, *other).code == 0
+        assert sidecar(tmp_path, "large")["work"]["blocks_there"] == 0
 
 
-def test_many_small_scans_share_their_tasks_and_fail_alone(command, tmp_path):
-    """Forty postcards and one that is no picture: each its own bytes, as when it is coloured alone."""
+def test_many_small_scans_share_their_tasks_and_fail_alone(command, moody, tmp_path):
+    """Forty postcards and one that is no picture: each its own palette and bytes, as when it is coloured alone."""
     folder = tmp_path / "in"
     folder.mkdir()
     random = np.random.default_rng(5)
     for number in range(40):
         cv2.imwrite(str(folder / f"card{number:02}.png"), random.integers(0, 256, (90 + number, 140), np.uint8))
     (folder / "card99.png").write_bytes(b"\x89PNG\r\n\x1a\n not a picture")
-    words = ("--engine", "identity", "--tile", "64", "--stride", "32", "--window", "hann")
+    words = ("--model", moody, "--tile", "64", "--stride", "32", "--window", "hann")
     ran = command("run", folder, "-o", tmp_path / "all", *words)
     assert ran.code == 1
     assert "40 done" in ran.line("done,", "1 failed")
     assert ran.line("failed   ", "card99.png")
     assert command("run", folder / "card07.png", "-o", tmp_path / "one", *words).code == 0
-    for name in ("card07.color.tif",):
-        assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    assert sidecar(tmp_path / "all", "card07")["settings"]["anchor"]
+    assert sidecar(tmp_path / "all", "card07")["quality"] == sidecar(tmp_path / "one", "card07")["quality"]
+    pictures = [(tmp_path / name / "card07.color.tif").read_bytes() for name in ("all", "one")]
+    assert pictures[0] == pictures[1]
 
 
-def test_what_a_killed_writer_left_does_not_make_a_version_incomplete(command, scan, tmp_path):
-    words = ("run", scan, "-o", tmp_path, "--engine", "identity", "--tile", "128")
+def test_what_a_killed_writer_left_does_not_make_a_version_incomplete(command, scan, moody, tmp_path):
+    words = ("run", scan, "-o", tmp_path, "--model", moody, "--tile", "128")
     assert command(*words).code == 0
     store = ScanStore.open(tmp_path / "girls.zarr")
     version = store.version(store.version_names()[0])
