@@ -37,6 +37,8 @@ CELL_PX = 16
 WEIGHT = np.float32(0.85)
 # Side of a window of the scan that is read at once; a power of two, like the shrinking.
 _WINDOW_PX = 2048
+# A strip that is lower than this when shrunk, as a panorama of 20:1, is no picture to the network any more.
+_LEAST_SIDE_PX = 32
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ def cell_px(shape_yx: tuple[int, int]) -> int:
 
 
 def has_anchor(shape_yx: tuple[int, int], tile_yx: tuple[int, int]) -> bool:
-    """Whether an anchor sees more of the scan than a tile does."""
-    return any(extent > tile for extent, tile in zip(shape_yx, tile_yx, strict=True))
+    """Whether an anchor sees more of the scan than a tile does, and enough of its short side to know what it shows."""
+    sees_more = any(extent > tile for extent, tile in zip(shape_yx, tile_yx, strict=True))
+    return sees_more and min(shape_yx) >= _LEAST_SIDE_PX * shrinking(shape_yx)
 
 
 def overview(read: Reader, shape_yx: tuple[int, int]) -> F32:

@@ -278,3 +278,17 @@ def test_an_anchor_of_what_the_tiles_say_anyway_changes_nothing_within_the_scan(
     lightness = lightness_from_samples(samples)
     blended = run_blocks(grid, "hann", lightness, echo, 96, anchor=palette)
     np.testing.assert_allclose(blended, np.stack([lightness, lightness]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape_yx", "tile_px", "wanted"),
+    [
+        ((2048, 4096), 256, True),
+        ((256, 256), 256, False),  # the tile sees it all
+        ((1024, 8192), 256, True),
+        ((1024, 131072), 256, False),  # 4 px high when shrunk
+        ((300, 200), 256, True),
+    ],
+)
+def test_a_scan_has_an_anchor_where_that_shows_more_than_a_tile_and_is_a_picture(shape_yx, tile_px, wanted):
+    assert has_anchor(shape_yx, (tile_px, tile_px)) is wanted
