@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker
 
+from engines.errors import ModelError
 from engines.select import open_engine
 from engines.spec import Engine, EngineSpec
-from pipeline.anchor import anchor_of
+from pipeline.anchor import Anchor, anchor_of
 from pipeline.color import lightness_from_samples
 from pipeline.colorize import BlockWork, Known, Tiles, colorize_blocks, lightness_roi
+from pipeline.errors import StoreError
 from pipeline.grid import Block, Roi, TileGrid
 from pipeline.process import tune_process
 from pipeline.quality import refined
@@ -25,6 +27,7 @@ from pipeline.store import BlockTook, ChromaVersion, ScanStore
 
 _ENGINES_KEPT = 3
 _TELL_SECONDS = 1.0
+_TRIES = 5
 _engines: dict[EngineSpec, Engine] = {}
 _engines_lock = threading.Lock()
 
@@ -83,6 +86,10 @@ class BlockDone:
     scan: str
     tiles: int
     seconds: float
+
+
+class _ChangedError(Exception):
+    """A block was written by another worker while this one read it."""
 
 
 @dataclass(frozen=True)
@@ -161,17 +168,16 @@ def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) 
     """Tiles that need not be predicted: of the levels below, or of a version with twice the stride."""
     if task.level:
         extra = tuple(tile for level in range(1, task.level) for tile in chosen_tiles(version, task, level))
-        mean = version.read(roi).astype(np.float32)
-        return Known(task.grid, mean, version.agreement(roi, _last_level(version, task)), extra)
+        known = Known(task.grid, version.read(roi).astype(np.float32), version.agreement(roi, task.level), extra)
+        # Two workers may have one block, as one does that was taken for lost: what one writes while the other reads is
+        # of no level, or of this one.
+        if version.level_of(task.index_yx) >= task.level or not version.has_block(task.index_yx):
+            raise _ChangedError
+        return known
     if task.reuse is not None:
         before = store.version(task.reuse.version)
         return Known(task.reuse.grid, before.read(roi).astype(np.float32), before.agreement(roi))
     return None
-
-
-def _last_level(version: ChromaVersion, task: BlockTask) -> int:
-    """The highest level below the task's at which its block was made: one without chosen tiles leaves it as it was."""
-    return max((level for level in range(1, task.level) if chosen_tiles(version, task, level)), default=0)
 
 
 def _work(task: BlockTask) -> BlockWork:
@@ -251,11 +257,24 @@ def _made_anchor(task: AnchorTask) -> BlockDone | BlockFailed:
         store = ScanStore.open(task.store)
         version = store.version(task.version)
         if version.attempt == task.attempt and not version.has_anchor:
-            predict = engine_for(task.engine).predict
-            version.write_anchor(anchor_of(store.read_scan, store.info.shape_yx, task.engine.tile_yx[0], predict))
+            version.write_anchor(_anchor(store, task.engine), task.attempt)
     except Exception as error:
         return BlockFailed(task.scan, error)
     return BlockDone(task.scan, 0, time.perf_counter() - started)
+
+
+def _anchor(store: ScanStore, spec: EngineSpec) -> Anchor:
+    side = spec.tile_yx[0]
+    try:
+        return anchor_of(store.read_scan, store.info.shape_yx, side, engine_for(spec).predict)
+    except StoreError:
+        raise
+    except Exception as error:  # each runtime has its own kinds
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"{spec.model_folder}: cannot colour a shrunk scan of {side}x{side} px ({reason}), so there would be no "
+            "common palette; give --no-anchor, or a model that takes tiles of any size"
+        ) from error
 
 
 def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
@@ -264,12 +283,19 @@ def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
     What goes wrong with one of several blocks is that block's: the others are then made each for itself.
     """
     tune_process()
-    try:
-        missing = tuple(task for task in tasks if not _is_there(task))
-        _catch_up(missing)
-        there = [BlockDone(task.scan, 0, 0.0) for task in tasks if task not in missing]
-        return [*there, *(_made(missing, engine_for(missing[0].engine)) if missing else ())]
-    except Exception as error:
-        if len(tasks) == 1:
-            return [BlockFailed(tasks[0].scan, error)]
+    for _ in range(_TRIES):
+        try:
+            missing = tuple(task for task in tasks if not _is_there(task))
+            _catch_up(missing)
+            there = [BlockDone(task.scan, 0, 0.0) for task in tasks if task not in missing]
+            return [*there, *(_made(missing, engine_for(missing[0].engine)) if missing else ())]
+        except _ChangedError:
+            continue
+        except Exception as error:
+            if len(tasks) == 1:
+                return [BlockFailed(tasks[0].scan, error)]
+            break
+    if len(tasks) == 1:
+        busy = StoreError(f"{tasks[0].store}: other workers write the same block again and again; run it again")
+        return [BlockFailed(tasks[0].scan, busy)]
     return [result for task in tasks for result in run_blocks((task,))]

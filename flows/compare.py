@@ -74,6 +74,11 @@ def write_disagreement(result: Path, path: Path) -> None:
     store = ScanStore.open(result if result.is_dir() else _store_of(result))
     names = [name for name in store.version_names() if store.version(name).is_complete]
     wanted = version_of(_sidecar_of(result, store))
+    if wanted not in names and not result.is_dir():
+        raise StoreError(
+            f"{result}: its version {wanted} is not in {store.path} any more, another one's map would be wrong; "
+            f"give {store.path} for that of the newest, or reprocess with --keep"
+        )
     name = wanted if wanted in names else next(reversed(names), None)
     if name is None:
         raise StoreError(f"{store.path}: no complete version to map; run the same command again")

@@ -166,7 +166,7 @@ class Prepared:
             return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, str(paths.picture))
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
-        plan = make_plan(info, grid, spec.batch, self.workers, options.limit_memory_bytes, scans, begun_px)
+        plan = make_plan(info, grid, spec.batch, self.workers, options.limit_memory_bytes, scans, begun_px, spec.anchor)
         _check_room(options.output, plan, paths.store)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
         return Job(

@@ -181,7 +181,7 @@ def _inspection(path: Path) -> dict[str, object]:
 def _quality(sidecar: Mapping[str, Any]) -> dict[str, object]:
     try:
         quality = Quality.from_json(sidecar["quality"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return {}
     strides = ", ".join("x".join(map(str, stride)) for stride in quality.strides_px)
     seam = "too small to show a grid" if quality.seam is None else f"{quality.seam:.3f} (1 shows no grid)"

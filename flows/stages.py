@@ -242,17 +242,17 @@ class _Colouring:
         """Add finer tiles where a quality was asked for and is not there yet, level by level."""
         level, more = 1, True
         while more:
-            tasks: list[BlockTask] = []
+            tasks: dict[str, list[BlockTask]] = {}
             self._try(partial(self._add_level, level, tasks))
-            more = bool(tasks) or any(version.levels_chosen >= level for version in self._versions.values())
-            self._run(iter(tasks))
+            more = bool(tasks)
+            self._run(task for stem in tasks for task in tasks[stem] if self.steps[stem].failed is None)
             level += 1
 
-    def _add_level(self, level: int, tasks: list[BlockTask], step: Step) -> None:
-        """Tasks of a scan's next refinement, where there is one."""
+    def _add_level(self, level: int, tasks: dict[str, list[BlockTask]], step: Step) -> None:
+        """Tasks of a scan's next refinement, where there is one; none where all its blocks are there."""
         job, version = step.job, self._versions[step.job.scan.stem]
         if job.spec.quality and level <= version.levels_chosen + 1 and _choose(job, version, level):
-            tasks.extend(_refining(job, version, level, self._topic))
+            tasks[job.scan.stem] = list(_refining(job, version, level, self._topic))
 
     def finish(self) -> None:
         """Mark the versions complete, and measure them."""
@@ -283,7 +283,7 @@ def _choose(job: Job, version: ChromaVersion, level: int) -> bool:
     if level > 1 and not has_helped(version.score_before(level - 1), score):
         return False
     height, width = job.info.shape_yx
-    spread = version.agreement(Roi(0, height, 0, width)).spread
+    spread, _ = version.spread(Roi(0, height, 0, width))
     earlier = [version.chosen(n) for n in range(1, level)]
     chosen = tiles_to_add(spread, job.grid, earlier, score, job.spec.quality)
     if not chosen.any():

@@ -17,6 +17,7 @@ from engines.spec import find_model, shipped_models
 from flows.jobs import Job, Outcome, Prepared
 from flows.planning import failure
 from flows.settings import STORE_ENDINGS, RunOptions, ScanFile, parse_options, parse_size
+from pipeline.anchor import has_anchor
 from pipeline.errors import StoreError, UsageError
 from pipeline.manifest import ResultPaths, RunSpec, version_of
 from pipeline.store import ScanStore
@@ -84,7 +85,7 @@ def _model_name(spec: RunSpec) -> str:
     raise UsageError(f"model {spec.model!r} is not a shipped one: where it lies is not known; give --model FOLDER")
 
 
-def _changed(spec: RunSpec, changes: Changes, options: RunOptions) -> RunOptions:
+def _changed(spec: RunSpec, changes: Changes, options: RunOptions, shape_yx: tuple[int, int]) -> RunOptions:
     """``options`` with what is not to change taken from ``spec``."""
     tile_yx = spec.tile_yx if changes.tile is None else options.tile_yx
     stride_yx = options.stride_yx
@@ -95,10 +96,16 @@ def _changed(spec: RunSpec, changes: Changes, options: RunOptions) -> RunOptions
         tile_yx=tile_yx,
         stride_yx=stride_yx,
         window=spec.window if changes.window is None else options.window,
-        anchor=spec.anchor if changes.anchor is None else options.anchor,
+        anchor=_anchor(spec, changes, options, shape_yx),
         quality=_quality(spec, changes, options),
         model=_model_name(spec) if changes.model is None else options.model,
     )
+
+
+def _anchor(spec: RunSpec, changes: Changes, options: RunOptions, shape_yx: tuple[int, int]) -> bool:
+    """A palette that was left out only because its tiles saw the whole scan was not refused."""
+    could_have = has_anchor(shape_yx, spec.tile_yx)
+    return spec.anchor if changes.anchor is None and could_have else options.anchor
 
 
 def _quality(spec: RunSpec, changes: Changes, options: RunOptions) -> float:
@@ -131,8 +138,11 @@ def plan_stores(stores: list[ScanFile], changes: Changes, options: RunOptions) -
         store = ScanStore.open(found.path)
         paths = ResultPaths.of(options.output, found.stem)
         # One cluster runs them all: what a large tile needs beyond its share is refused by the plan.
-        prepared = replace(_prepared(_changed(_settings_now(store, paths), changes, options)), workers=workers)
-        spec = prepared.spec_for(store.info.shape_yx)
+        shape_yx = store.info.shape_yx
+        prepared = replace(
+            _prepared(_changed(_settings_now(store, paths), changes, options, shape_yx)), workers=workers
+        )
+        spec = prepared.spec_for(shape_yx)
         if changes.reuse:
             spec = replace(spec, reused=reusable(store, spec))
         scan = ScanFile(Path(store.source.path or found.path), found.stem)

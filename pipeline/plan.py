@@ -20,6 +20,8 @@ MIB = 2**20
 CLIENT_BYTES = 330 * MIB
 SERVER_BYTES = 260 * MIB
 WORKER_BYTES = 420 * MIB
+# A worker's second engine, which takes a whole scan shrunk to 512 px, and a window of the scan while it is shrunk.
+ANCHOR_BYTES = 120 * MIB
 # A U-Net keeps a few full-resolution feature maps alive while a tile passes through it.
 _ACTIVATION_BYTES_PER_PX = 260
 # Lightness 4, two sums 8, coverage 4, one float16 copy 4, its encoded chunks 4, temporaries of RGB reduction 12.
@@ -105,11 +107,11 @@ def threads_that_fit(processes: int, tile_yx: tuple[int, int], limit_bytes: int)
     """Blocks of the smallest size that each of ``processes`` can work on at once within ``limit_bytes``; at least 1."""
     sides = [BLOCK_SIZES_PX[-1] + 2 * side for side in tile_yx]
     each = sides[0] * sides[1] * (_BLOCK_BYTES_PER_PX + _WIDEST_SAMPLE_BYTES) + _tile_bytes(tile_yx, batch_for(tile_yx))
-    free = limit_bytes - CLIENT_BYTES - SERVER_BYTES - processes * WORKER_BYTES - _STREAM_BYTES
+    free = limit_bytes - CLIENT_BYTES - SERVER_BYTES - processes * (WORKER_BYTES + ANCHOR_BYTES) - _STREAM_BYTES
     return max(1, free // (each * processes))
 
 
-def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, workers: Workers) -> int:
+def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, workers: Workers, has_anchor: bool) -> int:
     sample_bytes = info.channels * np.dtype(info.dtype).itemsize
     rows, columns = grid.block_counts_yx(block_px)
     height, width = (
@@ -123,7 +125,8 @@ def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, wor
     pixels = info.shape_yx[0] * info.shape_yx[1]
     ingest = windows * min(SCAN_SHARD_PX**2, pixels) * sample_bytes * _INGEST_COPIES
     export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX
-    fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * WORKER_BYTES
+    each = WORKER_BYTES + (ANCHOR_BYTES if has_anchor else 0)
+    fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * each
     return fixed + colorize + ingest + export + _KEPT_BYTES
 
 
@@ -141,6 +144,7 @@ def make_plan(
     limit_bytes: int,
     scans: int = 1,
     begun_px: int | None = None,
+    has_anchor: bool = False,
 ) -> Plan:
     """Choose the block size with the shortest projected run that stays below ``limit_bytes``.
 
@@ -148,17 +152,18 @@ def make_plan(
     ----------
     scans : in the run; where there are many, a small one need not keep every worker busy and its blocks may be large
     begun_px : block size of an interrupted run, kept if it fits, so that its blocks count
+    has_anchor : whether the workers make a palette of the whole scan first
 
     Raises
     ------
     UsageError : not even the smallest block fits; the message names what would.
     """
     best: tuple[int, int] | None = None
-    smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers)
+    smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers, has_anchor)
     is_one_of_many = scans >= workers.blocks_at_once and len(grid) <= _SMALL_TILES
     sharing = 1 if is_one_of_many else workers.blocks_at_once
     for block_px in BLOCK_SIZES_PX:
-        if _memory_bytes(info, grid, block_px, batch, workers) > limit_bytes:
+        if _memory_bytes(info, grid, block_px, batch, workers, has_anchor) > limit_bytes:
             continue
         rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
         span = _makespan([_filled(a * b, batch) for a in rows for b in columns], sharing)
@@ -180,6 +185,6 @@ def make_plan(
         block_px=block_px,
         blocks=len(rows) * len(columns),
         predictions=sum(rows) * sum(columns),
-        memory_bytes=_memory_bytes(info, grid, block_px, batch, workers),
+        memory_bytes=_memory_bytes(info, grid, block_px, batch, workers, has_anchor),
         disk_bytes=_disk_bytes(info),
     )

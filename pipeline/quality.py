@@ -87,8 +87,8 @@ def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid) -> Quality
     strides = tuple((each.y.stride, each.x.stride) for each in grids)
     scores = [seam_score(read, shape_yx, stride) for stride in strides] if len(grid) > 1 else []
     worst = max(scores, key=lambda score: np.nan_to_num(score.score), default=SeamScore(np.nan, np.nan))
-    agreement = version.agreement(Roi(0, shape_yx[0], 0, shape_yx[1]))
-    spread = agreement.spread[agreement.weight > 0] * version.scale_factor
+    spread, weight = version.spread(Roi(0, shape_yx[0], 0, shape_yx[1]))
+    spread = spread[weight > 0] * version.scale_factor
     mean, p95 = (float(spread.mean()), float(np.percentile(spread, 95))) if spread.size else (0.0, 0.0)
     return Quality(
         seam=_figure(worst.score),
@@ -162,7 +162,7 @@ def _mean_over_tiles(spread: F32, grid: TileGrid) -> NDArray[np.float64]:
 def disagreement_map(store: ScanStore, version: ChromaVersion) -> NDArray[np.uint8]:
     """(h, w, 3) RGB: dark where the tiles agree, bright yellow from a spread of 20 CIELAB units on; 1024 px at most."""
     height, width = store.info.shape_yx
-    spread = version.agreement(Roi(0, height, 0, width)).spread * version.scale_factor
+    spread = version.spread(Roi(0, height, 0, width))[0] * version.scale_factor
     scale = min(8.0, _MAP_SIDE_PX / max(spread.shape))
     size = (max(1, round(spread.shape[1] * scale)), max(1, round(spread.shape[0] * scale)))
     shown = cv2.resize(spread, size, interpolation=cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA)

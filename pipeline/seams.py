@@ -83,15 +83,13 @@ class _Steps:
 
 
 def _windows(shape_yx: tuple[int, int]) -> Iterator[Roi]:
+    """All of a scan in windows; of a huge one those on diagonals, so that every row and column has its part."""
     height, width = shape_yx
     every = max(1, -(-height * width // FULL_PX))
-    rois = (
-        Roi(y, min(y + WINDOW_PX, height), x, min(x + WINDOW_PX, width))
-        for y in range(0, height, WINDOW_PX)
-        for x in range(0, width, WINDOW_PX)
-    )
-    # A step that has no common factor with most widths spreads the sample over rows and columns.
-    yield from (roi for index, roi in enumerate(rois) if index % every == 0)
+    for row, y in enumerate(range(0, height, WINDOW_PX)):
+        for column, x in enumerate(range(0, width, WINDOW_PX)):
+            if (row + column) % every == 0:
+                yield Roi(y, min(y + WINDOW_PX, height), x, min(x + WINDOW_PX, width))
 
 
 def seam_score(read: Reader, shape_yx: tuple[int, int], stride_yx: tuple[int, int]) -> SeamScore:

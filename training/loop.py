@@ -265,8 +265,11 @@ def _interrupts(is_alone: bool) -> Iterator[threading.Event]:
         interrupted.set()
         signal.signal(signal.SIGINT, before)
 
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, wait_for_step)
+    # None is a handler that was not set from Python, and could not be put back.
+    if before in (None, signal.SIG_IGN):
+        yield interrupted
+        return
+    signal.signal(signal.SIGINT, wait_for_step)
     try:
         yield interrupted
     finally:

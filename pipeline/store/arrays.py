@@ -8,6 +8,8 @@ from math import ceil, prod
 from pathlib import Path
 
 import zarr
+from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from pipeline.errors import StoreError
@@ -39,6 +41,16 @@ def reading(path: Path) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         raise StoreError(f"{path}: damaged ({reason}); colour it again with: colorize-archive run --force") from error
+
+
+def encoded(array: zarr.Array, region: tuple[int | slice, ...], values: NDArray) -> bytes:
+    """The bytes of the one file that ``array`` would hold for ``region``, which is a whole shard or chunk of it."""
+    files: dict[str, Buffer] = {}
+    # The same array in memory: zarr does not say what it wrote, and what lies on the disk may be another's by then.
+    copy = zarr.from_array(files, data=array, write_data=False, config={"write_empty_chunks": True})
+    copy[region] = values
+    (name,) = (name for name in files if name != "zarr.json")
+    return bytes(files[name].to_bytes())
 
 
 def has_all_shards(folder: Path, array: zarr.Array) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,7 @@ from pipeline.colorize import Coloured
 from pipeline.errors import StoreError
 from pipeline.files import write_json, write_whole, writing
 from pipeline.grid import Roi
-from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, UNFINISHED, array_of, has_all_shards, reading
+from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, UNFINISHED, array_of, encoded, has_all_shards, reading
 
 BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
 _READ_BYTES = 2**22
@@ -33,13 +32,17 @@ _CHOSEN = "chosen"
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """A finished block: place, version, attempt and level, size and CRC-32 of its shard, and what it took in all."""
+    """A finished block: place, version, attempt and level, what its files are, and what it took in all.
+
+    Attributes
+    ----------
+    files : path below the version, size in bytes and CRC-32 of the shard and of each level's agreement
+    """
 
     index_yx: tuple[int, int]
     version: str
     attempt: str
-    bytes: int
-    crc32: int
+    files: Mapping[str, tuple[int, int]]
     tiles: int
     seconds: float
     level: int = 0
@@ -120,6 +123,10 @@ class ChromaVersion:
     def write(self, index_yx: tuple[int, int], coloured: Coloured, attempt: str, work: BlockTook) -> None:
         """Write what the block at ``index_yx`` came to, its a*, b* rounded to float16, and then its record.
 
+        The record describes the bytes that were meant, not those that lie there: where two workers write one block, as
+        one does that was taken for lost, it is the record of the last that counts, and it fits or the block is made
+        again. A block that is there already, of this level or a later one, stays.
+
         Parameters
         ----------
         attempt : of the version when the work was given out; another one means that it was started anew since
@@ -129,40 +136,71 @@ class ChromaVersion:
         ------
         StoreError : the version was started anew, or is gone. OutputError : it cannot be written.
         """
-        y, x = (index * self.block_px for index in index_yx)
-        chroma, agreement = coloured.chroma, coloured.agreement
-        shard = self._shard(index_yx)
-        before = _read_record(self._record(index_yx)) if work.level else None
+        before = self._record_of(index_yx)
         with writing(self.path):
             self._check_attempt(attempt)
-            rows, columns = _square_slices(Roi(y, y + chroma.shape[1], x, x + chroma.shape[2]))
-            planes = np.stack([*agreement.mean, agreement.spread, agreement.weight])
-            self._agreement[work.level, :, rows, columns] = planes
-            self._chroma[:, y : y + chroma.shape[1], x : x + chroma.shape[2]] = chroma.astype(np.float16)
-            size, checksum = _on_disk(shard)
+            if self.has_block(index_yx, work.level):
+                return
+            files = dict(before.files) if before and work.level else {}
+            for path, data in self._files(index_yx, coloured, work.level).items():
+                (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+                write_whole(self.path / path, data)
+                files[path] = (len(data), zlib.crc32(data))
             self._check_attempt(attempt)
-        tiles = work.tiles + (before.tiles if before else 0)
-        seconds = round(work.seconds + (before.seconds if before else 0.0), 3)
-        record = BlockRecord(index_yx, self.name, attempt, size, checksum, tiles, seconds, work.level)
-        write_json(self._record(index_yx), asdict(record))
+        earlier = before if work.level else None
+        tiles = work.tiles + (earlier.tiles if earlier else 0)
+        seconds = round(work.seconds + (earlier.seconds if earlier else 0.0), 3)
+        record = BlockRecord(index_yx, self.name, attempt, files, tiles, seconds, work.level)
+        write_json(self._record_path(index_yx), asdict(record))
 
-    def agreement(self, roi: Roi, level: int | None = None) -> Agreement:
-        """Of the squares of ``roi``, which begins at multiples of 32 px; of the last level of each if none is given.
+    def _files(self, index_yx: tuple[int, int], coloured: Coloured, level: int) -> dict[str, bytes]:
+        """The files of a block, by their path below the version: its agreement, and its chroma last."""
+        y, x = (index * self.block_px for index in index_yx)
+        chroma, agreement = coloured.chroma, coloured.agreement
+        roi = Roi(y, y + chroma.shape[1], x, x + chroma.shape[2])
+        planes = np.stack([*agreement.mean, agreement.spread, agreement.weight])
+        return {
+            f"agreement/c/{level}/0/{index_yx[0]}/{index_yx[1]}": encoded(
+                self._agreement, (level, slice(None), *_square_slices(roi)), planes
+            ),
+            f"chroma/c/0/{index_yx[0]}/{index_yx[1]}": encoded(
+                self._chroma, (slice(None), roi.rows, roi.columns), chroma.astype(np.float16)
+            ),
+        }
 
-        Raises StoreError.
+    def agreement(self, roi: Roi, below: int | None = None) -> Agreement:
+        """Of the squares of ``roi``, which begins at multiples of 32 px: each as its last level left it.
+
+        Parameters
+        ----------
+        below : levels from this one on do not count
+
+        Raises
+        ------
+        StoreError : damaged
         """
-        rows, columns = _square_slices(roi)
-        with reading(self.path):
-            planes = np.asarray(
-                self._agreement[slice(None) if level is None else slice(level, level + 1), :, rows, columns]
-            )
-        last = planes[0]
-        for planes_of_level in planes[1:]:
-            last = np.where(planes_of_level[3] > 0, planes_of_level, last)
+        last = self._planes(roi, range(self.levels_chosen + 1 if below is None else below), slice(None))
         return Agreement(last[:2], last[2], last[3])
 
-    def write_anchor(self, anchor: Anchor) -> None:
-        """Keep the scan's palette, whole or not at all. Raises OutputError."""
+    def spread(self, roi: Roi) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Spread and weight alone, of the last level of each square of ``roi``; for whole scans. Raises StoreError."""
+        spread, weight = self._planes(roi, range(self.levels_chosen + 1), slice(2, 4))
+        return spread, weight
+
+    def _planes(self, roi: Roi, levels: Iterable[int], planes: slice) -> NDArray[np.float32]:
+        """``planes`` of the agreement, the weight last: of each square the last of ``levels`` that has any."""
+        rows, columns = _square_slices(roi)
+        last: NDArray[np.float32] | None = None
+        with reading(self.path):
+            for level in levels:
+                found = np.asarray(self._agreement[level, planes, rows, columns])
+                last = found if last is None else np.where(found[-1] > 0, found, last)
+        assert last is not None, "no levels"
+        return last
+
+    def write_anchor(self, anchor: Anchor, attempt: str) -> None:
+        """Keep the scan's palette, whole or not at all; ``attempt`` as for a block. Raises StoreError, OutputError."""
+        self._check_attempt(attempt)
         _write_array(self.path / _ANCHOR, anchor.cells)
 
     def anchor(self, shape_yx: tuple[int, int]) -> Anchor:
@@ -180,7 +218,7 @@ class ChromaVersion:
         _write_array(self.path / _CHOSEN / f"{level}.npy", tiles)
 
     def chosen(self, level: int) -> NDArray[np.bool_]:
-        """The tiles that :meth:`write_chosen` kept. Raises StoreError."""
+        """The tiles that :meth:`write_chosen` kept, not read before they are looked at. Raises StoreError."""
         return self._read_array(f"{_CHOSEN}/{level}.npy")
 
     def score_before(self, level: int) -> float:
@@ -194,7 +232,8 @@ class ChromaVersion:
 
     def _read_array(self, name: str) -> NDArray[Any]:
         with reading(self.path):
-            return np.asarray(np.load(self.path / name, allow_pickle=False))
+            array: NDArray[Any] = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
+            return array
 
     def read(self, roi: Roi) -> NDArray[np.float16]:
         """(2, h, w) stored a*, b* of ``roi``; times :attr:`scale_factor` they are CIELAB units. Raises StoreError."""
@@ -213,15 +252,24 @@ class ChromaVersion:
 
     def has_block(self, index_yx: tuple[int, int], level: int = 0) -> bool:
         """Whether the block's record, of this level or a later one, is there and its shard is the one it describes."""
-        record = _read_record(self._record(index_yx))
-        if record is None or (record.index_yx, record.version, record.attempt) != (index_yx, self.name, self.attempt):
-            return False
-        if record.level < level:
+        record = self._record_of(index_yx)
+        if record is None or record.level < level:
             return False
         try:
-            return _file_crc32(self._shard(index_yx)) == (record.bytes, record.crc32)
+            return all(_file_crc32(self.path / name) == tuple(is_) for name, is_ in record.files.items())
         except OSError:
             return False
+
+    def level_of(self, index_yx: tuple[int, int]) -> int:
+        """The level of refinement that the block's record names; -1 without one."""
+        record = self._record_of(index_yx)
+        return -1 if record is None else record.level
+
+    def _record_of(self, index_yx: tuple[int, int]) -> BlockRecord | None:
+        """The block's record, if it is of this attempt."""
+        record = _read_record(self._record_path(index_yx))
+        wanted = (index_yx, self.name, self.attempt)
+        return record if record and (record.index_yx, record.version, record.attempt) == wanted else None
 
     def finished_blocks(self, level: int = 0) -> set[tuple[int, int]]:
         """All blocks of which :meth:`has_block` is true."""
@@ -232,7 +280,7 @@ class ChromaVersion:
     def remove_unfinished(self) -> None:
         """Delete what a killed process had not renamed yet; a writer that is not known of fails. Raises OutputError."""
         with writing(self.path):
-            for path in (self.path / "chroma").rglob("*"):
+            for path in self.path.rglob("*"):
                 if path.suffix in (UNFINISHED, ".part"):
                     path.unlink(missing_ok=True)
 
@@ -268,10 +316,7 @@ class ChromaVersion:
             return None
         return str(attributes.get("attempt"))
 
-    def _shard(self, index_yx: tuple[int, int]) -> Path:
-        return self.path / "chroma" / "c" / "0" / str(index_yx[0]) / str(index_yx[1])
-
-    def _record(self, index_yx: tuple[int, int]) -> Path:
+    def _record_path(self, index_yx: tuple[int, int]) -> Path:
         return self.path / "chroma" / "records" / f"{index_yx[0]}.{index_yx[1]}.json"
 
 
@@ -301,10 +346,3 @@ def _file_crc32(path: Path) -> tuple[int, int]:
         while piece := stream.read(_READ_BYTES):
             size, checksum = size + len(piece), zlib.crc32(piece, checksum)
     return size, checksum
-
-
-def _on_disk(path: Path) -> tuple[int, int]:
-    """Size and CRC-32 of a file that is on the disk itself, not only in the machine's memory."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-    return _file_crc32(path)

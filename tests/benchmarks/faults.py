@@ -297,8 +297,8 @@ def valid_blocks(output: Path) -> set[Block]:
         with contextlib.suppress(OSError, ValueError, KeyError):
             record = json.loads(path.read_text())
             y, x = record["index_yx"]
-            shard = (path.parents[1] / "c" / "0" / str(y) / str(x)).read_bytes()
-            if (len(shard), zlib.crc32(shard)) == (record["bytes"], record["crc32"]):
+            files = {name: (path.parents[2] / name).read_bytes() for name in record["files"]}
+            if all([len(data), zlib.crc32(data)] == record["files"][name] for name, data in files.items()):
                 found.add((path.relative_to(output).parts[0].removesuffix(".zarr"), y, x))
     return found
 

@@ -265,7 +265,7 @@ def test_the_map_of_a_version_without_colour_is_dark(tmp_path):
 @pytest.mark.parametrize("shape_yx", [(40_000, 700), (500, 33_000), (1, 1)])
 def test_the_map_has_1024_px_at_most_and_the_proportions_of_the_scan(shape_yx):
     spread = np.zeros([squares(extent) for extent in shape_yx], np.float32)
-    version = SimpleNamespace(scale_factor=1.0, agreement=lambda roi: Agreement(None, spread, None))
+    version = SimpleNamespace(scale_factor=1.0, spread=lambda roi: (spread, spread))
     shown = disagreement_map(SimpleNamespace(info=SimpleNamespace(shape_yx=shape_yx)), version)
     assert max(shown.shape) <= 1024
     if max(shape_yx) > 1:
