@@ -14,8 +14,9 @@ from engines.spec import ModelCard
 KERNELS = np.random.default_rng(7).normal(0, 0.3, (2, 3, 3)).astype(np.float32)
 
 
-def make_model(folder: Path, size_multiple: int = 8) -> Path:
-    """Write model.onnx and card.json into ``folder``; returns it."""
+def make_model(folder: Path, size_multiple: int = 8, fixed_px: int | None = None) -> Path:
+    """Write model.onnx and card.json into ``folder``, for tiles of any size or of ``fixed_px`` only; returns it."""
+    sides = [fixed_px, fixed_px] if fixed_px else ["h", "w"]
     folder.mkdir(parents=True)
     graph = helper.make_graph(
         [
@@ -23,8 +24,8 @@ def make_model(folder: Path, size_multiple: int = 8) -> Path:
             helper.make_node("Tanh", ["mixed"], ["chroma"]),
         ],
         "tiny",
-        [helper.make_tensor_value_info("lightness", TensorProto.FLOAT, ["n", 1, "h", "w"])],
-        [helper.make_tensor_value_info("chroma", TensorProto.FLOAT, ["n", 2, "h", "w"])],
+        [helper.make_tensor_value_info("lightness", TensorProto.FLOAT, ["n", 1, *sides])],
+        [helper.make_tensor_value_info("chroma", TensorProto.FLOAT, ["n", 2, *sides])],
         [numpy_helper.from_array(KERNELS[:, None], "kernels")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

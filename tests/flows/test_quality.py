@@ -1,6 +1,7 @@
 """One palette, figures, finer tiles where they are needed: the same bytes whatever divides or stops the work."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flows.blocks import run_anchors, run_blocks
+import flows.blocks as blocks_module
+from flows.blocks import BlockDone, run_anchors, run_blocks
 from flows.jobs import Job, Outcome, Prepared
 from flows.settings import ScanFile, parse_options
 from flows.stages import Step, colorize_lot, export_lot, ingest_lot
@@ -17,6 +19,7 @@ from pipeline.grid import Roi
 from pipeline.store import ScanStore
 from pipeline.store import chroma as chroma_module
 from pipeline.store.chroma import ChromaVersion
+from tests.models import make_model
 
 SIDE = ("--tile", "128")
 
@@ -148,6 +151,17 @@ def test_a_map_of_what_has_none_is_one_line(command, done, beach, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_map_of_a_version_that_is_gone_is_not_that_of_another(command, done, tmp_path):
+    output, _, told = done
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    shutil.rmtree(copy / "beach.zarr" / "versions" / told["result"]["version"])
+    ran = command("inspect", copy / "beach.color.tif", "--map", tmp_path / "where.png")
+    assert (ran.code, len(ran.lines)) == (2, 1), ran.err
+    assert told["result"]["version"] in ran.lines[0]
+    assert not (tmp_path / "where.png").exists()
+
+
 @pytest.mark.parametrize("value", ["0.9", "abc"])
 def test_a_quality_that_is_none_is_one_line(command, beach, tmp_path, value):
     ran = command("run", beach, "-o", tmp_path / "out", "--quality", value)
@@ -194,6 +208,23 @@ def test_reprocess_keeps_what_is_not_asked_for(part, moody, tmp_path, anchor):
     assert planned(tmp_path, stride=32, **same).spec.to_json() == {**now, "stride_yx": [32, 32], "quality": 0}
     both = planned(tmp_path, stride=32, quality=5, **same).spec
     assert (both.stride_yx, both.quality, both.anchor) == ((32, 32), 5, anchor)
+
+
+def test_reprocess_gives_a_palette_to_what_had_none_only_because_one_tile_saw_it_all(part, moody, tmp_path):
+    made(job_of(part, tmp_path, 512, tile="768", model=str(moody)))
+    assert not sidecar(tmp_path)["settings"]["anchor"]
+    assert planned(tmp_path, model=str(moody), tile=128).spec.anchor
+    assert not planned(tmp_path, model=str(moody), tile=128, anchor=False).spec.anchor
+
+
+def test_a_model_of_one_size_only_cannot_make_a_palette_and_says_what_to_do(command, part, tmp_path):
+    model = make_model(tmp_path / "model", fixed_px=128)
+    words = ("run", part, "-o", tmp_path / "out", "--model", model, *SIDE, "--engine", "onnxruntime")
+    ran = command(*words)
+    assert ran.code == 1, ran.err
+    assert "give --no-anchor" in ran.out + ran.err
+    assert "Traceback" not in ran.err
+    assert command(*words, "--no-anchor").code == 0
 
 
 def test_only_what_colours_has_an_anchor(part, photograph, moody, tmp_path):
@@ -269,6 +300,34 @@ def test_a_stop_at_any_record_ends_in_the_same_bytes(refined, part, tmp_path, mo
             made(job)
     again, same, tiles = made(job)
     assert [each.tobytes() for each in tiles] == [each.tobytes() for each in chosen]
+    assert same == picture
+    assert again.quality == outcome.quality
+
+
+@pytest.mark.parametrize("refined", ["few tiles"], indirect=True)
+@pytest.mark.parametrize("moment", ["read", "agreement"])
+def test_another_worker_that_makes_the_same_block_meanwhile_changes_nothing(
+    refined, part, tmp_path, monkeypatch, moment
+):
+    """One that was taken for lost finishes the block while this one reads it: before its colours, or after."""
+    options, _, (outcome, picture, _), _ = refined
+    job = job_of(part, tmp_path, 512, **options)
+    read, work, tasks, met = getattr(ChromaVersion, moment), blocks_module._work, [], []
+
+    def watched(task):
+        tasks.append(task)
+        return work(task)
+
+    def interrupted(version, *words):
+        if len(tasks) > 1 and tasks[-1].level and tasks[-1] not in met:
+            met.append(tasks[-1])
+            assert all(isinstance(done, BlockDone) for done in run_blocks((tasks[-1],)))
+        return read(version, *words)
+
+    monkeypatch.setattr(blocks_module, "_work", watched)
+    monkeypatch.setattr(ChromaVersion, moment, interrupted)
+    again, same, _ = made(job)
+    assert len(met) > 1
     assert same == picture
     assert again.quality == outcome.quality
 
