@@ -105,7 +105,9 @@ def reprocess(
     anchor: Annotated[
         bool | None, typer.Option("--anchor/--no-anchor", help="As in run.", show_default="as it was")
     ] = None,
-    quality: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="As in run, or none.", show_default="as it was; none where a stride is given")
+    ] = None,
     engine: Engine = "auto",
     model: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     workers: Workers = "auto",
@@ -247,7 +249,11 @@ def inspect(
             from flows.compare import write_disagreement
 
             write_disagreement(path, heat_map)
-        print_inspection(Console(soft_wrap=True), path)
+        console = Console(soft_wrap=True)
+        print_inspection(console, path)
+        if heat_map is not None:
+            legend = "dark where tiles agree, yellow where they differ by 20 CIELAB units and more, in squares of 32 px"
+            console.print(f"{'map':14}{heat_map}: {legend}", highlight=False, markup=False)
     except ColorizeError as error:
         stop(error, USAGE)
 

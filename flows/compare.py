@@ -35,6 +35,8 @@ def choose_versions(store: ScanStore, old: str | None, new: str | None) -> tuple
     if chosen_new is None or chosen_old is None:
         there = ", ".join(names) or "none"
         raise StoreError(f"{store.path}: two versions are needed and there are: {there}; colorize-archive reprocess")
+    if chosen_old == chosen_new:
+        raise UsageError(f"{chosen_new} is the current version, and would be compared with itself; give two versions")
     return store.version(chosen_old), store.version(chosen_new)
 
 

@@ -186,6 +186,8 @@ def _quality(sidecar: Mapping[str, Any]) -> dict[str, object]:
     strides = ", ".join("x".join(map(str, stride)) for stride in quality.strides_px)
     seam = "too small to show a grid" if quality.seam is None else f"{quality.seam:.3f} (1 shows no grid)"
     spread = f"{quality.disagreement_mean:.1f} on average, {quality.disagreement_p95:.1f} at 95 %, in CIELAB units"
+    if quality.wanted:
+        seam += f"; {quality.wanted:g} was asked for" + (", finer tiles did not reach it" if quality.is_missed else "")
     return {"strides used": strides, "seam score": seam, "disagreement": f"of the tiles {spread}"}
 
 

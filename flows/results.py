@@ -112,8 +112,9 @@ def _sidecar(
         "quality": quality.to_json() if quality else None,
         "work": {
             "megapixels": round(job.info.megapixels, 3),
-            "tiles": job.plan.tiles,
-            "predictions": job.plan.predictions,
+            "tiles": quality.tiles if quality else job.plan.tiles,
+            # Those on block edges once for each block, without those taken over from another version.
+            "predictions": store.version(job.spec.version).work_done()[0],
             "blocks": job.plan.blocks,
             "blocks_there": blocks_there,
             "block_px": job.plan.block_px,

@@ -75,8 +75,8 @@ def _parse_keep(value: str | int) -> int:
 
 
 def parse_quality(value: str | float | None) -> float:
-    """A seam score such as 1.05; None is 0, which asks for none. Raises UsageError."""
-    if value is None:
+    """A seam score such as 1.05; None and ``none`` are 0, which asks for none. Raises UsageError."""
+    if value is None or value == "none":
         return 0.0
     try:
         score = float(value)
@@ -84,7 +84,7 @@ def parse_quality(value: str | float | None) -> float:
         score = 0.0
     if not 1.0 < score < 100:
         raise UsageError(
-            f"quality {value!r} is not a seam score above 1: no number of tiles would reach it; give one such as 1.05"
+            f"quality {value!r} is not a seam score above 1: no number of tiles would reach it; give 1.05 or more, or none"
         )
     return score
 

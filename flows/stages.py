@@ -260,7 +260,8 @@ class _Colouring:
         def work(step: Step) -> None:
             stem, job = step.job.scan.stem, step.job
             self._versions[stem].finish()
-            quality = measure(ScanStore.open(job.paths.store), self._versions[stem], job.grid)
+            store = ScanStore.open(job.paths.store)
+            quality = measure(store, self._versions[stem], job.grid, job.spec.quality)
             self.steps[stem] = replace(step, quality=quality)
 
         self._try(work)
@@ -337,7 +338,7 @@ def _outcome(step: Step) -> Outcome:
         status="done",
         message=picture,
         megapixels=job.info.megapixels,
-        tiles=max(job.plan.tiles, step.tiles) if job.spec.quality else job.plan.tiles,
+        tiles=step.quality.tiles if step.quality else job.plan.tiles,
         result=picture,
         seconds=step.seconds,
         quality=step.quality,

@@ -195,5 +195,5 @@ def parse_reprocess(
     stride_yx = None if stride is None else parse_size(stride, "stride")
     tile_text, stride_text = (None if value is None else str(value) for value in (tile, stride))
     return replace(options, stride_yx=stride_yx), Changes(
-        tile_text, stride_text, window, model, reuse, anchor, options.quality or None
+        tile_text, stride_text, window, model, reuse, anchor, None if quality is None else options.quality
     )

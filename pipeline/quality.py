@@ -38,6 +38,8 @@ class Quality:
     seam, seam_edge, seam_patch : see :mod:`pipeline.seams`; None where the scan is too small to have a grid
     disagreement_mean, disagreement_p95 : spread of the tiles' opinions (:mod:`pipeline.agreement`), CIELAB units
     strides_px : the strides used, coarsest first
+    tiles : of all of them together
+    wanted : the seam score that finer tiles were to reach, 0 where none was asked for
     """
 
     seam: float | None
@@ -46,6 +48,8 @@ class Quality:
     disagreement_mean: float
     disagreement_p95: float
     strides_px: tuple[tuple[int, int], ...]
+    tiles: int = 0
+    wanted: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "strides_px": [list(stride) for stride in self.strides_px]}
@@ -57,7 +61,13 @@ class Quality:
 
     def __str__(self) -> str:
         seam = "no grid to see" if self.seam is None else f"seam {self.seam:.2f}"
-        return f"{seam}, disagreement {self.disagreement_mean:.1f}"
+        missed = f" (more than the {self.wanted:g} asked for)" if self.is_missed else ""
+        return f"{seam}{missed}, disagreement {self.disagreement_mean:.1f}"
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether finer tiles did not bring the score down to what was asked for."""
+        return bool(self.wanted and self.seam is not None and self.seam > self.wanted)
 
 
 def levels_of(grid: TileGrid) -> int:
@@ -75,8 +85,11 @@ def refined(grid: TileGrid, level: int) -> TileGrid:
     return grid
 
 
-def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid) -> Quality:
-    """Score a complete version against its grid and, where it was refined, against the finer ones; the worst counts."""
+def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid, wanted: float = 0.0) -> Quality:
+    """Score a complete version against its grid and, where it was refined, against the finer ones; the worst counts.
+
+    ``wanted`` is the score that was asked for, to be told beside it.
+    """
     shape_yx = store.info.shape_yx
 
     def read(roi: Roi) -> tuple[F32, F32]:
@@ -97,6 +110,8 @@ def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid) -> Quality
         disagreement_mean=round(mean, 3),
         disagreement_p95=round(p95, 3),
         strides_px=strides,
+        tiles=len(grid) + sum(int(version.chosen(level).sum()) for level in range(1, version.levels_chosen + 1)),
+        wanted=wanted,
     )
 
 
@@ -166,5 +181,7 @@ def disagreement_map(store: ScanStore, version: ChromaVersion) -> NDArray[np.uin
     scale = min(8.0, _MAP_SIDE_PX / max(spread.shape))
     size = (max(1, round(spread.shape[1] * scale)), max(1, round(spread.shape[0] * scale)))
     shown = cv2.resize(spread, size, interpolation=cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA)
+    # The last squares reach beyond the scan: laid over it, the map must fit.
+    shown = shown[: max(1, round(height / SQUARE_PX * scale)), : max(1, round(width / SQUARE_PX * scale))]
     samples = np.clip(shown / MAP_TOP * 255, 0, 255).astype(np.uint8)
     return np.asarray(cv2.applyColorMap(samples, cv2.COLORMAP_INFERNO)[..., ::-1])

@@ -204,6 +204,7 @@ def test_reprocess_keeps_what_is_not_asked_for(part, moody, tmp_path, anchor):
     assert planned(tmp_path, window="hann", **same).spec.to_json() == {**now, "window": "hann"}
     assert planned(tmp_path, anchor=not anchor, **same).spec.to_json() == {**now, "anchor": not anchor}
     assert planned(tmp_path, quality=5, **same).spec.to_json() == {**now, "quality": 5}
+    assert planned(tmp_path, quality="none", **same).spec.to_json() == {**now, "quality": 0}
     # A stride is meant as such; with a quality it is the coarsest one.
     assert planned(tmp_path, stride=32, **same).spec.to_json() == {**now, "stride_yx": [32, 32], "quality": 0}
     both = planned(tmp_path, stride=32, quality=5, **same).spec
@@ -264,6 +265,11 @@ def test_finer_tiles_come_where_they_are_needed(refined):
         assert new < finest - len(job.grid)
     assert records > 4  # blocks
     told = sidecar(job.paths.picture.parent)
+    assert told["work"]["tiles"] == outcome.tiles == len(job.grid) + new
+    assert told["work"]["predictions"] >= outcome.tiles
+    # A score that is not reached is told.
+    missed = outcome.quality.seam > options["quality"]
+    assert (f"more than the {options['quality']:g} asked for" in str(outcome.quality)) == missed
     assert told["quality"] == outcome.to_json()["quality"]
     # It is worth it: less is seen of the coarsest grid, whose score is that of the same run without a quality.
     plain = replace(job, spec=replace(job.spec, quality=0.0), keep=9)
