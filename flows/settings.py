@@ -84,7 +84,7 @@ def parse_quality(value: str | float | None) -> float:
         score = 0.0
     if not 1.0 < score < 100:
         raise UsageError(
-            f"quality {value!r} is not a seam score above 1: no number of tiles would reach it; give 1.05 or more, or none"
+            f"quality {value!r} is not a seam score above 1: no number of tiles would reach it; give 1.05 or none"
         )
     return score
 
