@@ -16,7 +16,10 @@ from engines.errors import ModelError
 
 MODELS = Path(__file__).parent / "models"
 MODEL_FILE = "model.onnx"
+INT8_FILE = "int8.onnx"
 CARD_FILE = "card.json"
+# What an engine computes in. int8 needs a model folder with a quantized file (engines/quantize.py).
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 F32 = NDArray[np.float32]
 
@@ -32,6 +35,7 @@ class ModelCard:
     chroma_scale : a*, b* = network output * chroma_scale
     size_multiple : tile height and width must be multiples of this many pixels
     sha256 : of ``model.onnx``
+    int8_sha256 : of ``int8.onnx``, the same network with quantize and dequantize nodes; empty without one
     colour_space : what is predicted; "CIELAB a*b*, D65"
     training : recipe, steps, data, licences, figures: free JSON for people
     """
@@ -43,6 +47,7 @@ class ModelCard:
     chroma_scale: float
     size_multiple: int
     sha256: str
+    int8_sha256: str = ""
     colour_space: str = "CIELAB a*b*, D65"
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -61,6 +66,21 @@ class Model:
     def onnx_path(self) -> Path:
         return self.folder / MODEL_FILE
 
+    def onnx_for(self, precision: str) -> Path:
+        """The file that an engine of ``precision`` is made from. Raises ModelError where there is none."""
+        if precision != "int8":
+            return self.onnx_path
+        if not self.card.int8_sha256:
+            raise ModelError(
+                f"model {self.card.name} has no {INT8_FILE}: there is nothing to compute in int8; "
+                f"make it with: colorize-archive engines quantize --model {self.folder}"
+            )
+        return self.folder / INT8_FILE
+
+    def sha256_for(self, precision: str) -> str:
+        """Of :meth:`onnx_for`."""
+        return self.card.int8_sha256 if precision == "int8" else self.card.sha256
+
 
 @dataclass(frozen=True)
 class EngineSpec:
@@ -74,6 +94,7 @@ class EngineSpec:
     batch : tiles per prediction; the shape is fixed, so that the bytes are too
     threads : processor threads one prediction may use
     streams : predictions that run side by side in one process
+    precision : one of PRECISIONS
     """
 
     backend: str
@@ -82,6 +103,7 @@ class EngineSpec:
     batch: int
     threads: int = 1
     streams: int = 1
+    precision: str = "fp32"
 
 
 class Engine(Protocol):
@@ -128,10 +150,17 @@ def find_model(name_or_folder: str) -> Model:
         raise ModelError(f"{folder / CARD_FILE}: not a model card ({error}); export the model again") from error
     except OSError as error:
         raise ModelError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
-    actual = file_sha256(folder / MODEL_FILE)
-    if actual != card.sha256:
-        raise ModelError(
-            f"{folder / MODEL_FILE}: hash {actual[:12]} is not the card's {card.sha256[:12]}: "
-            "the file was changed or damaged; export or copy the model again"
-        )
+    _check_hash(folder / MODEL_FILE, card.sha256)
+    if card.int8_sha256:
+        _check_hash(folder / INT8_FILE, card.int8_sha256)
     return Model(folder.resolve(), card)
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise ModelError(f"{path}: the model's card names it and it is not there; export or copy the model again")
+    if (actual := file_sha256(path)) != expected:
+        raise ModelError(
+            f"{path}: hash {actual[:12]} is not the card's {expected[:12]}: the file was changed or damaged; "
+            "export or copy the model again"
+        )
