@@ -1,81 +1,159 @@
-"""Which backend runs, and why; and the one place where an engine is opened."""
+"""Which backend and precision run, and why; and the one place where an engine is opened.
+
+A backend is one module with RANK, REASON, PRECISIONS, ``version()`` and ``open_engine(model, spec)``: a file under
+``engines/backends``, or any module that an installed package names in the entry point group
+``colorize_archive.backends``. One that compiles has ``build``, ``device`` and ``library_version`` as well
+(:class:`engines.compile.Compiling`), and ``open_engine`` then takes the compiled bytes too.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import pkgutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import engines.backends
-from engines.errors import EngineUnavailableError, ModelError
-from engines.spec import Engine, EngineSpec, Model, find_model
+from engines.compile import Compiling, open_compiled
+from engines.errors import EngineError, EngineUnavailableError, ModelError
+from engines.spec import PRECISIONS, Engine, EngineSpec, Model, find_model
 
 AUTO = "auto"
+PLUGINS = "colorize_archive.backends"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The backend that will run, its runtime's version, and the reason in words."""
+    """What will run: backend, its runtime's version, precision, and the reason in words."""
 
     backend: str
     version: str
+    precision: str
     reason: str
 
     def __str__(self) -> str:
-        return f"engine {self.backend} {self.version}: {self.reason}"
+        return f"engine {self.backend} {self.version}, {self.precision}: {self.reason}"
+
+
+@cache
+def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=PLUGINS)}
 
 
 def backend_names() -> list[str]:
-    """All backends that have a file, installed or not."""
-    return sorted(module.name for module in pkgutil.iter_modules(engines.backends.__path__))
+    """All backends that have a file or a plugin, usable here or not."""
+    return sorted({*(module.name for module in pkgutil.iter_modules(engines.backends.__path__)), *_plugins()})
 
 
-def _backend(name: str) -> ModuleType:
+def backend_module(name: str) -> ModuleType:
+    """The backend's module. Raises EngineUnavailableError."""
     if name not in backend_names():
         raise EngineUnavailableError(
             f"unknown engine {name!r}: nothing could be predicted; give auto or one of {', '.join(backend_names())}"
         )
+    if name in _plugins():
+        return cast(ModuleType, _plugins()[name].load())
     return importlib.import_module(f"engines.backends.{name}")
 
 
-def _version(name: str) -> str:
+def compiles(name: str) -> bool:
+    """Whether a backend compiles engines to files that are kept. Raises EngineUnavailableError."""
+    return hasattr(backend_module(name), "build")
+
+
+def usable_version(name: str) -> str:
+    """The version of a backend's runtime, where it can run here. Raises EngineUnavailableError."""
     try:
-        return str(_backend(name).version())
+        return str(backend_module(name).version())
     except ImportError as error:
         raise EngineUnavailableError(
             f"engine {name} is not usable here ({error}): nothing could be predicted; pip install {name}, or use auto"
         ) from error
 
 
-def choose(name: str = AUTO) -> Choice:
-    """Resolve ``auto`` to the fastest backend that is installed, or check the named one.
+def precisions_of(name: str, model: Model) -> list[str]:
+    """What a backend can compute ``model`` in on this machine, the one it prefers first."""
+    module = backend_module(name)
+    lacks = getattr(module, "lacks", lambda precision: "")
+    offered = [precision for precision in module.PRECISIONS if not lacks(precision)]
+    return [precision for precision in offered if precision != "int8" or model.card.int8_sha256]
+
+
+def choose(name: str = AUTO, model: str = "default", precision: str = AUTO) -> tuple[Choice, Model]:
+    """Resolve ``auto``: the first backend that is usable, in the fastest precision that keeps the picture.
+
+    What keeps it is measured once on this machine (:mod:`engines.trial`); a precision that is asked for by name is
+    taken as it is.
 
     Raises
     ------
-    EngineUnavailableError : unknown or not installed; for ``auto``, none is.
+    EngineUnavailableError : unknown or not usable; for ``auto``, none is. ModelError : the model.
     """
+    if precision not in (AUTO, *PRECISIONS):
+        raise EngineUnavailableError(
+            f"unknown precision {precision!r}: nothing could be predicted; give auto or one of {', '.join(PRECISIONS)}"
+        )
     if name != AUTO:
-        return Choice(name, _version(name), "asked for")
-    ranked = sorted((_backend(n).RANK, n) for n in backend_names() if _backend(n).RANK is not None)
-    problems = []
+        version = usable_version(name)
+        found = model_for(name, model)
+        chosen, why = _precision(name, version, found, precision)
+        return Choice(name, version, chosen, f"asked for{why}"), found
+    ranked = sorted((backend_module(n).RANK, n) for n in backend_names() if backend_module(n).RANK is not None)
+    missing, refused = [], []
     for _, candidate in ranked:
         try:
-            return Choice(candidate, _version(candidate), str(_backend(candidate).REASON))
-        except EngineUnavailableError as error:
-            problems.append(str(error))
-    raise EngineUnavailableError(f"no engine is usable: {'; '.join(problems)}")
+            version = str(backend_module(candidate).version())
+            found = model_for(candidate, model)
+            chosen, why = _precision(candidate, version, found, precision)
+        except ImportError as error:
+            missing.append(f"{candidate}: {error}")
+            continue
+        except ModelError:
+            raise
+        except EngineError as error:
+            refused.append(str(error))
+            continue
+        reason = backend_module(candidate).REASON + why + "".join(f"; {each}" for each in _of_interest(refused))
+        return Choice(candidate, version, chosen, reason), found
+    raise EngineUnavailableError(f"no engine is usable: {'; '.join([*refused, *missing])}")
+
+
+def _of_interest(refused: list[str]) -> list[str]:
+    """What stood in the way of a faster engine whose library somebody has installed."""
+    return [" ".join(each.split()) for each in refused if "pip install onnxruntime-gpu" not in each]
+
+
+def _precision(name: str, version: str, model: Model, precision: str) -> tuple[str, str]:
+    """The precision that will be used, and what is to be said of it. Raises EngineUnavailableError."""
+    offered = precisions_of(name, model)
+    if precision != AUTO:
+        reason = getattr(backend_module(name), "lacks", lambda _: "")(precision)
+        model.onnx_for(precision)
+        if precision not in offered:
+            raise EngineUnavailableError(
+                f"engine {name} cannot compute in {precision} here{f' ({reason})' if reason else ''}: nothing could be "
+                f"predicted; give --precision {' or '.join(offered)}"
+            )
+        return precision, ""
+    if len(offered) == 1:
+        return offered[0], ""
+    from engines.trial import fastest_that_keeps_the_picture
+
+    return fastest_that_keeps_the_picture(name, version, model, offered)
 
 
 def model_for(backend: str, name_or_folder: str) -> Model:
     """The model that ``backend`` runs: the named one, or the backend's own where it needs none. Raises ModelError."""
-    card = getattr(_backend(backend), "CARD", None)
+    card = getattr(backend_module(backend), "CARD", None)
     return find_model(name_or_folder) if card is None else Model(Path(), card)
 
 
 def open_engine(spec: EngineSpec) -> Engine:
-    """Load the spec's model into its backend.
+    """Load the spec's model into its backend; one that compiles does so once, see :mod:`engines.compile`.
 
     Raises
     ------
@@ -83,13 +161,19 @@ def open_engine(spec: EngineSpec) -> Engine:
     """
     model = model_for(spec.backend, spec.model_folder)
     check_tile(model, spec.tile_yx)
-    _version(spec.backend)
+    usable_version(spec.backend)
+    module: Any = backend_module(spec.backend)
     try:
-        engine: Engine = _backend(spec.backend).open_engine(model, spec)
+        if compiles(spec.backend):
+            return open_compiled(cast(Compiling, module), model, spec)
+        engine: Engine = module.open_engine(model, spec)
+    except EngineUnavailableError:
+        raise
     except Exception as error:  # each runtime has its own kinds
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise ModelError(
-            f"{model.onnx_path}: engine {spec.backend} cannot load it ({reason[0]}); export the model again"
+            f"{model.onnx_path}: engine {spec.backend} cannot load it in {spec.precision} ({reason[0]}); "
+            "export the model again, or use another --engine or --precision"
         ) from error
     return engine
 

@@ -161,6 +161,7 @@ def colorize_archive(
     force: bool = False,
     anchor: bool = True,
     quality: float | str | None = None,
+    precision: str = "auto",
 ) -> State[Any]:
     """Colour black-and-white scans.
 
@@ -171,7 +172,7 @@ def colorize_archive(
     tile : tile size in pixels: 256, 2048x4096 (height x width) or "whole"
     stride : pixels between tiles; half a tile if not given
     window : weights where tiles overlap: average, hann, triangle, gaussian
-    engine : auto, openvino, onnxruntime, identity
+    engine : auto, or a backend such as tensorrt, openvino, onnxruntime, identity
     model : shipped model by name, or a model folder
     workers : worker processes, or auto
     cluster : local, or cuda for one worker a GPU
@@ -182,6 +183,7 @@ def colorize_archive(
     force : colour scans again whose result is there
     anchor : take the palette from the whole scan, so that its tiles agree
     quality : seam score to reach, such as 1.05, by finer tiles where tiles disagree; stride is then the coarsest
+    precision : auto, fp32, bf16, fp16 or int8: what the engine computes in
     """
     options = parse_options(
         output,
@@ -196,6 +198,7 @@ def colorize_archive(
         force,
         anchor,
         quality,
+        precision,
         cluster=cluster,
         scheduler=scheduler,
         tls_ca=tls_ca,

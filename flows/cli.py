@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from flows import learning
+from flows import engine_commands, learning
 from flows.console import DONE, FAILED, STOPPED, USAGE, errors, stop
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ Cluster = Annotated[str, typer.Option(help="local, or cuda: one worker a GPU of 
 TlsCa = Annotated[str | None, typer.Option(help="PEM file of the authority that signed the scheduler's certificate.")]
 TlsCert = Annotated[str | None, typer.Option(help="PEM file of this client's certificate.")]
 TlsKey = Annotated[str | None, typer.Option(help="PEM file of this client's key.")]
-Engine = Annotated[str, typer.Option(help="auto, openvino, onnxruntime or identity.")]
+Engine = Annotated[str, typer.Option(help="auto, or a backend: colorize-archive engines list names them.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8: what the engine computes in.")]
 Workers = Annotated[str, typer.Option(help="Worker processes, or auto.")]
 LimitMemory = Annotated[str, typer.Option(help="Most memory the plan may use, all processes.")]
 Keep = Annotated[str, typer.Option(help="Versions of a scan's colours that stay, the new one among them.")]
@@ -64,6 +65,7 @@ def run(
         typer.Option(help="Seam score to reach, such as 1.05: finer tiles where tiles disagree.", show_default="none"),
     ] = None,
     engine: Engine = "auto",
+    precision: Precision = "auto",
     model: Annotated[str, typer.Option(help="A shipped model, or a folder with model.onnx and card.json.")] = "default",
     workers: Workers = "auto",
     cluster: Cluster = "local",
@@ -109,6 +111,7 @@ def reprocess(
         str | None, typer.Option(help="As in run, or none.", show_default="as it was; none where a stride is given")
     ] = None,
     engine: Engine = "auto",
+    precision: Precision = "auto",
     model: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     workers: Workers = "auto",
     cluster: Cluster = "local",
@@ -298,6 +301,7 @@ def models() -> None:
 
 
 learning.register(app)
+app.add_typer(engine_commands.app, name="engines")
 
 
 @app.callback()

@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from engines.select import Choice, check_tile, choose, model_for
+from engines.select import Choice, check_tile, choose
 from engines.spec import EngineSpec, Model
 from flows.cluster import split_workers
 from flows.settings import RunOptions, ScanFile
@@ -86,8 +86,7 @@ class Prepared:
     @classmethod
     def of(cls, options: RunOptions) -> Prepared:
         """Choose engine and model. Raises EngineUnavailableError, ModelError."""
-        choice = choose(options.engine)
-        model = model_for(choice.backend, options.model)
+        choice, model = choose(options.engine, options.model, options.precision)
         if options.tile_yx is not None:
             check_tile(model, options.tile_yx)
         return cls(options, choice, model, split_workers(options.workers, options.tile_yx, options.limit_memory_bytes))
@@ -104,6 +103,7 @@ class Prepared:
             window=self.options.window,
             engine=self.choice.backend,
             engine_version=self.choice.version,
+            precision=self.choice.precision,
             batch=batch_for((tile[0], tile[1])),
             model=card.name,
             model_sha256=card.sha256,
@@ -132,6 +132,7 @@ class Prepared:
             batch=spec.batch,
             threads=self.workers.engine_threads,
             streams=self.workers.threads,
+            precision=spec.precision,
         )
 
     def job(self, scan: ScanFile, scans: int = 1) -> Job | Outcome:

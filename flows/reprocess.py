@@ -32,6 +32,7 @@ def reprocess_archive(
     reuse: bool = True,
     anchor: bool | None = None,
     quality: float | str | None = None,
+    precision: str = "auto",
 ) -> State[Any]:
     """Make new versions of scans that were coloured before, from their stores.
 
@@ -41,7 +42,8 @@ def reprocess_archive(
     scans : names or patterns of those to do, without ending; all if not given
     tile, stride, window, model, anchor, quality : as in colorize-archive; what is not given stays as it is in the
         current version
-    engine, workers, cluster, scheduler, tls_ca, tls_cert, tls_key, limit_memory, keep, force : as in colorize-archive
+    engine, precision, workers, cluster, scheduler, tls_ca, tls_cert, tls_key, limit_memory, keep, force : as in
+        colorize-archive
     reuse : take over the tiles of a version with twice the stride
     """
     options, changes = parse_reprocess(
@@ -58,6 +60,7 @@ def reprocess_archive(
         reuse,
         anchor,
         quality,
+        precision,
         cluster=cluster,
         scheduler=scheduler,
         tls_ca=tls_ca,

@@ -36,6 +36,7 @@ class RunOptions:
     anchor: bool = True
     quality: float = 0.0
     engine: str = AUTO
+    precision: str = AUTO
     model: str = "default"
     workers: int | None = None
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
@@ -124,6 +125,7 @@ def parse_options(
     force: bool = False,
     anchor: bool = True,
     quality: str | float | None = None,
+    precision: str = AUTO,
     **cluster: str | None,
 ) -> RunOptions:
     """Check everything that can be checked without a scan; ``cluster`` as :func:`parse_cluster`. Raises UsageError."""
@@ -143,6 +145,7 @@ def parse_options(
         anchor=anchor,
         quality=parse_quality(quality),
         engine=engine,
+        precision=precision,
         model=model,
         workers=_parse_workers(workers),
         cluster=parse_cluster(**cluster),  # type: ignore[arg-type]

@@ -172,6 +172,7 @@ def parse_reprocess(
     reuse: bool = True,
     anchor: bool | None = None,
     quality: str | float | None = None,
+    precision: str = "auto",
     **cluster: str | None,
 ) -> tuple[RunOptions, Changes]:
     """Check what can be checked without a store. Raises UsageError, ModelError."""
@@ -190,6 +191,7 @@ def parse_reprocess(
         force,
         anchor is not False,
         quality,
+        precision,
         **cluster,
     )
     stride_yx = None if stride is None else parse_size(stride, "stride")

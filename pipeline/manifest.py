@@ -38,6 +38,7 @@ class RunSpec:
     window: str
     engine: str
     engine_version: str
+    precision: str
     batch: int
     model: str
     model_sha256: str

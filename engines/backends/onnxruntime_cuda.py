@@ -1,0 +1,21 @@
+"""ONNX Runtime on an NVIDIA GPU: for networks that TensorRT does not take, and where it is not installed."""
+
+from __future__ import annotations
+
+from engines.ort import OrtEngine, gpu_version
+from engines.spec import EngineSpec, Model
+
+RANK = -1
+REASON = "a GPU, and TensorRT is not usable"
+PRECISIONS = ("fp32",)
+_PROVIDER = "CUDAExecutionProvider"
+# TensorFloat-32 has ten bits of fraction: a picture would differ from the reference more than float32 may.
+_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def version() -> str:
+    return gpu_version(_PROVIDER)
+
+
+def open_engine(model: Model, spec: EngineSpec) -> OrtEngine:
+    return OrtEngine(model, spec, _PROVIDER, _OPTIONS)

@@ -1,0 +1,65 @@
+"""Files that are made once for a machine and found again: compiled engines and their parity figures.
+
+They lie in the user's cache folder, or in that of ``COLORIZE_ARCHIVE_CACHE``; deleting them costs only time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+
+from engines.errors import EngineError
+
+FOLDER_VARIABLE = "COLORIZE_ARCHIVE_CACHE"
+
+
+def cache_folder(kind: str) -> Path:
+    """The folder of one kind of file, made if need be. Raises EngineError."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    folder = (Path(chosen) if chosen else platformdirs.user_cache_path("colorize-archive")) / kind
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn any OSError of the body into a one-line EngineError about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise EngineError(
+            f"{path}: cannot be written ({error.strerror or error}), so engines cannot be kept; "
+            f"set {FOLDER_VARIABLE} to a folder that can"
+        ) from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write beside and rename: another process sees all of it or nothing. Raises EngineError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    with writing(path):
+        try:
+            with part.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until no other process or thread is making ``path``; the lock goes with the process, however it ends."""
+    lock = path.with_name(f"{path.name}.lock")
+    with contextlib.ExitStack() as stack:
+        with writing(lock):
+            stream = stack.enter_context(lock.open("ab"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
