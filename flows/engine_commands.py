@@ -164,6 +164,7 @@ def bench(
     from engines.bench import bench as measure
     from engines.bench import plot as draw
     from engines.bench import table
+
     from engines.errors import EngineError
     from engines.select import backend_names, check_tile, precisions_of, usable_version
     from engines.spec import EngineSpec, find_model

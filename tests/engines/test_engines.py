@@ -15,7 +15,6 @@ from engines.spec import EngineSpec, find_model, shipped_models
 from tests.models import KERNELS, make_model
 
 
-
 def is_usable(backend):
     try:
         return bool(usable_version(backend))
