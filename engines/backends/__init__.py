@@ -1,8 +1,12 @@
-"""One file per runtime. Each has
+"""One file a runtime; its name is the backend's name. A package's own are found by entry point (engines/select.py).
 
-``RANK``      place among the installed ones that ``auto`` tries, lowest first
-``REASON``    why it has that place, for the line that ``auto`` prints
-``version()`` the runtime's version; raises ImportError where it is not installed
-``CARD``      only where the backend needs no model: the card that stands for it
-``open_engine(model, spec)`` an :class:`engines.spec.Engine`
+``RANK``         place among those that ``auto`` tries, lowest first; None: only by name
+``REASON``       why ``auto`` took it, in words
+``PRECISIONS``   what it computes in, of :data:`engines.spec.PRECISIONS`
+``version()``    of the runtime; ImportError where it is missing, EngineUnavailableError where it cannot run
+``lacks(precision)``    optional: why this machine cannot compute in it; empty where it can
+``CARD``         only where no model is needed: the card that stands for it
+``open_engine(model, spec)``    an Engine
+
+One whose engines are compiled to bytes that can be kept is a :class:`engines.compile.Compiling` as well.
 """

@@ -15,6 +15,7 @@ from engines.spec import EngineSpec, Model, ModelCard
 
 RANK = None
 REASON = "for tests"
+PRECISIONS = ("fp32",)
 # Takes the place of a model's card: any tile size, and a chroma scale of zero.
 CARD = ModelCard(
     name="identity",

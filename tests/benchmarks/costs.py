@@ -115,7 +115,7 @@ def measure_stages(folder: Path, side: int) -> Rates:
     ingest_seconds = processor_seconds(lambda: ingest(scan, place, source, force=True, threads=1))
     store = ScanStore.open(place, writable=True)
     coarse, fine = (coloured(store, "identity", stride) for stride in (COARSE, FINE))
-    real = coloured(store, choose().backend, COARSE)
+    real = coloured(store, choose()[0].backend, COARSE)
     export_seconds = processor_seconds(lambda: export_tiff(store, real.version, picture, "benchmark", "", 1))
     blend_seconds = (fine.seconds - coarse.seconds) / (fine.predictions - coarse.predictions)
     return replace(
@@ -211,7 +211,7 @@ def main() -> None:
             rates = measure_stages(Path(name), arguments.side)
             start, each = measure_start(Path(name))
             rates = replace(rates, start_seconds=start, seconds_per_scan=each)
-            print(f"{choose()}; {arguments.side}x{arguments.side}, seconds of one processor\n")
+            print(f"{choose()[0]}; {arguments.side}x{arguments.side}, seconds of one processor\n")
             for field, value in asdict(rates).items():
                 print(f"{field}={value:.4g},")
             if arguments.check:

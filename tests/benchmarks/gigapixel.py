@@ -32,7 +32,7 @@ import numpy as np
 import psutil
 
 from engines.select import choose, open_engine
-from engines.spec import EngineSpec, find_model
+from engines.spec import find_model
 from flows.cluster import processors, split_workers
 from flows.settings import parse_memory
 from pipeline.color import lightness_from_samples
@@ -41,6 +41,7 @@ from pipeline.files import write_json
 from pipeline.grid import TileGrid
 from pipeline.plan import batch_for
 from pipeline.readers import open_scan
+from tests.benchmarks.default_engine import default_spec
 from tests.benchmarks.giga import PHOTOGRAPHS, write_scan
 from tests.benchmarks.whole_job import PLAIN_WORDS
 from tests.processes import run_watched
@@ -93,8 +94,7 @@ def sample_tiles(scan: Path, stride: int) -> tuple[TileGrid, np.ndarray]:
 def engine_speed(tiles: np.ndarray, count: int, limit_bytes: int) -> float:
     """Tiles a second over at least ``count`` predictions, with the job's own split of the processors."""
     workers, batch = split_workers(None, TILE, limit_bytes), batch_for(TILE)
-    model = str(find_model("default").folder)
-    spec = EngineSpec(choose().backend, model, TILE, batch, workers.engine_threads, workers.threads)
+    spec = default_spec(TILE, batch, workers.engine_threads, workers.threads)
     at_once = workers.blocks_at_once
 
     def predict(number: int) -> None:
@@ -202,7 +202,7 @@ def print_table(records: list[Record], stride: int, limit: str) -> None:
     """One column for each scan, smallest first; then what must hold."""
     records = sorted(records, key=lambda record: record["megapixels"])
     columns = [figures(record) for record in records]
-    print(f"\n{choose()}; {processors()} processors; tile {TILE[0]}, stride {stride}, --limit-memory {limit}\n")
+    print(f"\n{choose()[0]}; {processors()} processors; tile {TILE[0]}, stride {stride}, --limit-memory {limit}\n")
     print("| figure |", " | ".join(f"{record['scan']}, {record['megapixels']:.1f} MP" for record in records), "|")
     print("|---|" + "---|" * len(records))
     for name, text in ROWS.items():

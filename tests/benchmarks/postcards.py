@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 
 from engines.select import choose, open_engine
-from engines.spec import EngineSpec, find_model
 from flows.cluster import processors, split_workers
 from pipeline.grid import TileGrid
 from pipeline.plan import batch_for
+from tests.benchmarks.default_engine import default_spec
 from tests.benchmarks.whole_job import PLAIN_WORDS, read_lightness
 
 SCANS = Path(__file__).parents[1] / "scans"
@@ -45,8 +45,7 @@ def engine_tiles_per_second(seconds: float = 8.0) -> float:
     """Full batches on all processors, warm, for about ``seconds``."""
     workers = split_workers(None, TILE, 2 * 2**30)
     batch = batch_for(TILE)
-    folder = str(find_model("default").folder)
-    spec = EngineSpec(choose().backend, folder, TILE, batch, workers.engine_threads, workers.threads)
+    spec = default_spec(TILE, batch, workers.engine_threads, workers.threads)
     lightness = read_lightness()
     tiles = np.stack([lightness[:256, x : x + 256] for x in range(0, 2048, 256)])[:, None]
     with open_engine(spec) as engine, ThreadPoolExecutor(workers.blocks_at_once) as pool:
@@ -76,7 +75,7 @@ def main() -> None:
         rates.append(engine_tiles_per_second())
     tiles = arguments.scans * len(TileGrid.of((height, width), TILE, TILE))
     engine = tiles / statistics.mean(rates)
-    print(f"{choose()}; {processors()} processors; {arguments.scans} scans of {arguments.side}, stride 256\n")
+    print(f"{choose()[0]}; {processors()} processors; {arguments.scans} scans of {arguments.side}, stride 256\n")
     print("| figure | value |\n|---|---|")
     print(f"| tiles | {tiles} |\n| engine alone, s | {engine:.1f} |\n| whole command, s | {seconds:.1f} |")
     print(f"| command / engine | {seconds / engine:.2f} |")

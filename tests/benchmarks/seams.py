@@ -118,7 +118,7 @@ class Bench:
     """Engines of the shipped model, opened once."""
 
     def __init__(self) -> None:
-        backend, folder = choose().backend, str(find_model("default").folder)
+        backend, folder = choose()[0].backend, str(find_model("default").folder)
         shapes = {TILE: BATCH, 512: 1}
         self.engines = {
             side: open_engine(EngineSpec(backend, folder, (side, side), batch, 2, 1)) for side, batch in shapes.items()

@@ -28,12 +28,13 @@ from pathlib import Path
 import numpy as np
 
 from engines.select import choose, open_engine
-from engines.spec import EngineSpec, find_model
+from engines.spec import find_model
 from flows.cluster import processors, split_workers
 from pipeline.color import lightness_from_samples
 from pipeline.grid import TileGrid
 from pipeline.plan import batch_for
 from pipeline.readers import open_scan
+from tests.benchmarks.default_engine import default_spec
 from tests.processes import run_watched
 
 SCAN = Path(__file__).parents[1] / "scans" / "sunset-beach.jpg"
@@ -53,9 +54,7 @@ def engine_seconds(lightness: np.ndarray) -> float:
     workers = split_workers(None, TILE, 2 * 2**30)
     grid = TileGrid.of(lightness.shape, TILE, STRIDE)
     batch = batch_for(TILE)
-    spec = EngineSpec(
-        choose().backend, str(find_model("default").folder), TILE, batch, workers.engine_threads, workers.threads
-    )
+    spec = default_spec(TILE, batch, workers.engine_threads, workers.threads)
     tiles = np.stack([lightness[y : y + 256, x : x + 256] for y in grid.y.starts for x in grid.x.starts])[:, None]
     batches = [tiles[i : i + batch] for i in range(0, len(tiles), batch)]
     with open_engine(spec) as engine, ThreadPoolExecutor(workers.blocks_at_once) as pool:
@@ -118,7 +117,9 @@ def main() -> None:
         engine = engine_seconds(lightness)
         seconds, stages, line = job()
         monai = float("nan") if arguments.without_monai else monai_seconds(lightness)
-        rounds.append((engine, stages, seconds, monai, stages / engine, seconds / engine, monai / seconds))
+        rounds.append(
+            (engine, stages, seconds, monai, stages / engine, seconds / engine, monai / stages, monai / seconds)
+        )
         print(
             f"round {number + 1}: engine {engine:.1f} s, job {seconds:.1f} s ({line}), MONAI {monai:.1f} s", flush=True
         )
@@ -129,9 +130,10 @@ def main() -> None:
         "MONAI, inference only, s",
         "stages / engine",
         "command / engine",
+        "MONAI / stages",
         "MONAI / command",
     )
-    print(f"\n{choose()}; {processors()} processors; 2048x4096, tile 256, stride 128, {arguments.runs} rounds\n")
+    print(f"\n{choose()[0]}; {processors()} processors; 2048x4096, tile 256, stride 128, {arguments.runs} rounds\n")
     print("| figure | median | range |\n|---|---|---|")
     for name, values in zip(names, zip(*rounds, strict=True), strict=True):
         print(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f}-{max(values):.2f} |")

@@ -43,13 +43,13 @@ import tifffile
 import zarr
 
 from engines.select import choose, open_engine
-from engines.spec import EngineSpec, find_model
 from flows.cluster import split_workers
 from pipeline.errors import UsageError
 from pipeline.files import file_sha256
 from pipeline.grid import TileGrid
 from pipeline.plan import batch_for, make_plan
 from pipeline.types import ScanInfo
+from tests.benchmarks.default_engine import default_spec
 from tests.benchmarks.giga import write_scan
 from tests.benchmarks.gigapixel import Others, sample_tiles
 from tests.benchmarks.whole_job import PLAIN_WORDS
@@ -124,7 +124,7 @@ def _alone(processor: int, scan: Path, count: int) -> float:
     os.sched_setaffinity(0, {processor})
     _, tiles = sample_tiles(scan, TILE[0])
     batch = batch_for(TILE)
-    spec = EngineSpec(choose().backend, str(find_model("default").folder), TILE, batch, 1, 1)
+    spec = default_spec(TILE, batch, 1, 1)
     with open_engine(spec) as engine:
         engine.predict(tiles[:batch])
         _gate[0].wait()
@@ -167,7 +167,7 @@ def measure_speed(scan: Path, folder: Path, runs: int, count: int, limit: str) -
     )
     with tifffile.TiffFile(scan) as tiff:
         height, width = tiff.pages[0].shape
-    print(f"\n{choose()}; {height}x{width}, tile 256, stride 256, {runs} rounds;", end=" ")
+    print(f"\n{choose()[0]}; {height}x{width}, tile 256, stride 256, {runs} rounds;", end=" ")
     print(f"{one.blocks} blocks of {one.block_px} px for one worker, {two.blocks} of {two.block_px} px for two\n")
     print("| figure | median | range |\n|---|---|---|")
     columns = list(zip(*rounds, strict=True))

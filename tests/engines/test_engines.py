@@ -77,7 +77,7 @@ def test_threads_may_share_an_engine(model_folder, backend):
 
 
 def test_auto_names_the_fastest_and_says_why():
-    choice = choose()
+    choice, _ = choose()
     assert choice.backend == "openvino"
     assert choice.version in str(choice)
     assert "fastest" in str(choice)
@@ -88,7 +88,7 @@ def test_auto_falls_back_where_openvino_is_missing(monkeypatch):
         raise ImportError("No module named 'openvino'")
 
     monkeypatch.setattr(openvino_backend, "version", missing)
-    choice = choose()
+    choice, _ = choose()
     assert choice.backend == "onnxruntime"
     assert "openvino is not" in choice.reason
     with pytest.raises(EngineUnavailableError, match="pip install openvino"):
