@@ -15,10 +15,10 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from engines.errors import ModelError
 from engines.select import open_engine
-from engines.spec import Engine, EngineSpec
+from engines.spec import Engine, EngineSpec, OnDevice
 from pipeline.anchor import Anchor, anchor_of
-from pipeline.color import lightness_from_samples
 from pipeline.colorize import BlockWork, Known, Tiles, colorize_blocks, lightness_roi
+from pipeline.device import HOST, Device
 from pipeline.errors import StoreError
 from pipeline.grid import Block, Roi, TileGrid
 from pipeline.process import tune_process
@@ -190,11 +190,18 @@ def _work(task: BlockTask) -> BlockWork:
         grid=grid,
         block=block,
         window=task.window,
-        lightness=lightness_from_samples(store.read_scan(lightness_roi(grid, block))),
+        samples=store.read_scan(lightness_roi(grid, block)),
         known=_known(store, version, task, block.write_roi),
         anchor=version.anchor(store.info.shape_yx) if task.anchor else None,
         chosen=chosen_tiles(version, task, task.level) if task.level else None,
     )
+
+
+def device_of(engine: Engine) -> Device:
+    """Where ``engine`` takes its tiles and leaves its predictions."""
+    if isinstance(engine, OnDevice):
+        return Device(engine.array_namespace, engine.to_device, engine.to_host)
+    return HOST
 
 
 def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
@@ -203,14 +210,13 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
     alone = len(tasks) == 1
     tiles: list[int] = []
 
-    def works() -> Iterator[BlockWork]:
-        for task in tasks:
-            work = _work(task)
-            tiles.append(len(work.tiles_yx()))
-            # Known tiles are done; those of a large block are told batch by batch.
-            if not task.level:
-                report.add(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
-            yield work
+    def begun(task: BlockTask) -> BlockWork:
+        work = _work(task)
+        tiles.append(len(work.tiles_yx()))
+        # Known tiles are done; those of a large block are told batch by batch.
+        if not task.level:
+            report.add(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
+        return work
 
     def predicted(count: int) -> None:
         if alone and not tasks[0].level:
@@ -218,7 +224,9 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
 
     spec = tasks[0].engine
     started = time.perf_counter()
-    made = colorize_blocks(works(), spec.tile_yx, engine.predict, spec.batch, predicted)
+    # Works are given out one by one and not kept here: a block's samples can go once its lightness is made.
+    works = map(begun, tasks)
+    made = colorize_blocks(works, spec.tile_yx, engine.predict, spec.batch, predicted, device_of(engine))
     for index, (task, coloured) in enumerate(zip(tasks, made, strict=True)):
         seconds = time.perf_counter() - started
         version = ScanStore.open(task.store, writable=True).version(task.version)
