@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker
 
 from engines.errors import ModelError
@@ -168,7 +167,7 @@ def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) 
     """Tiles that need not be predicted: of the levels below, or of a version with twice the stride."""
     if task.level:
         extra = tuple(tile for level in range(1, task.level) for tile in chosen_tiles(version, task, level))
-        known = Known(task.grid, version.read(roi).astype(np.float32), version.agreement(roi, task.level), extra)
+        known = Known(task.grid, version.read(roi), version.agreement(roi, task.level), extra)
         # Two workers may have one block, as one does that was taken for lost: what one writes while the other reads is
         # of no level, or of this one.
         if version.level_of(task.index_yx) >= task.level or not version.has_block(task.index_yx):
@@ -176,7 +175,7 @@ def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) 
         return known
     if task.reuse is not None:
         before = store.version(task.reuse.version)
-        return Known(task.reuse.grid, before.read(roi).astype(np.float32), before.agreement(roi))
+        return Known(task.reuse.grid, before.read(roi), before.agreement(roi))
     return None
 
 

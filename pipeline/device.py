@@ -2,7 +2,7 @@
 
 The block loop is written in the array API, so it runs where the engine's numbers are. With an engine on a graphics
 card, a block goes up once as the scan's own samples, and one block of half-precision chroma comes down: 1 to 6 bytes a
-pixel up and 4 down, instead of 4 and 8 for every tile of it, which at stride 64 is 16 times as much.
+pixel up and 4 down. Tile by tile it would be 4 up and 8 down for each of the 16 tiles that show a pixel at stride 64.
 
 Which namespace, and how to get there, is handed in: nothing here imports CuPy or torch. What runs on a device is
 elementwise but for the network, sums in raster order, so that a pixel's bytes depend neither on the block division nor
@@ -25,7 +25,7 @@ import array_api_compat.numpy as host_namespace
 import numpy as np
 from numpy.typing import NDArray
 
-# An array of whichever namespace the work is done in: (what the docstring says), on that device.
+# An array of whichever namespace the work is done in.
 Array = Any
 
 
