@@ -1,9 +1,11 @@
-"""What every network backend shares: fixed batch shape and the card's scaling of lightness and chroma."""
+"""What every network backend shares: fixed batch shape, and the card's scaling where the network's numbers are."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
+import array_api_compat
+import array_api_compat.numpy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,22 +19,41 @@ class ScaledEngine:
 
     A batch is always run at ``spec.batch`` rows, short ones filled up with zeros: one shape means one set of kernels,
     so a tile's bytes do not depend on how many others came with it.
+
+    A subclass whose network works in other memory names the namespace of its arrays, ``array_api_compat.cupy`` say, and
+    overrides :meth:`_run`, which is then given arrays of it; the ways up and down follow from that.
     """
+
+    array_namespace: Any = array_api_compat.numpy
 
     def __init__(self, card: ModelCard, spec: EngineSpec) -> None:
         self._card = card
         self._shape = (spec.batch, 1, *spec.tile_yx)
 
-    def predict(self, lightness: F32) -> F32:
-        """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch."""
-        rows = len(lightness)
-        inputs = np.zeros(self._shape, np.float32)
-        np.multiply(lightness, np.float32(self._card.lightness_scale), out=inputs[:rows])
-        inputs[:rows] += np.float32(self._card.lightness_offset)
-        return self._run(inputs)[:rows] * np.float32(self._card.chroma_scale)
+    def to_device(self, array: NDArray[Any]) -> Any:
+        """A NumPy array in the namespace."""
+        return self.array_namespace.asarray(array)
 
-    def _run(self, inputs: F32) -> F32:
-        """(batch, 1, T, U) network input to (batch, 2, T, U) network output; thread-safe."""
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """An array of the namespace as NumPy."""
+        return np.asarray(array_api_compat.to_device(array, "cpu"))
+
+    def predict(self, lightness: Any) -> Any:
+        """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch.
+
+        Arrays of the namespace, or NumPy's, which are then taken there and back.
+        """
+        xp = self.array_namespace
+        if isinstance(lightness, np.ndarray) and xp is not array_api_compat.numpy:
+            return self.to_host(self.predict(self.to_device(lightness)))
+        rows = lightness.shape[0]
+        inputs = xp.zeros(self._shape, dtype=xp.float32, device=array_api_compat.device(lightness))
+        inputs[:rows, ...] = lightness * self._card.lightness_scale
+        inputs[:rows, ...] += self._card.lightness_offset
+        return self._run(inputs)[:rows, ...] * self._card.chroma_scale
+
+    def _run(self, inputs: Any) -> Any:
+        """(batch, 1, T, U) network input to (batch, 2, T, U) network output, C-contiguous; thread-safe."""
         raise NotImplementedError
 
     def close(self) -> None:

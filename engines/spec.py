@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,11 @@ class Engine(Protocol):
     """A compiled generator. Use as a context manager; :meth:`predict` may be called from several threads."""
 
     def predict(self, lightness: F32) -> F32:
-        """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*, float32; N at most the spec's batch."""
+        """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*, float32; N at most the spec's batch.
+
+        NumPy in, NumPy out, with every engine. One that is :class:`OnDevice` takes arrays of its namespace as well, and
+        then gives such back without waiting for the device.
+        """
         ...
 
     def close(self) -> None: ...
@@ -118,6 +122,28 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """What an :class:`Engine` has as well where it says in which memory it works; without it that is NumPy's.
+
+    Blocks are then cut and blended there, and only samples go up and finished chroma comes down.
+
+    Attributes
+    ----------
+    array_namespace : of the arrays that ``predict`` takes and gives, as :mod:`array_api_compat` names it
+    """
+
+    array_namespace: Any
+
+    def to_device(self, array: NDArray[Any]) -> Any:
+        """A NumPy array of any number type, and its dtype, in the namespace; it is not written to."""
+        ...
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """An array of the namespace as NumPy, complete."""
+        ...
 
 
 def file_sha256(path: Path) -> str:

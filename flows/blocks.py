@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker
 
 from engines.errors import ModelError
 from engines.select import open_engine
-from engines.spec import Engine, EngineSpec
+from engines.spec import Engine, EngineSpec, OnDevice
 from pipeline.anchor import Anchor, anchor_of
-from pipeline.color import lightness_from_samples
 from pipeline.colorize import BlockWork, Known, Tiles, colorize_blocks, lightness_roi
+from pipeline.device import HOST, Device
 from pipeline.errors import StoreError
 from pipeline.grid import Block, Roi, TileGrid
 from pipeline.process import tune_process
@@ -168,7 +167,7 @@ def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) 
     """Tiles that need not be predicted: of the levels below, or of a version with twice the stride."""
     if task.level:
         extra = tuple(tile for level in range(1, task.level) for tile in chosen_tiles(version, task, level))
-        known = Known(task.grid, version.read(roi).astype(np.float32), version.agreement(roi, task.level), extra)
+        known = Known(task.grid, version.read(roi), version.agreement(roi, task.level), extra)
         # Two workers may have one block, as one does that was taken for lost: what one writes while the other reads is
         # of no level, or of this one.
         if version.level_of(task.index_yx) >= task.level or not version.has_block(task.index_yx):
@@ -176,7 +175,7 @@ def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) 
         return known
     if task.reuse is not None:
         before = store.version(task.reuse.version)
-        return Known(task.reuse.grid, before.read(roi).astype(np.float32), before.agreement(roi))
+        return Known(task.reuse.grid, before.read(roi), before.agreement(roi))
     return None
 
 
@@ -190,11 +189,18 @@ def _work(task: BlockTask) -> BlockWork:
         grid=grid,
         block=block,
         window=task.window,
-        lightness=lightness_from_samples(store.read_scan(lightness_roi(grid, block))),
+        samples=store.read_scan(lightness_roi(grid, block)),
         known=_known(store, version, task, block.write_roi),
         anchor=version.anchor(store.info.shape_yx) if task.anchor else None,
         chosen=chosen_tiles(version, task, task.level) if task.level else None,
     )
+
+
+def device_of(engine: Engine) -> Device:
+    """Where ``engine`` takes its tiles and leaves its predictions."""
+    if isinstance(engine, OnDevice):
+        return Device(engine.array_namespace, engine.to_device, engine.to_host)
+    return HOST
 
 
 def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
@@ -203,14 +209,13 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
     alone = len(tasks) == 1
     tiles: list[int] = []
 
-    def works() -> Iterator[BlockWork]:
-        for task in tasks:
-            work = _work(task)
-            tiles.append(len(work.tiles_yx()))
-            # Known tiles are done; those of a large block are told batch by batch.
-            if not task.level:
-                report.add(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
-            yield work
+    def begun(task: BlockTask) -> BlockWork:
+        work = _work(task)
+        tiles.append(len(work.tiles_yx()))
+        # Known tiles are done; those of a large block are told batch by batch.
+        if not task.level:
+            report.add(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
+        return work
 
     def predicted(count: int) -> None:
         if alone and not tasks[0].level:
@@ -218,7 +223,9 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
 
     spec = tasks[0].engine
     started = time.perf_counter()
-    made = colorize_blocks(works(), spec.tile_yx, engine.predict, spec.batch, predicted)
+    # Works are given out one by one and not kept here: a block's samples can go once its lightness is made.
+    works = map(begun, tasks)
+    made = colorize_blocks(works, spec.tile_yx, engine.predict, spec.batch, predicted, device_of(engine))
     for index, (task, coloured) in enumerate(zip(tasks, made, strict=True)):
         seconds = time.perf_counter() - started
         version = ScanStore.open(task.store, writable=True).version(task.version)

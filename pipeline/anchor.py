@@ -17,7 +17,7 @@ Burt, Adelson (1983), "A multiresolution spline with application to image mosaic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -25,7 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.color import lightness_from_samples
+from pipeline.device import Array, Device
 from pipeline.grid import Roi
+from pipeline.resample import StraightLines, area_means
 
 F32 = NDArray[np.float32]
 Predict = Callable[[F32], F32]
@@ -128,9 +130,26 @@ def anchor_of(read: Reader, shape_yx: tuple[int, int], side_px: int, predict: Pr
 def anchored(chroma: F32, tile_yx: tuple[int, int], anchor: Anchor) -> F32:
     """A tile's (2, T, U) prediction with its low band taken from ``anchor``; ``tile_yx`` is its first pixel."""
     height, width = chroma.shape[1:]
-    cell = anchor.cell_px
-    rows, columns = max(1, height // cell), max(1, width // cell)
+    rows, columns = _cells_yx((height, width), anchor)
+    fused = np.empty_like(chroma)
+    for plane, wanted, out in zip(chroma, _palette(tile_yx, (height, width), anchor), fused, strict=True):
+        own = cv2.resize(np.ascontiguousarray(plane), (columns, rows), interpolation=cv2.INTER_AREA)
+        correction = WEIGHT * (wanted - own)
+        np.add(plane, cv2.resize(correction, (width, height), interpolation=cv2.INTER_LINEAR), out=out)
+    return fused
+
+
+def _cells_yx(shape_yx: tuple[int, int], anchor: Anchor) -> tuple[int, int]:
+    """Rows and columns of cells that a tile of ``shape_yx`` is divided into."""
+    rows, columns = (max(1, extent // anchor.cell_px) for extent in shape_yx)
+    return rows, columns
+
+
+def _palette(tile_yx: tuple[int, int], shape_yx: tuple[int, int], anchor: Anchor) -> list[F32]:
+    """Both planes, (rows, columns), of ``anchor`` at the middles of a tile's own cells."""
+    rows, columns = _cells_yx(shape_yx, anchor)
     # A cell of the tile is a cell of the anchor where the tile's side is a multiple of it and the tile starts at one.
+    (height, width), cell = shape_yx, anchor.cell_px
     step_y, step_x = height / rows / cell, width / columns / cell
     shift = np.array(
         [
@@ -138,11 +157,22 @@ def anchored(chroma: F32, tile_yx: tuple[int, int], anchor: Anchor) -> F32:
             [0, step_y, tile_yx[0] / cell + (step_y - 1) / 2],
         ]
     )
-    fused = np.empty_like(chroma)
-    for plane, palette, out in zip(chroma, anchor.cells, fused, strict=True):
-        own = cv2.resize(np.ascontiguousarray(plane), (columns, rows), interpolation=cv2.INTER_AREA)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        wanted = cv2.warpAffine(palette, shift, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        correction = WEIGHT * (np.asarray(wanted, np.float32) - own)
-        np.add(plane, cv2.resize(correction, (width, height), interpolation=cv2.INTER_LINEAR), out=out)
-    return fused
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_REPLICATE
+    planes = [cv2.warpAffine(p, shift, (columns, rows), flags=flags, borderMode=border) for p in anchor.cells]
+    return [np.asarray(plane, np.float32) for plane in planes]
+
+
+class Anchoring:
+    """As :func:`anchored`, for many tiles at once on a device; only the palette under each tile goes up."""
+
+    def __init__(self, anchor: Anchor, tile_yx: tuple[int, int], device: Device) -> None:
+        self._anchor, self._shape, self._device = anchor, tile_yx, device
+        self._cells = _cells_yx(tile_yx, anchor)
+        self._lines = StraightLines(self._cells, tile_yx, device)
+
+    def __call__(self, chroma: Array, tiles: Sequence[tuple[int, int]]) -> Array:
+        """(N, 2, T, U) predictions with their low bands taken from the anchor; ``tiles`` are their first pixels."""
+        wanted = self._device.up(np.stack([_palette(tile, self._shape, self._anchor) for tile in tiles]))
+        own = area_means(chroma, self._cells, self._device)
+        return chroma + self._lines((wanted - own) * float(WEIGHT))

@@ -1,31 +1,35 @@
-"""Lightness of blocks in, chroma of those blocks out: the function that every scheduler runs."""
+"""Samples of blocks in, chroma of those blocks out: the function that every scheduler runs."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.agreement import Agreement, Opinions
-from pipeline.anchor import Anchor, anchored
+from pipeline.anchor import Anchor, Anchoring, anchored
 from pipeline.blend import BlockBlender
+from pipeline.color import lightness_on
+from pipeline.device import HOST, Array, Device
 from pipeline.errors import PredictionError
 from pipeline.grid import Block, Roi, TileGrid
 
 F32 = NDArray[np.float32]
-Predict = Callable[[F32], F32]
+Predict = Callable[[Array], Array]
 Tiles = tuple[tuple[int, int], ...]
 
 
-def reflected_out(lightness: F32, shape_yx: tuple[int, int]) -> F32:
-    """Grow (h, w) to at least ``shape_yx`` by reflection at the lower and right edge, as often as needed."""
-    missing = [(0, max(0, wanted - have)) for wanted, have in zip(shape_yx, lightness.shape, strict=True)]
+def reflected_out(samples: NDArray[Any], shape_yx: tuple[int, int]) -> NDArray[Any]:
+    """Grow (h, w, ...) to at least ``shape_yx`` by reflection at the lower and right edge, as often as needed."""
+    missing = [(0, max(0, wanted - have)) for wanted, have in zip(shape_yx, samples.shape[:2], strict=True)]
     if missing == [(0, 0), (0, 0)]:
-        return lightness
-    return np.pad(lightness, missing, mode="symmetric")
+        return samples
+    return np.pad(samples, [*missing, *[(0, 0)] * (samples.ndim - 2)], mode="symmetric")
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,13 @@ class Known:
     Attributes
     ----------
     grid : the same tile size, starts that are all among the finer grid's
-    mean : (2, h, w) float32 a*, b* of the block's ``write_roi``, blended with the same window
+    mean : (2, h, w) float16 or float32 a*, b* of the block's ``write_roi``, blended with the same window
     agreement : of the same tiles, where it is kept
     extra_tiles : first row and column of further tiles in the mean, in the order in which they were added
     """
 
     grid: TileGrid
-    mean: F32
+    mean: NDArray[Any]
     agreement: Agreement | None = None
     extra_tiles: Tiles = ()
 
@@ -53,7 +57,8 @@ class BlockWork:
     Attributes
     ----------
     grid, block, window : what to cut and how to weight it
-    lightness : (h, w) float32 L* in [0, 100] of ``block.read_roi`` as far as the scan reaches
+    samples : of ``block.read_roi`` as far as the scan reaches: (h, w) gray or (h, w, 3) RGB, uint8 or uint16, or else
+        (h, w) float32 L* in [0, 100]
     known : tiles that were predicted before
     anchor : the scan's palette, where it has one
     chosen : of the tiles that are not known, those to predict; None is all of them
@@ -62,7 +67,7 @@ class BlockWork:
     grid: TileGrid
     block: Block
     window: str
-    lightness: F32
+    samples: NDArray[Any]
     known: Known | None = None
     anchor: Anchor | None = None
     chosen: Tiles | None = None
@@ -79,20 +84,26 @@ class BlockWork:
 
 @dataclass(frozen=True)
 class Coloured:
-    """What a block came to: (2, H, W) float32 a*, b* of its ``write_roi``, and how far its tiles agreed."""
+    """What a block came to: (2, H, W) a*, b* of its ``write_roi``, and how far its tiles agreed.
 
-    chroma: F32
+    The chroma is float32, or float16 from a device, which is what the store rounds it to.
+    """
+
+    chroma: NDArray[Any]
     agreement: Agreement
 
 
 class _OpenBlock:
     """A block some of whose tiles are still to come."""
 
-    def __init__(self, work: BlockWork) -> None:
-        self._work = work
-        self._source = reflected_out(work.lightness, work.block.read_roi.shape_yx)
-        self._blender = BlockBlender(work.grid, work.block, work.window)
-        self._opinions = Opinions(work.grid, work.block.write_roi, work.window)
+    def __init__(self, work: BlockWork, device: Device) -> None:
+        # Not the work itself, whose samples can go once lightness is made of them.
+        self._read, self._write = work.block.read_roi, work.block.write_roi
+        self._tile, self._device, self._anchor = work.grid.tile_yx, device, work.anchor
+        self._source = _lightness(reflected_out(work.samples, self._read.shape_yx), device)
+        self._blender = BlockBlender(work.grid, work.block, work.window, device)
+        self._opinions = Opinions(work.grid, work.block.write_roi, work.window, device)
+        self._anchoring = Anchoring(work.anchor, self._tile, device) if work.anchor and not device.is_host else None
         self.tiles_yx = work.tiles_yx()
         self.missing = len(self.tiles_yx)
         if (known := work.known) is not None:
@@ -102,26 +113,38 @@ class _OpenBlock:
             if work.chosen is not None:
                 self._blender.cover_only(known.grid, (*known.extra_tiles, *work.chosen))
 
-    def cut(self, tile_yx: tuple[int, int], into: F32) -> None:
-        (height, width), roi = into.shape, self._work.block.read_roi
-        top, left = tile_yx[0] - roi.y0, tile_yx[1] - roi.x0
-        into[:] = self._source[top : top + height, left : left + width]
+    def cut(self, tile_yx: tuple[int, int]) -> Array:
+        """(T, U) L* of one tile."""
+        top, left = tile_yx[0] - self._read.y0, tile_yx[1] - self._read.x0
+        return self._source[top : top + self._tile[0], left : left + self._tile[1]]
 
-    def add(self, tile_yx: tuple[int, int], chroma: F32) -> None:
-        anchor = self._work.anchor
-        self._opinions.add(tile_yx, chroma)
-        self._blender.add(tile_yx, chroma if anchor is None else anchored(chroma, tile_yx, anchor))
-        self.missing -= 1
+    def add(self, tiles: Tiles, chroma: Array) -> None:
+        """Add the (N, 2, T, U) predictions of ``tiles``.
+
+        On the host tile by tile, each while the processor's cache has it; on a device by as few calls as it takes.
+        """
+        if self._device.is_host:
+            for tile, one in zip(tiles, chroma, strict=True):
+                self._opinions.add(tile, one)
+                self._blender.add(tile, one if self._anchor is None else anchored(one, tile, self._anchor))
+        else:
+            self._opinions.add_all(tiles, chroma)
+            self._blender.add_all(tiles, chroma if self._anchoring is None else self._anchoring(chroma, tiles))
+        self.missing -= len(tiles)
 
     def coloured(self) -> Coloured:
-        mean = self._blender.mean()
-        if not np.isfinite(mean).all():
-            roi = self._work.block.write_roi
+        mean, xp = self._blender.mean(), self._device.xp
+        if not bool(xp.all(xp.isfinite(mean))):
+            roi = self._write
             raise PredictionError(
                 f"rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: the engine predicted values that are not numbers: "
                 "the picture would have holes; try another --engine, or export the model again"
             )
-        return Coloured(mean, self._opinions.result())
+        return Coloured(self._device.down_rounded(mean), self._opinions.result())
+
+
+def _lightness(samples: NDArray[Any], device: Device) -> Array:
+    return lightness_on(device, samples) if samples.dtype.kind == "u" else device.up(samples)
 
 
 def colorize_blocks(
@@ -130,6 +153,7 @@ def colorize_blocks(
     predict: Predict,
     batch: int,
     on_tiles: Callable[[int], None] = lambda tiles: None,
+    device: Device = HOST,
 ) -> Iterator[Coloured]:
     """Predict every tile that touches each block and average them where they overlap.
 
@@ -139,8 +163,9 @@ def colorize_blocks(
     Parameters
     ----------
     works : blocks, all with tiles of ``tile_yx``
-    predict : (N, 1, T, U) L* to (N, 2, T, U) a*, b*; N is at most ``batch``
+    predict : (N, 1, T, U) L* to (N, 2, T, U) a*, b*, float32, arrays of ``device``; N is at most ``batch``
     on_tiles : called with the number of tiles after each batch
+    device : where tiles are cut, predicted and added up
 
     Yields
     ------
@@ -156,16 +181,19 @@ def colorize_blocks(
     def flush() -> None:
         if not waiting:
             return
-        cut = np.empty((len(waiting), 1, *tile_yx), np.float32)
-        for i, (block, tile) in enumerate(waiting):
-            block.cut(tile, cut[i, 0])
-        for (block, tile), chroma in zip(waiting, predict(cut), strict=True):
-            block.add(tile, chroma)
+        cut = device.xp.stack([block.cut(tile) for block, tile in waiting])
+        chroma = predict(device.xp.reshape(cut, (len(waiting), 1, *tile_yx)))
+        begin = 0
+        for _, pairs in groupby(waiting, key=lambda pair: id(pair[0])):
+            blocks, tiles = zip(*pairs, strict=True)
+            blocks[0].add(tiles, chroma[begin : begin + len(tiles), ...])
+            begin += len(tiles)
         on_tiles(len(waiting))
         waiting.clear()
 
     for work in works:
-        opened.append(_OpenBlock(work))
+        opened.append(_OpenBlock(work, device))
+        del work
         for tile in opened[-1].tiles_yx:
             waiting.append((opened[-1], tile))
             if len(waiting) == batch:
@@ -178,7 +206,7 @@ def colorize_blocks(
 
 
 def colorize_block(work: BlockWork, predict: Predict, batch: int) -> F32:
-    """(2, H, W) float32 a*, b* of one block; see :func:`colorize_blocks`."""
+    """(2, H, W) float32 a*, b* of one block, made on the host; see :func:`colorize_blocks`."""
     (coloured,) = colorize_blocks([work], work.grid.tile_yx, predict, batch)
     return coloured.chroma
 
