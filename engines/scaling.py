@@ -25,11 +25,20 @@ class ScaledEngine:
 
     def predict(self, lightness: F32) -> F32:
         """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch."""
+        inputs = np.empty(self._shape, np.float32)
+        self._fill(inputs, lightness)
+        return self._chroma(self._run(inputs), len(lightness))
+
+    def _fill(self, inputs: F32, lightness: F32) -> None:
+        """Write L* to ``inputs`` (batch, 1, T, U) in network units; rows without a tile are zero."""
         rows = len(lightness)
-        inputs = np.zeros(self._shape, np.float32)
         np.multiply(lightness, np.float32(self._card.lightness_scale), out=inputs[:rows])
         inputs[:rows] += np.float32(self._card.lightness_offset)
-        return self._run(inputs)[:rows] * np.float32(self._card.chroma_scale)
+        inputs[rows:] = 0
+
+    def _chroma(self, outputs: F32, rows: int) -> F32:
+        """A copy of the first ``rows`` of the network's output as a*, b*."""
+        return outputs[:rows] * np.float32(self._card.chroma_scale)
 
     def _run(self, inputs: F32) -> F32:
         """(batch, 1, T, U) network input to (batch, 2, T, U) network output; thread-safe."""
