@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import logging
 import math
 from contextlib import ExitStack
 from typing import Any
@@ -18,6 +19,8 @@ from engines.errors import EngineUnavailableError
 
 F32 = NDArray[np.float32]
 _MODULE = "cuda.bindings.runtime"
+_log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())
 
 
 class GpuError(EngineUnavailableError):
@@ -36,6 +39,14 @@ def call(name: str, *args: Any) -> Any:
     if status != cuda.cudaError_t.cudaSuccess:
         raise _error(cuda, name, status)
     return results[0] if results else None
+
+
+def let_go(name: str, *args: Any) -> None:
+    """As :func:`call` for giving something back: a failure is logged, so that the one that led here is the one told."""
+    try:
+        call(name, *args)
+    except GpuError as error:
+        _log.warning("%s", error)
 
 
 def _error(cuda: Any, name: str, status: Any) -> GpuError:
@@ -79,21 +90,21 @@ def compute_capability() -> tuple[int, int]:
 def new_stream(release: ExitStack) -> Any:
     """A stream that does not wait for the default one; ``release`` destroys it."""
     stream = call("cudaStreamCreateWithFlags", runtime().cudaStreamNonBlocking)
-    release.callback(call, "cudaStreamDestroy", stream)
+    release.callback(let_go, "cudaStreamDestroy", stream)
     return stream
 
 
 def device_memory(shape: tuple[int, ...], release: ExitStack) -> int:
     """Address of room for float32 of ``shape`` on the device; ``release`` frees it."""
     address = int(call("cudaMalloc", math.prod(shape) * 4))
-    release.callback(call, "cudaFree", address)
+    release.callback(let_go, "cudaFree", address)
     return address
 
 
 def pinned_array(shape: tuple[int, ...], release: ExitStack) -> F32:
     """A zeroed float32 array that the device copies from and to by itself; not to be touched after ``release``."""
     address = int(call("cudaHostAlloc", math.prod(shape) * 4, runtime().cudaHostAllocDefault))
-    release.callback(call, "cudaFreeHost", address)
+    release.callback(let_go, "cudaFreeHost", address)
     memory = (ctypes.c_float * math.prod(shape)).from_address(address)
     array = np.ctypeslib.as_array(memory).reshape(shape)
     array[:] = 0

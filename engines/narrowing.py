@@ -51,14 +51,20 @@ def typed_graph(path: Path, precision: str) -> bytes:
 
 
 def _refuse_uint8(graph: Any, path: Path) -> None:
-    """The compilers know int8 around zero only, and take uint8 for it without a word: the upper half would be cut."""
+    """The compilers know int8 around zero only, and take uint8 for it with a mere warning: values above 127 are cut."""
     from onnx import TensorProto
 
     types = {weight.name: weight.data_type for weight in graph.initializer}
     for node in graph.node:
-        if node.op_type != "QuantizeLinear" or any(attribute.name == "output_dtype" for attribute in node.attribute):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        if len(node.input) < 3 or types.get(node.input[2]) == TensorProto.UINT8:
+        # Without a zero point, and without a type, the standard says uint8.
+        untyped = (
+            node.op_type == "QuantizeLinear"
+            and len(node.input) < 3
+            and all(attribute.name != "output_dtype" for attribute in node.attribute)
+        )
+        if untyped or (len(node.input) > 2 and types.get(node.input[2]) == TensorProto.UINT8):
             raise ModelError(
                 f"{path}: {node.input[0]} is quantized to uint8, the GPU libraries compute with int8 around zero only: "
                 "colours would be cut; quantize it symmetrically"

@@ -16,6 +16,7 @@ import importlib
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -132,7 +133,10 @@ def parsed(library: Library, graph: bytes, source: str) -> tuple[Any, Any]:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
-        reason = _one_line(parser.get_error(0).desc()) if parser.num_errors else "no reason given"
+        first = parser.get_error(0) if parser.num_errors else None
+        reason = (
+            _one_line(f"{first.node_operator()} {first.node_name()}: {first.desc()}") if first else "no reason given"
+        )
         raise ModelError(f"{source}: {library.name} cannot read it ({reason}); use another engine")
     tensors = [*map(network.get_input, range(network.num_inputs)), *map(network.get_output, range(network.num_outputs))]
     found = [(len(tensor.shape), tensor.shape[1], tensor.dtype) for tensor in tensors]
@@ -170,12 +174,13 @@ def _configured(library: Library, builder: Any, network: Any, spec: EngineSpec) 
 def _logger(library: Library) -> Any:
     """The process's one logger of the library, passing all on to :mod:`logging` and keeping the errors."""
     trt = library.load()
-    levels = {"INTERNAL_ERROR": 40, "ERROR": 40, "WARNING": 30, "INFO": 20, "VERBOSE": 10}
+    # What is information to the library's authors is detail here; its verbose lines are thousands.
+    levels = {"INTERNAL_ERROR": 40, "ERROR": 40, "WARNING": 30, "INFO": 10, "VERBOSE": 5}
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self.errors: deque[str] = deque(maxlen=50)
 
         def log(self, severity: Any, message: str) -> None:
             level = levels.get(severity.name, 30)
@@ -212,18 +217,21 @@ class TensorRtEngine(ScaledEngine):
         self._closing = threading.Lock()
         with ExitStack() as release, _first_complaint(library) as complaint:
             try:
-                engine = _deserialized(library, model, compiled, complaint)
-                new_context = _context_maker(library, engine, release)
+                self._loaded: _Loaded | None = _Loaded(library, model, compiled, complaint)
+                release.callback(self._unload)
                 for _ in range(LANES):
-                    self._free.put(_Lane(new_context, complaint, self._shape, release))
-            except EngineError:
+                    self._free.put(_Lane(self._loaded, self._shape, release))
+            except (EngineError, ImportError):
                 raise
-            except Exception as error:
+            except Exception as error:  # the bindings' own kinds
                 raise EngineUnavailableError(
                     f"{model.onnx_path}: {library.name} cannot run it ({_one_line(str(error))}): nothing could be "
                     "predicted; use another engine"
                 ) from error
             self._release: ExitStack | None = release.pop_all()
+
+    def _unload(self) -> None:
+        self._loaded = None
 
     def predict(self, lightness: F32) -> F32:
         """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch.
@@ -255,46 +263,74 @@ class TensorRtEngine(ScaledEngine):
             release.close()
 
 
+class _Loaded:
+    """A deserialized engine and what it needs alive: the library frees none of them before the last reference goes."""
+
+    def __init__(self, library: Library, model: Model, compiled: bytes, complaint: Callable[[], str]) -> None:
+        usable_version(library)
+        trt = library.load()
+        self._log = _logger(library)
+        self._runtime = trt.Runtime(self._log)
+        self.engine = self._runtime.deserialize_cuda_engine(compiled)
+        if self.engine is None:
+            raise ModelError(
+                f"{model.card.name}: its compiled engine of {len(compiled)} bytes cannot be loaded ({complaint()}): "
+                "made by another version, for another GPU, or damaged; compile it again"
+            )
+        self._settings: list[Any] = []
+        if library.portable:
+            settings = self.engine.create_runtime_config()
+            settings.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            settings.set_runtime_cache(settings.create_runtime_cache())
+            self._settings = [settings]
+
+    def new_context(self) -> Any:
+        """An execution context, of which each lane needs its own. Raises GpuError."""
+        context = self.engine.create_execution_context(*self._settings)
+        if context is None:
+            raise self.failure("no execution context")
+        return context
+
+    def failure(self, what: str) -> cuda.GpuError:
+        """The error for ``what``, with the library's last words; these tell apart the lack of memory."""
+        said = list(self._log.errors) or ["no reason given"]
+        signs = ("out of memory", "outofmemory", "memoryallocation")
+        if any(sign in line.lower() for line in said for sign in signs):
+            return cuda.out_of_memory(what)
+        return cuda.GpuError(f"{what} ({said[-1]}): the GPU cannot be used; check nvidia-smi, or use another engine")
+
+
 class _Lane:
     """One batch in flight: an execution context, a stream, pinned and device memory, and the CUDA graph of a whole run.
 
     ``release`` frees it all, also where the constructor fails half-way.
     """
 
-    def __init__(
-        self, new_context: Callable[[], Any], complaint: Callable[[], str], shape: tuple[int, ...], release: ExitStack
-    ) -> None:
+    def __init__(self, loaded: _Loaded, shape: tuple[int, ...], release: ExitStack) -> None:
         outputs_shape = (shape[0], 2, *shape[2:])
         self._stream = cuda.new_stream(release)
         self.inputs = cuda.pinned_array(shape, release)
         self.outputs = cuda.pinned_array(outputs_shape, release)
-        self._device_inputs = cuda.device_memory(shape, release)
-        self._device_outputs = cuda.device_memory(outputs_shape, release)
-        self._complaint = complaint
-        self._context = new_context()
-        if self._context is None:
-            raise self._failure("no execution context")
-        # The library's own memory goes before the buffers and the stream that it uses.
+        device_inputs = cuda.device_memory(shape, release)
+        device_outputs = cuda.device_memory(outputs_shape, release)
+        self._copy_in = (device_inputs, self.inputs.ctypes.data, self.inputs.nbytes)
+        self._copy_out = (self.outputs.ctypes.data, device_outputs, self.outputs.nbytes)
+        self._failure = loaded.failure
+        self._context = loaded.new_context()
+        # Registered last, so done first: the library lets go of the buffers and the stream before they are freed.
         release.callback(self._forget)
-        self._bind(shape, outputs_shape)
+        names = [loaded.engine.get_tensor_name(i) for i in range(2)]
+        if not (
+            self._context.set_input_shape(names[0], shape)
+            and self._context.set_tensor_address(names[0], device_inputs)
+            and self._context.set_tensor_address(names[1], device_outputs)
+            and tuple(self._context.get_tensor_shape(names[1])) == outputs_shape
+        ):
+            raise ModelError(f"compiled engine does not take batches of {shape}: made for others; compile it again")
         self._graph: Any = None
         # Once without a graph: the library loads or compiles its kernels now, which may not be captured.
         self.run()
         self._graph = self._captured(release)
-
-    def _bind(self, shape: tuple[int, ...], outputs_shape: tuple[int, ...]) -> None:
-        engine = self._context.engine
-        inputs, outputs = (engine.get_tensor_name(i) for i in range(2))
-        if not (
-            self._context.set_input_shape(inputs, shape)
-            and self._context.set_tensor_address(inputs, self._device_inputs)
-            and self._context.set_tensor_address(outputs, self._device_outputs)
-        ):
-            raise ModelError(
-                f"compiled engine does not take batches of {shape} ({self._complaint()}); compile it again"
-            )
-        if (found := tuple(self._context.get_tensor_shape(outputs))) != outputs_shape:
-            raise ModelError(f"compiled engine gives {found} for batches of {shape}; compile it again")
 
     def run(self) -> None:
         """From ``inputs`` to ``outputs``, waiting for the end. Raises GpuError."""
@@ -306,12 +342,10 @@ class _Lane:
 
     def _enqueue(self) -> None:
         kinds = cuda.runtime().cudaMemcpyKind
-        there, back = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
-        source, target = self.inputs, self.outputs
-        cuda.call("cudaMemcpyAsync", self._device_inputs, source.ctypes.data, source.nbytes, there, self._stream)
+        cuda.call("cudaMemcpyAsync", *self._copy_in, kinds.cudaMemcpyHostToDevice, self._stream)
         if not self._context.execute_async_v3(int(self._stream)):
             raise self._failure("a batch could not be started")
-        cuda.call("cudaMemcpyAsync", target.ctypes.data, self._device_outputs, target.nbytes, back, self._stream)
+        cuda.call("cudaMemcpyAsync", *self._copy_out, kinds.cudaMemcpyDeviceToHost, self._stream)
 
     def _captured(self, release: ExitStack) -> Any:
         """The run as one graph, started by one call; None where the library's kernels cannot be captured."""
@@ -322,54 +356,27 @@ class _Lane:
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         cuda.call("cudaStreamBeginCapture", self._stream, mode)
         try:
-            try:
-                self._enqueue()
-            finally:
-                # In any case, or the stream would be lost; gives no graph after a failure.
-                graph = cuda.call("cudaStreamEndCapture", self._stream)
-            try:
+            with ExitStack() as recorded:
+                try:
+                    self._enqueue()
+                finally:
+                    # After a failure too, or the stream would record for ever.
+                    graph = cuda.call("cudaStreamEndCapture", self._stream)
+                    recorded.callback(cuda.let_go, "cudaGraphDestroy", graph)
                 ready = cuda.call("cudaGraphInstantiate", graph, 0)
-            finally:
-                cuda.call("cudaGraphDestroy", graph)
         except cuda.GpuError as error:
             _log.info("no CUDA graph, batches are started step by step: %s", error)
             # The failed capture's error stays with the thread until it is asked for, and then belongs to nobody.
             runtime.cudaGetLastError()
             self.run()
             return None
-        release.callback(cuda.call, "cudaGraphExecDestroy", ready)
+        release.callback(cuda.let_go, "cudaGraphExecDestroy", ready)
         return ready
 
-    def _failure(self, what: str) -> cuda.GpuError:
-        reason = self._complaint()
-        if any(sign in reason.lower() for sign in ("out of memory", "outofmemory", "memoryallocation")):
-            return cuda.out_of_memory(what)
-        return cuda.GpuError(f"{what} ({reason}): the GPU cannot be used; check nvidia-smi, or use another engine")
-
     def _forget(self) -> None:
+        # After a failure half-way, started work may still use the context's memory.
+        cuda.let_go("cudaStreamSynchronize", self._stream)
         self._context = None
-
-
-def _deserialized(library: Library, model: Model, compiled: bytes, complaint: Callable[[], str]) -> Any:
-    usable_version(library)
-    engine = library.load().Runtime(_logger(library)).deserialize_cuda_engine(compiled)
-    if engine is None:
-        raise ModelError(
-            f"{model.card.name}: its compiled engine of {len(compiled)} bytes cannot be loaded ({complaint()}): made "
-            "by another version, for another GPU, or damaged; compile it again"
-        )
-    return engine
-
-
-def _context_maker(library: Library, engine: Any, release: ExitStack) -> Callable[[], Any]:
-    """What makes the engine's execution contexts; ``release`` ends its hold on the engine."""
-    if not library.portable:
-        return lambda: engine.create_execution_context()
-    trt = library.load()
-    config = engine.create_runtime_config()
-    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    config.set_runtime_cache(config.create_runtime_cache())
-    return lambda: engine.create_execution_context(config)
 
 
 def open_engine(library: Library, model: Model, spec: EngineSpec, compiled: bytes) -> TensorRtEngine:
