@@ -94,6 +94,17 @@ def new_stream(release: ExitStack) -> Any:
     return stream
 
 
+def new_event(release: ExitStack) -> Any:
+    """An event that is waited for asleep; ``release`` destroys it.
+
+    Waiting for a stream spins, and would take a processor each from the other workers of this machine.
+    """
+    cuda = runtime()
+    event = call("cudaEventCreateWithFlags", cuda.cudaEventBlockingSync | cuda.cudaEventDisableTiming)
+    release.callback(let_go, "cudaEventDestroy", event)
+    return event
+
+
 def device_memory(shape: tuple[int, ...], release: ExitStack) -> int:
     """Address of room for float32 of ``shape`` on the device; ``release`` frees it."""
     address = int(call("cudaMalloc", math.prod(shape) * 4))

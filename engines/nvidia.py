@@ -309,6 +309,7 @@ class _Lane:
     def __init__(self, loaded: _Loaded, shape: tuple[int, ...], release: ExitStack) -> None:
         outputs_shape = (shape[0], 2, *shape[2:])
         self._stream = cuda.new_stream(release)
+        self._done = cuda.new_event(release)
         self.inputs = cuda.pinned_array(shape, release)
         self.outputs = cuda.pinned_array(outputs_shape, release)
         device_inputs = cuda.device_memory(shape, release)
@@ -338,7 +339,8 @@ class _Lane:
             self._enqueue()
         else:
             cuda.call("cudaGraphLaunch", self._graph, self._stream)
-        cuda.call("cudaStreamSynchronize", self._stream)
+        cuda.call("cudaEventRecord", self._done, self._stream)
+        cuda.call("cudaEventSynchronize", self._done)
 
     def _enqueue(self) -> None:
         kinds = cuda.runtime().cudaMemcpyKind

@@ -40,6 +40,12 @@ class Stream(int):
     recorded: list | None
 
 
+class Event(int):
+    """A number, with the stream that it was recorded in."""
+
+    stream: Stream
+
+
 class FakeCuda(types.ModuleType):
     """Stands for ``cuda.bindings.runtime``: every function gives its status first."""
 
@@ -49,6 +55,8 @@ class FakeCuda(types.ModuleType):
     cudaDeviceAttr = Enum("cudaDeviceAttr", "cudaDevAttrComputeCapabilityMajor cudaDevAttrComputeCapabilityMinor")
     cudaStreamNonBlocking = 1
     cudaHostAllocDefault = 0
+    cudaEventBlockingSync = 1
+    cudaEventDisableTiming = 2
 
     def __init__(self, capability=(9, 0), devices=1):
         super().__init__(RUNTIME)
@@ -145,11 +153,28 @@ class FakeCuda(types.ModuleType):
         return (Error.cudaSuccess,)
 
     def cudaStreamSynchronize(self, stream):
+        return self._finish(stream)
+
+    def _finish(self, stream):
         if stream.recorded is not None:
             return (Error.cudaErrorStreamCaptureInvalidated,)
         while stream.work:
             stream.work.pop(0)()
         return (Error.cudaSuccess,)
+
+    def cudaEventCreateWithFlags(self, flags):
+        event = Event(next(self._handles))
+        return self._new("event", event, event)[0], event
+
+    def cudaEventRecord(self, event, stream):
+        event.stream = stream
+        return (Error.cudaSuccess,)
+
+    def cudaEventSynchronize(self, event):
+        return self._finish(event.stream)
+
+    def cudaEventDestroy(self, event):
+        return self._end("event", event)
 
     def cudaStreamBeginCapture(self, stream, mode):
         stream.recorded = []
