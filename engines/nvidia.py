@@ -1,11 +1,14 @@
 """What TensorRT and TensorRT for RTX share: building an engine from ONNX, and running it with two batches in flight.
 
-Networks are strongly typed (engines/narrowing.py writes the types), TF32 is off, and a tile's result may not depend on
-its place in the batch: the same tile gives the same bytes. The libraries differ in three things. TensorRT times kernels
-on the GPU that it builds for, so its engines are good for that kind of GPU and a timing cache spares repeated timing.
-TensorRT for RTX builds without a GPU and compiles the kernels when an engine is opened; a cache of these is shared by
-the engine's lanes. And its kernels for a batch's shape must be compiled at once: by default it computes with general
-ones until the others are ready, and the first tiles would get other bytes.
+Networks are strongly typed (engines/narrowing.py writes the types) and TF32 is off. A batch is always run whole, and
+the builder is asked for identical operations at each of its places, so that a tile's bytes do not depend on its
+neighbours; NVIDIA documents that for products and reductions, not for convolutions, so a test on a GPU looks.
+
+The libraries differ in three things. TensorRT times kernels on the GPU that it builds for, so its engines are good for
+that kind of GPU and a timing cache spares repeated timing. TensorRT for RTX builds without a GPU and compiles the
+kernels when an engine is opened; a cache of these is shared by the engine's lanes. And its kernels for a batch's shape
+must be compiled at once: by default it computes with general ones until the others are ready, and the first tiles would
+get other bytes.
 """
 
 from __future__ import annotations
@@ -80,8 +83,9 @@ def usable_version(library: Library) -> str:
     """
     version = library_version(library)
     major, minor = cuda.compute_capability()
-    known = getattr(library.load().ComputeCapability, f"SM{major}{minor}", None) if library.portable else True
-    if known is None or (library.portable and (major, minor) < _PORTABLE_SINCE):
+    if library.portable and (
+        (major, minor) < _PORTABLE_SINCE or not hasattr(library.load().ComputeCapability, f"SM{major}{minor}")
+    ):
         raise EngineUnavailableError(
             f"{library.name} {version} makes no engines for compute capability {major}.{minor}: "
             "nothing could be predicted on this GPU; use the engine tensorrt, or another"
@@ -139,8 +143,8 @@ def parsed(library: Library, graph: bytes, source: str) -> tuple[Any, Any]:
         )
         raise ModelError(f"{source}: {library.name} cannot read it ({reason}); use another engine")
     tensors = [*map(network.get_input, range(network.num_inputs)), *map(network.get_output, range(network.num_outputs))]
-    found = [(len(tensor.shape), tensor.shape[1], tensor.dtype) for tensor in tensors]
-    if found != [(4, 1, trt.float32), (4, 2, trt.float32)]:
+    found = [(len(tensor.shape), tuple(tensor.shape)[1:2], tensor.dtype) for tensor in tensors]
+    if found != [(4, (1,), trt.float32), (4, (2,), trt.float32)]:
         raise ModelError(
             f"{source}: input and output are {', '.join(f'{t.name} {tuple(t.shape)} {t.dtype}' for t in tensors)}, not "
             "(N, 1, T, U) and (N, 2, T, U) of float32: tiles could not be given to it; export the model again"

@@ -333,6 +333,18 @@ def test_a_model_of_one_size_refuses_others(tmp_path):
 
 
 @needs_rtx
+def test_a_network_of_other_outputs_is_refused(tmp_path):
+    make_model(tmp_path / "tiny")
+    network = onnx.load(tmp_path / "tiny" / "model.onnx")
+    network.graph.node[1].CopyFrom(helper.make_node("ReduceSum", ["mixed"], ["chroma"], keepdims=0))
+    del network.graph.output[0].type.tensor_type.shape.dim[:]
+    onnx.save(network, tmp_path / "tiny" / "model.onnx")
+    model = Model(tmp_path / "tiny", find_model("default").card)
+    with pytest.raises(ModelError, match=r"input and output are lightness .* chroma \(\) .*export the model again"):
+        tensorrt_rtx.build(model, spec_for(model))
+
+
+@needs_rtx
 def test_the_library_says_nothing_by_itself(capfd, caplog):
     model = find_model("default")
     with caplog.at_level(1, "engines.nvidia"):
@@ -345,6 +357,19 @@ def test_the_library_says_nothing_by_itself(capfd, caplog):
 def test_engines_are_built_for_any_gpu():
     assert tensorrt_rtx.library_version().startswith("1.")
     assert tensorrt_rtx.device() == "any"
+
+
+@needs_rtx
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations:DeprecationWarning")
+def test_a_library_that_times_kernels_is_given_what_it_timed_before(monkeypatch):
+    """With the other library's builder: TensorRT's own, of the same interface, is built on a GPU only."""
+    monkeypatch.setattr(cuda, "compute_capability", lambda: (9, 0))
+    monkeypatch.setattr(nvidia, "_timings", {})
+    library = dataclasses.replace(tensorrt_rtx.LIBRARY, portable=False)
+    model = find_model("default")
+    builds = [nvidia.build(library, model, spec_for(model, "fp16")) for _ in range(2)]
+    assert len(nvidia._timings[library.module]) > 100
+    assert len(builds[0]) == len(builds[1])
 
 
 @needs_rtx
