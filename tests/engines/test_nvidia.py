@@ -361,15 +361,15 @@ def test_engines_are_built_for_any_gpu():
 
 @needs_rtx
 @pytest.mark.filterwarnings("ignore:.*Timing cache operations:DeprecationWarning")
-def test_a_library_that_times_kernels_is_given_what_it_timed_before(monkeypatch):
-    """With the other library's builder: TensorRT's own, of the same interface, is built on a GPU only."""
+def test_building_keeps_the_timings_of_a_library_that_has_them(monkeypatch):
+    """With the other library, whose timing cache is empty but has the same interface: TensorRT needs a GPU to build."""
     monkeypatch.setattr(cuda, "compute_capability", lambda: (9, 0))
     monkeypatch.setattr(nvidia, "_timings", {})
     library = dataclasses.replace(tensorrt_rtx.LIBRARY, portable=False)
     model = find_model("default")
-    builds = [nvidia.build(library, model, spec_for(model, "fp16")) for _ in range(2)]
-    assert len(nvidia._timings[library.module]) > 100
-    assert len(builds[0]) == len(builds[1])
+    for _ in range(2):
+        assert nvidia.build(library, model, spec_for(model, "fp16"))
+        assert nvidia._timings[library.module]
 
 
 @needs_rtx
