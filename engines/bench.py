@@ -11,7 +11,6 @@ cannot be compared with it. Medians of the turns are reported, the matrix produc
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import statistics
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.errors import EngineError, EngineUnavailableError, ModelError
-from engines.select import backend_names, choose, model_for, open_engine
+from engines.select import model_for, open_engine, usable_version
 from engines.spec import EngineSpec
 from engines.tiles import COUNT, reference_tiles
 
@@ -107,15 +106,6 @@ class _Subject:
     version: str
     flop: int
     run: Callable[[], object]
-
-
-def precisions(backend: str) -> tuple[str, ...]:
-    """What a backend computes in. Raises EngineUnavailableError for one that has no file."""
-    if backend not in backend_names():
-        raise EngineUnavailableError(
-            f"unknown engine {backend!r}: nothing could be measured; give one of {', '.join(backend_names())}"
-        )
-    return tuple(getattr(importlib.import_module(f"engines.backends.{backend}"), "PRECISIONS", ("fp32",)))
 
 
 def model_flop(onnx_path: Path, tile_yx: tuple[int, int]) -> int:
@@ -214,12 +204,7 @@ def bench(specs: Iterable[EngineSpec], seconds: float = 3.0) -> tuple[list[Speed
 
 def _subject(spec: EngineSpec, stack: ExitStack) -> _Subject:
     """A warm engine; ``stack`` closes it. Raises EngineError where there is none."""
-    if spec.precision not in precisions(spec.backend):
-        raise EngineUnavailableError(
-            f"engine {spec.backend} does not compute in {spec.precision}: it would be another engine's figure; "
-            f"give one of {', '.join(precisions(spec.backend))}"
-        )
-    version = choose(spec.backend).version
+    version = usable_version(spec.backend)
     model = model_for(spec.backend, spec.model_folder)
     if not model.onnx_path.is_file():
         raise EngineUnavailableError(

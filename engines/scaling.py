@@ -52,6 +52,17 @@ class ScaledEngine:
         inputs[:rows, ...] += self._card.lightness_offset
         return self._run(inputs)[:rows, ...] * self._card.chroma_scale
 
+    def _fill(self, inputs: F32, lightness: F32) -> None:
+        """Write L* to ``inputs`` (batch, 1, T, U) in network units, both NumPy's; rows without a tile are zero."""
+        rows = len(lightness)
+        np.multiply(lightness, np.float32(self._card.lightness_scale), out=inputs[:rows])
+        inputs[:rows] += np.float32(self._card.lightness_offset)
+        inputs[rows:] = 0
+
+    def _chroma(self, outputs: F32, rows: int) -> F32:
+        """A copy of the first ``rows`` of the network's output, NumPy's, as a*, b*."""
+        return outputs[:rows] * np.float32(self._card.chroma_scale)
+
     def _run(self, inputs: Any) -> Any:
         """(batch, 1, T, U) network input to (batch, 2, T, U) network output, C-contiguous; thread-safe."""
         raise NotImplementedError

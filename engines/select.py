@@ -60,6 +60,14 @@ def backend_module(name: str) -> ModuleType:
     return importlib.import_module(f"engines.backends.{name}")
 
 
+def refusal(name: str, precision: str) -> str:
+    """Why a backend cannot compute in ``precision`` on this machine; empty where it can."""
+    module = backend_module(name)
+    if precision not in module.PRECISIONS:
+        return f"it has {', '.join(module.PRECISIONS)}"
+    return str(getattr(module, "lacks", lambda _: "")(precision))
+
+
 def compiles(name: str) -> bool:
     """Whether a backend compiles engines to files that are kept. Raises EngineUnavailableError."""
     return hasattr(backend_module(name), "build")
@@ -71,15 +79,14 @@ def usable_version(name: str) -> str:
         return str(backend_module(name).version())
     except ImportError as error:
         raise EngineUnavailableError(
-            f"engine {name} is not usable here ({error}): nothing could be predicted; pip install {name}, or use auto"
+            f"engine {name} is not usable here ({error}): nothing could be predicted; "
+            f"pip install {getattr(backend_module(name), 'INSTALL', name)}, or use auto"
         ) from error
 
 
 def precisions_of(name: str, model: Model) -> list[str]:
     """What a backend can compute ``model`` in on this machine, the one it prefers first."""
-    module = backend_module(name)
-    lacks = getattr(module, "lacks", lambda precision: "")
-    offered = [precision for precision in module.PRECISIONS if not lacks(precision)]
+    offered = [precision for precision in backend_module(name).PRECISIONS if not refusal(name, precision)]
     return [precision for precision in offered if precision != "int8" or model.card.int8_sha256]
 
 
@@ -131,19 +138,23 @@ def _precision(name: str, version: str, model: Model, precision: str) -> tuple[s
     """The precision that will be used, and what is to be said of it. Raises EngineUnavailableError."""
     offered = precisions_of(name, model)
     if precision != AUTO:
-        reason = getattr(backend_module(name), "lacks", lambda _: "")(precision)
+        check_precision(name, precision)
         model.onnx_for(precision)
-        if precision not in offered:
-            raise EngineUnavailableError(
-                f"engine {name} cannot compute in {precision} here{f' ({reason})' if reason else ''}: nothing could be "
-                f"predicted; give --precision {' or '.join(offered)}"
-            )
         return precision, ""
     if len(offered) == 1:
         return offered[0], ""
     from engines.trial import fastest_that_keeps_the_picture
 
     return fastest_that_keeps_the_picture(name, version, model, offered)
+
+
+def check_precision(name: str, precision: str) -> None:
+    """Raise EngineUnavailableError where a backend cannot compute in ``precision`` here."""
+    if reason := refusal(name, precision):
+        raise EngineUnavailableError(
+            f"engine {name} cannot compute in {precision} here ({reason}): nothing could be predicted; "
+            "give another --precision, or auto"
+        )
 
 
 def model_for(backend: str, name_or_folder: str) -> Model:
@@ -162,12 +173,13 @@ def open_engine(spec: EngineSpec) -> Engine:
     model = model_for(spec.backend, spec.model_folder)
     check_tile(model, spec.tile_yx)
     usable_version(spec.backend)
+    check_precision(spec.backend, spec.precision)
     module: Any = backend_module(spec.backend)
     try:
         if compiles(spec.backend):
             return open_compiled(cast(Compiling, module), model, spec)
         engine: Engine = module.open_engine(model, spec)
-    except EngineUnavailableError:
+    except EngineError:
         raise
     except Exception as error:  # each runtime has its own kinds
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]

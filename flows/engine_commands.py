@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -52,7 +52,8 @@ def list_engines(model: ModelName = "default", as_json: AsJson = False) -> None:
     from engines.spec import find_model
 
     try:
-        found, rows = find_model(model), []
+        found = find_model(model)
+        rows: list[dict[str, Any]] = []
         for name in backend_names():
             try:
                 version, note = usable_version(name), str(getattr(backend_module(name), "REASON", ""))
@@ -164,7 +165,6 @@ def bench(
     from engines.bench import bench as measure
     from engines.bench import plot as draw
     from engines.bench import table
-
     from engines.errors import EngineError
     from engines.select import backend_names, check_tile, precisions_of, usable_version
     from engines.spec import EngineSpec, find_model

@@ -5,6 +5,7 @@
 ``PRECISIONS``   what it computes in, of :data:`engines.spec.PRECISIONS`
 ``version()``    of the runtime; ImportError where it is missing, EngineUnavailableError where it cannot run
 ``lacks(precision)``    optional: why this machine cannot compute in it; empty where it can
+``INSTALL``      optional: what pip installs for it, where that is not the backend's name
 ``CARD``         only where no model is needed: the card that stands for it
 ``open_engine(model, spec)``    an Engine
 

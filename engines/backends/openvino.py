@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import EngineUnavailableError, ModelError
+from engines.errors import ModelError
 from engines.scaling import ScaledEngine
 from engines.spec import EngineSpec, Model
 
@@ -54,8 +54,6 @@ class OpenVinoEngine(ScaledEngine):
         import openvino
 
         super().__init__(model.card, spec)
-        if reason := lacks(spec.precision):
-            raise EngineUnavailableError(f"{reason}; give --precision fp32")
         core = openvino.Core()
         network = core.read_model(model.onnx_for(spec.precision))
         network.reshape(list(self._shape))

@@ -1,0 +1,32 @@
+"""TensorRT for RTX: engines are compiled anywhere, also without a GPU, and run on GPUs since Ampere that it knows."""
+
+from __future__ import annotations
+
+from engines import nvidia
+from engines.spec import EngineSpec, Model
+
+RANK = -3
+REASON = "an NVIDIA GPU and TensorRT for RTX are here"
+PRECISIONS = ("fp16", "bf16", "int8", "fp32")
+INSTALL = "'colorize-archive[rtx]'"
+LIBRARY = nvidia.Library("tensorrt_rtx_bindings", "TensorRT for RTX", portable=True)
+
+
+def version() -> str:
+    return nvidia.usable_version(LIBRARY)
+
+
+def library_version() -> str:
+    return nvidia.library_version(LIBRARY)
+
+
+def device() -> str:
+    return nvidia.device(LIBRARY)
+
+
+def build(model: Model, spec: EngineSpec) -> bytes:
+    return nvidia.build(LIBRARY, model, spec)
+
+
+def open_engine(model: Model, spec: EngineSpec, compiled: bytes) -> nvidia.TensorRtEngine:
+    return nvidia.open_engine(LIBRARY, model, spec, compiled)

@@ -1,0 +1,396 @@
+"""What TensorRT and TensorRT for RTX share: building an engine from ONNX, and running it with two batches in flight.
+
+Networks are strongly typed (engines/narrowing.py writes the types) and TF32 is off. A batch is always run whole, and
+the builder is asked for identical operations at each of its places, so that a tile's bytes do not depend on its
+neighbours; NVIDIA documents that for products and reductions, not for convolutions, so a test on a GPU looks.
+
+The libraries differ in three things. TensorRT times kernels on the GPU that it builds for, so its engines are good for
+that kind of GPU and a timing cache spares repeated timing. TensorRT for RTX builds without a GPU and compiles the
+kernels when an engine is opened; a cache of these is shared by the engine's lanes. And its kernels for a batch's shape
+must be compiled at once: by default it computes with general ones until the others are ready, and the first tiles would
+get other bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import cuda
+from engines.errors import EngineError, EngineUnavailableError, ModelError
+from engines.narrowing import typed_graph
+from engines.scaling import ScaledEngine
+from engines.spec import EngineSpec, Model
+
+F32 = NDArray[np.float32]
+# While one batch is computed, another is copied, scaled or waited for; more than two only take memory.
+LANES = 2
+PORTABLE = "any"
+# The oldest that an engine for any GPU runs on; before it, one must be built for that GPU alone.
+_PORTABLE_SINCE = (8, 0)
+
+_log = logging.getLogger(__name__)
+# Without a handler anywhere, Python would print the libraries' warnings.
+_log.addHandler(logging.NullHandler())
+# One at a time: the libraries tell what went wrong only in their log, which is one for the whole process.
+_compiling = threading.Lock()
+_timings: dict[str, bytes] = {}
+
+
+@dataclass(frozen=True)
+class Library:
+    """One of NVIDIA's two libraries.
+
+    Attributes
+    ----------
+    module : what to import
+    name : for people
+    portable : engines are built without a GPU and run on each kind that the library knows
+    """
+
+    module: str
+    name: str
+    portable: bool
+
+    def load(self) -> Any:
+        """The module. Raises ImportError where it or one of its libraries is missing."""
+        return importlib.import_module(self.module)
+
+
+def library_version(library: Library) -> str:
+    """Needs no GPU. Raises ImportError."""
+    return str(library.load().__version__)
+
+
+def usable_version(library: Library) -> str:
+    """The library's version where engines can run.
+
+    Raises
+    ------
+    ImportError : not installed. EngineUnavailableError : no driver, no GPU, or one that the library does not know.
+    """
+    version = library_version(library)
+    major, minor = cuda.compute_capability()
+    if library.portable and (
+        (major, minor) < _PORTABLE_SINCE or not hasattr(library.load().ComputeCapability, f"SM{major}{minor}")
+    ):
+        raise EngineUnavailableError(
+            f"{library.name} {version} makes no engines for compute capability {major}.{minor}: "
+            "nothing could be predicted on this GPU; use the engine tensorrt, or another"
+        )
+    return version
+
+
+def device(library: Library) -> str:
+    """What a compiled engine is good for: any GPU, or the kind of GPU found here. Raises as :func:`usable_version`."""
+    if library.portable:
+        return PORTABLE
+    major, minor = cuda.compute_capability()
+    return f"sm_{major}{minor}"
+
+
+# ---------------------------------------------------------------------------------------------------------- building
+
+
+def build(library: Library, model: Model, spec: EngineSpec) -> bytes:
+    """A serialized engine for batches of 1 to ``spec.batch`` tiles of ``spec.tile_yx``, fastest at the full batch.
+
+    Raises
+    ------
+    ModelError : the library cannot make it, with the library's first reason. EngineUnavailableError : no GPU, where the
+    library needs one to build. ImportError : no library, or no onnx.
+    """
+    device(library)
+    path = model.onnx_for(spec.precision)
+    graph = typed_graph(path, spec.precision)
+    with _first_complaint(library) as complaint:
+        builder, network = parsed(library, graph, str(path))
+        config = _configured(library, builder, network, spec)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise ModelError(
+                f"{path}: {library.name} cannot build it for {spec.batch} tiles of {spec.tile_yx[0]}x{spec.tile_yx[1]} "
+                f"in {spec.precision} ({complaint()}); use another precision or engine"
+            )
+        if not library.portable:
+            _timings[library.module] = bytes(config.get_timing_cache().serialize())
+    return bytes(plan)
+
+
+def parsed(library: Library, graph: bytes, source: str) -> tuple[Any, Any]:
+    """The library's builder and its network of an ONNX ``graph``. Raises ModelError with the parser's first error."""
+    trt = library.load()
+    log = _logger(library)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        first = parser.get_error(0) if parser.num_errors else None
+        reason = (
+            _one_line(f"{first.node_operator()} {first.node_name()}: {first.desc()}") if first else "no reason given"
+        )
+        raise ModelError(f"{source}: {library.name} cannot read it ({reason}); use another engine")
+    tensors = [*map(network.get_input, range(network.num_inputs)), *map(network.get_output, range(network.num_outputs))]
+    found = [(len(tensor.shape), tuple(tensor.shape)[1:2], tensor.dtype) for tensor in tensors]
+    if found != [(4, (1,), trt.float32), (4, (2,), trt.float32)]:
+        raise ModelError(
+            f"{source}: input and output are {', '.join(f'{t.name} {tuple(t.shape)} {t.dtype}' for t in tensors)}, not "
+            "(N, 1, T, U) and (N, 2, T, U) of float32: tiles could not be given to it; export the model again"
+        )
+    return builder, network
+
+
+def _configured(library: Library, builder: Any, network: Any, spec: EngineSpec) -> Any:
+    trt = library.load()
+    config = builder.create_builder_config()
+    # Rounds float32 to 10 bits before multiplying: no nearer to the other engines than fp16.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.set_flag(trt.BuilderFlag.DISTRIBUTIVE_INDEPENDENCE)
+    tile = network.get_input(0)
+    full = (spec.batch, 1, *spec.tile_yx)
+    smallest = (1 if tile.shape[0] < 0 else spec.batch, *full[1:])
+    if any(fixed not in (-1, asked) for fixed, asked in zip(tile.shape, full, strict=True)):
+        raise ModelError(
+            f"batch of {full}: the model takes {tuple(tile.shape)} only, others would be cut; "
+            "give its --tile and --batch, or export it with free sizes"
+        )
+    profile = builder.create_optimization_profile()
+    profile.set_shape(tile.name, smallest, full, full)
+    config.add_optimization_profile(profile)
+    if not library.portable:
+        config.set_timing_cache(config.create_timing_cache(_timings.get(library.module, b"")), ignore_mismatch=False)
+    return config
+
+
+@functools.cache
+def _logger(library: Library) -> Any:
+    """The process's one logger of the library, passing all on to :mod:`logging` and keeping the errors."""
+    trt = library.load()
+    # What is information to the library's authors is detail here; its verbose lines are thousands.
+    levels = {"INTERNAL_ERROR": 40, "ERROR": 40, "WARNING": 30, "INFO": 10, "VERBOSE": 5}
+
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=50)
+
+        def log(self, severity: Any, message: str) -> None:
+            level = levels.get(severity.name, 30)
+            if level >= logging.ERROR:
+                self.errors.append(_one_line(message))
+            _log.log(level, "%s: %s", library.name, message)
+
+    return Log()
+
+
+@contextlib.contextmanager
+def _first_complaint(library: Library) -> Iterator[Callable[[], str]]:
+    """Alone with the library's log; gives a function that tells its first error since."""
+    with _compiling:
+        errors = _logger(library).errors
+        errors.clear()
+        yield lambda: errors[0] if errors else "no reason given"
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())[:300]
+
+
+# ----------------------------------------------------------------------------------------------------------- running
+
+
+class TensorRtEngine(ScaledEngine):
+    """A deserialized engine with two lanes; a call of :meth:`predict` takes a free one or waits for it."""
+
+    def __init__(self, library: Library, model: Model, spec: EngineSpec, compiled: bytes) -> None:
+        super().__init__(model.card, spec)
+        # None in it: closed
+        self._free: queue.SimpleQueue[_Lane | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        with ExitStack() as release, _first_complaint(library) as complaint:
+            try:
+                self._loaded: _Loaded | None = _Loaded(library, model, compiled, complaint)
+                release.callback(self._unload)
+                for _ in range(LANES):
+                    self._free.put(_Lane(self._loaded, self._shape, release))
+            except (EngineError, ImportError):
+                raise
+            except Exception as error:  # the bindings' own kinds
+                raise EngineUnavailableError(
+                    f"{model.onnx_path}: {library.name} cannot run it ({_one_line(str(error))}): nothing could be "
+                    "predicted; use another engine"
+                ) from error
+            self._release: ExitStack | None = release.pop_all()
+
+    def _unload(self) -> None:
+        self._loaded = None
+
+    def predict(self, lightness: F32) -> F32:
+        """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch.
+
+        Raises
+        ------
+        EngineUnavailableError : closed, or the GPU failed.
+        """
+        lane = self._free.get()
+        try:
+            if lane is None:
+                raise EngineUnavailableError("engine is closed: nothing can be predicted; open it again")
+            # Straight into and out of the memory that the device copies: no further copy, and no other lane's tiles.
+            self._fill(lane.inputs, lightness)
+            lane.run()
+            return self._chroma(lane.outputs, len(lightness))
+        finally:
+            self._free.put(lane)
+
+    def close(self) -> None:
+        """Wait for the calls under way, then release all memory. Later predictions raise."""
+        with self._closing:
+            if self._release is None:
+                return
+            for _ in range(LANES):
+                self._free.get()
+            release, self._release = self._release, None
+            self._free.put(None)
+            release.close()
+
+
+class _Loaded:
+    """A deserialized engine and what it needs alive: the library frees none of them before the last reference goes."""
+
+    def __init__(self, library: Library, model: Model, compiled: bytes, complaint: Callable[[], str]) -> None:
+        usable_version(library)
+        trt = library.load()
+        self._log = _logger(library)
+        self._runtime = trt.Runtime(self._log)
+        self.engine = self._runtime.deserialize_cuda_engine(compiled)
+        if self.engine is None:
+            raise ModelError(
+                f"{model.card.name}: its compiled engine of {len(compiled)} bytes cannot be loaded ({complaint()}): "
+                "made by another version, for another GPU, or damaged; compile it again"
+            )
+        self._settings: list[Any] = []
+        if library.portable:
+            settings = self.engine.create_runtime_config()
+            settings.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            settings.set_runtime_cache(settings.create_runtime_cache())
+            self._settings = [settings]
+
+    def new_context(self) -> Any:
+        """An execution context, of which each lane needs its own. Raises GpuError."""
+        context = self.engine.create_execution_context(*self._settings)
+        if context is None:
+            raise self.failure("no execution context")
+        return context
+
+    def failure(self, what: str) -> cuda.GpuError:
+        """The error for ``what``, with the library's last words; these tell apart the lack of memory."""
+        said = list(self._log.errors) or ["no reason given"]
+        signs = ("out of memory", "outofmemory", "memoryallocation")
+        if any(sign in line.lower() for line in said for sign in signs):
+            return cuda.out_of_memory(what)
+        return cuda.GpuError(f"{what} ({said[-1]}): the GPU cannot be used; check nvidia-smi, or use another engine")
+
+
+class _Lane:
+    """One batch in flight: an execution context, a stream, pinned and device memory, and the CUDA graph of a whole run.
+
+    ``release`` frees it all, also where the constructor fails half-way.
+    """
+
+    def __init__(self, loaded: _Loaded, shape: tuple[int, ...], release: ExitStack) -> None:
+        outputs_shape = (shape[0], 2, *shape[2:])
+        self._stream = cuda.new_stream(release)
+        self._done = cuda.new_event(release)
+        self.inputs = cuda.pinned_array(shape, release)
+        self.outputs = cuda.pinned_array(outputs_shape, release)
+        device_inputs = cuda.device_memory(shape, release)
+        device_outputs = cuda.device_memory(outputs_shape, release)
+        self._copy_in = (device_inputs, self.inputs.ctypes.data, self.inputs.nbytes)
+        self._copy_out = (self.outputs.ctypes.data, device_outputs, self.outputs.nbytes)
+        self._failure = loaded.failure
+        self._context = loaded.new_context()
+        # Registered last, so done first: the library lets go of the buffers and the stream before they are freed.
+        release.callback(self._forget)
+        names = [loaded.engine.get_tensor_name(i) for i in range(2)]
+        if not (
+            self._context.set_input_shape(names[0], shape)
+            and self._context.set_tensor_address(names[0], device_inputs)
+            and self._context.set_tensor_address(names[1], device_outputs)
+            and tuple(self._context.get_tensor_shape(names[1])) == outputs_shape
+        ):
+            raise ModelError(f"compiled engine does not take batches of {shape}: made for others; compile it again")
+        self._graph: Any = None
+        # Once without a graph: the library loads or compiles its kernels now, which may not be captured.
+        self.run()
+        self._graph = self._captured(release)
+
+    def run(self) -> None:
+        """From ``inputs`` to ``outputs``, waiting for the end. Raises GpuError."""
+        if self._graph is None:
+            self._enqueue()
+        else:
+            cuda.call("cudaGraphLaunch", self._graph, self._stream)
+        cuda.call("cudaEventRecord", self._done, self._stream)
+        cuda.call("cudaEventSynchronize", self._done)
+
+    def _enqueue(self) -> None:
+        kinds = cuda.runtime().cudaMemcpyKind
+        cuda.call("cudaMemcpyAsync", *self._copy_in, kinds.cudaMemcpyHostToDevice, self._stream)
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise self._failure("a batch could not be started")
+        cuda.call("cudaMemcpyAsync", *self._copy_out, kinds.cudaMemcpyDeviceToHost, self._stream)
+
+    def _captured(self, release: ExitStack) -> Any:
+        """The run as one graph, started by one call; None where the library's kernels cannot be captured."""
+        runtime = cuda.runtime()
+        if not getattr(self._context, "is_stream_capturable", lambda stream: True)(int(self._stream)):
+            return None
+        # Of this thread alone: another engine's memory may be reserved in another thread meanwhile.
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        cuda.call("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            with ExitStack() as recorded:
+                try:
+                    self._enqueue()
+                finally:
+                    # After a failure too, or the stream would record for ever.
+                    graph = cuda.call("cudaStreamEndCapture", self._stream)
+                    recorded.callback(cuda.let_go, "cudaGraphDestroy", graph)
+                ready = cuda.call("cudaGraphInstantiate", graph, 0)
+        except cuda.GpuError as error:
+            _log.info("no CUDA graph, batches are started step by step: %s", error)
+            # The failed capture's error stays with the thread until it is asked for, and then belongs to nobody.
+            runtime.cudaGetLastError()
+            self.run()
+            return None
+        release.callback(cuda.let_go, "cudaGraphExecDestroy", ready)
+        return ready
+
+    def _forget(self) -> None:
+        # After a failure half-way, started work may still use the context's memory.
+        cuda.let_go("cudaStreamSynchronize", self._stream)
+        self._context = None
+
+
+def open_engine(library: Library, model: Model, spec: EngineSpec, compiled: bytes) -> TensorRtEngine:
+    """Load what :func:`build` made.
+
+    Raises
+    ------
+    ModelError : ``compiled`` cannot be loaded or is for other batches: compile it again.
+    EngineUnavailableError : no driver, no GPU, no memory. ImportError : no library.
+    """
+    return TensorRtEngine(library, model, spec, compiled)
