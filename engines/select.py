@@ -122,7 +122,7 @@ def choose(name: str = AUTO, model: str = "default", precision: str = AUTO) -> t
         except ModelError:
             raise
         except EngineError as error:
-            refused.append(str(error))
+            refused.append(f"{candidate}: {error}")
             continue
         reason = backend_module(candidate).REASON + why + "".join(f"; {each}" for each in _of_interest(refused))
         return Choice(candidate, version, chosen, reason), found

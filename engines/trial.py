@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.bench import bench
+from engines.bench import best_rates
 from engines.cache import cache_folder, one_at_a_time, write_whole
 from engines.errors import EngineError
 from engines.parity import measure_parity
@@ -24,11 +24,11 @@ from engines.spec import EngineSpec, Model
 _LOG = logging.getLogger("colorize_archive.engines")
 _KIND = "trials"
 _BATCH = 8
+_TILES = 24
 _TILE_PX = 256
-_SECONDS = 1.0
 _GAIN = 1.1
 # Raised when trials of older code do not count any more.
-_FORMAT = 1
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,15 @@ def _measured(backend: str, model: Model, offered: list[str]) -> list[Trial]:
     keeping: list[str] = []
     for name, spec in specs.items():
         try:
-            parity = measure_parity(spec)
+            parity = measure_parity(spec, _TILES)
         except EngineError as error:
             said[name] = str(error)
             continue
         said[name] = f"99.9 % of pixels within {parity.p999:.2f} CIEDE2000 of fp32 (bound {parity.bound:g})"
         if parity.passes:
             keeping.append(name)
-    speeds = {}
-    if len(keeping) > 1:
-        measured, _ = bench([specs[name] for name in keeping], _SECONDS)
-        speeds = {each.precision: each.tiles_per_s for each in measured}
+    rates = best_rates([specs[name] for name in keeping]) if len(keeping) > 1 else [0.0] * len(keeping)
+    speeds = dict(zip(keeping, rates, strict=True))
     return [Trial(name, name in keeping, said[name], speeds.get(name, 0.0)) for name in offered]
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.bench import TURNS, Speed, bench, calls_per_second, in_turns, plot, precisions, table
-from engines.select import backend_names, open_engine
+from engines.bench import TURNS, Speed, bench, calls_per_second, in_turns, plot, table
+from engines.select import backend_module, backend_names, open_engine
 from engines.spec import EngineSpec, Model, find_model
 from engines.tiles import reference_tiles
 from flows.cluster import processors
@@ -35,7 +35,7 @@ def all_specs(model: Model, tile_yx: tuple[int, int], batches: list[int], thread
         EngineSpec(backend, str(model.folder), tile_yx, batch, threads, precision=precision)
         for backend in backend_names()
         if backend != "identity"
-        for precision in precisions(backend)
+        for precision in backend_module(backend).PRECISIONS
         for batch in batches
     ]
 

@@ -20,11 +20,10 @@ from engines.bench import (
     matrix_rate,
     model_flop,
     plot,
-    precisions,
     table,
 )
 from engines.errors import EngineUnavailableError, ModelError
-from engines.select import backend_names
+from engines.select import backend_module, backend_names
 from engines.spec import PRECISIONS, EngineSpec, find_model
 from tests.models import make_model
 
@@ -192,13 +191,13 @@ def test_a_runtime_that_is_not_installed_is_skipped(spec, steady_machine, monkey
 
 @pytest.mark.parametrize("backend", backend_names())
 def test_backends_name_precisions_that_exist(backend):
-    assert precisions(backend)
-    assert set(precisions(backend)) <= set(PRECISIONS)
+    assert backend_module(backend).PRECISIONS
+    assert set(backend_module(backend).PRECISIONS) <= set(PRECISIONS)
 
 
-def test_an_unknown_backend_has_no_precisions():
+def test_an_unknown_backend_is_named_with_those_there_are():
     with pytest.raises(EngineUnavailableError, match=r"'warp'.*openvino"):
-        precisions("warp")
+        backend_module("warp")
 
 
 def test_the_table_is_markdown():

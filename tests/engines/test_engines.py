@@ -10,19 +10,10 @@ import pytest
 
 from engines.backends import openvino as openvino_backend
 from engines.errors import EngineUnavailableError, ModelError
-from engines.select import backend_names, check_tile, choose, model_for, open_engine, usable_version
+from engines.select import check_tile, choose, model_for, open_engine
 from engines.spec import EngineSpec, find_model, shipped_models
+from tests.backends import NETWORKS
 from tests.models import KERNELS, make_model
-
-
-def is_usable(backend):
-    try:
-        return bool(usable_version(backend))
-    except EngineUnavailableError:
-        return False
-
-
-NETWORKS = [name for name in backend_names() if name != "identity" and is_usable(name)]
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from skimage.color import deltaE_ciede2000
 import engines.parity
 from engines.errors import ModelError
 from engines.parity import BOUNDS, REFERENCE, Parity, compare, measure_parity
-from engines.select import backend_names, open_engine
+from engines.select import open_engine
 from engines.spec import PRECISIONS, EngineSpec, find_model, shipped_models
 from engines.tiles import COUNT, FILE, lightness_from_gray, reference_tiles
 from pipeline.color import lightness_from_samples
+from tests.backends import NETWORKS
 from tests.models import make_model
 
 TILE = (32, 64)
-NETWORKS = [name for name in backend_names() if name != "identity"]
 
 
 @pytest.fixture
