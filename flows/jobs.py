@@ -119,9 +119,12 @@ class Prepared:
         return None if self.options.tile_yx is None else self._engine_spec(self.spec_for(self.options.tile_yx))
 
     def _anchor_spec(self, spec: RunSpec) -> EngineSpec | None:
-        """The engine that takes a whole scan, shrunk; None where no palette is made."""
+        """The engine that takes a whole scan, shrunk; None where no palette is made.
+
+        In float32 whatever the tiles are computed in: once a scan its speed does not count.
+        """
         side = canvas_px(self.model.card.size_multiple)
-        tiles = replace(self._engine_spec(spec), tile_yx=(side, side), batch=1, streams=1)
+        tiles = replace(self._engine_spec(spec), tile_yx=(side, side), batch=1, streams=1, precision="fp32")
         return tiles if spec.anchor else None
 
     def _engine_spec(self, spec: RunSpec) -> EngineSpec:
