@@ -1,7 +1,10 @@
-"""Settings of the whole test run."""
+"""Whatever a test run keeps for later, it keeps where nobody else looks."""
 
-from hypothesis import HealthCheck, settings
+import os
 
-# Shared machines stall for seconds at a time; a deadline would only test the machine.
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    os.environ["COLORIZE_ARCHIVE_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -12,7 +12,7 @@ from pipeline.manifest import ResultPaths, RunSpec, publish
 from pipeline.store import BlockTook, ScanStore, Source
 from pipeline.types import ScanInfo
 
-SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "default", "ab", 128.0)
+SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", "fp32", 8, "default", "ab", 128.0)
 
 
 def make(store, paths, stride_px, day, finished=True):

@@ -10,7 +10,7 @@ from pipeline import manifest
 from pipeline.manifest import ResultPaths, RunSpec, is_current, publish, version_of
 from pipeline.store import Source
 
-SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", 8, "default", "ab", 128.0)
+SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", "fp32", 8, "default", "ab", 128.0)
 SOURCE = Source("a.tif", 3, "5" * 64)
 
 
@@ -19,6 +19,7 @@ def test_every_setting_has_a_version_of_its_own():
     changes = {
         "tile_yx": (256, 512),
         "stride_yx": (64, 128),
+        "precision": "bf16",
         "window": "average",
         "engine": "torch",
         "engine_version": "2027",

@@ -1,0 +1,122 @@
+"""``colorize-archive engines`` as a user types it."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from engines.select import precisions_of
+from engines.spec import find_model
+from tests.models import make_model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def test_list_names_what_runs_and_what_auto_takes(command):
+    ran = command("engines", "list")
+    assert ran.code == 0, ran.err
+    for name in ("openvino", "onnxruntime", "tensorrt", "tensorrt_rtx", "onnxruntime_cuda"):
+        assert name in ran.out
+    assert "auto takes: engine openvino" in ran.out
+    told = json.loads(command("engines", "list", "--json").out)
+    rows = {row["backend"]: row for row in told["backends"]}
+    assert rows["openvino"]["precisions"] == precisions_of("openvino", find_model("default"))
+    assert told["auto"]["backend"] == "openvino"
+
+
+def test_check_gives_the_figures_and_its_code_says_whether_it_passes(command, tiny):
+    words = ("engines", "check", "--model", tiny, "--backend", "openvino", "--precision", "fp32", "--tile", "64")
+    ran = command(*words)
+    assert ran.code == 0, ran.err
+    assert "99.9th percentile" in ran.out
+    told = json.loads(command(*words, "--json").out)
+    assert told["passes"]
+    assert told["p999"] <= told["bound"] == 0.05
+
+
+def test_bench_prints_a_table_and_what_was_left_out(command, tiny, tmp_path):
+    words = ("engines", "bench", "--model", tiny, "--tile", "64", "--batch", "2", "--seconds", "0.2")
+    ran = command(*words, "--plot", tmp_path / "speed.png")
+    assert ran.code == 0, ran.err
+    assert ran.out.count("| onnxruntime ") == 1
+    assert "left out" in ran.out
+    assert cv2.imread(str(tmp_path / "speed.png")).std() > 5
+
+
+def test_build_inspect_and_clean_of_a_real_tensorrt_engine(command, tmp_path):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
+    words = ("engines", "build", "--backend", "tensorrt_rtx", "--precision", "fp16", "--tile", "64", "--batch", "2")
+    first, again, anew = (command(*words, *more) for more in ((), (), ("--force",)))
+    assert [ran.code for ran in (first, again, anew)] == [0, 0, 0], first.err
+    assert [ran.out.split()[0] for ran in (first, again, anew)] == ["built", "there", "built"]
+    path = next(word for word in first.out.split() if word.endswith(".engine"))
+    told = command("engines", "inspect", path)
+    assert told.code == 0
+    for words in (("backend", "tensorrt_rtx"), ("precision", "fp16"), ("model", "default")):
+        assert any(line.split()[:2] == list(words) for line in told.out.splitlines())
+    assert path in command("engines", "list").out.replace("\n", "")
+    assert command("engines", "clean", "--model", "default").out.strip() == "1 engine files deleted"
+    ran = command("engines", "inspect", path)
+    assert (ran.code, len(ran.lines)) == (2, 1)
+
+
+def test_what_is_wrong_is_one_line(command, tiny, tmp_path):
+    (tmp_path / "not.engine").write_bytes(b"nothing of ours")
+    for words in (
+        ("check", "--model", "warp"),
+        ("check", "--backend", "warp"),
+        ("check", "--precision", "fp7"),
+        ("check", "--model", tiny, "--tile", "30"),
+        ("check", "--tile", "many"),
+        ("build", "--backend", "warp"),
+        ("bench", "--backend", "tensorrt_cuda"),
+        ("inspect", tmp_path / "not.engine"),
+        ("inspect", tmp_path),
+        ("quantize", "--model", tiny, "--out", tiny),
+        ("quantize", "--model", tiny, "--out", tmp_path / "new", "--tiles", tmp_path / "nowhere"),
+    ):
+        ran = command("engines", *words)
+        assert (ran.code, len(ran.lines)) == (2, 1), (words, ran.err)
+    assert not (tmp_path / "new").exists()
+
+
+def test_quantize_keeps_what_keeps_the_picture_and_drops_the_rest(command, tiny, tmp_path):
+    pytest.importorskip("nncf", reason="the extra int8 is not installed")
+    random = np.random.default_rng(0)
+    for index in range(2):
+        scan = cv2.GaussianBlur(random.integers(0, 256, (300, 400), np.uint8), (0, 0), 3 + index)
+        cv2.imwrite(str(tmp_path / f"{index}.png"), cv2.normalize(scan, None, 0, 255, cv2.NORM_MINMAX))
+    words = ("engines", "quantize", "--model", tiny, "--tiles", tmp_path, "--backend", "onnxruntime")
+    ran = command(*words, "--out", tmp_path / "dropped")
+    figure = "99.9th percentile" in ran.out
+    assert figure
+    if ran.code == 0:
+        assert find_model(str(tmp_path / "dropped")).card.int8_sha256
+    else:
+        assert ran.code == 1
+        assert "not kept" in ran.lines[-1]
+        assert not (tmp_path / "dropped").exists()
+    kept = command(*words, "--out", tmp_path / "kept", "--keep")
+    assert kept.code == 0, kept.err
+    model = find_model(str(tmp_path / "kept"))
+    assert precisions_of("onnxruntime", model) == ["int8", "fp32"]
+    assert command("engines", "check", "--model", tmp_path / "kept", "--precision", "fp32").code == 0
+
+
+def test_a_run_says_its_precision_and_records_it(command, tmp_path):
+    cv2.imwrite(str(tmp_path / "scan.png"), np.full((256, 256), 90, np.uint8))
+    ran = command("run", tmp_path / "scan.png", "-o", tmp_path / "out", "--precision", "fp32")
+    assert ran.code == 0, ran.err
+    assert ", fp32: the fastest CPU runtime installed" in ran.err
+    told = json.loads((tmp_path / "out" / "scan.color.json").read_text())
+    assert told["settings"]["precision"] == "fp32"
+    for precision in ("fp7", "fp16"):
+        ran = command(
+            "run", tmp_path / "scan.png", "-o", tmp_path / "out", "--precision", precision, "--engine", "openvino"
+        )
+        assert (ran.code, len(ran.lines)) == (2, 1), ran.err
+        assert precision in ran.lines[0]
