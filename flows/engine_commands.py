@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -132,6 +133,9 @@ def check(
     precision: Precision = "auto",
     tile: Tile = "256",
     batch: Batch = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every backend and precision that runs here, as a table.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare an engine with the ONNX reference on real tiles. Exit code 1: it misses its bound."""
@@ -140,15 +144,71 @@ def check(
     from pipeline.errors import ColorizeError
 
     try:
-        spec = _spec(model, backend, precision, tile, batch)
-        parity = measure_parity(spec)
+        specs = _all_specs(model, tile, batch) if every else [_spec(model, backend, precision, tile, batch)]
+        found: list[tuple[EngineSpec, Parity | str]] = [
+            (spec, _parity_or_reason(spec) if every else measure_parity(spec)) for spec in specs
+        ]
     except (EngineError, ColorizeError) as error:
         stop(error, USAGE)
     if as_json:
-        typer.echo(parity.to_json())
+        typer.echo(json.dumps([{"engine": asdict(spec), "parity": _json(parity)} for spec, parity in found], indent=2))
+    elif every:
+        _print_parities(found)
     else:
+        spec, parity = found[0]
         typer.echo(f"{spec.backend} {spec.precision}, batch {spec.batch}: {parity}")
-    raise typer.Exit(0 if parity.passes else FAILED)
+    raise typer.Exit(0 if all(isinstance(parity, str) or parity.passes for _, parity in found) else FAILED)
+
+
+def _all_specs(model: str, tile: str, batch: int | None) -> list[EngineSpec]:
+    """Each backend that runs here, in each precision that it has for the model. Raises EngineError, ColorizeError."""
+    from engines.errors import EngineError
+    from engines.select import backend_names, check_tile, precisions_of, usable_version
+    from engines.spec import EngineSpec, find_model
+    from flows.cluster import processors
+    from flows.settings import parse_size
+    from pipeline.plan import batch_for
+
+    found, tile_yx = find_model(model), parse_size(tile, "tile")
+    check_tile(found, tile_yx)
+    specs = []
+    for name in [name for name in backend_names() if name != "identity"]:
+        with contextlib.suppress(EngineError):
+            usable_version(name)
+            for each in precisions_of(name, found):
+                size = batch or batch_for(tile_yx)
+                specs.append(EngineSpec(name, str(found.folder), tile_yx, size, processors(), 1, each))
+    return specs
+
+
+def _parity_or_reason(spec: EngineSpec) -> Parity | str:
+    from engines.errors import EngineError
+    from engines.parity import measure_parity
+
+    try:
+        return measure_parity(spec)
+    except EngineError as error:
+        return str(error)
+
+
+def _json(parity: Parity | str) -> Any:
+    return parity if isinstance(parity, str) else asdict(parity)
+
+
+def _print_parities(found: list[tuple[EngineSpec, Parity | str]]) -> None:
+    """A Markdown table, and why some have no figures."""
+    typer.echo("| backend | precision | batch | median | 99.9 % | bound | worst tile | alone | |\n" + "|---" * 9 + "|")
+    reasons = []
+    for spec, parity in found:
+        if isinstance(parity, str):
+            reasons.append(f"{spec.backend} {spec.precision}: {parity}")
+            continue
+        figures = f"{parity.median:.4f} | {parity.p999:.4f} | {parity.bound:g} | {parity.worst_tile_mean:.4f}"
+        alone = "equal" if parity.rows_equal else "differs"
+        passes = "passes" if parity.passes else "FAILS"
+        typer.echo(f"| {spec.backend} | {spec.precision} | {spec.batch} | {figures} | {alone} | {passes} |")
+    for reason in reasons:
+        typer.echo(f"left out: {reason}")
 
 
 @app.command()

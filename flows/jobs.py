@@ -106,7 +106,7 @@ class Prepared:
             precision=self.choice.precision,
             batch=batch_for((tile[0], tile[1])),
             model=card.name,
-            model_sha256=card.sha256,
+            model_sha256=self.model.sha256_for(self.choice.precision),
             chroma_scale=card.chroma_scale,
             align=multiple if all(side % multiple == 0 for side in tile) else 1,
             anchor=self.options.anchor and card.chroma_scale != 0 and has_anchor(shape_yx, (tile[0], tile[1])),

@@ -33,9 +33,12 @@ def test_check_gives_the_figures_and_its_code_says_whether_it_passes(command, ti
     ran = command(*words)
     assert ran.code == 0, ran.err
     assert "99.9th percentile" in ran.out
-    told = json.loads(command(*words, "--json").out)
-    assert told["passes"]
-    assert told["p999"] <= told["bound"] == 0.05
+    (told,) = json.loads(command(*words, "--json").out)
+    assert told["engine"]["precision"] == "fp32"
+    assert told["parity"]["passes"]
+    assert told["parity"]["p999"] <= told["parity"]["bound"] == 0.05
+    table = command("engines", "check", "--model", tiny, "--tile", "64", "--all").out.splitlines()
+    assert sum(line.startswith(("| openvino | fp32", "| onnxruntime | fp32")) for line in table) == 2
 
 
 def test_bench_prints_a_table_and_what_was_left_out(command, tiny, tmp_path):
