@@ -22,7 +22,12 @@ FOLDER_VARIABLE = "COLORIZE_ARCHIVE_CACHE"
 def cache_folder(kind: str) -> Path:
     """The folder of one kind of file, made if need be. Raises EngineError."""
     chosen = os.environ.get(FOLDER_VARIABLE)
-    folder = (Path(chosen) if chosen else platformdirs.user_cache_path("colorize-archive")) / kind
+    try:
+        folder = (Path(chosen) if chosen else platformdirs.user_cache_path("colorize-archive")) / kind
+    except RuntimeError as error:  # a user without a home
+        raise EngineError(
+            f"no home folder ({error}), so engines cannot be kept; set {FOLDER_VARIABLE} to a folder"
+        ) from error
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engines.cache import cache_folder, one_at_a_time, write_whole
+from engines.errors import EngineUnavailableError
 from engines.spec import Engine, EngineSpec, Model
 
 _LOG = logging.getLogger("colorize_archive.engines")
@@ -47,6 +48,7 @@ class EngineKey:
     Attributes
     ----------
     model, sha256 : name of the model and hash of the ONNX file that was compiled
+    recipe : the backend's RECIPE, raised when it makes another network of the same file
     backend, version, device : the runtime, its version, and what it was compiled for, such as "sm_90"
     precision, tile_yx, batch : as in EngineSpec; the profile is 1 to ``batch`` tiles
     """
@@ -59,6 +61,7 @@ class EngineKey:
     precision: str
     tile_yx: tuple[int, int]
     batch: int
+    recipe: int = 0
 
     @classmethod
     def of(cls, backend: Compiling, model: Model, spec: EngineSpec) -> EngineKey:
@@ -72,6 +75,7 @@ class EngineKey:
             precision=spec.precision,
             tile_yx=spec.tile_yx,
             batch=spec.batch,
+            recipe=int(getattr(backend, "RECIPE", 0)),
         )
 
     @property
@@ -135,8 +139,12 @@ def remove_engines(is_meant: Callable[[Path], bool]) -> list[Path]:
     return gone
 
 
-def build_engine(backend: Compiling, model: Model, spec: EngineSpec, anew: bool = False) -> EngineFile:
+def build_engine(
+    backend: Compiling, model: Model, spec: EngineSpec, anew: bool = False, refused: EngineFile | None = None
+) -> EngineFile:
     """The engine file of ``spec``, built if it is not there; ``anew`` builds it in any case.
+
+    With ``refused``, a file that could not be used, it is built unless somebody else has done so since.
 
     Two processes that ask for one file build it once. What is found and cannot be used is said in one line of the log
     and built again.
@@ -150,7 +158,10 @@ def build_engine(backend: Compiling, model: Model, spec: EngineSpec, anew: bool 
     with one_at_a_time(path):
         reason = "asked for" if anew else _why_not(path, key)
         if not reason:
-            return read_engine(path)
+            found = read_engine(path)
+            if refused is None or found.compiled != refused.compiled:
+                return found
+            reason = "the runtime refused the one there"
         compiled = backend.build(model, spec)
         _LOG.info("%s: built (%s)", path.name, reason)
         built = datetime.now(UTC).isoformat(timespec="seconds")
@@ -191,8 +202,10 @@ def open_compiled(backend: Compiling, model: Model, spec: EngineSpec) -> Engine:
     kept = build_engine(backend, model, spec)
     try:
         return backend.open_engine(model, spec, kept.compiled)
+    except EngineUnavailableError:
+        raise  # the machine's fault, such as too little memory: another file would not help
     except Exception as error:  # each runtime has its own kinds
         if kept.is_new:
             raise
         _LOG.info("%s: refused by the runtime (%s)", kept.path.name, " ".join(str(error).split()))
-        return backend.open_engine(model, spec, build_engine(backend, model, spec, anew=True).compiled)
+        return backend.open_engine(model, spec, build_engine(backend, model, spec, refused=kept).compiled)

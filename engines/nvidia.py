@@ -37,6 +37,8 @@ from engines.spec import EngineSpec, Model
 F32 = NDArray[np.float32]
 # While one batch is computed, another is copied, scaled or waited for; more than two only take memory.
 LANES = 2
+# Raised when another network is made of the same model, here or in engines/narrowing.py.
+RECIPE = 2
 PORTABLE = "any"
 # The oldest that an engine for any GPU runs on; before it, one must be built for that GPU alone.
 _PORTABLE_SINCE = (8, 0)

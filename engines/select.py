@@ -8,6 +8,7 @@ A backend is one module with RANK, REASON, PRECISIONS, ``version()`` and ``open_
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import pkgutil
@@ -55,9 +56,22 @@ def backend_module(name: str) -> ModuleType:
         raise EngineUnavailableError(
             f"unknown engine {name!r}: nothing could be predicted; give auto or one of {', '.join(backend_names())}"
         )
-    if name in _plugins():
-        return cast(ModuleType, _plugins()[name].load())
-    return importlib.import_module(f"engines.backends.{name}")
+    if name not in _plugins():
+        return importlib.import_module(f"engines.backends.{name}")
+    try:
+        module = cast(ModuleType, _plugins()[name].load())
+    except Exception as error:  # whatever another's code does
+        raise EngineUnavailableError(
+            f"engine {name}: its package cannot be loaded ({_line(error)}); mend it"
+        ) from error
+    missing = [each for each in ("RANK", "REASON", "PRECISIONS", "version", "open_engine") if not hasattr(module, each)]
+    if missing:
+        raise EngineUnavailableError(f"engine {name}: its module lacks {', '.join(missing)}; see the README's example")
+    return module
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def refusal(name: str, precision: str) -> str:
@@ -75,13 +89,18 @@ def compiles(name: str) -> bool:
 
 def usable_version(name: str) -> str:
     """The version of a backend's runtime, where it can run here. Raises EngineUnavailableError."""
+    module = backend_module(name)
     try:
-        return str(backend_module(name).version())
+        return str(module.version())
+    except EngineError:
+        raise
     except ImportError as error:
         raise EngineUnavailableError(
             f"engine {name} is not usable here ({error}): nothing could be predicted; "
-            f"pip install {getattr(backend_module(name), 'INSTALL', name)}, or use auto"
+            f"pip install {getattr(module, 'INSTALL', name)}, or use auto"
         ) from error
+    except Exception as error:  # whatever another's code does
+        raise EngineUnavailableError(f"engine {name} is not usable here ({_line(error)}); use auto") from error
 
 
 def precisions_of(name: str, model: Model) -> list[str]:
@@ -109,9 +128,8 @@ def choose(name: str = AUTO, model: str = "default", precision: str = AUTO) -> t
         found = model_for(name, model)
         chosen, why = _precision(name, version, found, precision)
         return Choice(name, version, chosen, f"asked for{why}"), found
-    ranked = sorted((backend_module(n).RANK, n) for n in backend_names() if backend_module(n).RANK is not None)
     missing, refused = [], []
-    for _, candidate in ranked:
+    for candidate in _ranked():
         try:
             version = str(backend_module(candidate).version())
             found = model_for(candidate, model)
@@ -121,12 +139,22 @@ def choose(name: str = AUTO, model: str = "default", precision: str = AUTO) -> t
             continue
         except ModelError:
             raise
-        except EngineError as error:
-            refused.append(f"{candidate}: {error}")
+        except Exception as error:  # whatever another's code does
+            refused.append(f"{candidate}: {_line(error)}")
             continue
         reason = backend_module(candidate).REASON + why + "".join(f"; {each}" for each in _of_interest(refused))
         return Choice(candidate, version, chosen, reason), found
     raise EngineUnavailableError(f"no engine is usable: {'; '.join([*refused, *missing])}")
+
+
+def _ranked() -> list[str]:
+    """What ``auto`` tries, in order."""
+    ranks = []
+    for name in backend_names():
+        with contextlib.suppress(EngineUnavailableError):
+            rank = backend_module(name).RANK
+            ranks += [] if rank is None else [(rank, name)]
+    return [name for _, name in sorted(ranks)]
 
 
 def _of_interest(refused: list[str]) -> list[str]:

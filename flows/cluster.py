@@ -279,13 +279,14 @@ def _connected(options: ClusterOptions) -> Client:
 def check_versions(client: Client, engine: EngineSpec | None) -> None:
     """Compare Python and packages of every worker with this machine's.
 
-    Only functions of the standard library are sent, so that a worker without this project can answer too.
+    Only functions of the standard library are sent, so that a worker without this project can answer too; and where all
+    have it, one of ours, which asks whether the engine runs there.
 
     Raises
     ------
     UsageError : some are not the same; names the first worker with all that differs there, and how many others.
     """
-    packages = [*_SAME_PACKAGES, *([engine.backend] if engine is not None and engine.backend != "identity" else [])]
+    packages = list(_SAME_PACKAGES)
     ours: dict[str, Callable[[], str]] = {name: lambda name=name: version(name) for name in packages}  # type: ignore[misc]
     here = {"python": platform.python_version().rsplit(".", 1)[0], **{name: ask() for name, ask in ours.items()}}
     there = {"python": client.run(platform.python_version)}
@@ -297,9 +298,34 @@ def check_versions(client: Client, engine: EngineSpec | None) -> None:
             text = "missing" if isinstance(answer, BaseException) else str(answer)
             if (text.rsplit(".", 1)[0] if name == "python" else text) != here[name]:
                 wrong.setdefault(worker, []).append(f"{name} {text} (here {here[name]})")
+    if not wrong and engine is not None:
+        wrong = _engines_that_differ(client, engine)
     if wrong:
         worker, what = next(iter(wrong.items()))
         others = f"; {len(wrong) - 1} more workers differ" if len(wrong) > 1 else ""
         raise UsageError(
             f"worker {worker}: {', '.join(what)}{others}: blocks would fail or get other bytes; install the same there"
         )
+
+
+def engine_state(backend: str, precision: str) -> str:
+    """Of this process's machine: the version of a backend that can compute in ``precision``, or why it cannot."""
+    from engines.errors import EngineError
+    from engines.select import check_precision, usable_version
+
+    try:
+        check_precision(backend, precision)
+        return usable_version(backend)
+    except EngineError as error:
+        return f"not usable: {error}"
+
+
+def _engines_that_differ(client: Client, engine: EngineSpec) -> dict[str, list[str]]:
+    """Workers whose engine is not this machine's, with what they say."""
+    here = engine_state(engine.backend, engine.precision)
+    there = client.run(engine_state, engine.backend, engine.precision)
+    return {
+        worker: [f"engine {engine.backend} {answer} (here {here}); another --engine or --precision may run there"]
+        for worker, answer in there.items()
+        if answer != here
+    }

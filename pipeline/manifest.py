@@ -47,6 +47,7 @@ class RunSpec:
     anchor: bool = False
     quality: float = 0.0
     reused: str = ""
+    int8_sha256: str = ""
     algorithm: int = ALGORITHM
 
     def to_json(self) -> dict[str, Any]:

@@ -16,12 +16,18 @@ def version() -> str:
     return gpu_version(_PROVIDER)
 
 
+def _key(model: Model, spec: EngineSpec) -> str:
+    """The provider names its files after shapes and nodes only: other weights would be taken for the same engine."""
+    shape = f"{spec.batch}x{spec.tile_yx[0]}x{spec.tile_yx[1]}"
+    return f"{model.sha256_for(spec.precision)[:16]}-{spec.precision}-{shape}"
+
+
 def open_engine(model: Model, spec: EngineSpec) -> OrtEngine:
     options = {
         "trt_fp16_enable": str(spec.precision == "fp16"),
         "trt_int8_enable": str(spec.precision == "int8"),
         "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(cache_folder("onnxruntime-tensorrt")),
+        "trt_engine_cache_path": str(cache_folder(f"onnxruntime-tensorrt/{_key(model, spec)}")),
         "trt_timing_cache_enable": "True",
     }
     return OrtEngine(model, spec, _PROVIDER, options)

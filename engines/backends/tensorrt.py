@@ -9,6 +9,7 @@ RANK = -4
 REASON = "an NVIDIA GPU and TensorRT are here"
 PRECISIONS = ("fp16", "bf16", "int8", "fp32")
 INSTALL = "'colorize-archive[tensorrt]'"
+RECIPE = nvidia.RECIPE
 LIBRARY = nvidia.Library("tensorrt", "TensorRT", portable=False)
 
 

@@ -31,6 +31,7 @@ def test_every_setting_has_a_version_of_its_own():
         "anchor": True,
         "quality": 1.05,
         "reused": "x",
+        "int8_sha256": "ad",
         "algorithm": 1,
     }
     assert set(changes) == {field.name for field in fields(RunSpec)}
