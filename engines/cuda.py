@@ -5,10 +5,12 @@ The device is always number 0 of those that ``CUDA_VISIBLE_DEVICES`` shows, as i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import logging
 import math
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,6 +21,7 @@ from engines.errors import EngineUnavailableError
 
 F32 = NDArray[np.float32]
 _MODULE = "cuda.bindings.runtime"
+_ARRAYS = "array_api_compat.cupy"
 _log = logging.getLogger(__name__)
 _log.addHandler(logging.NullHandler())
 
@@ -95,7 +98,7 @@ def new_stream(release: ExitStack) -> Any:
 
 
 def new_event(release: ExitStack) -> Any:
-    """An event that is waited for asleep; ``release`` destroys it.
+    """An event that the host waits for asleep; ``release`` destroys it.
 
     Waiting for a stream spins, and would take a processor each from the other workers of this machine.
     """
@@ -103,6 +106,15 @@ def new_event(release: ExitStack) -> Any:
     event = call("cudaEventCreateWithFlags", cuda.cudaEventBlockingSync | cuda.cudaEventDisableTiming)
     release.callback(let_go, "cudaEventDestroy", event)
     return event
+
+
+def let_pass(first: Any, second: Any, event: Any) -> None:
+    """What ``second`` is given from now on begins when all that ``first`` was given is done. The host does not wait.
+
+    The event may be used again at once: a stream that waits keeps to what was recorded when it was told to.
+    """
+    call("cudaEventRecord", event, first)
+    call("cudaStreamWaitEvent", second, event, 0)
 
 
 def device_memory(shape: tuple[int, ...], release: ExitStack) -> int:
@@ -120,3 +132,56 @@ def pinned_array(shape: tuple[int, ...], release: ExitStack) -> F32:
     array = np.ctypeslib.as_array(memory).reshape(shape)
     array[:] = 0
     return array
+
+
+def array_namespace(module: str = _ARRAYS) -> Any | None:
+    """CuPy as :mod:`array_api_compat` names it, or None where it is not installed or cannot compute.
+
+    It compiles its kernels when they are first needed, so only one that ran shows that it has all it needs for that.
+    """
+    try:
+        xp = importlib.import_module(module)
+    except ImportError:
+        return None
+    try:
+        ones = xp.ones(4, dtype=xp.float32)
+        address_and_stream(ones)
+        if not bool(xp.all(ones * 2.0 == 2.0)):
+            raise ArithmeticError("twice one is not two")
+    except Exception as error:  # the library's own kinds
+        _log.warning("CuPy cannot be used, blocks are made in the host's memory: %s", _one_line(error))
+        return None
+    return xp
+
+
+def address_and_stream(array: Any) -> tuple[int, int]:
+    """Where an array of the device begins, and the stream that its library is working in now.
+
+    Raises KeyError where the library does not tell the stream, as CuPy when it is set to export version 2.
+
+    References
+    ----------
+    CUDA Array Interface, version 3 (Numba's documentation).
+    """
+    told = array.__cuda_array_interface__
+    return int(told["data"][0]), int(told["stream"])
+
+
+@contextlib.contextmanager
+def array_failures() -> Iterator[None]:
+    """What CuPy raises, as one line of ours. Raises GpuError."""
+    try:
+        yield
+    except EngineUnavailableError:
+        raise
+    except MemoryError as error:
+        raise out_of_memory("CuPy") from error
+    except RuntimeError as error:
+        raise GpuError(
+            f"CuPy: {_one_line(error)}: the GPU cannot be used; check nvidia-smi and the kernel's log, "
+            "or use another engine"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -9,6 +9,12 @@ that kind of GPU and a timing cache spares repeated timing. TensorRT for RTX bui
 kernels when an engine is opened; a cache of these is shared by the engine's lanes. And its kernels for a batch's shape
 must be compiled at once: by default it computes with general ones until the others are ready, and the first tiles would
 get other bytes.
+
+Tiles come from the host, through pinned memory, or with CuPy from the device. Those of the device are copied there and
+nobody waits: events make the caller's stream and the lane's go on in turn. A lane's buffers keep their addresses, which
+its CUDA graph was captured with; so the graph holds the network alone, and either kind of copy goes around it. What is
+held on the device is two lanes, and the caller's block: CuPy gives freed memory out again in the order of the stream,
+so that a host far ahead of the device takes no more of it.
 """
 
 from __future__ import annotations
@@ -214,9 +220,12 @@ def _one_line(message: str) -> str:
 
 
 class TensorRtEngine(ScaledEngine):
-    """A deserialized engine with two lanes; a call of :meth:`predict` takes a free one or waits for it."""
+    """A deserialized engine with two lanes; a call of :meth:`predict` takes a free one or waits for it.
 
-    def __init__(self, library: Library, model: Model, spec: EngineSpec, compiled: bytes) -> None:
+    Its ``array_namespace`` is CuPy's where that can be used, else NumPy's.
+    """
+
+    def __init__(self, library: Library, model: Model, spec: EngineSpec, compiled: bytes, namespace: Any) -> None:
         super().__init__(model.card, spec)
         # None in it: closed
         self._free: queue.SimpleQueue[_Lane | None] = queue.SimpleQueue()
@@ -235,25 +244,56 @@ class TensorRtEngine(ScaledEngine):
                     "predicted; use another engine"
                 ) from error
             self._release: ExitStack | None = release.pop_all()
+        if (found := namespace or cuda.array_namespace()) is not None:
+            self.array_namespace = found
 
     def _unload(self) -> None:
         self._loaded = None
 
-    def predict(self, lightness: F32) -> F32:
+    def to_device(self, array: NDArray[Any]) -> Any:
+        """As the base's. Raises GpuError."""
+        with cuda.array_failures():
+            return super().to_device(array)
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """As the base's; tells also what went wrong on the device since. Raises GpuError."""
+        with cuda.array_failures():
+            return super().to_host(array)
+
+    def predict(self, lightness: Any) -> Any:
         """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch.
+
+        NumPy to NumPy, complete, or an array of the namespace to another, without waiting for the device.
 
         Raises
         ------
         EngineUnavailableError : closed, or the GPU failed.
         """
-        lane = self._free.get()
-        try:
-            if lane is None:
-                raise EngineUnavailableError("engine is closed: nothing can be predicted; open it again")
+        if not isinstance(lightness, np.ndarray):
+            with cuda.array_failures():
+                return super().predict(lightness)
+        with self._lane() as lane:
             # Straight into and out of the memory that the device copies: no further copy, and no other lane's tiles.
             self._fill(lane.inputs, lightness)
             lane.run()
             return self._chroma(lane.outputs, len(lightness))
+
+    def _run(self, inputs: Any) -> Any:
+        # Before the lane is told to wait for the caller's stream: in that stream, this memory may still be another's.
+        shape = (inputs.shape[0], 2, *inputs.shape[2:])
+        outputs = self.array_namespace.empty(shape, dtype=inputs.dtype, device=inputs.device)
+        with self._lane() as lane:
+            lane.run_there(inputs, outputs)
+        return outputs
+
+    @contextlib.contextmanager
+    def _lane(self) -> Iterator[_Lane]:
+        """A lane of one's own. Raises EngineUnavailableError where the engine is closed."""
+        lane = self._free.get()
+        try:
+            if lane is None:
+                raise EngineUnavailableError("engine is closed: nothing can be predicted; open it again")
+            yield lane
         finally:
             self._free.put(lane)
 
@@ -307,7 +347,7 @@ class _Loaded:
 
 
 class _Lane:
-    """One batch in flight: an execution context, a stream, pinned and device memory, and the CUDA graph of a whole run.
+    """One batch in flight: an execution context, a stream, pinned and device memory, and the network as a CUDA graph.
 
     ``release`` frees it all, also where the constructor fails half-way.
     """
@@ -315,13 +355,11 @@ class _Lane:
     def __init__(self, loaded: _Loaded, shape: tuple[int, ...], release: ExitStack) -> None:
         outputs_shape = (shape[0], 2, *shape[2:])
         self._stream = cuda.new_stream(release)
-        self._done = cuda.new_event(release)
+        self._given, self._done = cuda.new_event(release), cuda.new_event(release)
         self.inputs = cuda.pinned_array(shape, release)
         self.outputs = cuda.pinned_array(outputs_shape, release)
-        device_inputs = cuda.device_memory(shape, release)
-        device_outputs = cuda.device_memory(outputs_shape, release)
-        self._copy_in = (device_inputs, self.inputs.ctypes.data, self.inputs.nbytes)
-        self._copy_out = (self.outputs.ctypes.data, device_outputs, self.outputs.nbytes)
+        self._device_inputs = cuda.device_memory(shape, release)
+        self._device_outputs = cuda.device_memory(outputs_shape, release)
         self._failure = loaded.failure
         self._context = loaded.new_context()
         # Registered last, so done first: the library lets go of the buffers and the stream before they are freed.
@@ -329,8 +367,8 @@ class _Lane:
         names = [loaded.engine.get_tensor_name(i) for i in range(2)]
         if not (
             self._context.set_input_shape(names[0], shape)
-            and self._context.set_tensor_address(names[0], device_inputs)
-            and self._context.set_tensor_address(names[1], device_outputs)
+            and self._context.set_tensor_address(names[0], self._device_inputs)
+            and self._context.set_tensor_address(names[1], self._device_outputs)
             and tuple(self._context.get_tensor_shape(names[1])) == outputs_shape
         ):
             raise ModelError(f"compiled engine does not take batches of {shape}: made for others; compile it again")
@@ -341,22 +379,49 @@ class _Lane:
 
     def run(self) -> None:
         """From ``inputs`` to ``outputs``, waiting for the end. Raises GpuError."""
+        kinds = cuda.runtime().cudaMemcpyKind
+        self._copy_in(self.inputs.ctypes.data, kinds.cudaMemcpyHostToDevice)
+        self._start_network()
+        self._copy_out(self.outputs.ctypes.data, kinds.cudaMemcpyDeviceToHost)
+        cuda.call("cudaEventRecord", self._done, self._stream)
+        cuda.call("cudaEventSynchronize", self._done)
+
+    def run_there(self, inputs: Any, outputs: Any) -> None:
+        """From one array of the device to another, both a full batch of float32, C-contiguous; waits for nothing.
+
+        Raises GpuError.
+        """
+        source, theirs = cuda.address_and_stream(inputs)
+        target, _ = cuda.address_and_stream(outputs)
+        kind = cuda.runtime().cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        with ExitStack() as failure:
+            # Their memory is given out again when this raises: nothing of what was started may touch it then.
+            failure.callback(cuda.let_go, "cudaStreamSynchronize", self._stream)
+            cuda.let_pass(theirs, self._stream, self._given)
+            self._copy_in(source, kind)
+            self._start_network()
+            self._copy_out(target, kind)
+            cuda.let_pass(self._stream, theirs, self._done)
+            failure.pop_all()
+
+    def _copy_in(self, source: int, kind: Any) -> None:
+        cuda.call("cudaMemcpyAsync", self._device_inputs, source, self.inputs.nbytes, kind, self._stream)
+
+    def _copy_out(self, target: int, kind: Any) -> None:
+        cuda.call("cudaMemcpyAsync", target, self._device_outputs, self.outputs.nbytes, kind, self._stream)
+
+    def _start_network(self) -> None:
         if self._graph is None:
             self._enqueue()
         else:
             cuda.call("cudaGraphLaunch", self._graph, self._stream)
-        cuda.call("cudaEventRecord", self._done, self._stream)
-        cuda.call("cudaEventSynchronize", self._done)
 
     def _enqueue(self) -> None:
-        kinds = cuda.runtime().cudaMemcpyKind
-        cuda.call("cudaMemcpyAsync", *self._copy_in, kinds.cudaMemcpyHostToDevice, self._stream)
         if not self._context.execute_async_v3(int(self._stream)):
             raise self._failure("a batch could not be started")
-        cuda.call("cudaMemcpyAsync", *self._copy_out, kinds.cudaMemcpyDeviceToHost, self._stream)
 
     def _captured(self, release: ExitStack) -> Any:
-        """The run as one graph, started by one call; None where the library's kernels cannot be captured."""
+        """The network as one graph, started by one call; None where the library's kernels cannot be captured."""
         runtime = cuda.runtime()
         if not getattr(self._context, "is_stream_capturable", lambda stream: True)(int(self._stream)):
             return None
@@ -382,17 +447,23 @@ class _Lane:
         return ready
 
     def _forget(self) -> None:
-        # After a failure half-way, started work may still use the context's memory.
+        # After a failure half-way, and with predictions that nobody waited for, work may still use the lane's memory.
         cuda.let_go("cudaStreamSynchronize", self._stream)
         self._context = None
 
 
-def open_engine(library: Library, model: Model, spec: EngineSpec, compiled: bytes) -> TensorRtEngine:
+def open_engine(
+    library: Library, model: Model, spec: EngineSpec, compiled: bytes, namespace: Any = None
+) -> TensorRtEngine:
     """Load what :func:`build` made.
+
+    Parameters
+    ----------
+    namespace : of the device arrays that are taken as well, which have the CUDA array interface; None looks for CuPy
 
     Raises
     ------
     ModelError : ``compiled`` cannot be loaded or is for other batches: compile it again.
     EngineUnavailableError : no driver, no GPU, no memory. ImportError : no library.
     """
-    return TensorRtEngine(library, model, spec, compiled)
+    return TensorRtEngine(library, model, spec, compiled, namespace)

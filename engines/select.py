@@ -109,11 +109,13 @@ def precisions_of(name: str, model: Model) -> list[str]:
     return [precision for precision in offered if precision != "int8" or model.card.int8_sha256]
 
 
-def choose(name: str = AUTO, model: str = "default", precision: str = AUTO) -> tuple[Choice, Model]:
+def choose(
+    name: str = AUTO, model: str = "default", precision: str = AUTO, tile_yx: tuple[int, int] | None = None
+) -> tuple[Choice, Model]:
     """Resolve ``auto``: the first backend that is usable, in the fastest precision that keeps the picture.
 
     What keeps it is measured once on this machine (:mod:`engines.trial`); a precision that is asked for by name is
-    taken as it is.
+    taken as it is. ``tile_yx`` are the tiles that will be predicted, where they are known.
 
     Raises
     ------
@@ -126,14 +128,14 @@ def choose(name: str = AUTO, model: str = "default", precision: str = AUTO) -> t
     if name != AUTO:
         version = usable_version(name)
         found = model_for(name, model)
-        chosen, why = _precision(name, version, found, precision)
+        chosen, why = _precision(name, version, found, precision, tile_yx)
         return Choice(name, version, chosen, f"asked for{why}"), found
     missing, refused = [], []
     for candidate in _ranked():
         try:
             version = str(backend_module(candidate).version())
             found = model_for(candidate, model)
-            chosen, why = _precision(candidate, version, found, precision)
+            chosen, why = _precision(candidate, version, found, precision, tile_yx)
         except ImportError as error:
             missing.append(f"{candidate}: {error}")
             continue
@@ -162,18 +164,22 @@ def _of_interest(refused: list[str]) -> list[str]:
     return [" ".join(each.split()) for each in refused if "pip install onnxruntime-gpu" not in each]
 
 
-def _precision(name: str, version: str, model: Model, precision: str) -> tuple[str, str]:
+def _precision(
+    name: str, version: str, model: Model, precision: str, tile_yx: tuple[int, int] | None
+) -> tuple[str, str]:
     """The precision that will be used, and what is to be said of it. Raises EngineUnavailableError."""
     offered = precisions_of(name, model)
     if precision != AUTO:
         check_precision(name, precision)
         model.onnx_for(precision)
         return precision, ""
+    if not offered:
+        raise EngineUnavailableError(f"engine {name} computes model {model.card.name} in no precision that is here")
     if len(offered) == 1:
         return offered[0], ""
     from engines.trial import fastest_that_keeps_the_picture
 
-    return fastest_that_keeps_the_picture(name, version, model, offered)
+    return fastest_that_keeps_the_picture(name, version, model, offered, tile_yx)
 
 
 def check_precision(name: str, precision: str) -> None:

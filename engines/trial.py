@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 from engines.bench import best_rates
 from engines.cache import cache_folder, one_at_a_time, write_whole
-from engines.errors import EngineError
+from engines.errors import EngineError, EngineUnavailableError
 from engines.parity import measure_parity
 from engines.spec import EngineSpec, Model
 
@@ -25,10 +26,12 @@ _LOG = logging.getLogger("colorize_archive.engines")
 _KIND = "trials"
 _BATCH = 8
 _TILES = 24
-_TILE_PX = 256
 _GAIN = 1.1
+# Tiles of whole scans take minutes each: their precisions are judged by tiles of the usual size.
+_LARGEST_PX = 512 * 512
+_USUAL_PX = 256
 # Raised when trials of older code do not count any more.
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -40,68 +43,122 @@ class Trial:
     precision : as in EngineSpec
     keeps : whether the picture stays what it was
     said : the figures, or why there are none
-    tiles_per_s : of 256x256 px; 0 where it was not measured
+    tiles_per_s : the best that was seen; 0 where it was not measured
+    lasts : whether it would come out the same another time; a lack of memory may pass
     """
 
     precision: str
     keeps: bool
     said: str
-    tiles_per_s: float
+    tiles_per_s: float = 0.0
+    lasts: bool = True
 
 
-def fastest_that_keeps_the_picture(backend: str, version: str, model: Model, offered: list[str]) -> tuple[str, str]:
-    """One of ``offered``, and in words what was measured of it and of those that were refused."""
-    found = trials(backend, version, model, offered)
-    speeds = {each.precision: each.tiles_per_s for each in found if each.keeps}
-    floor = speeds.get("fp32", 0.0)
-    faster = {name: speed for name, speed in speeds.items() if speed > _GAIN * floor}
-    chosen = max(faster, key=lambda name: faster[name], default="fp32")
-    told = []
-    if chosen != "fp32":
-        (one,) = (each for each in found if each.precision == chosen)
-        told.append(f"{chosen} {one.said}" + (f", {one.tiles_per_s / floor:.1f}x as fast as fp32" if floor else ""))
-    told += [f"{each.precision} refused: {each.said}" for each in found if not each.keeps and each.precision != "fp32"]
-    return chosen, "".join(f"; {each}" for each in told)
+def fastest_that_keeps_the_picture(
+    backend: str, version: str, model: Model, offered: list[str], tile_yx: tuple[int, int] | None
+) -> tuple[str, str]:
+    """One of ``offered``, and in words what was measured of it and of those that were refused.
+
+    Raises
+    ------
+    EngineUnavailableError : none keeps the picture.
+    """
+    found = trials(backend, version, model, offered, tile_yx)
+    keepers = {each.precision: each for each in found if each.keeps}
+    refused = [f"{each.precision} refused: {each.said}" for each in found if not each.keeps]
+    if not keepers:
+        raise EngineUnavailableError(
+            f"engine {backend}, model {model.card.name}: the colours would be others ({'; '.join(refused)}); "
+            "use another --engine, or name a --precision"
+        )
+    fastest = max(keepers.values(), key=lambda each: each.tiles_per_s)
+    plain = keepers.get("fp32")
+    if plain is not None and fastest.tiles_per_s <= _GAIN * plain.tiles_per_s:
+        fastest = plain
+    told = [] if fastest is plain else [f"{fastest.precision} {fastest.said}"]
+    if plain is not None and fastest is not plain:
+        told[0] += f", {fastest.tiles_per_s / plain.tiles_per_s:.1f}x as fast as fp32"
+    return fastest.precision, "".join(f"; {each}" for each in [*told, *refused])
 
 
-def trials(backend: str, version: str, model: Model, offered: list[str]) -> list[Trial]:
-    """Of each of ``offered``; measured where this machine has not done so yet. Raises EngineError."""
-    key = {
+def trials(
+    backend: str, version: str, model: Model, offered: list[str], tile_yx: tuple[int, int] | None
+) -> list[Trial]:
+    """Of each of ``offered``; measured where this machine has not done so yet, and kept where that can be done."""
+    key = _key(backend, version, model, offered, tile_yx)
+    name = f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    try:
+        path = cache_folder(_KIND) / name
+        if (kept := _read(path)) is not None:
+            return kept
+        with one_at_a_time(path):
+            if (kept := _read(path)) is not None:
+                return kept
+            found = _measured(backend, model, offered, tile_yx)
+            if all(each.lasts for each in found):
+                write_whole(path, json.dumps({"key": key, "trials": [asdict(t) for t in found]}, indent=2).encode())
+            return found
+    except EngineError as error:
+        _LOG.warning("%s", error)
+        return _measured(backend, model, offered, tile_yx)
+
+
+def remove_trials() -> int:
+    """Delete what was measured on this machine; how many files that were. Raises EngineError."""
+    paths = list(cache_folder(_KIND).glob("*.json*"))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return sum(path.suffix == ".json" for path in paths)
+
+
+def _measured(backend: str, model: Model, offered: list[str], tile_yx: tuple[int, int] | None) -> list[Trial]:
+    _LOG.warning("measuring the precisions of %s for model %s, once on this machine", backend, model.card.name)
+    shape = _shape(model, tile_yx)
+    batch = max(1, min(_BATCH, _BATCH * _USUAL_PX**2 // math.prod(shape)))
+    specs = {name: EngineSpec(backend, str(model.folder), shape, batch, _processors(), 1, name) for name in offered}
+    found = {name: _parity(spec) for name, spec in specs.items()}
+    keeping = [name for name, trial in found.items() if trial.keeps]
+    rates = best_rates([specs[name] for name in keeping]) if len(keeping) > 1 else [0.0] * len(keeping)
+    for name, rate in zip(keeping, rates, strict=True):
+        found[name] = Trial(name, True, found[name].said, rate)
+    return list(found.values())
+
+
+def _parity(spec: EngineSpec) -> Trial:
+    try:
+        parity = measure_parity(spec, _TILES)
+    except Exception as error:  # each runtime has its own kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Trial(spec.precision, False, reason, lasts=not isinstance(error, EngineUnavailableError))
+    said = f"99.9 % of pixels within {parity.p999:.2f} CIEDE2000 of fp32 (bound {parity.bound:g})"
+    rows = "" if parity.rows_equal else ", and a tile's colours depend on its neighbours in the batch"
+    return Trial(spec.precision, parity.passes, said + rows)
+
+
+def _shape(model: Model, tile_yx: tuple[int, int] | None) -> tuple[int, int]:
+    """The run's own tiles, where they are not too large."""
+    if tile_yx is not None and math.prod(tile_yx) <= _LARGEST_PX:
+        return tile_yx
+    side = -(-_USUAL_PX // model.card.size_multiple) * model.card.size_multiple
+    return side, side
+
+
+def _key(
+    backend: str, version: str, model: Model, offered: list[str], tile_yx: tuple[int, int] | None
+) -> dict[str, Any]:
+    """All that a trial depends on."""
+    from engines.select import backend_module, usable_version
+
+    device = getattr(backend_module(backend), "device", None)
+    card = {name: value for name, value in asdict(model.card).items() if name != "training"}
+    return {
         "format": _FORMAT,
-        "backend": backend,
-        "version": version,
-        "model": [model.card.sha256, model.card.int8_sha256],
+        "backend": [backend, version, usable_version("onnxruntime"), device() if device else ""],
+        "model": card,
+        "tile_yx": _shape(model, tile_yx),
         "machine": _machine(),
         "precisions": sorted(offered),
     }
-    path = cache_folder(_KIND) / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
-    with one_at_a_time(path):
-        if (kept := _read(path)) is not None:
-            return kept
-        _LOG.warning("measuring the precisions of %s for model %s, once on this machine", backend, model.card.name)
-        found = _measured(backend, model, offered)
-        write_whole(path, json.dumps({"key": key, "trials": [asdict(each) for each in found]}, indent=2).encode())
-        return found
-
-
-def _measured(backend: str, model: Model, offered: list[str]) -> list[Trial]:
-    side = -(-_TILE_PX // model.card.size_multiple) * model.card.size_multiple
-    threads = os.cpu_count() or 1
-    specs = {name: EngineSpec(backend, str(model.folder), (side, side), _BATCH, threads, 1, name) for name in offered}
-    said: dict[str, str] = {}
-    keeping: list[str] = []
-    for name, spec in specs.items():
-        try:
-            parity = measure_parity(spec, _TILES)
-        except EngineError as error:
-            said[name] = str(error)
-            continue
-        said[name] = f"99.9 % of pixels within {parity.p999:.2f} CIEDE2000 of fp32 (bound {parity.bound:g})"
-        if parity.passes:
-            keeping.append(name)
-    rates = best_rates([specs[name] for name in keeping]) if len(keeping) > 1 else [0.0] * len(keeping)
-    speeds = dict(zip(keeping, rates, strict=True))
-    return [Trial(name, name in keeping, said[name], speeds.get(name, 0.0)) for name in offered]
 
 
 def _read(path: Path) -> list[Trial] | None:
@@ -112,12 +169,15 @@ def _read(path: Path) -> list[Trial] | None:
         return None
 
 
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _machine() -> list[str]:
     """What a processor's speed and arithmetic depend on: machines of one kind share their trials."""
-    flags = ""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         flags = "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
     except OSError:
         flags = platform.processor()
-    return [platform.machine(), hashlib.sha256(flags.encode()).hexdigest()[:16], str(os.cpu_count())]
+    return [platform.machine(), hashlib.sha256(flags.encode()).hexdigest()[:16], str(_processors())]

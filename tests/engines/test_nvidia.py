@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib.util
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import array_api_compat.numpy
 import cv2
 import numpy as np
 import onnx
@@ -400,14 +402,22 @@ def tiny(tmp_path):
     return find_model(str(make_model(tmp_path / "tiny")))
 
 
-def opened(model, portable=False, batch=3):
+def opened(model, portable=False, batch=3, namespace=None):
     compiled = typed_graph(model.onnx_path, "fp32")
-    return nvidia.open_engine(FAKE[portable], model, spec_for(model, batch=batch), compiled)
+    return nvidia.open_engine(FAKE[portable], model, spec_for(model, batch=batch), compiled, namespace)
 
 
 def expected(model, lightness):
     inputs = lightness * np.float32(model.card.lightness_scale) + np.float32(model.card.lightness_offset)
     return plain(model.onnx_path.read_bytes(), inputs) * np.float32(model.card.chroma_scale)
+
+
+HOST_CALLS = ["cudaMemcpyAsync", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaEventRecord", "cudaEventSynchronize"]
+DEVICE_CALLS = [
+    *("cudaEventRecord", "cudaStreamWaitEvent"),
+    *("cudaMemcpyAsync", "cudaGraphLaunch", "cudaMemcpyAsync"),
+    *("cudaEventRecord", "cudaStreamWaitEvent"),
+]
 
 
 def given_back(gpu):
@@ -487,9 +497,9 @@ def test_a_failed_batch_does_not_lose_its_lane(monkeypatch, tiny):
     gpu = fake_gpu.install(monkeypatch)
     some = tiles(1, (64, 64))
     with opened(tiny) as engine:
-        for _ in range(5):
-            gpu.fail_at = len(gpu.calls)
-            with pytest.raises(EngineUnavailableError, match="cudaGraphLaunch: cudaErrorLaunchFailure"):
+        for name in HOST_CALLS:
+            gpu.fail_at = len(gpu.calls) + HOST_CALLS.index(name)
+            with pytest.raises(EngineUnavailableError, match=f"{name}: cudaErrorLaunchFailure"):
                 engine.predict(some)
         np.testing.assert_allclose(engine.predict(some), expected(tiny, some), atol=1e-4)
     assert given_back(gpu)
@@ -550,6 +560,190 @@ def test_a_driver_that_shows_no_gpu_is_told(monkeypatch):
         nvidia.device(FAKE[False])
 
 
+# ------------------------------------------------------------- tiles of the device, on a fake GPU with a fake library
+
+
+@pytest.fixture(params=["late", "eager"])
+def there(request, monkeypatch):
+    """A GPU whose streams work as late as they may, or as soon; with an array library."""
+    gpu = fake_gpu.install(monkeypatch, capability=(8, 9))
+    gpu.eager = request.param == "eager"
+    return gpu, fake_gpu.DeviceArrays(gpu)
+
+
+@pytest.mark.parametrize("portable", FAKE)
+@pytest.mark.parametrize("capturable", [True, False])
+def test_tiles_of_the_device_get_the_bytes_of_the_hosts(there, tiny, portable, capturable):
+    gpu, xp = there
+    gpu.capturable = capturable
+    with opened(tiny, portable, namespace=xp) as engine:
+        assert engine.array_namespace is xp
+        for count, seed in ((3, 0), (1, 1), (2, 2)):
+            some = tiles(count, (64, 64), seed)
+            made = engine.predict(engine.to_device(some))
+            assert isinstance(made, fake_gpu.DeviceArray)
+            assert made.shape == (count, 2, 64, 64)
+            assert engine.to_host(made).tobytes() == engine.predict(some).tobytes()
+            np.testing.assert_allclose(engine.to_host(made), expected(tiny, some), atol=1e-4)
+    assert given_back(gpu)
+
+
+def test_streams_wait_for_each_other_and_the_host_for_none(there, tiny):
+    gpu, xp = there
+    with opened(tiny, namespace=xp) as engine:
+        some = engine.to_device(tiles(3, (64, 64)))
+        theirs, mine, before = xp.stream, {h for h, (kind, _) in gpu.alive.items() if kind == "device"}, len(gpu.told)
+        sizes = {int(h): len(gpu.item(h)[1]) for h in mine}
+        made = engine.predict(some)
+        told = gpu.told[before:]
+        assert [name for name, *_ in told] == DEVICE_CALLS
+        (_, given, first), (_, waiting, awaited, _), copy_in, launch, copy_out = told[:5]
+        (_, done, last), (_, after, end, _) = told[5:]
+        assert (first, waiting, awaited) == (theirs, last, given)
+        assert (after, end) == (theirs, done)
+        assert given != done
+        assert copy_in[5] == launch[2] == copy_out[5] == waiting != theirs
+        assert {copy_in[4].name, copy_out[4].name} == {"cudaMemcpyDeviceToDevice"}
+        (_, inputs, source, size_in, *_), (_, target, outputs, size_out, *_) = copy_in, copy_out
+        assert {inputs, outputs} <= mine
+        assert not {source, target} & mine
+        assert (sizes[inputs], sizes[outputs]) == (size_in, size_out) == (3 * 64 * 64 * 4, 3 * 2 * 64 * 64 * 4)
+        np.testing.assert_allclose(engine.to_host(made), expected(tiny, tiles(3, (64, 64))), atol=1e-4)
+    assert given_back(gpu)
+
+
+def test_the_stream_is_the_one_in_which_the_library_works_at_that_time(there, tiny):
+    gpu, xp = there
+    with opened(tiny, namespace=xp) as engine:
+        for seed in range(3):
+            xp.stream = xp.new_stream()
+            some = tiles(3, (64, 64), seed)
+            np.testing.assert_allclose(
+                engine.to_host(engine.predict(engine.to_device(some))), expected(tiny, some), atol=1e-4
+            )
+    assert given_back(gpu)
+
+
+def test_a_host_far_ahead_takes_no_more_memory(there, tiny):
+    gpu, xp = there
+    with opened(tiny, namespace=xp) as engine:
+        for seed in range(12):
+            taken = xp.taken
+            made = engine.predict(engine.to_device(tiles(3, (64, 64), seed)))
+            assert xp.taken == taken or seed < 4
+        np.testing.assert_allclose(engine.to_host(made), expected(tiny, tiles(3, (64, 64), 11)), atol=1e-4)
+    assert given_back(gpu)
+
+
+def test_tiles_of_the_host_and_of_the_device_take_turns(there, tiny):
+    gpu, xp = there
+    made = {}
+    with opened(tiny, namespace=xp) as engine:
+        for seed in range(12):
+            some = tiles(3, (64, 64), seed)
+            made[seed] = engine.predict(engine.to_device(some) if seed % 3 else some)
+    # Closing has waited for what was under way; the library's arrays outlive the engine.
+    for seed, chroma in made.items():
+        wanted = expected(tiny, tiles(3, (64, 64), seed))
+        np.testing.assert_allclose(chroma if seed % 3 == 0 else engine.to_host(chroma), wanted, atol=1e-4)
+    assert given_back(gpu)
+
+
+def test_threads_share_two_lanes_on_the_device(there, tiny):
+    gpu, xp = there
+    batches = [tiles(3, (64, 64), seed) for seed in range(24)]
+    with opened(tiny, namespace=xp) as engine, ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda batch: engine.predict(engine.to_device(batch)), batches))
+        for batch, chroma in zip(batches, made, strict=True):
+            np.testing.assert_allclose(engine.to_host(chroma), expected(tiny, batch), atol=1e-4)
+    assert given_back(gpu)
+
+
+def test_every_single_call_of_a_device_batch_may_fail(there, tiny):
+    """No work is left that touches the freed arrays, the lane serves the next batch, and all goes back."""
+    gpu, xp = there
+    some = tiles(2, (64, 64))
+    with opened(tiny, namespace=xp) as engine:
+        lanes = [item for kind, item in gpu.alive.values() if kind == "stream"]
+        for number, name in enumerate(DEVICE_CALLS):
+            given = engine.to_device(some)
+            gpu.fail_at = len(gpu.calls) + number
+            with pytest.raises(EngineUnavailableError, match=f"^{name}: cudaErrorLaunchFailure.*another engine"):
+                engine.predict(given)
+            assert not any(lane.work for lane in lanes)
+            assert gpu.calls[-1] == "cudaStreamSynchronize"
+            for seed in range(3):
+                more = tiles(3, (64, 64), seed)
+                chroma = engine.to_host(engine.predict(engine.to_device(more)))
+                np.testing.assert_allclose(chroma, expected(tiny, more), atol=1e-4)
+    assert given_back(gpu)
+
+
+def test_a_network_that_does_not_start_is_one_line_on_the_device_too(there, tiny):
+    gpu, xp = there
+    gpu.capturable = False
+    with opened(tiny, namespace=xp) as engine:
+        gpu.fail_at = len(gpu.calls) + DEVICE_CALLS.index("cudaGraphLaunch")
+        with pytest.raises(EngineUnavailableError, match="a batch could not be started") as caught:
+            engine.predict(engine.to_device(tiles(1, (64, 64))))
+        one_line(caught)
+    assert given_back(gpu)
+
+
+def test_what_the_array_library_raises_is_one_line(there, tiny, monkeypatch):
+    gpu, xp = there
+    with opened(tiny, namespace=xp) as engine:
+        some = engine.to_device(tiles(1, (64, 64)))
+        xp.out_of_memory = True
+        for attempt in (lambda: engine.predict(some), lambda: engine.to_device(tiles(1, (64, 64)))):
+            with pytest.raises(EngineUnavailableError, match=r"CuPy: out of GPU memory.*smaller --batch") as caught:
+                attempt()
+            one_line(caught)
+        xp.out_of_memory = False
+
+        def failing(*_):
+            raise RuntimeError("cudaErrorLaunchFailure:\nunspecified")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(xp, "finished", failing)
+            with pytest.raises(EngineUnavailableError, match=r"^CuPy: cudaErrorLaunchFailure: unspecified: ") as caught:
+                engine.to_host(engine.predict(some))
+            one_line(caught)
+    with pytest.raises(EngineUnavailableError, match="engine is closed"):
+        engine.predict(some)
+    assert given_back(gpu)
+
+
+def test_without_cupy_arrays_are_numpys(monkeypatch, tiny):
+    fake_gpu.install(monkeypatch)
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", None)
+    with opened(tiny) as engine:
+        assert engine.array_namespace is array_api_compat.numpy
+        some = tiles(2, (64, 64))
+        assert engine.to_host(engine.predict(engine.to_device(some))).tobytes() == engine.predict(some).tobytes()
+
+
+@pytest.mark.parametrize("lacking", ["nothing", "compiler", "stream", "arithmetic"])
+def test_an_array_library_is_tried_before_it_is_used(monkeypatch, caplog, lacking):
+    """CuPy is installed without NVIDIA's compiler, say, which it first looks for when it needs a kernel."""
+    xp = fake_gpu.DeviceArrays(fake_gpu.install(monkeypatch))
+
+    def failing(*_):
+        raise OSError("libnvrtc.so.13:\ncannot open shared object file")
+
+    if lacking == "compiler":
+        monkeypatch.setattr(fake_gpu.DeviceArray, "__mul__", failing)
+    if lacking == "stream":
+        monkeypatch.setattr(fake_gpu.DeviceArray, "__cuda_array_interface__", {"data": (1, False), "version": 2})
+    if lacking == "arithmetic":
+        monkeypatch.setattr(fake_gpu.DeviceArray, "__mul__", lambda one, other: one)
+    monkeypatch.setitem(sys.modules, "fake_arrays", xp)
+    found = cuda.array_namespace("fake_arrays")
+    assert found is (xp if lacking == "nothing" else None)
+    assert [record.message.count("\n") for record in caplog.records] == [0] * (lacking != "nothing")
+    assert all("CuPy cannot be used, blocks are made in the host's memory" in r.message for r in caplog.records)
+
+
 @needs_rtx
 def test_the_fake_has_the_names_of_the_real_runtime():
     real = importlib.import_module(fake_gpu.RUNTIME)
@@ -599,3 +793,18 @@ def test_on_a_gpu_threads_share_an_engine(backend):
         shared = list(pool.map(engine.predict, batches))
         for chroma, batch in zip(shared, batches, strict=True):
             np.testing.assert_array_equal(chroma, engine.predict(batch))
+
+
+@needs_gpu
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_on_a_gpu_tiles_of_the_device_get_the_bytes_of_the_hosts(backend):
+    pytest.importorskip("cupy", reason="CuPy is not installed: tiles of the device not checked")
+    usable_or_skip(backend)
+    model = find_model("default")
+    spec = EngineSpec("", str(model.folder), (256, 256), 4, precision="fp16")
+    batches = [tiles(count, (256, 256), count) for count in (4, 1, 3, 2)] * 4
+    with backend.open_engine(model, spec, backend.build(model, spec)) as engine:
+        assert engine.array_namespace is not array_api_compat.numpy
+        made = [engine.predict(engine.to_device(batch)) for batch in batches]
+        for chroma, batch in zip(made, batches, strict=True):
+            np.testing.assert_array_equal(engine.to_host(chroma), engine.predict(batch))

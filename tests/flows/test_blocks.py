@@ -1,10 +1,13 @@
 """Blocks from store to store with an engine whose numbers are elsewhere: the same files as with NumPy's."""
 
+import array_api_compat.numpy
 import numpy as np
 import pytest
 
+from engines import nvidia
+from engines.narrowing import typed_graph
 from engines.scaling import ScaledEngine
-from engines.spec import EngineSpec, ModelCard
+from engines.spec import EngineSpec, ModelCard, find_model
 from flows import blocks
 from flows.blocks import BlockDone, BlockTask, device_of, run_blocks
 from pipeline.anchor import Anchor
@@ -12,6 +15,8 @@ from pipeline.grid import Roi, TileGrid
 from pipeline.quality import refined
 from pipeline.store import ScanStore, Source
 from pipeline.types import ScanInfo
+from tests import fake_gpu
+from tests.models import make_model
 
 SHAPE = (600, 700)
 CARD = ModelCard("tiny", "none", 0.02, -1.0, 60.0, 1, "")
@@ -68,6 +73,40 @@ def test_gray_blocks_are_stored_to_the_same_bytes(tmp_path, monkeypatch, dtype):
     assert one[0].tobytes() == other[0].tobytes()
     np.testing.assert_array_equal(one[1].weight, other[1].weight)
     np.testing.assert_allclose(one[1].mean, other[1].mean, atol=1e-4)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_blocks_made_beside_the_network_are_stored_to_the_same_bytes(tmp_path, monkeypatch, eager):
+    """NVIDIA's runner on a fake GPU, with tiles of the host and with tiles of the device."""
+    model = find_model(str(make_model(tmp_path / "tiny")))
+    gpu = fake_gpu.install(monkeypatch, capability=(8, 9))
+    gpu.eager = eager
+    library = nvidia.Library(fake_gpu.LIBRARY, "Fake", portable=True)
+    graph = typed_graph(model.onnx_path, "fp32")
+    samples = np.random.default_rng(1).integers(0, 256, SHAPE, np.uint8)
+    made, copies, engines = [], [], []
+    for namespace in (array_api_compat.numpy, fake_gpu.DeviceArrays(gpu)):
+
+        def kind(card, spec, namespace=namespace):
+            engines.append(nvidia.open_engine(library, model, spec, graph, namespace))
+            return engines[-1]
+
+        monkeypatch.setattr(blocks, "_engines", {})
+        begin = len(gpu.told)
+        made.append(stored(tmp_path / str(len(made)), kind, samples, monkeypatch, False))
+        copies.append([told[4].name for told in gpu.told[begin:] if told[0] == "cudaMemcpyAsync"])
+    (host, host_agreement), (there, agreement) = made
+    assert there.tobytes() == host.tobytes()
+    np.testing.assert_array_equal(agreement.weight, host_agreement.weight)
+    np.testing.assert_allclose(agreement.mean, host_agreement.mean, atol=1e-4)
+    for engine in engines:
+        engine.close()
+    assert not gpu.alive
+    assert not gpu.mistakes
+    # But for the lanes' first run, which is of nothing.
+    assert len(copies[0]) == len(copies[1]) > 40
+    assert "cudaMemcpyDeviceToDevice" not in copies[0]
+    assert set(copies[1][2 * nvidia.LANES :]) == {"cudaMemcpyDeviceToDevice"}
 
 
 def test_anchored_rgb_blocks_are_the_same_but_for_rounding(tmp_path, monkeypatch):
