@@ -134,8 +134,7 @@ def remove_engines(is_meant: Callable[[Path], bool]) -> list[Path]:
     """Delete engine files and what lies beside them; those that were deleted."""
     gone = [path for path in engine_files() if is_meant(path)]
     for path in gone:
-        for each in path.parent.glob(f"{path.name}*"):
-            each.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     return gone
 
 

@@ -224,6 +224,11 @@ def open_engine(spec: EngineSpec) -> Engine:
     return engine
 
 
+def extra_bytes(spec: EngineSpec) -> int:
+    """Memory of an engine in a process beyond that of a float32 one with a single stream, as its backend states it."""
+    return int(getattr(backend_module(spec.backend), "extra_bytes", lambda _: 0)(spec))
+
+
 def check_tile(model: Model, tile_yx: tuple[int, int]) -> None:
     """Raise ModelError where the model cannot take tiles of ``tile_yx`` pixels, naming the nearest that it can."""
     multiple = model.card.size_multiple

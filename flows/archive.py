@@ -118,7 +118,10 @@ def write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Out
         "started": started,
         "finished": utc_now(),
         "engine": str(prepared.choice),
+        "backend": prepared.choice.backend,
+        "precision": prepared.choice.precision,
         "model": prepared.model.card.name,
+        "model_sha256": prepared.model.card.sha256,
         "scans": [outcome.to_json() for outcome in outcomes],
     }
     write_json(path, record)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.console import FAILED, USAGE, stop
@@ -24,7 +25,7 @@ ModelName = Annotated[str, typer.Option(help="A shipped model, or a model folder
 Backend = Annotated[str, typer.Option(help="auto, or a backend by name.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.")]
 Tile = Annotated[str, typer.Option(help="Tile in pixels: 256, or HEIGHTxWIDTH.")]
-Batch = Annotated[int | None, typer.Option(help="Tiles a prediction.", show_default="as a run has it")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Tiles a prediction.", show_default="as a run has it")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -71,7 +72,8 @@ def list_engines(model: ModelName = "default", as_json: AsJson = False) -> None:
         return
     console, table = Console(soft_wrap=True), Table("backend", "version", "precisions", "note")
     for row in rows:
-        table.add_row(row["backend"], row["version"] or "-", " ".join(row["precisions"]) or "-", row["note"])
+        cells = (row["backend"], row["version"] or "-", " ".join(row["precisions"]) or "-", row["note"])
+        table.add_row(*map(escape, cells))
     console.print(table)
     console.print(f"auto takes: {choice}", highlight=False, markup=False)
     for file in files:
@@ -90,7 +92,7 @@ def build(
     """Compile an engine and keep the file, as a run does by itself; also for a machine without the GPU it is for."""
     from engines.compile import Compiling, build_engine
     from engines.errors import EngineError
-    from engines.select import AUTO, backend_module, check_tile, choose, compiles
+    from engines.select import AUTO, backend_module, check_precision, check_tile, choose, compiles
     from engines.spec import EngineSpec, find_model
     from flows.settings import parse_size
     from pipeline.errors import ColorizeError
@@ -105,11 +107,14 @@ def build(
         module, found, tile_yx = backend_module(backend), find_model(model), parse_size(tile, "tile")
         check_tile(found, tile_yx)
         wanted = module.PRECISIONS[0] if precision == AUTO else precision
+        check_precision(backend, wanted)
         spec = EngineSpec(backend, str(found.folder), tile_yx, batch or batch_for(tile_yx), precision=wanted)
         compiling: Compiling = module  # type: ignore[assignment]
         made = build_engine(compiling, found, spec, anew)
     except (EngineError, ColorizeError) as error:
         stop(error, USAGE)
+    except ImportError as error:
+        stop(f"engine {backend} is not installed ({error}): nothing was built; see Engines in the README", USAGE)
     typer.echo(f"{'built' if made.is_new else 'there already'}  {made.path}  ({len(made.compiled) / 2**20:.1f} MiB)")
 
 
@@ -217,7 +222,7 @@ def bench(
     backend: Annotated[list[str] | None, typer.Option(help="Backends; all that run here if not given.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="Precisions; all of each if not given.")] = None,
     tile: Tile = "256",
-    batches: Annotated[list[int] | None, typer.Option("--batch", help="Tiles a prediction; 1 and 8.")] = None,
+    batches: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Tiles a prediction; 1 and 8.")] = None,
     seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 3.0,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG as well.")] = None,
 ) -> None:
@@ -255,6 +260,8 @@ def bench(
             draw(speeds, plot)
     except (EngineError, ColorizeError) as error:
         stop(error, USAGE)
+    except (OSError, ValueError) as error:
+        stop(f"{plot}: the plot cannot be written ({error}); give a .png in a folder that is there", USAGE)
 
 
 @app.command()
@@ -270,7 +277,7 @@ def quantize(
     """Make an int8 model of real tiles; it is kept only where the picture stays the same. Exit code 1: it does not."""
     from engines.errors import EngineError
     from engines.quantize import quantized, write_int8_model
-    from engines.select import choose
+    from engines.select import check_precision, choose
     from engines.spec import find_model
     from flows.engine_tiles import calibration_tiles
     from pipeline.errors import ColorizeError
@@ -280,10 +287,12 @@ def quantize(
         if out.exists():
             stop(f"{out}: there already, it would be overwritten; give a new folder", USAGE)
         found = find_model(model)
+        chosen = choose(backend, model, "fp32")[0].backend
+        check_precision(chosen, "int8")
         made = write_int8_model(found, quantized(found, calibration_tiles(tiles, found)), out)
-        chosen = choose(backend, str(out), "int8")[0].backend
         parity = _parity_of(made, chosen)
     except (EngineError, ColorizeError) as error:
+        remove(out)
         stop(error, USAGE)
     typer.echo(f"{chosen} int8: {parity}")
     if not parity.passes and not keep:
@@ -305,12 +314,19 @@ def _parity_of(model: Model, backend: str) -> Parity:
 def clean(
     model: Annotated[str | None, typer.Option(help="Only those of this model.", show_default="all")] = None,
 ) -> None:
-    """Delete compiled engine files; they are built again where they are needed."""
-    from engines.compile import remove_engines
+    """Delete compiled engine files and what was measured of precisions; both are made again where they are needed."""
+    from engines.compile import read_engine, remove_engines
     from engines.errors import EngineError
+    from engines.trial import remove_trials
+
+    def is_meant(path: Path) -> bool:
+        try:
+            return model is None or read_engine(path).key.model == model
+        except (OSError, ValueError):
+            return model is None
 
     try:
-        gone = remove_engines(lambda path: model is None or path.name.startswith(f"{model}-"))
+        gone, trials = remove_engines(is_meant), remove_trials() if model is None else 0
     except EngineError as error:
         stop(error, USAGE)
-    typer.echo(f"{len(gone)} engine files deleted")
+    typer.echo(f"{len(gone)} engine files and {trials} measurements deleted")

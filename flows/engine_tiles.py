@@ -29,8 +29,10 @@ def calibration_tiles(folder: Path | None, model: Model) -> NDArray[np.float32]:
     side = -(-_SIDE_PX // multiple) * multiple
     if folder is None:
         return reference_tiles((side, side), COUNT)
-    scans = find_scans([str(folder)])
     random = np.random.default_rng(0)
+    scans = find_scans([str(folder)])
+    if len(scans) > _MOST:
+        scans = [scans[index] for index in random.choice(len(scans), _MOST, replace=False)]
     tiles = []
     for scan in scans:
         with open_scan(scan.path) as reader:

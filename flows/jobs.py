@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from engines.select import Choice, check_tile, choose
+from engines.select import AUTO, Choice, check_tile, choose, extra_bytes, precisions_of
 from engines.spec import EngineSpec, Model
 from flows.cluster import split_workers
 from flows.settings import RunOptions, ScanFile
@@ -86,7 +87,9 @@ class Prepared:
     @classmethod
     def of(cls, options: RunOptions) -> Prepared:
         """Choose engine and model. Raises EngineUnavailableError, ModelError."""
-        choice, model = choose(options.engine, options.model, options.precision)
+        choice, model = choose(options.engine, options.model, options.precision, options.tile_yx)
+        if options.precision == AUTO:
+            choice = _as_before(choice, model, options.output)
         if options.tile_yx is not None:
             check_tile(model, options.tile_yx)
         return cls(options, choice, model, split_workers(options.workers, options.tile_yx, options.limit_memory_bytes))
@@ -171,7 +174,9 @@ class Prepared:
             return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, str(paths.picture))
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
-        plan = make_plan(info, grid, spec.batch, self.workers, options.limit_memory_bytes, scans, begun_px, spec.anchor)
+        engine_bytes = extra_bytes(self._engine_spec(spec))
+        limit_bytes = options.limit_memory_bytes
+        plan = make_plan(info, grid, spec.batch, self.workers, limit_bytes, scans, begun_px, spec.anchor, engine_bytes)
         _check_room(options.output, plan, paths.store)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
         return Job(
@@ -188,6 +193,20 @@ class Prepared:
             force=options.force,
             keep=max(1, options.keep),
         )
+
+
+def _as_before(choice: Choice, model: Model, output: Path) -> Choice:
+    """The precision of the last run into this folder, where it can be had: another would make every scan anew."""
+    records = sorted(output.glob("runs/*.json"))
+    try:
+        last = json.loads(records[-1].read_text(encoding="utf-8"))
+        backend, precision, sha256 = (last[name] for name in ("backend", "precision", "model_sha256"))
+    except (IndexError, OSError, ValueError, KeyError, TypeError):
+        return choice
+    same = (backend, sha256) == (choice.backend, model.card.sha256)
+    if not same or precision == choice.precision or precision not in precisions_of(backend, model):
+        return choice
+    return replace(choice, precision=precision, reason=f"{choice.reason}; {precision} as in the last run into {output}")
 
 
 def grid_of(spec: RunSpec, shape_yx: tuple[int, int]) -> TileGrid:

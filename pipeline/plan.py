@@ -111,7 +111,9 @@ def threads_that_fit(processes: int, tile_yx: tuple[int, int], limit_bytes: int)
     return max(1, free // (each * processes))
 
 
-def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, workers: Workers, has_anchor: bool) -> int:
+def _memory_bytes(
+    info: ScanInfo, grid: TileGrid, block_px: int, batch: int, workers: Workers, has_anchor: bool, engine_bytes: int
+) -> int:
     sample_bytes = info.channels * np.dtype(info.dtype).itemsize
     rows, columns = grid.block_counts_yx(block_px)
     height, width = (
@@ -125,7 +127,7 @@ def _memory_bytes(info: ScanInfo, grid: TileGrid, block_px: int, batch: int, wor
     pixels = info.shape_yx[0] * info.shape_yx[1]
     ingest = windows * min(SCAN_SHARD_PX**2, pixels) * sample_bytes * _INGEST_COPIES
     export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX
-    each = WORKER_BYTES + (ANCHOR_BYTES if has_anchor else 0)
+    each = WORKER_BYTES + engine_bytes + (ANCHOR_BYTES if has_anchor else 0)
     fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * each
     return fixed + colorize + ingest + export + _KEPT_BYTES
 
@@ -145,6 +147,7 @@ def make_plan(
     scans: int = 1,
     begun_px: int | None = None,
     has_anchor: bool = False,
+    engine_bytes: int = 0,
 ) -> Plan:
     """Choose the block size with the shortest projected run that stays below ``limit_bytes``.
 
@@ -153,17 +156,18 @@ def make_plan(
     scans : in the run; where there are many, a small one need not keep every worker busy and its blocks may be large
     begun_px : block size of an interrupted run, kept if it fits, so that its blocks count
     has_anchor : whether the workers make a palette of the whole scan first
+    engine_bytes : what the engine takes in a worker beyond a float32 one with one stream
 
     Raises
     ------
     UsageError : not even the smallest block fits; the message names what would.
     """
     best: tuple[int, int] | None = None
-    smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers, has_anchor)
+    smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers, has_anchor, engine_bytes)
     is_one_of_many = scans >= workers.blocks_at_once and len(grid) <= _SMALL_TILES
     sharing = 1 if is_one_of_many else workers.blocks_at_once
     for block_px in BLOCK_SIZES_PX:
-        if _memory_bytes(info, grid, block_px, batch, workers, has_anchor) > limit_bytes:
+        if _memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes) > limit_bytes:
             continue
         rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
         span = _makespan([_filled(a * b, batch) for a in rows for b in columns], sharing)
@@ -185,6 +189,6 @@ def make_plan(
         block_px=block_px,
         blocks=len(rows) * len(columns),
         predictions=sum(rows) * sum(columns),
-        memory_bytes=_memory_bytes(info, grid, block_px, batch, workers, has_anchor),
+        memory_bytes=_memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes),
         disk_bytes=_disk_bytes(info),
     )

@@ -6,6 +6,7 @@
 ``version()``    of the runtime; ImportError where it is missing, EngineUnavailableError where it cannot run
 ``lacks(precision)``    optional: why this machine cannot compute in it; empty where it can
 ``INSTALL``      optional: what pip installs for it, where that is not the backend's name
+``extra_bytes(spec)``    optional: memory beyond that of a float32 engine with one stream
 ``RECIPE``       optional: raised when a compiled engine would be another one of the same file
 ``CARD``         only where no model is needed: the card that stands for it
 ``open_engine(model, spec)``    an Engine

@@ -62,7 +62,7 @@ def test_build_inspect_and_clean_of_a_real_tensorrt_engine(command, tmp_path):
     for words in (("backend", "tensorrt_rtx"), ("precision", "fp16"), ("model", "default")):
         assert any(line.split()[:2] == list(words) for line in told.out.splitlines())
     assert path in command("engines", "list").out.replace("\n", "")
-    assert command("engines", "clean", "--model", "default").out.strip() == "1 engine files deleted"
+    assert command("engines", "clean", "--model", "default").out.strip() == "1 engine files and 0 measurements deleted"
     ran = command("engines", "inspect", path)
     assert (ran.code, len(ran.lines)) == (2, 1)
 
@@ -76,6 +76,9 @@ def test_what_is_wrong_is_one_line(command, tiny, tmp_path):
         ("check", "--model", tiny, "--tile", "30"),
         ("check", "--tile", "many"),
         ("build", "--backend", "warp"),
+        ("build", "--backend", "tensorrt"),
+        ("build", "--backend", "tensorrt_rtx", "--precision", "fp7"),
+        ("bench", "--model", tiny, "--tile", "64", "--seconds", "0.1", "--plot", tmp_path / "nowhere" / "x.png"),
         ("bench", "--backend", "tensorrt_cuda"),
         ("inspect", tmp_path / "not.engine"),
         ("inspect", tmp_path),
