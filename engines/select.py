@@ -167,7 +167,9 @@ def _of_interest(refused: list[str]) -> list[str]:
 def _precision(
     name: str, version: str, model: Model, precision: str, tile_yx: tuple[int, int] | None
 ) -> tuple[str, str]:
-    """The precision that will be used, and what is to be said of it. Raises EngineUnavailableError."""
+    """The precision that will be used, and what is to be said of it. Raises EngineUnavailableError, ModelError."""
+    if tile_yx is not None:
+        check_tile(model, tile_yx)
     offered = precisions_of(name, model)
     if precision != AUTO:
         check_precision(name, precision)

@@ -31,15 +31,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def _spec(model: str, backend: str, precision: str, tile: str, batch: int | None) -> EngineSpec:
     """What is asked for, ``auto`` resolved. Raises EngineError, ColorizeError."""
-    from engines.select import check_tile, choose
-    from engines.spec import EngineSpec, find_model
+    from engines.select import choose
+    from engines.spec import EngineSpec
     from flows.cluster import processors
     from flows.settings import parse_size
     from pipeline.plan import batch_for
 
     tile_yx = parse_size(tile, "tile")
-    check_tile(find_model(model), tile_yx)
-    choice, found = choose(backend, model, precision)
+    choice, found = choose(backend, model, precision, tile_yx)
     return EngineSpec(
         choice.backend, str(found.folder), tile_yx, batch or batch_for(tile_yx), processors(), 1, choice.precision
     )

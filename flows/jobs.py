@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from engines.select import AUTO, Choice, check_tile, choose, extra_bytes, precisions_of
+from engines.select import AUTO, Choice, choose, extra_bytes, precisions_of
 from engines.spec import EngineSpec, Model
 from flows.cluster import split_workers
 from flows.settings import RunOptions, ScanFile
@@ -90,8 +90,6 @@ class Prepared:
         choice, model = choose(options.engine, options.model, options.precision, options.tile_yx)
         if options.precision == AUTO:
             choice = _as_before(choice, model, options.output)
-        if options.tile_yx is not None:
-            check_tile(model, options.tile_yx)
         return cls(options, choice, model, split_workers(options.workers, options.tile_yx, options.limit_memory_bytes))
 
     def spec_for(self, shape_yx: tuple[int, int]) -> RunSpec:
