@@ -112,7 +112,14 @@ def threads_that_fit(processes: int, tile_yx: tuple[int, int], limit_bytes: int)
 
 
 def _memory_bytes(
-    info: ScanInfo, grid: TileGrid, block_px: int, batch: int, workers: Workers, has_anchor: bool, engine_bytes: int
+    info: ScanInfo,
+    grid: TileGrid,
+    block_px: int,
+    batch: int,
+    workers: Workers,
+    has_anchor: bool,
+    engine_bytes: int,
+    scans: int,
 ) -> int:
     sample_bytes = info.channels * np.dtype(info.dtype).itemsize
     rows, columns = grid.block_counts_yx(block_px)
@@ -122,14 +129,15 @@ def _memory_bytes(
     )
     block_bytes = min(height, grid.y.reach) * min(width, grid.x.reach) * (_BLOCK_BYTES_PER_PX + sample_bytes)
     colorize = min(workers.blocks_at_once, rows * columns) * (block_bytes + _tile_bytes(grid.tile_yx, batch))
-    # One scan is exported, and the next ingested, while another is coloured.
     windows = min(STREAM_THREADS, 2 * workers.blocks_at_once * workers.engine_threads) + 1
     pixels = info.shape_yx[0] * info.shape_yx[1]
     ingest = windows * min(SCAN_SHARD_PX**2, pixels) * sample_bytes * _INGEST_COPIES
     export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX
     each = WORKER_BYTES + engine_bytes + (ANCHOR_BYTES if has_anchor else 0)
     fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * each
-    return fixed + colorize + ingest + export + _KEPT_BYTES
+    # Of several, one is exported, and the next ingested, while another is coloured.
+    stages = max(colorize, ingest + export) if scans == 1 else colorize + ingest + export
+    return fixed + stages + _KEPT_BYTES
 
 
 def _disk_bytes(info: ScanInfo) -> int:
@@ -163,11 +171,11 @@ def make_plan(
     UsageError : not even the smallest block fits; the message names what would.
     """
     best: tuple[int, int] | None = None
-    smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers, has_anchor, engine_bytes)
+    smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers, has_anchor, engine_bytes, scans)
     is_one_of_many = scans >= workers.blocks_at_once and len(grid) <= _SMALL_TILES
     sharing = 1 if is_one_of_many else workers.blocks_at_once
     for block_px in BLOCK_SIZES_PX:
-        if _memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes) > limit_bytes:
+        if _memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes, scans) > limit_bytes:
             continue
         rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
         span = _makespan([_filled(a * b, batch) for a in rows for b in columns], sharing)
@@ -189,6 +197,6 @@ def make_plan(
         block_px=block_px,
         blocks=len(rows) * len(columns),
         predictions=sum(rows) * sum(columns),
-        memory_bytes=_memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes),
+        memory_bytes=_memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes, scans),
         disk_bytes=_disk_bytes(info),
     )

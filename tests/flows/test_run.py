@@ -222,8 +222,9 @@ def test_bad_usage_is_one_line_and_code_2(command, scans, tmp_path, words, says)
     words = [word.format(file=tmp_path / "file") for word in words]
     ran = command("run", scans / "peasant-girls-1909.png", "--output", tmp_path / "out", *words)
     assert ran.code == 2
-    assert len(ran.lines) == 1
-    assert says in ran.lines[0]
+    # The first command of a machine measures its engine, and says so, before it looks at the output.
+    (line,) = (line for line in ran.lines if not line.startswith("measuring the precisions"))
+    assert says in line
     assert not list(tmp_path.rglob("*.tif"))
 
 
