@@ -262,6 +262,36 @@ def inspect(
 
 
 @app.command()
+def verify(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="NAME.color.tif, or folders of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Certify results: lightness against the scan, size, depth, pyramid, and every byte of picture and store.
+
+    Exit code 0: all are whole; 1: some are not; 2: bad usage.
+    """
+    import json
+
+    from pipeline.errors import ColorizeError
+    from pipeline.verify import verify as certify
+
+    pictures = [found for path in results for found in (sorted(path.rglob("*.color.tif")) if path.is_dir() else [path])]
+    if not pictures:
+        stop(f"{' '.join(map(str, results))}: no NAME.color.tif there; give results, or folders of them", USAGE)
+    certificates = []
+    for picture in pictures:
+        try:
+            certificates.append(certify(picture))
+        except ColorizeError as error:
+            stop(error, USAGE)
+        if not as_json:
+            typer.echo(str(certificates[-1]))
+    if as_json:
+        typer.echo(json.dumps([certificate.to_json() for certificate in certificates], indent=2))
+    raise typer.Exit(DONE if all(certificate.passes for certificate in certificates) else FAILED)
+
+
+@app.command()
 def diff(
     store: Annotated[Path, typer.Argument(help="NAME.zarr of a scan with two versions.")],
     old: Annotated[str | None, typer.Argument(help="Version, or the beginning of its name.")] = None,

@@ -75,6 +75,12 @@ def _software() -> str:
     return f"{SOFTWARE} {version(SOFTWARE)}"
 
 
+def _described(store: ScanStore, made: str) -> dict[str, str]:
+    """SHA-256 of the small files of a store, by their path in it; its shards have checksums of their own."""
+    files = [*store.described_by(), *store.version(made).described_by()]
+    return {path.relative_to(store.path).as_posix(): file_sha256(path) for path in files}
+
+
 def _sidecar(
     job: Job,
     store: ScanStore,
@@ -108,6 +114,7 @@ def _sidecar(
             "sha256": file_sha256(paths.picture),
             "levels": levels,
             "store": paths.store.name,
+            "store_sha256": _described(store, job.spec.version),
         },
         "quality": quality.to_json() if quality else None,
         "work": {

@@ -14,8 +14,11 @@ from engines.spec import ModelCard
 KERNELS = np.random.default_rng(7).normal(0, 0.3, (2, 3, 3)).astype(np.float32)
 
 
-def make_model(folder: Path, size_multiple: int = 8, fixed_px: int | None = None) -> Path:
-    """Write model.onnx and card.json into ``folder``, for tiles of any size or of ``fixed_px`` only; returns it."""
+def make_model(folder: Path, size_multiple: int = 8, fixed_px: int | None = None, gain: float = 1.0) -> Path:
+    """Write model.onnx and card.json into ``folder``, for tiles of any size or of ``fixed_px`` only; returns it.
+
+    ``gain`` makes the colours stronger, up to the tanh's limits.
+    """
     sides = [fixed_px, fixed_px] if fixed_px else ["h", "w"]
     folder.mkdir(parents=True)
     graph = helper.make_graph(
@@ -26,7 +29,7 @@ def make_model(folder: Path, size_multiple: int = 8, fixed_px: int | None = None
         "tiny",
         [helper.make_tensor_value_info("lightness", TensorProto.FLOAT, ["n", 1, *sides])],
         [helper.make_tensor_value_info("chroma", TensorProto.FLOAT, ["n", 2, *sides])],
-        [numpy_helper.from_array(KERNELS[:, None], "kernels")],
+        [numpy_helper.from_array(KERNELS[:, None] * np.float32(gain), "kernels")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, folder / "model.onnx")

@@ -304,6 +304,12 @@ class ChromaVersion:
         with writing(self.path):
             self._group.attrs["complete"] = True
 
+    def described_by(self) -> list[Path]:
+        """The files beside the shards that say what these are, and how they came about."""
+        arrays = [self.path / name / "zarr.json" for name in ("chroma", "agreement")]
+        made = [self.path / _ANCHOR, *sorted((self.path / _CHOSEN).iterdir())]
+        return [path for path in (self.path / "zarr.json", *arrays, *made) if path.is_file()]
+
     def _check_attempt(self, attempt: str) -> None:
         if self._current_attempt() != attempt:
             raise StoreError(f"{self.path}: another run has taken over this scan; what this one wrote does not count")

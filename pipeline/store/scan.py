@@ -110,6 +110,10 @@ class ScanStore:
         """True where every shard of the samples is there."""
         return has_all_shards(self.path / "scan", self._samples)
 
+    def described_by(self) -> list[Path]:
+        """The files beside the shards that say what these are."""
+        return [path for path in (self.path / "zarr.json", self.path / "scan" / "zarr.json") if path.is_file()]
+
     def version_names(self) -> list[str]:
         """Names of all versions, finished or not, oldest first."""
         folder = self.path / "versions"

@@ -1,0 +1,266 @@
+"""A certificate of a result: whether the picture still says what the scan said, and whether any byte was changed since.
+
+What is certified is what this project promises: the lightness of every pixel is the scan's, at its depth and size; the
+pyramid is whole; resolution and orientation are the scan's; picture and store are the bytes that were written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from pipeline.color import lightness_from_samples
+from pipeline.errors import ColorizeError, StoreError
+from pipeline.files import file_sha256
+from pipeline.grid import Roi
+from pipeline.manifest import RunSpec, read_sidecar
+from pipeline.readers import open_scan
+from pipeline.store import ChromaVersion, ScanStore
+
+BLOCK_PX = 1024
+# Half a level of the darkest grays of 8 bit is 0.14, and of gray turned into RGB 0.25; 65,535 levels leave a fiftieth.
+BOUNDS = {"uint8": 0.5, "uint16": 0.02}
+_SAME_RESOLUTION = 1e-4
+
+Read = Callable[[Roi], NDArray]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was found.
+
+    Attributes
+    ----------
+    picture : the result that was looked at
+    lightness_max, lightness_mean : of |dL*| to the scan, over every pixel; None where the scan is not there any more
+    worst : rows and columns of the block of 1024 px with the largest
+    bound : the largest that is allowed at this depth
+    problems : one line each; none is a result that keeps its promises
+    """
+
+    picture: str
+    lightness_max: float | None
+    lightness_mean: float | None
+    worst: tuple[int, int, int, int] | None
+    bound: float
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def passes(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "passes": self.passes}
+
+    def __str__(self) -> str:
+        if self.lightness_max is None or self.lightness_mean is None:
+            lightness = "lightness not compared"
+        else:
+            lightness = f"|dL*| at most {self.lightness_max:.4f} (bound {self.bound:g}), mean {self.lightness_mean:.4f}"
+        state = "whole   " if self.passes else "DAMAGED "
+        return f"{state} {self.picture}  ({'; '.join([lightness, *self.problems])})"
+
+
+def verify(picture: Path) -> Certificate:
+    """Look at a result, its sidecar and its store.
+
+    Raises
+    ------
+    StoreError : it has no sidecar of this project's: what it should be is not known.
+    """
+    sidecar = read_sidecar(picture.with_suffix(".json"))
+    try:
+        told = _Told.of(sidecar or {}, picture)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{picture}: no sidecar of this project's beside it, so what it should be is not known; "
+            "give a NAME.color.tif with its NAME.color.json"
+        ) from error
+    problems = [*_file_problems(picture, told), *_store_problems(told)]
+    with contextlib.ExitStack() as stack:
+        source = _source(told, stack)
+        found = _Lightness()
+        if source is None:
+            problems.append("neither its store nor its scan is there to compare with")
+        else:
+            problems += _compare(picture, told, source, found)
+    if found.pixels and found.largest > told.bound:
+        problems.append(f"lightness is not the scan's: more than {told.bound:g} at rows, columns {found.worst}")
+    return Certificate(
+        picture=str(picture),
+        lightness_max=round(found.largest, 6) if found.pixels else None,
+        lightness_mean=round(found.total / found.pixels, 6) if found.pixels else None,
+        worst=found.worst,
+        bound=told.bound,
+        problems=tuple(problems),
+    )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the sidecar says of a result."""
+
+    shape_yx: tuple[int, int]
+    dtype: str
+    bytes: int
+    sha256: str
+    levels: int
+    version: str
+    store: Path
+    store_sha256: Mapping[str, str]
+    source: Path
+    source_sha256: str
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, sidecar: Mapping[str, Any], picture: Path) -> _Told:
+        source, result = sidecar["source"], sidecar["result"]
+        return cls(
+            shape_yx=(int(source["height_px"]), int(source["width_px"])),
+            dtype=str(source["dtype"]),
+            bytes=int(result["bytes"]),
+            sha256=str(result["sha256"]),
+            levels=int(result["levels"]),
+            version=RunSpec.from_json(sidecar["settings"]).version,
+            store=picture.parent / str(result["store"]),
+            store_sha256=dict(result["store_sha256"]),
+            source=Path(source["path"]),
+            source_sha256=str(source["sha256"]),
+            metadata=source["metadata"],
+        )
+
+    @property
+    def bound(self) -> float:
+        return BOUNDS[self.dtype]
+
+
+def _file_problems(picture: Path, told: _Told) -> Iterator[str]:
+    """Bytes, size, depth, pyramid and tags of the picture itself."""
+    if not picture.is_file():
+        yield "the picture is not there"
+        return
+    if picture.stat().st_size != told.bytes:
+        yield f"it has {picture.stat().st_size} bytes, not the {told.bytes} that were written"
+    elif file_sha256(picture) != told.sha256:
+        yield "its bytes are not those that were written"
+    try:
+        with tifffile.TiffFile(picture) as tiff:
+            yield from _tiff_problems(tiff, told)
+    except Exception as error:  # tifffile has many kinds
+        yield f"not a readable TIFF ({' '.join(str(error).split())})"
+
+
+def _tiff_problems(tiff: tifffile.TiffFile, told: _Told) -> Iterator[str]:
+    levels = tiff.series[0].levels
+    if levels[0].shape != (*told.shape_yx, 3) or str(levels[0].dtype) != told.dtype:
+        yield f"it is {levels[0].shape} {levels[0].dtype}, not {(*told.shape_yx, 3)} {told.dtype}"
+    if len(levels) != told.levels:
+        yield f"its pyramid has {len(levels)} levels, not {told.levels}"
+    for above, below in pairwise(levels):
+        if below.shape[:2] != tuple(-(-extent // 2) for extent in above.shape[:2]):
+            yield f"the pyramid's level {below.shape[:2]} is not half of {above.shape[:2]}"
+
+
+def _metadata_problems(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Orientation and resolution of the picture against the scan's."""
+    if found.get("orientation", 1) != wanted.get("orientation", 1):
+        yield f"its orientation is {found.get('orientation', 1)}, the scan's {wanted.get('orientation', 1)}"
+    if not wanted.get("resolution"):
+        return
+    *asked, unit = wanted["resolution"]
+    *there, other = found.get("resolution") or (0, 0, "none")
+    same = all(abs(a - b) <= _SAME_RESOLUTION * b for a, b in zip(there, asked, strict=True))
+    if not same or other != unit:
+        yield f"its resolution is {there[0]:g}x{there[1]:g} ({other}), the scan's {asked[0]:g}x{asked[1]:g} ({unit})"
+
+
+def _store_problems(told: _Told) -> Iterator[str]:
+    """Every shard of the samples and of the result's version, and the files that describe them."""
+    if not told.store.is_dir():
+        return  # it may be deleted
+    try:
+        store = ScanStore.open(told.store)
+    except StoreError as error:
+        yield str(error)
+        return
+    if store.source.sha256 != told.source_sha256:
+        yield f"{told.store.name} is of another scan"
+        return
+    version = store.find_version(told.version)
+    is_kept = (told.store / "versions" / told.version).is_dir()
+    for name, sha256 in told.store_sha256.items():
+        if name.startswith("versions/") and not is_kept:
+            continue
+        if not (told.store / name).is_file() or file_sha256(told.store / name) != sha256:
+            yield f"{told.store.name}/{name} is not what was written"
+    for roi in _blocks(store.info.shape_yx):
+        try:
+            store.read_scan(roi)
+        except StoreError as error:
+            yield f"samples at rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: {error}"
+    if version is not None:
+        yield from _version_problems(store, version)
+
+
+def _version_problems(store: ScanStore, version: ChromaVersion) -> Iterator[str]:
+    rows, columns = (-(-extent // version.block_px) for extent in store.info.shape_yx)
+    missing = {(y, x) for y in range(rows) for x in range(columns)} - version.finished_blocks()
+    for y, x in sorted(missing):
+        yield f"version {version.name}, block {y}, {x} of {version.block_px} px: missing or not what was written"
+
+
+def _source(told: _Told, stack: contextlib.ExitStack) -> Read | None:
+    """The scan's samples, from the store or else from the scan file where that is still the same."""
+    try:
+        return ScanStore.open(told.store).read_scan
+    except StoreError:
+        pass
+    try:
+        if not told.source.is_file() or file_sha256(told.source) != told.source_sha256:
+            return None
+        reader = stack.enter_context(open_scan(told.source))
+    except (ColorizeError, OSError):
+        return None
+    return lambda roi: reader.read(roi.rows, roi.columns)
+
+
+@dataclass
+class _Lightness:
+    """|dL*| so far."""
+
+    total: float = 0.0
+    pixels: int = 0
+    largest: float = 0.0
+    worst: tuple[int, int, int, int] | None = None
+
+
+def _compare(picture: Path, told: _Told, source: Read, found: _Lightness) -> Iterator[str]:
+    """Compare lightness block by block into ``found``."""
+    try:
+        with open_scan(picture) as reader:
+            yield from _metadata_problems(reader.info.metadata, told.metadata)
+            if reader.info.shape_yx != told.shape_yx:
+                return  # told already
+            for roi in _blocks(told.shape_yx):
+                seen = lightness_from_samples(reader.read(roi.rows, roi.columns))
+                step = np.abs(seen - lightness_from_samples(source(roi)))
+                found.total += float(step.sum(dtype=np.float64))
+                found.pixels += step.size
+                if found.worst is None or step.max() > found.largest:
+                    found.largest, found.worst = float(step.max()), (roi.y0, roi.y1, roi.x0, roi.x1)
+    except ColorizeError as error:
+        yield str(error)
+
+
+def _blocks(shape_yx: tuple[int, int]) -> Iterator[Roi]:
+    for y in range(0, shape_yx[0], BLOCK_PX):
+        for x in range(0, shape_yx[1], BLOCK_PX):
+            yield Roi(y, y + BLOCK_PX, x, x + BLOCK_PX).clipped(shape_yx)

@@ -1,0 +1,130 @@
+"""``colorize-archive verify``: a result that keeps its promises is told from one that does not, down to a byte."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from skimage.color import rgb2lab
+
+from tests.models import make_model
+
+
+def scan_of(path, dtype):
+    """Every gray level of its depth, a gradient and grain, with a resolution and an orientation."""
+    random = np.random.default_rng(0)
+    most = np.iinfo(dtype).max
+    ramp = np.linspace(0, most, 600 * 700).reshape(600, 700)
+    samples = np.clip(ramp + random.normal(0, most / 50, ramp.shape), 0, most).astype(dtype)
+    samples[:256, :256] = np.arange(65536).reshape(256, 256) % (most + 1)
+    tifffile.imwrite(path, samples, resolution=(300, 300), resolutionunit="INCH", extratags=[(274, "H", 1, 6, True)])
+
+
+@pytest.fixture(scope="module")
+def results(command, tmp_path_factory):
+    """Saturated colours everywhere: nearly all pixels are at the edge of the gamut."""
+    folder = tmp_path_factory.mktemp("verify")
+    model = make_model(folder / "model", gain=9)
+    for dtype in (np.uint8, np.uint16):
+        scan_of(folder / f"{np.dtype(dtype)}.tif", dtype)
+    words = ("--model", model, "--tile", "256", "--window", "average")
+    ran = command("run", *sorted(folder.glob("*.tif")), "-o", folder / "out", *words)
+    assert ran.code == 0, ran.err
+    return folder / "out"
+
+
+@pytest.fixture
+def copy(results, tmp_path):
+    shutil.copytree(results, tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("uint8", 0.5), ("uint16", 0.02)])
+def test_lightness_is_the_scans_however_saturated_the_colours_are(command, results, dtype, bound):
+    picture = results / f"{dtype}.color.tif"
+    ran = command("verify", picture, "--json")
+    assert ran.code == 0, ran.out
+    (told,) = json.loads(ran.out)
+    assert told["passes"]
+    assert told["bound"] == bound
+    assert 0 < told["lightness_mean"] < told["lightness_max"] <= bound
+    # As another library computes it, in double precision; its matrix is rounded otherwise.
+    most = np.iinfo(dtype).max
+    lab = rgb2lab(tifffile.imread(picture) / most)
+    gray = tifffile.imread(results.parent / f"{dtype}.tif") / most
+    wanted = rgb2lab(np.stack([gray] * 3, axis=-1))
+    assert np.abs(lab[..., 0] - wanted[..., 0]).max() == pytest.approx(told["lightness_max"], abs=0.005)
+    assert np.percentile(np.hypot(lab[..., 1], lab[..., 2]), 50) > 20
+    assert command("verify", results).out.count("whole") == 2
+
+
+def test_without_a_store_the_scan_itself_is_compared_and_without_both_it_says_so(command, copy):
+    sidecar = copy / "uint8.color.json"
+    shutil.rmtree(copy / "uint8.zarr")
+    assert command("verify", copy / "uint8.color.tif").code == 0
+    told = json.loads(sidecar.read_text())
+    told["source"]["path"] = str(copy / "gone.tif")
+    sidecar.write_text(json.dumps(told))
+    ran = command("verify", copy / "uint8.color.tif")
+    assert ran.code == 1
+    assert "neither its store nor its scan" in ran.out
+
+
+def test_a_picture_whose_lightness_was_changed_is_told_with_the_place(command, copy):
+    picture, sidecar = copy / "uint8.color.tif", copy / "uint8.color.json"
+    samples = tifffile.imread(picture)
+    samples[300:310, 20:30] //= 2
+    tifffile.imwrite(picture, samples, photometric="rgb")
+    ran = command("verify", picture)
+    assert (ran.code, len(ran.out.splitlines())) == (1, 1)
+    for words in (
+        "DAMAGED",
+        "not the",
+        "pyramid has 1 levels",
+        "resolution",
+        "orientation",
+        "lightness is not the scan's",
+    ):
+        assert words in ran.out
+    sidecar.unlink()
+    ran = command("verify", picture)
+    assert (ran.code, len(ran.lines)) == (2, 1)
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_any_byte_that_is_other_is_found(copy):
+    """In this process, because there are many: each file of the store and the picture, at several places."""
+    from pipeline.verify import verify
+
+    picture = copy / "uint8.color.tif"
+    assert verify(picture).passes
+    files = [path for path in (copy / "uint8.zarr").rglob("*") if path.is_file()]
+    kinds = {path.suffix or path.parent.parent.parent.name for path in files}
+    assert len(files) > 8, kinds
+    random = np.random.default_rng(1)
+    missed = []
+    for path in [picture, *files]:
+        if path.parent == copy / "uint8.zarr" / "versions":
+            continue  # an empty group, which says nothing
+        whole = path.read_bytes()
+        for place in {0, len(whole) // 2, len(whole) - 1, int(random.integers(len(whole)))}:
+            flip(path, place)
+            if verify(picture).passes:
+                missed.append((path.relative_to(copy), place))
+            path.write_bytes(whole)
+    assert missed == []
+    assert verify(picture).passes
+
+
+def test_what_is_no_result_is_one_line(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for words in ((tmp_path / "nowhere.color.tif",), (tmp_path / "empty",), (Path(__file__),)):
+        ran = command("verify", *words)
+        assert (ran.code, len(ran.lines)) == (2, 1), ran.err
