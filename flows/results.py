@@ -20,6 +20,7 @@ from pipeline.manifest import (
     utc_now,
     version_of,
 )
+from pipeline.provenance import xmp_packet
 from pipeline.quality import Quality
 from pipeline.store import ChromaVersion, ScanStore
 
@@ -51,7 +52,9 @@ def _export(job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPa
         f"Colour added by an algorithm: {_software()}, model {job.spec.model} {job.spec.model_sha256[:12]}. "
         f"Lightness is that of the scan {store.source.name}, SHA-256 {store.source.sha256}."
     )
-    return len(export_tiff(store, coloured, paths.picture, _software(), description, threads).levels_yx)
+    model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
+    xmp = xmp_packet(f"{_software()}, {model}", description, f"{store.source.name}, SHA-256 {store.source.sha256}")
+    return len(export_tiff(store, coloured, paths.picture, _software(), description, threads, xmp).levels_yx)
 
 
 def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None, keep: int) -> None:

@@ -47,12 +47,18 @@ def chroma_from_half(half: NDArray[np.float16], scale: float) -> NDArray[np.floa
 
 
 def export_tiff(
-    store: ScanStore, version: ChromaVersion, path: Path, software: str, description: str, threads: int
+    store: ScanStore,
+    version: ChromaVersion,
+    path: Path,
+    software: str,
+    description: str,
+    threads: int,
+    xmp: bytes = b"",
 ) -> PyramidSummary:
     """Write ``path``: a tiled, pyramidal, compressed TIFF of the scan in the colours of ``version``.
 
-    ``threads`` compose and encode segments of about a megapixel; the bytes written do not depend on it. Raises
-    OutputError, StoreError.
+    ``xmp`` is the packet that it carries. ``threads`` compose and encode segments of about a megapixel; the bytes
+    written do not depend on it. Raises OutputError, StoreError.
     """
     tune_process()
     metadata = store.info.metadata
@@ -62,6 +68,7 @@ def export_tiff(
         description=description,
         resolution=tuple(resolution) if resolution else None,
         orientation=metadata.get("orientation"),
+        xmp=xmp,
     )
 
     def read_window(rows: slice, columns: slice) -> NDArray:

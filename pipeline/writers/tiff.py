@@ -48,6 +48,8 @@ _COMPRESSION: dict[str, dict[str, Any]] = {
     "deflate": {"compression": "adobe_deflate", "predictor": True},
     "none": {},
 }
+# LittleCMS's own sRGB profile ("No copyright, use freely"), with a fixed date.
+SRGB_PROFILE = Path(__file__).with_name("srgb.icc").read_bytes()
 _RESOLUTION_UNITS = {"none": 1, "inch": 2, "in": 2, "centimeter": 3, "cm": 3, 1: 1, 2: 2, 3: 3}
 
 
@@ -60,12 +62,16 @@ class TiffMetadata:
     software, description : any text, stored as UTF-8; left out where empty
     resolution : x, y in pixels per unit, and the unit: "none", "inch" or "centimeter", or TIFF's number for it (1-3)
     orientation : TIFF tag 274, 1-8
+    xmp : an XMP packet, tag 700; left out where empty
+    icc : an ICC profile, tag 34675; that of sRGB, which the samples are encoded in, unless another is given
     """
 
     software: str = ""
     description: str = ""
     resolution: tuple[float, float, str | int] | None = None
     orientation: int | None = None
+    xmp: bytes = b""
+    icc: bytes = SRGB_PROFILE
 
     def __post_init__(self) -> None:
         if self.resolution is not None and _unit_key(self.resolution[2]) not in _RESOLUTION_UNITS:
@@ -289,8 +295,11 @@ class _Pyramid:
         if metadata.resolution is not None:
             tags["resolution"] = metadata.resolution[:2]
             tags["resolutionunit"] = _RESOLUTION_UNITS[_unit_key(metadata.resolution[2])]
-        if metadata.orientation is not None:
-            tags["extratags"] = [(274, "H", 1, metadata.orientation, True)]
+        extra: list[tuple[Any, ...]] = (
+            [] if metadata.orientation is None else [(274, "H", 1, metadata.orientation, True)]
+        )
+        extra += [(700, "B", len(metadata.xmp), metadata.xmp, True)] if metadata.xmp else []
+        tags["extratags"], tags["iccprofile"] = extra, metadata.icc
         return tags
 
     def _write_level(

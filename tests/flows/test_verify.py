@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageCms
 from skimage.color import rgb2lab
 
+from pipeline.provenance import xmp_packet
 from tests.models import make_model
 
 
@@ -58,6 +62,31 @@ def test_lightness_is_the_scans_however_saturated_the_colours_are(command, resul
     assert np.abs(lab[..., 0] - wanted[..., 0]).max() == pytest.approx(told["lightness_max"], abs=0.005)
     assert np.percentile(np.hypot(lab[..., 1], lab[..., 2]), 50) > 20
     assert command("verify", results).out.count("whole") == 2
+
+
+def test_any_reader_sees_that_the_colour_is_an_algorithms_and_how_it_is_encoded(results):
+    """Pillow and LittleCMS; the packet is parsed as XML, since names may hold what XML does not."""
+    with Image.open(results / "uint8.color.tif") as picture:
+        profile = ImageCms.ImageCmsProfile(BytesIO(picture.info["icc_profile"]))
+        assert "sRGB" in ImageCms.getProfileDescription(profile)
+        # It is the profile of the samples: through it and back to sRGB, nothing changes.
+        crop = picture.crop((0, 0, 64, 64))
+        same = ImageCms.profileToProfile(crop, profile, ImageCms.createProfile("sRGB"))
+        assert np.abs(np.asarray(same).astype(int) - np.asarray(crop)).max() <= 1
+        packet = ElementTree.fromstring(picture.tag_v2[700])
+    (kind,) = packet.iter("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+    assert kind.text.endswith("/compositeWithTrainedAlgorithmicMedia")
+    (tool,) = packet.iter("{http://ns.adobe.com/xap/1.0/}CreatorTool")
+    assert "colorize-archive" in tool.text
+    assert "model tiny" in tool.text
+    (source,) = packet.iter("{http://purl.org/dc/elements/1.1/}source")
+    assert "uint8.tif" in source.text
+
+
+def test_names_that_xml_does_not_hold_are_written_all_the_same():
+    packet = xmp_packet("a < b", 'Löwe & "Söhne"', "<scan>.tif")
+    texts = [each.text for each in ElementTree.fromstring(packet).iter() if each.text and each.text.strip()]
+    assert texts[1:] == ["a < b", 'Löwe & "Söhne"', "<scan>.tif"]
 
 
 def test_without_a_store_the_scan_itself_is_compared_and_without_both_it_says_so(command, copy):

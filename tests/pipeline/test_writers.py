@@ -145,7 +145,8 @@ def write_plainly(path, image, compression):
     first, *others = plain_levels(image)
     with tifffile.TiffWriter(path, bigtiff=False) as tiff:
         for level in (first, *others):
-            kind = {"subifds": len(others)} if level is first else {"subfiletype": 1}
+            main = {"subifds": len(others), "iccprofile": writer.SRGB_PROFILE}
+            kind = main if level is first else {"subfiletype": 1}
             if compression == "none":
                 tiff.write(level, **kind, **options)
                 continue
