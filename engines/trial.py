@@ -26,7 +26,7 @@ _LOG = logging.getLogger("colorize_archive.engines")
 _KIND = "trials"
 _BATCH = 8
 _TILES = 24
-_GAIN = 1.1
+_GAIN = 1.15
 # Tiles of whole scans take minutes each: their precisions are judged by tiles of the usual size.
 _LARGEST_PX = 512 * 512
 _USUAL_PX = 256

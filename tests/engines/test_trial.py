@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines import trial
 from engines.errors import EngineUnavailableError, ModelError
+from engines.parity import Parity
 from engines.quantize import write_int8_model
 from engines.select import choose, open_engine, precisions_of
 from engines.spec import EngineSpec, ModelCard, find_model
@@ -137,3 +138,55 @@ def test_bfloat16_keeps_the_shipped_models_pictures(name):
         pytest.skip("this processor has no bfloat16 arithmetic")
     parity = measure_parity(EngineSpec("openvino", str(model.folder), (256, 256), 4, 2, 1, "bf16"), 12, 4)
     assert parity.passes, str(parity)
+
+
+def parity_of(p999, bound=1.5):
+    return Parity(0.0, p999, 0.0, 0, True, 0.0, 24, bound)
+
+
+def test_a_failure_that_may_pass_is_not_kept(tmp_path, monkeypatch):
+    model = model_of(tmp_path, network(rounds=2), network())
+    real = trial.measure_parity
+
+    def full(spec, tiles):
+        if spec.precision == "int8":
+            raise EngineUnavailableError("GPU out of memory")
+        return real(spec, tiles)
+
+    monkeypatch.setattr(trial, "measure_parity", full)
+    choice, _ = choose("onnxruntime", str(model.folder))
+    assert choice.precision == "fp32"
+    assert "int8 refused: GPU out of memory" in choice.reason
+    assert not list((tmp_path / "cache" / "trials").glob("*.json"))
+    monkeypatch.undo()
+    monkeypatch.setenv("COLORIZE_ARCHIVE_CACHE", str(tmp_path / "cache"))
+    assert choose("onnxruntime", str(model.folder))[0].precision == "int8"
+
+
+@pytest.mark.parametrize(("fp32", "int8", "wanted"), [(9.0, 0.1, "int8"), (0.0, 9.0, "fp32"), (9.0, 9.0, None)])
+def test_only_what_keeps_the_picture_is_taken(tmp_path, monkeypatch, fp32, int8, wanted):
+    model = model_of(tmp_path, network(), network())
+    figures = {"fp32": parity_of(fp32, 0.05), "int8": parity_of(int8)}
+    monkeypatch.setattr(trial, "measure_parity", lambda spec, tiles: figures[spec.precision])
+    if wanted is None:
+        with pytest.raises(EngineUnavailableError, match=r"colours would be others.*9\.00"):
+            choose("onnxruntime", str(model.folder))
+    else:
+        choice, _ = choose("onnxruntime", str(model.folder))
+        assert choice.precision == wanted
+        assert "refused" in choice.reason
+
+
+def test_without_a_cache_it_is_measured_all_the_same(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COLORIZE_ARCHIVE_CACHE", str(tmp_path / "file"))
+    model = model_of(tmp_path, network(rounds=2), network())
+    assert choose("onnxruntime", str(model.folder))[0].precision == "int8"
+    assert "COLORIZE_ARCHIVE_CACHE" in caplog.text
+
+
+def test_a_model_of_one_size_is_judged_at_the_runs_tiles(tmp_path):
+    whole = make_model(tmp_path / "fixed", fixed_px=64)
+    model = write_int8_model(find_model(str(whole)), (whole / "model.onnx").read_bytes(), tmp_path / "both")
+    choice, _ = choose("onnxruntime", str(model.folder), tile_yx=(64, 64))
+    assert "refused" not in choice.reason

@@ -120,6 +120,9 @@ def test_a_run_says_its_precision_and_records_it(command, tmp_path):
     assert ", fp32: the fastest CPU runtime installed" in ran.err
     told = json.loads((tmp_path / "out" / "scan.color.json").read_text())
     assert told["settings"]["precision"] == "fp32"
+    # Left to itself, the folder's precision stays: another one would make every scan anew.
+    again = command("run", tmp_path / "scan.png", "-o", tmp_path / "out")
+    assert again.line("skipped  ")
     for precision in ("fp7", "fp16"):
         ran = command(
             "run", tmp_path / "scan.png", "-o", tmp_path / "out", "--precision", precision, "--engine", "openvino"
