@@ -1,6 +1,9 @@
 """``colorize-archive engines`` as a user types it."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -129,3 +132,26 @@ def test_a_run_says_its_precision_and_records_it(command, tmp_path):
         )
         assert (ran.code, len(ran.lines)) == (2, 1), ran.err
         assert precision in ran.lines[0]
+
+
+@pytest.mark.parametrize("driver", ["none", "broken"])
+def test_with_nvidias_library_and_no_driver_or_a_broken_one_there_is_a_picture_and_a_reason(
+    environment, tmp_path, driver
+):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the extra rtx is not installed")
+    if shutil.which("nvidia-smi"):
+        pytest.skip("a driver is here")
+    cv2.imwrite(str(tmp_path / "scan.png"), np.full((64, 64), 90, np.uint8))
+    changed = dict(environment)
+    if driver == "broken":
+        (tmp_path / "libcuda.so.1").write_text("not a library")
+        changed["LD_LIBRARY_PATH"] = str(tmp_path)
+    words = ["run", tmp_path / "scan.png", "-o", tmp_path / "out"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *map(str, words)], capture_output=True, text=True, env=changed, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    (line,) = (line for line in ran.stderr.splitlines() if line.startswith("engine "))
+    assert "engine openvino" in line
+    assert "tensorrt_rtx: no NVIDIA driver" in line
+    assert (tmp_path / "out" / "scan.color.tif").is_file()
