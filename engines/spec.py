@@ -73,7 +73,7 @@ class Model:
         if not self.card.int8_sha256:
             raise ModelError(
                 f"model {self.card.name} has no {INT8_FILE}: there is nothing to compute in int8; "
-                f"make it with: colorize-archive engines quantize --model {self.folder}"
+                f"make it with: colorize-archive engines quantize --model {self.folder} --out FOLDER"
             )
         return self.folder / INT8_FILE
 

@@ -34,6 +34,10 @@ _USUAL_PX = 256
 _FORMAT = 4
 
 
+# What could not be kept on the disk, for this process.
+_not_kept: dict[str, list[Trial]] = {}
+
+
 @dataclass(frozen=True)
 class Trial:
     """What one precision does.
@@ -99,8 +103,10 @@ def trials(
                 write_whole(path, json.dumps({"key": key, "trials": [asdict(t) for t in found]}, indent=2).encode())
             return found
     except EngineError as error:
-        _LOG.warning("%s", error)
-        return _measured(backend, model, offered, tile_yx)
+        if name not in _not_kept:
+            _LOG.warning("%s", error)
+            _not_kept[name] = _measured(backend, model, offered, tile_yx)
+        return _not_kept[name]
 
 
 def remove_trials() -> int:

@@ -275,20 +275,30 @@ def verify(
     from pipeline.errors import ColorizeError
     from pipeline.verify import verify as certify
 
-    pictures = [found for path in results for found in (sorted(path.rglob("*.color.tif")) if path.is_dir() else [path])]
+    pictures = [found for path in results for found in (_results_in(path) if path.is_dir() else [path])]
     if not pictures:
         stop(f"{' '.join(map(str, results))}: no NAME.color.tif there; give results, or folders of them", USAGE)
-    certificates = []
+    certificates, strangers = [], []
     for picture in pictures:
         try:
             certificates.append(certify(picture))
         except ColorizeError as error:
-            stop(error, USAGE)
+            strangers.append(str(error))
+            continue
         if not as_json:
             typer.echo(str(certificates[-1]))
     if as_json:
         typer.echo(json.dumps([certificate.to_json() for certificate in certificates], indent=2))
-    raise typer.Exit(DONE if all(certificate.passes for certificate in certificates) else FAILED)
+    for reason in strangers:
+        errors.print(f"colorize-archive: {reason}", markup=False)
+    whole = all(certificate.passes for certificate in certificates)
+    raise typer.Exit(USAGE if strangers else DONE if whole else FAILED)
+
+
+def _results_in(folder: Path) -> list[Path]:
+    """Pictures, also those of which only the JSON is left."""
+    found = {path.with_suffix(".tif") for ending in ("tif", "json") for path in folder.rglob(f"*.color.{ending}")}
+    return sorted(found)
 
 
 @app.command()

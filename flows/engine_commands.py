@@ -63,9 +63,11 @@ def list_engines(model: ModelName = "default", as_json: AsJson = False) -> None:
                 version, precisions, note = "", [], str(error)
             rows.append({"backend": name, "version": version, "precisions": precisions, "note": note})
         choice, _ = choose(model=model)
-        files = [str(path) for path in engine_files()]
     except EngineError as error:
         stop(error, USAGE)
+    files = []
+    with contextlib.suppress(EngineError):  # no cache, no files
+        files = [str(path) for path in engine_files()]
     if as_json:
         typer.echo(json.dumps({"backends": rows, "auto": asdict(choice), "files": files}, indent=2))
         return
@@ -125,7 +127,8 @@ def inspect(path: Annotated[Path, typer.Argument(help="An engine file.")]) -> No
     try:
         found = read_engine(path)
     except (OSError, ValueError) as error:
-        stop(f"{path}: {error}; build it again with: colorize-archive engines build --force", USAGE)
+        reason = error.strerror if isinstance(error, OSError) else error
+        stop(f"{path}: {reason}; give an engine file, as colorize-archive engines list names them", USAGE)
     for name, value in {**asdict(found.key), "built": found.built, "bytes": len(found.compiled)}.items():
         typer.echo(f"{name:<12}{value}")
 

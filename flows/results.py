@@ -118,6 +118,7 @@ def _sidecar(
             "levels": levels,
             "store": paths.store.name,
             "store_sha256": _described(store, job.spec.version),
+            "records_sha256": store.version(job.spec.version).records_sha256(),
         },
         "quality": quality.to_json() if quality else None,
         "work": {

@@ -76,7 +76,11 @@ def verify(picture: Path) -> Certificate:
     ------
     StoreError : it has no sidecar of this project's: what it should be is not known.
     """
+    if picture.suffix == ".json":
+        picture = picture.with_suffix(".tif")
     sidecar = read_sidecar(picture.with_suffix(".json"))
+    if sidecar is None and not picture.exists():
+        raise StoreError(f"{picture}: no such file; give a NAME.color.tif, or a folder of them")
     try:
         told = _Told.of(sidecar or {}, picture)
     except (KeyError, TypeError, ValueError) as error:
@@ -116,6 +120,7 @@ class _Told:
     version: str
     store: Path
     store_sha256: Mapping[str, str]
+    records_sha256: str
     source: Path
     source_sha256: str
     metadata: Mapping[str, Any]
@@ -132,6 +137,7 @@ class _Told:
             version=RunSpec.from_json(sidecar["settings"]).version,
             store=picture.parent / str(result["store"]),
             store_sha256=dict(result["store_sha256"]),
+            records_sha256=str(result["records_sha256"]),
             source=Path(source["path"]),
             source_sha256=str(source["sha256"]),
             metadata=source["metadata"],
@@ -197,7 +203,7 @@ def _store_problems(told: _Told) -> Iterator[str]:
     version = store.find_version(told.version)
     is_kept = (told.store / "versions" / told.version).is_dir()
     for name, sha256 in told.store_sha256.items():
-        if name.startswith("versions/") and not is_kept:
+        if name.startswith(f"versions/{told.version}/") and not is_kept:
             continue
         if not (told.store / name).is_file() or file_sha256(told.store / name) != sha256:
             yield f"{told.store.name}/{name} is not what was written"
@@ -206,7 +212,11 @@ def _store_problems(told: _Told) -> Iterator[str]:
             store.read_scan(roi)
         except StoreError as error:
             yield f"samples at rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: {error}"
+    if not store.has_whole_scan():
+        yield f"files of {told.store.name}/scan are missing"
     if version is not None:
+        if version.records_sha256() != told.records_sha256:
+            yield f"the records of version {version.name} are not what was written"
         yield from _version_problems(store, version)
 
 

@@ -6,7 +6,7 @@ from engines.ort import OrtEngine, library_version
 from engines.spec import EngineSpec, Model
 
 RANK = 2
-REASON = "installed, and openvino is not"
+REASON = "the CPU runtime that runs everywhere"
 PRECISIONS = ("int8", "fp32")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import uuid
@@ -309,6 +310,13 @@ class ChromaVersion:
         arrays = [self.path / name / "zarr.json" for name in ("chroma", "agreement")]
         made = [self.path / _ANCHOR, *sorted((self.path / _CHOSEN).iterdir())]
         return [path for path in (self.path / "zarr.json", *arrays, *made) if path.is_file()]
+
+    def records_sha256(self) -> str:
+        """SHA-256 of all records, one after the other by name."""
+        digest = hashlib.sha256()
+        for path in sorted((self.path / "chroma" / "records").glob("*.json")):
+            digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
 
     def _check_attempt(self, attempt: str) -> None:
         if self._current_attempt() != attempt:

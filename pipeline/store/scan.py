@@ -112,7 +112,8 @@ class ScanStore:
 
     def described_by(self) -> list[Path]:
         """The files beside the shards that say what these are."""
-        return [path for path in (self.path / "zarr.json", self.path / "scan" / "zarr.json") if path.is_file()]
+        groups = (self.path, self.path / "scan", self.path / "versions")
+        return [folder / "zarr.json" for folder in groups if (folder / "zarr.json").is_file()]
 
     def version_names(self) -> list[str]:
         """Names of all versions, finished or not, oldest first."""

@@ -140,16 +140,31 @@ def test_any_byte_that_is_other_is_found(copy):
     random = np.random.default_rng(1)
     missed = []
     for path in [picture, *files]:
-        if path.parent == copy / "uint8.zarr" / "versions":
-            continue  # an empty group, which says nothing
         whole = path.read_bytes()
-        for place in {0, len(whole) // 2, len(whole) - 1, int(random.integers(len(whole)))}:
+        for place in {0, len(whole) // 2, len(whole) - 1, *random.integers(len(whole), size=3).tolist()}:
             flip(path, place)
             if verify(picture).passes:
                 missed.append((path.relative_to(copy), place))
             path.write_bytes(whole)
     assert missed == []
     assert verify(picture).passes
+
+
+def test_a_file_that_is_missing_is_named(command, copy):
+    (copy / "uint8.color.tif").unlink()
+    shutil.rmtree(copy / "uint16.zarr" / "scan" / "c")
+    ran = command("verify", copy)
+    assert (ran.code, len(ran.out.splitlines())) == (1, 2)
+    assert "the picture is not there" in ran.out
+    assert "files of uint16.zarr/scan are missing" in ran.out
+
+
+def test_what_is_no_result_does_not_hide_the_others(command, copy):
+    ran = command("verify", copy / "nowhere.color.tif", copy / "uint8.color.json", "--json")
+    assert (ran.code, len(ran.lines)) == (2, 1)
+    assert "no such file" in ran.lines[0]
+    (told,) = json.loads(ran.out)
+    assert told["passes"]
 
 
 def test_what_is_no_result_is_one_line(command, tmp_path):
