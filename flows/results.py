@@ -117,7 +117,10 @@ def _sidecar(
             "sha256": file_sha256(paths.picture),
             "levels": levels,
             "store": paths.store.name,
-            "store_sha256": _described(store, job.spec.version),
+        },
+        # Of this store, which other blocks and stops would have made otherwise; the picture's bytes do not depend on it.
+        "store": {
+            "sha256": _described(store, job.spec.version),
             "records_sha256": store.version(job.spec.version).records_sha256(),
         },
         "quality": quality.to_json() if quality else None,

@@ -127,7 +127,7 @@ class _Told:
 
     @classmethod
     def of(cls, sidecar: Mapping[str, Any], picture: Path) -> _Told:
-        source, result = sidecar["source"], sidecar["result"]
+        source, result, store = (sidecar[name] for name in ("source", "result", "store"))
         return cls(
             shape_yx=(int(source["height_px"]), int(source["width_px"])),
             dtype=str(source["dtype"]),
@@ -136,8 +136,8 @@ class _Told:
             levels=int(result["levels"]),
             version=RunSpec.from_json(sidecar["settings"]).version,
             store=picture.parent / str(result["store"]),
-            store_sha256=dict(result["store_sha256"]),
-            records_sha256=str(result["records_sha256"]),
+            store_sha256=dict(store["sha256"]),
+            records_sha256=str(store["records_sha256"]),
             source=Path(source["path"]),
             source_sha256=str(source["sha256"]),
             metadata=source["metadata"],

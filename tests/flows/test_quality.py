@@ -292,7 +292,7 @@ def test_refinement_makes_the_same_bytes_of_any_blocks(refined, part, tmp_path, 
 
 
 @pytest.mark.parametrize("refined", ["few tiles", "with the anchor"], indirect=True)
-@pytest.mark.parametrize(("share", "after"), [(0.25, False), (0.5, True), (0.5, False), (1, False)])
+@pytest.mark.parametrize(("share", "after"), [(0.5, True), (0.5, False), (1, False)])
 def test_a_stop_at_any_record_ends_in_the_same_bytes(refined, part, tmp_path, monkeypatch, share, after):
     """Between a block's shard and its record, or just after: of the coarsest tiles and of those that refine them.
 
