@@ -118,7 +118,7 @@ def _sidecar(
             "levels": levels,
             "store": paths.store.name,
         },
-        # Of this store, which other blocks and stops would have made otherwise; the picture's bytes do not depend on it.
+        # Of this store: other blocks and stops would have made another one, and the same picture.
         "store": {
             "sha256": _described(store, job.spec.version),
             "records_sha256": store.version(job.spec.version).records_sha256(),
