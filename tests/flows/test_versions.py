@@ -111,7 +111,8 @@ def test_diff_tells_figures_and_draws_a_map(command, done, tmp_path):
 def test_only_so_many_versions_stay(command, scan, moody, tmp_path):
     words = ("run", scan, "-o", tmp_path, "--model", moody, "--tile", "128")
     for stride in (128, 64, 32):
-        assert command(*words, "--stride", stride).code == 0
+        ran = command(*words, "--stride", stride)
+        assert ran.code == 0, ran.err
     names = versions(tmp_path)
     assert [name.split("-")[1] for name in names] == ["64", "32"]
     assert sorted(p.name for p in tmp_path.glob("*.tif")) == [f"girls.{names[0]}.color.tif", "girls.color.tif"]
