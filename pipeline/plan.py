@@ -171,11 +171,15 @@ def make_plan(
     UsageError : not even the smallest block fits; the message names what would.
     """
     best: tuple[int, int] | None = None
-    smallest_bytes = _memory_bytes(info, grid, BLOCK_SIZES_PX[-1], batch, workers, has_anchor, engine_bytes, scans)
+
+    def memory_bytes(block_px: int) -> int:
+        return _memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes, scans)
+
+    smallest_bytes = memory_bytes(BLOCK_SIZES_PX[-1])
     is_one_of_many = scans >= workers.blocks_at_once and len(grid) <= _SMALL_TILES
     sharing = 1 if is_one_of_many else workers.blocks_at_once
     for block_px in BLOCK_SIZES_PX:
-        if _memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes, scans) > limit_bytes:
+        if memory_bytes(block_px) > limit_bytes:
             continue
         rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
         span = _makespan([_filled(a * b, batch) for a in rows for b in columns], sharing)
@@ -197,6 +201,6 @@ def make_plan(
         block_px=block_px,
         blocks=len(rows) * len(columns),
         predictions=sum(rows) * sum(columns),
-        memory_bytes=_memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes, scans),
+        memory_bytes=memory_bytes(block_px),
         disk_bytes=_disk_bytes(info),
     )
