@@ -151,7 +151,10 @@ def check(
     from pipeline.errors import ColorizeError
 
     try:
-        specs = _all_specs(model, tile, batch) if every else [_spec(model, backend, precision, tile, batch)]
+        if every:
+            specs, _ = _specs_that_run(model, tile, [batch] if batch else [])
+        else:
+            specs = [_spec(model, backend, precision, tile, batch)]
         found: list[tuple[EngineSpec, Parity | str]] = [
             (spec, _parity_or_reason(spec) if every else measure_parity(spec)) for spec in specs
         ]
@@ -167,8 +170,15 @@ def check(
     raise typer.Exit(0 if all(isinstance(parity, str) or parity.passes for _, parity in found) else FAILED)
 
 
-def _all_specs(model: str, tile: str, batch: int | None) -> list[EngineSpec]:
-    """Each backend that runs here, in each precision that it has for the model. Raises EngineError, ColorizeError."""
+def _specs_that_run(
+    model: str, tile: str, batches: list[int], names: list[str] | None = None, precisions: list[str] | None = None
+) -> tuple[list[EngineSpec], list[str]]:
+    """Each of ``names``, or each backend that runs here and why others do not, in each precision, at each batch.
+
+    Raises
+    ------
+    EngineError, ColorizeError : the model, the tile, or one of ``names``.
+    """
     from engines.errors import EngineError
     from engines.select import backend_names, check_tile, precisions_of, usable_version
     from engines.spec import EngineSpec, find_model
@@ -178,14 +188,19 @@ def _all_specs(model: str, tile: str, batch: int | None) -> list[EngineSpec]:
 
     found, tile_yx = find_model(model), parse_size(tile, "tile")
     check_tile(found, tile_yx)
-    specs = []
-    for name in [name for name in backend_names() if name != "identity"]:
-        with contextlib.suppress(EngineError):
+    specs, left_out = [], []
+    for name in names or [name for name in backend_names() if name != "identity"]:
+        try:
             usable_version(name)
-            for each in precisions_of(name, found):
-                size = batch or batch_for(tile_yx)
+        except EngineError as error:
+            if names:
+                raise
+            left_out.append(str(error))
+            continue
+        for each in precisions or precisions_of(name, found):
+            for size in batches or [batch_for(tile_yx)]:
                 specs.append(EngineSpec(name, str(found.folder), tile_yx, size, processors(), 1, each))
-    return specs
+    return specs, left_out
 
 
 def _parity_or_reason(spec: EngineSpec) -> Parity | str:
@@ -233,27 +248,10 @@ def bench(
     from engines.bench import plot as draw
     from engines.bench import table
     from engines.errors import EngineError
-    from engines.select import backend_names, check_tile, precisions_of, usable_version
-    from engines.spec import EngineSpec, find_model
-    from flows.cluster import processors
-    from flows.settings import parse_size
     from pipeline.errors import ColorizeError
 
     try:
-        found, tile_yx = find_model(model), parse_size(tile, "tile")
-        check_tile(found, tile_yx)
-        specs, left_out = [], []
-        for name in backend or [name for name in backend_names() if name != "identity"]:
-            try:
-                usable_version(name)
-            except EngineError as error:
-                if backend:
-                    raise
-                left_out.append(str(error))
-                continue
-            for each in precision or precisions_of(name, found):
-                for size in batches or [1, 8]:
-                    specs.append(EngineSpec(name, str(found.folder), tile_yx, size, processors(), 1, each))
+        specs, left_out = _specs_that_run(model, tile, batches or [1, 8], backend, precision)
         speeds, skipped = measure(specs, seconds)
         typer.echo(table(speeds))
         for reason in [*left_out, *skipped]:
