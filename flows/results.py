@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from flows.jobs import Job
-from pipeline.export import export_tiff
+from pipeline.export import export_picture, picture_of
 from pipeline.files import file_sha256, remove, write_json
 from pipeline.manifest import (
     ResultPaths,
@@ -54,7 +54,8 @@ def _export(job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPa
     )
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
     xmp = xmp_packet(f"{_software()}, {model}", description, f"{store.source.name}, SHA-256 {store.source.sha256}")
-    return len(export_tiff(store, coloured, paths.picture, _software(), description, threads, xmp).levels_yx)
+    picture = picture_of(store, coloured, _software(), description, xmp)
+    return len(export_picture("tiff", paths.picture, picture, threads).levels_yx)
 
 
 def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None, keep: int) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.carried import Carried
 from pipeline.color import lightness_from_samples, samples_from_lab
 from pipeline.grid import Roi
 from pipeline.process import tune_process
 from pipeline.store import ChromaVersion, ScanStore
-from pipeline.writers.tiff import PyramidSummary, TiffMetadata, write_pyramid
+from pipeline.writers import Picture, Written, write_picture
+from pipeline.writers._picture import SRGB_PROFILE
 
 # Pixels composed at once: their float32 planes stay in the cache, and their memory is used again for the next ones.
 _STRIP_PX = 65_536
@@ -46,33 +48,30 @@ def chroma_from_half(half: NDArray[np.float16], scale: float) -> NDArray[np.floa
     return single
 
 
-def export_tiff(
-    store: ScanStore,
-    version: ChromaVersion,
-    path: Path,
-    software: str,
-    description: str,
-    threads: int,
-    xmp: bytes = b"",
-) -> PyramidSummary:
-    """Write ``path``: a tiled, pyramidal, compressed TIFF of the scan in the colours of ``version``.
-
-    ``xmp`` is the packet that it carries. ``threads`` compose and encode segments of about a megapixel; the bytes
-    written do not depend on it. Raises OutputError, StoreError.
-    """
-    tune_process()
+def picture_of(store: ScanStore, version: ChromaVersion, software: str, description: str, xmp: bytes = b"") -> Picture:
+    """The scan in the colours of ``version``, to be written; ``xmp`` is the packet that it carries."""
     metadata = store.info.metadata
     resolution = metadata.get("resolution")
-    tiff = TiffMetadata(
-        software=software,
-        description=description,
-        resolution=tuple(resolution) if resolution else None,
-        orientation=metadata.get("orientation"),
-        xmp=xmp,
-    )
 
     def read_window(rows: slice, columns: slice) -> NDArray:
         return compose(store, version, Roi(rows.start, rows.stop, columns.start, columns.stop))
 
-    dtype = np.dtype(store.info.dtype)
-    return write_pyramid(path, store.info.shape_yx, dtype, read_window, metadata=tiff, threads=threads)
+    return Picture(
+        shape_yx=store.info.shape_yx,
+        dtype=store.info.result_dtype,
+        read_window=read_window,
+        resolution=tuple(resolution) if resolution else None,
+        orientation=metadata.get("orientation"),
+        software=software,
+        description=description,
+        carried=Carried(icc=SRGB_PROFILE, xmp=xmp),
+    )
+
+
+def export_picture(name: str, path: Path, picture: Picture, threads: int) -> Written:
+    """Write ``path`` in the format ``name``; ``threads`` compose and encode, the bytes written do not depend on it.
+
+    Raises OutputError, StoreError, UsageError.
+    """
+    tune_process()
+    return write_picture(name, path, picture, threads)

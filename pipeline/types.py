@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.carried import Carried
+
+Tone = Literal["srgb", "lightness"]
+"""What samples mean. ``srgb``: sRGB-encoded light, gray or RGB. ``lightness``: gray that is CIE L* itself, 0 to full
+scale for 0 to 100; what a reader gives where only a profile or another colour space says how light a sample is."""
+Mask = Literal["", "alpha", "nodata"]
 
 
 @dataclass(frozen=True)
@@ -18,19 +25,50 @@ class ScanInfo:
     ----------
     shape_yx : rows, columns
     channels : 1 (gray) or 3 (RGB)
-    dtype : "uint8" or "uint16"
+    dtype : "uint8" or "uint16", of the samples as they are read
     metadata : JSON values: ``format``; where known ``compression``, ``resolution`` ([x, y, unit]), ``orientation``
-        (TIFF tag 274), ``dropped`` (list of what was left out, such as "alpha channel")
+        (TIFF tag 274); ``lightness``, one line on how lightness was taken from the samples, where that needs saying;
+        ``dropped`` (list of what was left out, such as "2 extra channels")
+    tone : what the samples mean
+    depth : "uint8" or "uint16", of the coloured picture: the scan's own depth; that of ``dtype`` where it is empty
+    mask : "alpha" where the scan has an alpha channel or a mask, "nodata" where a value of its samples means that there
+        is no picture, else empty
+    nodata : that value as the coloured picture writes it, in every channel; None without one
     """
 
     shape_yx: tuple[int, int]
     channels: int
     dtype: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    tone: Tone = "srgb"
+    depth: str = ""
+    mask: Mask = ""
+    nodata: int | None = None
 
     @property
     def megapixels(self) -> float:
         return self.shape_yx[0] * self.shape_yx[1] / 1e6
+
+    @property
+    def result_dtype(self) -> np.dtype:
+        """Of the coloured picture."""
+        return np.dtype(self.depth or self.dtype)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a scan file is to be read.
+
+    Attributes
+    ----------
+    page : of a file with several pictures, from 1
+    salvage : read what can be read: instead of an error, damaged parts are filled with gray and listed in ``holes``
+    limit_pixels : refuse pictures that declare more
+    """
+
+    page: int = 1
+    salvage: bool = False
+    limit_pixels: int = 20_000_000_000
 
 
 class ScanReader(Protocol):
@@ -42,8 +80,26 @@ class ScanReader(Protocol):
     @property
     def info(self) -> ScanInfo: ...
 
+    @property
+    def carried(self) -> Carried:
+        """What the file says beside its pixels."""
+        ...
+
+    @property
+    def holes(self) -> tuple[tuple[int, int, int, int], ...]:
+        """y0, y1, x0, x1 of the parts met so far that could not be read; only ever some where salvage was asked for."""
+        ...
+
     def read(self, rows: slice, columns: slice) -> NDArray[np.unsignedinteger]:
         """(h, w) gray or (h, w, 3) RGB samples of the scan's dtype. Raises ScanUnreadableError on damaged data."""
+        ...
+
+    def read_mask(self, rows: slice, columns: slice) -> NDArray[np.unsignedinteger]:
+        """(h, w) opacity in the picture's depth, where ``info.mask`` says that there is one.
+
+        0 is where there is no picture, full scale where there is nothing but. Where the mask is of nodata there is
+        nothing in between.
+        """
         ...
 
     def close(self) -> None: ...

@@ -1,7 +1,8 @@
 """Open a scan of any handled kind. The kind is told by the file's first bytes; its ending is never trusted.
 
-A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` and
-``open_reader(path, limit_pixels)``; a new file with these three names is a new reader.
+A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (of the
+first bytes) and ``open_reader(path, reading)``; ``page_count(path)`` where a file may hold several pictures. A new
+file with these names is a new reader; modules with a leading underscore are what readers share.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
-from ..types import ScanReader
+from ..types import Reading, ScanReader
 
-DEFAULT_LIMIT_PIXELS = 20_000_000_000
 _HEAD_BYTES = 32
 
 READERS: tuple[ModuleType, ...] = tuple(
     importlib.import_module(f"{__name__}.{found.name}")
     for found in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.name)
+    if not found.name.startswith("_")
 )
 ENDINGS: tuple[str, ...] = tuple(sorted(ending for reader in READERS for ending in reader.ENDINGS))
 """File endings that a search through folders takes; `open_scan` itself does not look at the ending."""
@@ -40,34 +41,43 @@ _KNOWN_BUT_UNHANDLED = (
 )
 
 
-def open_scan(path: Path, limit_pixels: int | None = None) -> ScanReader:
+def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
     """Open the scan at ``path``; nothing is decoded yet. The reader is also a context manager.
-
-    Parameters
-    ----------
-    path : a regular file
-    limit_pixels : refuse scans that declare more pixels than this; 20 gigapixels unless told
 
     Raises
     ------
     ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError
-    UsageError
-        ``limit_pixels`` is below one.
+    UsageError : ``reading.limit_pixels`` is below one.
     """
-    limit = DEFAULT_LIMIT_PIXELS if limit_pixels is None else limit_pixels
-    if limit < 1:
-        raise UsageError(f"limit_pixels is {limit}: no scan could be opened; give at least 1")
+    reading = reading or Reading()
+    if reading.limit_pixels < 1:
+        raise UsageError(f"limit_pixels is {reading.limit_pixels}: no scan could be opened; give at least 1")
     path = Path(path)
     name = str(path) if str(path).isprintable() else repr(str(path))
+    reader = _reader_of(path, name)
+    try:
+        opened: ScanReader = reader.open_reader(path, reading)
+    except ScanError as error:
+        # A raise-from chain keeps the library's own words for a debugger; the message stays ours.
+        raise type(error)(f"{name}: {error}") from error.__cause__
+    return opened
+
+
+def page_count(path: Path) -> int:
+    """How many pictures the file holds, reduced copies and masks not counted; errors as of :func:`open_scan`."""
+    name = str(path) if str(path).isprintable() else repr(str(path))
+    count = getattr(_reader_of(path, name), "page_count", None)
+    try:
+        return int(count(path)) if count else 1
+    except ScanError as error:
+        raise type(error)(f"{name}: {error}") from error.__cause__
+
+
+def _reader_of(path: Path, name: str) -> ModuleType:
     head = _read_head(path, name)
     for reader in READERS:
         if reader.recognizes(head):
-            try:
-                opened: ScanReader = reader.open_reader(path, limit)
-            except ScanError as error:
-                # A raise-from chain keeps the library's own words for a debugger; the message stays ours.
-                raise type(error)(f"{name}: {error}") from error.__cause__
-            return opened
+            return reader
     for at, magic, kind in _KNOWN_BUT_UNHANDLED:
         if head[at : at + len(magic)] == magic:
             raise ScanUnsupportedError(f"{name}: a {kind} file, which is not handled; convert it to TIFF, PNG or JPEG")

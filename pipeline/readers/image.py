@@ -25,8 +25,8 @@ import rasterio
 from rasterio.windows import Window
 
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
-from ..types import ScanInfo
-from .tiff import (
+from ..types import Reading, ScanInfo
+from ._window import (
     CACHE_BYTES,
     PROFILE_DROPPED,
     Samples,
@@ -65,8 +65,8 @@ def recognizes(head: bytes) -> bool:
     return head.startswith((_PNG_MAGIC, _JPEG_MAGIC))
 
 
-def open_reader(path: Path, limit_pixels: int) -> ImageReader:
-    return ImageReader(path, limit_pixels)
+def open_reader(path: Path, reading: Reading) -> ImageReader:
+    return ImageReader(path, reading)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class _Header:
 class ImageReader(WindowReader):
     """A PNG or JPEG file, by windows. Threads take turns."""
 
-    def __init__(self, path: Path, limit_pixels: int, cache_bytes: int = CACHE_BYTES) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, reading: Reading, cache_bytes: int = CACHE_BYTES) -> None:
+        super().__init__(path, reading)
         self._lock = threading.Lock()
         self._cache = SegmentCache(cache_bytes)
         try:
             with path.open("rb") as file:
-                header = _parse_header(file, limit_pixels)
+                header = _parse_header(file, reading.limit_pixels)
         except OSError as error:
             raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
         try:

@@ -16,24 +16,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError, UsageError
-from ..types import ScanInfo
+from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
+from ..types import Reading, ScanInfo
+from ._window import (
+    CACHE_BYTES,
+    PROFILE_DROPPED,
+    REWRITE,
+    Samples,
+    SegmentCache,
+    WindowReader,
+    check_size,
+    palette_table,
+    reason,
+    scaling_table,
+)
 
 ENDINGS = (".tif", ".tiff")
 SEGMENT_LIMIT_BYTES = 2**30
-CACHE_BYTES = 48 * 2**20
-PROFILE_DROPPED = "ICC profile (the samples are taken as sRGB)"
 _CUT_BYTES = 4 * 2**20  # uncompressed strips are cut to about this
 _MAX_PAGES = 4096  # beyond, only the number of pages is looked up
 
@@ -55,157 +62,13 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 # tifffile reports damage by logging and goes on; what matters here is raised as one of our errors instead.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
-Samples = NDArray[np.unsignedinteger]
-
-
-class SegmentCache:
-    """Least recently used decoded segments, bounded in bytes; safe to use from several threads.
-
-    A segment larger than the bound is handed out but not kept.
-    """
-
-    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
-        self._limit_bytes = limit_bytes
-        self._held_bytes = 0
-        self._segments: OrderedDict[Hashable, Samples] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @property
-    def held_bytes(self) -> int:
-        return self._held_bytes
-
-    def get(self, key: Hashable, decode: Callable[[], Samples]) -> Samples:
-        """The segment called ``key``, decoded now if it is not held. Decoding runs outside the lock."""
-        with self._lock:
-            if key in self._segments:
-                self._segments.move_to_end(key)
-                return self._segments[key]
-        segment = decode()
-        with self._lock:
-            if key not in self._segments and segment.nbytes <= self._limit_bytes:
-                self._segments[key] = segment
-                self._held_bytes += segment.nbytes
-                while self._held_bytes > self._limit_bytes:
-                    self._held_bytes -= self._segments.popitem(last=False)[1].nbytes
-        return segment
-
-    def clear(self) -> None:
-        with self._lock:
-            self._segments.clear()
-            self._held_bytes = 0
-
-
-class WindowReader:
-    """What every reader here shares: window arithmetic, closing, the context manager, and errors that name the path."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._closed = False
-
-    @property
-    def info(self) -> ScanInfo:
-        raise NotImplementedError
-
-    def _read(self, rows: range, columns: range) -> Samples:
-        raise NotImplementedError
-
-    def _close(self) -> None:
-        raise NotImplementedError
-
-    def read(self, rows: slice, columns: slice) -> Samples:
-        """Samples of a window; slices are clipped to the scan as NumPy clips them.
-
-        Returns
-        -------
-        (h, w) gray or (h, w, 3) RGB, uint8 or uint16, C-contiguous
-
-        Raises
-        ------
-        ScanUnreadableError
-            The data in the window is damaged or cut off.
-        ScanUnsupportedError
-            The data uses a variant of its compression that no decoder here knows.
-        UsageError
-            The reader is closed, or a slice has a step.
-        """
-        name = str(self.path) if str(self.path).isprintable() else repr(str(self.path))
-        if self._closed:
-            raise UsageError(f"{name}: read after close; open the scan again")
-        height, width = self.info.shape_yx
-        window = range(height)[rows], range(width)[columns]
-        if any(axis.step != 1 for axis in window):
-            raise UsageError(f"{name}: a window with a step, {rows} x {columns}; read it whole and stride the result")
-        if not window[0] or not window[1]:
-            tail = () if self.info.channels == 1 else (3,)
-            return np.empty((len(window[0]), len(window[1]), *tail), dtype=self.info.dtype)
-        try:
-            samples: Samples = np.ascontiguousarray(self._read(*window))
-            return samples
-        except ScanError as error:
-            raise type(error)(f"{name}: {error}") from error.__cause__
-        except (NotImplementedError, ImportError) as error:
-            raise ScanUnsupportedError(f"{name}: {reason(error)}; {_REWRITE}") from error
-        except Exception as error:  # the libraries below raise from every branch of the tree on damaged data
-            raise ScanUnreadableError(f"{name}: damaged ({reason(error)}); restore it from its source") from error
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._close()
-
-    def __enter__(self) -> WindowReader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-
-_REWRITE = "convert it to 8- or 16-bit gray or RGB"
-
-
-def reason(error: BaseException, limit: int = 160) -> str:
-    """What a library's exception says, on one line."""
-    if error.__cause__ is not None and "previous exception" in str(error):  # rasterio hides GDAL's words there
-        return reason(error.__cause__, limit)
-    text = " ".join(str(error).split())
-    return (text if len(text) <= limit else text[: limit - 3] + "...") or type(error).__name__
-
-
-def check_size(shape_yx: tuple[int, int], limit_pixels: int) -> None:
-    """Refuse an empty picture or one above the limit; messages lack the path, which the caller adds."""
-    height, width = shape_yx
-    if height < 1 or width < 1:
-        raise ScanUnsupportedError(f"declares {width} x {height} pixels, an empty picture; remove it from the request")
-    if height * width > limit_pixels:
-        raise ScanUnsupportedError(
-            f"declares {width} x {height} pixels, above the limit of {limit_pixels}; raise the limit if that is true"
-        )
-
-
-def scaling_table(bits: int) -> Samples:
-    """Samples of ``bits`` bits stretched to the full range of uint8 (up to 8 bits) or uint16.
-
-    >>> scaling_table(2)
-    array([  0,  85, 170, 255], dtype=uint8)
-    """
-    dtype, top = (np.uint8, 255) if bits <= 8 else (np.uint16, 65535)
-    steps = 2**bits - 1
-    table: Samples = ((np.arange(steps + 1, dtype=np.int64) * top + steps // 2) // steps).astype(dtype)
-    return table
-
-
-def palette_table(table: Samples) -> Samples:
-    """An (n, 3) palette, or (n,) where all of it is gray."""
-    gray = bool((table[:, 0] == table[:, 1]).all() and (table[:, 0] == table[:, 2]).all())
-    return np.ascontiguousarray(table[:, 0] if gray else table)
-
 
 def recognizes(head: bytes) -> bool:
     return head[:4] in _MAGIC
 
 
-def open_reader(path: Path, limit_pixels: int) -> TiffReader:
-    return TiffReader(path, limit_pixels)
+def open_reader(path: Path, reading: Reading) -> TiffReader:
+    return TiffReader(path, reading)
 
 
 @dataclass(frozen=True)
@@ -267,8 +130,8 @@ class _Layout:
 class TiffReader(WindowReader):
     """One picture of a TIFF or BigTIFF file, by windows. Several threads may read at once."""
 
-    def __init__(self, path: Path, limit_pixels: int, cache_bytes: int = CACHE_BYTES) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, reading: Reading, cache_bytes: int = CACHE_BYTES) -> None:
+        super().__init__(path, reading)
         self._file_lock = threading.Lock()
         self._cache = SegmentCache(cache_bytes)
         try:
@@ -279,7 +142,7 @@ class TiffReader(WindowReader):
             ) from error
         try:
             page, dropped = _choose_page(self._file)
-            check_size((page.imagelength, page.imagewidth), limit_pixels)
+            check_size((page.imagelength, page.imagewidth), reading.limit_pixels)
             self._kind = _kind_of(page)
             self._layout = _layout_of(page, self._file.filehandle.size)
             self._page = page
@@ -407,7 +270,7 @@ def _stored_dtype(page: tifffile.TiffPage) -> np.dtype[np.unsignedinteger]:
 
 
 def _unsupported(what: str) -> NoReturn:
-    raise ScanUnsupportedError(f"{what}, which is not handled; {_REWRITE}")
+    raise ScanUnsupportedError(f"{what}, which is not handled; {REWRITE}")
 
 
 def _kind_of(page: tifffile.TiffPage) -> _Kind:

@@ -21,7 +21,7 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from pipeline.errors import UsageError
 from pipeline.files import writing
 from pipeline.ordered import OrderedPool
 from pipeline.spill import Spill
+from pipeline.writers._picture import SRGB_PROFILE, Picture, ReadWindow, Written
 
-ReadWindow = Callable[[slice, slice], NDArray]
+ENDING = ".color.tif"
 
 _SEGMENT_PX = 2**20  # composing takes about 20 bytes a pixel, and several segments are worked on at once
 _SEGMENT_ROWS = 512
@@ -48,8 +49,6 @@ _COMPRESSION: dict[str, dict[str, Any]] = {
     "deflate": {"compression": "adobe_deflate", "predictor": True},
     "none": {},
 }
-# LittleCMS's own sRGB profile ("No copyright, use freely"), with a fixed date.
-SRGB_PROFILE = Path(__file__).with_name("srgb.icc").read_bytes()
 _RESOLUTION_UNITS = {"none": 1, "inch": 2, "in": 2, "centimeter": 3, "cm": 3, 1: 1, 2: 2, 3: 3}
 
 
@@ -87,6 +86,20 @@ class PyramidSummary:
     levels_yx: tuple[tuple[int, int], ...]
     size_bytes: int
     bigtiff: bool
+
+
+def write(path: Path, picture: Picture, threads: int) -> Written:
+    """Write ``path``; as :func:`write_pyramid`."""
+    tiff = TiffMetadata(
+        software=picture.software,
+        description=picture.description,
+        resolution=picture.resolution,
+        orientation=picture.orientation,
+        xmp=picture.carried.xmp,
+        icc=picture.carried.icc,
+    )
+    made = write_pyramid(path, picture.shape_yx, picture.dtype, picture.read_window, metadata=tiff, threads=threads)
+    return Written(made.levels_yx, made.size_bytes)
 
 
 def pyramid_levels(shape_yx: tuple[int, int], tile_px: int) -> tuple[tuple[int, int], ...]:

@@ -39,7 +39,7 @@ from engines.spec import EngineSpec, find_model
 from flows.blocks import BlockFailed, BlockTask, engine_for, run_blocks
 from flows.cluster import processors
 from pipeline.cost import MEASURED, Cost, Fleet, Rates, Workload, cost_of, count, to_table
-from pipeline.export import export_tiff
+from pipeline.export import export_picture, picture_of
 from pipeline.grid import TileGrid
 from pipeline.ingest import ingest, source_of
 from pipeline.plan import batch_for
@@ -116,7 +116,9 @@ def measure_stages(folder: Path, side: int) -> Rates:
     store = ScanStore.open(place, writable=True)
     coarse, fine = (coloured(store, "identity", stride) for stride in (COARSE, FINE))
     real = coloured(store, choose()[0].backend, COARSE)
-    export_seconds = processor_seconds(lambda: export_tiff(store, real.version, picture, "benchmark", "", 1))
+    export_seconds = processor_seconds(
+        lambda: export_picture("tiff", picture, picture_of(store, real.version, "benchmark", ""), 1)
+    )
     blend_seconds = (fine.seconds - coarse.seconds) / (fine.predictions - coarse.predictions)
     return replace(
         MEASURED,

@@ -33,7 +33,7 @@ import tifffile
 
 from pipeline.agreement import Agreement, squares
 from pipeline.colorize import Coloured
-from pipeline.export import export_tiff
+from pipeline.export import export_picture, picture_of
 from pipeline.grid import TileGrid
 from pipeline.ingest import ingest, source_of
 from pipeline.readers import open_scan
@@ -103,7 +103,9 @@ def run_stage(stage: str, folder: Path) -> None:
     elif stage == "export":
         store = ScanStore.open(place)
         started = time.perf_counter()
-        export_tiff(store, store.version("v"), folder / "scan.color.tif", "benchmark", "", threads)
+        export_picture(
+            "tiff", folder / "scan.color.tif", picture_of(store, store.version("v"), "benchmark", ""), threads
+        )
     else:
         started = time.perf_counter()
         time.sleep(0.5)

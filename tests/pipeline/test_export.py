@@ -8,7 +8,7 @@ import tifffile
 
 from pipeline.color import lightness_from_samples, samples_from_lab
 from pipeline.errors import StoreError
-from pipeline.export import chroma_from_half, compose, export_tiff
+from pipeline.export import chroma_from_half, compose, export_picture, picture_of
 from pipeline.grid import Roi, TileGrid
 from pipeline.store import SCAN_SHARD_PX, BlockTook, ScanStore, Source
 from pipeline.types import ScanInfo
@@ -50,7 +50,7 @@ def test_the_picture_is_what_whole_arrays_make(tmp_path, monkeypatch, channels, 
     monkeypatch.setattr(writer, "_SEGMENT_PX", 2**18)
     monkeypatch.setattr("pipeline.export._STRIP_PX", 5_000)
     store, version, scan, chroma = make_store(tmp_path, (701, 1303), channels, dtype)
-    summary = export_tiff(store, version, tmp_path / "a.tif", "", "", 2)
+    summary = export_picture("tiff", tmp_path / "a.tif", picture_of(store, version, "", ""), 2)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), plainly_composed(scan, chroma))
     assert summary.levels_yx[0] == (701, 1303)
 
@@ -79,7 +79,7 @@ def test_threads_do_not_matter(tmp_path, monkeypatch):
     metadata = {"resolution": [300.0, 300.0, "inch"], "orientation": 6}
     store, version, *_ = make_store(tmp_path, (1100, 1300), metadata=metadata)
     for threads in (1, 2, 5):
-        export_tiff(store, version, tmp_path / f"{threads}.tif", "program", "about", threads)
+        export_picture("tiff", tmp_path / f"{threads}.tif", picture_of(store, version, "program", "about"), threads)
     assert len({path.read_bytes() for path in tmp_path.glob("*.tif")}) == 1
 
 
@@ -98,7 +98,7 @@ def test_what_is_read_at_once_is_bounded_however_large_the_scan(tmp_path, monkey
         def read(self, roi):
             return np.zeros((2, *roi.shape_yx), np.float16)
 
-    export_tiff(Endless(), Endless(), tmp_path / "a.tif", "", "", 2)
+    export_picture("tiff", tmp_path / "a.tif", picture_of(Endless(), Endless(), "", ""), 2)
     areas = [np.prod(roi.shape_yx) for roi in asked]
     assert max(areas) <= 2**20
     assert sum(areas) == np.prod(shape_yx)
@@ -109,5 +109,5 @@ def test_a_damaged_store_leaves_no_picture(tmp_path):
     shard = next(path for path in (version.path / "chroma" / "c").rglob("*") if path.is_file())
     shard.write_bytes(b"\0" * shard.stat().st_size)
     with pytest.raises(StoreError, match="damaged"):
-        export_tiff(store, version, tmp_path / "a.tif", "", "", 2)
+        export_picture("tiff", tmp_path / "a.tif", picture_of(store, version, "", ""), 2)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]

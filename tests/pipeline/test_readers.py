@@ -22,8 +22,10 @@ from PIL import Image, ImageCms
 from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from pipeline.readers import ENDINGS, open_scan
 from pipeline.readers import tiff as tiff_module
+from pipeline.readers._window import SegmentCache
 from pipeline.readers.image import ImageReader
-from pipeline.readers.tiff import SegmentCache, TiffReader
+from pipeline.readers.tiff import TiffReader
+from pipeline.types import Reading
 
 # NotGeoreferencedWarning and its kin must not reach a user.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -85,7 +87,7 @@ def assert_refused(path: Path, kind: type[ScanError], *words: str) -> str:
 
 
 def read_whole(path: Path) -> NDArray[Any]:
-    with open_scan(path, limit_pixels=10**6) as reader:
+    with open_scan(path, Reading(limit_pixels=10**6)) as reader:
         return reader.read(slice(None), slice(None))
 
 
@@ -257,7 +259,7 @@ def test_uncompressed_strips_are_read_in_parts(
     path = tmp_path / "strip.tif"
     options = {"photometric": "rgb", "planarconfig": "separate"} if planar else {"photometric": "minisblack"}
     tifffile.imwrite(path, stored, rowsperstrip=rows_per_strip, **options)  # type: ignore[arg-type]
-    with TiffReader(path, 10**9) as reader:
+    with TiffReader(path, Reading()) as reader:
         assert reader._layout.size_yx[0] <= 7
     assert_reads(path, picture)
 
@@ -286,7 +288,7 @@ def test_threads_read_the_same_as_one(tmp_path: Path, ending: str) -> None:
         tifffile.imwrite(path, picture, photometric="rgb", tile=(16, 16), compression="zlib")
     else:
         Image.fromarray(picture).save(path)
-    reader = (TiffReader if ending == "tif" else ImageReader)(path, 10**9, cache_bytes=5000)
+    reader = (TiffReader if ending == "tif" else ImageReader)(path, Reading(), cache_bytes=5000)
     wrong: list[Any] = []
 
     def work(seed: int) -> None:
@@ -450,7 +452,7 @@ def test_reading_after_close_or_with_a_step(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="close"):
         reader.read(slice(0, 1), slice(0, 1))
     with pytest.raises(UsageError, match="limit_pixels"):
-        open_scan(path, limit_pixels=0)
+        open_scan(path, Reading(limit_pixels=0))
 
 
 # What is refused
@@ -571,7 +573,7 @@ def test_damage_anywhere_gives_pixels_or_our_error(
         damaged[int(place**3 * (len(damaged) - 1))] = value  # more often near the head, where the tags are
     path.write_bytes(damaged)
     try:
-        with open_scan(path, limit_pixels=10**6) as reader:
+        with open_scan(path, Reading(limit_pixels=10**6)) as reader:
             assert reader.read(slice(None), slice(None)).shape[:2] == reader.info.shape_yx
     except ScanError:
         assert_refused_again(path)
@@ -595,7 +597,7 @@ def test_bombs_are_refused_before_memory_is_asked_for(tmp_path: Path, kind: str,
     tracemalloc.start()
     try:
         with pytest.raises(ScanError):
-            open_scan(path, limit_pixels=10**9)
+            open_scan(path, Reading(limit_pixels=10**9))
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
@@ -606,9 +608,9 @@ def test_bombs_are_refused_before_memory_is_asked_for(tmp_path: Path, kind: str,
 def test_the_limit_is_inclusive(tmp_path: Path) -> None:
     path = tmp_path / "scan.tif"
     tifffile.imwrite(path, smooth("uint8"))
-    open_scan(path, limit_pixels=HEIGHT * WIDTH).close()
+    open_scan(path, Reading(limit_pixels=HEIGHT * WIDTH)).close()
     with pytest.raises(ScanUnsupportedError, match="limit"):
-        open_scan(path, limit_pixels=HEIGHT * WIDTH - 1)
+        open_scan(path, Reading(limit_pixels=HEIGHT * WIDTH - 1))
 
 
 def test_nothing_is_printed_or_logged(

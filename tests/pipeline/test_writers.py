@@ -23,6 +23,7 @@ from isal import isal_zlib
 
 from pipeline.errors import OutputError, ScanUnreadableError, UsageError
 from pipeline.writers import tiff as writer
+from pipeline.writers._picture import SRGB_PROFILE
 from pipeline.writers.tiff import TiffMetadata, halve, is_bigtiff_needed, pyramid_levels, write_pyramid
 
 SIZES_YX = [(1, 1), (3, 700), (700, 3), (257, 513), (1100, 300)]
@@ -145,7 +146,7 @@ def write_plainly(path, image, compression):
     first, *others = plain_levels(image)
     with tifffile.TiffWriter(path, bigtiff=False) as tiff:
         for level in (first, *others):
-            main = {"subifds": len(others), "iccprofile": writer.SRGB_PROFILE}
+            main = {"subifds": len(others), "iccprofile": SRGB_PROFILE}
             kind = main if level is first else {"subfiletype": 1}
             if compression == "none":
                 tiff.write(level, **kind, **options)
