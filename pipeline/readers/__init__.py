@@ -26,6 +26,8 @@ READERS: tuple[ModuleType, ...] = tuple(
 ENDINGS: tuple[str, ...] = tuple(sorted(ending for reader in READERS for ending in reader.ENDINGS))
 """File endings that a search through folders takes; `open_scan` itself does not look at the ending."""
 
+FOLDER_ENDINGS: tuple[str, ...] = (".ome.zarr",)
+
 _KNOWN_BUT_UNHANDLED = (
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
