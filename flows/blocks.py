@@ -189,7 +189,7 @@ def _work(task: BlockTask) -> BlockWork:
         grid=grid,
         block=block,
         window=task.window,
-        samples=store.read_scan(lightness_roi(grid, block)),
+        samples=store.read_seen(lightness_roi(grid, block)),
         known=_known(store, version, task, block.write_roi),
         anchor=version.anchor(store.info.shape_yx) if task.anchor else None,
         chosen=chosen_tiles(version, task, task.level) if task.level else None,
@@ -273,7 +273,7 @@ def _made_anchor(task: AnchorTask) -> BlockDone | BlockFailed:
 def _anchor(store: ScanStore, spec: EngineSpec) -> Anchor:
     side = spec.tile_yx[0]
     try:
-        return anchor_of(store.read_scan, store.info.shape_yx, side, engine_for(spec).predict)
+        return anchor_of(store.read_seen, store.info.shape_yx, side, engine_for(spec).predict)
     except StoreError:
         raise
     except Exception as error:  # each runtime has its own kinds

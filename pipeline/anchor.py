@@ -81,7 +81,7 @@ def overview(read: Reader, shape_yx: tuple[int, int]) -> F32:
 
     Parameters
     ----------
-    read : gives the samples of a region of the scan
+    read : gives the samples of a region of the scan, uint8 or uint16, or else its float32 L*
     """
     factor = shrinking(shape_yx)
     height, width = (-(-extent // factor) for extent in shape_yx)
@@ -90,7 +90,8 @@ def overview(read: Reader, shape_yx: tuple[int, int]) -> F32:
     for y in range(0, shape_yx[0], side):
         for x in range(0, shape_yx[1], side):
             roi = Roi(y, y + side, x, x + side).clipped(shape_yx)
-            means = _square_means(lightness_from_samples(read(roi)), factor)
+            seen = read(roi)
+            means = _square_means(lightness_from_samples(seen) if seen.dtype.kind == "u" else seen, factor)
             small[y // factor :, x // factor :][: means.shape[0], : means.shape[1]] = means
     return small
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.device import Array, Device
+from pipeline.types import Tone
 
 F32 = NDArray[np.float32]
 
@@ -89,18 +90,32 @@ def _linear_table(maximum: int) -> F32:
     return linear_from_srgb(np.arange(maximum + 1, dtype=np.float32) / np.float32(maximum))
 
 
-def lightness_from_samples(samples: NDArray) -> F32:
+def lightness_of_luminance(luminance: NDArray) -> NDArray:
+    """CIE L* of luminance relative to white; any shape, in the precision that it comes in."""
+    return 116 * _f_from_relative(luminance) - 16
+
+
+def luminance_weights() -> tuple[float, float, float]:
+    """Of linear red, green and blue light of sRGB's primaries in its luminance."""
+    red, green, blue = _RGB_TO_XYZ[1]
+    return float(red), float(green), float(blue)
+
+
+def lightness_from_samples(samples: NDArray, tone: Tone = "srgb") -> F32:
     """CIE L* of scan samples.
 
     Parameters
     ----------
-    samples : (H, W) gray or (H, W, 3) RGB, uint8 or uint16, sRGB-encoded.
+    samples : (H, W) gray or (H, W, 3) RGB, uint8 or uint16
+    tone : what they mean: sRGB-encoded, or (gray only) L* itself over full scale
 
     Returns
     -------
     (H, W) float32 in [0, 100]. RGB is reduced through its relative luminance (ITU-R BT.709 weights on linear light).
     """
     maximum = sample_max(samples.dtype)
+    if tone == "lightness":
+        return samples * np.float32(100 / maximum)
     if samples.ndim == 2:
         return _lightness_table(maximum).take(samples)
     lightness = np.empty(samples.shape[:2], np.float32)

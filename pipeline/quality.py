@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.agreement import SQUARE_PX
-from pipeline.color import lightness_from_samples
 from pipeline.export import chroma_from_half
 from pipeline.grid import Roi, TileGrid
 from pipeline.seams import SeamScore, seam_score
@@ -93,7 +92,7 @@ def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid, wanted: fl
     shape_yx = store.info.shape_yx
 
     def read(roi: Roi) -> tuple[F32, F32]:
-        lightness = lightness_from_samples(store.read_scan(roi))
+        lightness = store.read_lightness(roi)
         return lightness, chroma_from_half(version.read(roi), version.scale_factor)
 
     grids = [refined(grid, level) for level in range(version.levels_chosen + 1)]

@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.color import lightness_from_samples
 from pipeline.errors import StoreError
 from pipeline.files import writing
 from pipeline.grid import Roi
@@ -101,6 +102,15 @@ class ScanStore:
         """(h, w) or (h, w, 3) original samples of ``roi``. Raises StoreError."""
         with reading(self.path):
             return np.asarray(self._samples[roi.rows, roi.columns])
+
+    def read_seen(self, roi: Roi) -> NDArray:
+        """What the network is to see of ``roi``: samples where they are sRGB-encoded, else (h, w) float32 L*."""
+        samples = self.read_scan(roi)
+        return samples if self.info.tone == "srgb" else lightness_from_samples(samples, self.info.tone)
+
+    def read_lightness(self, roi: Roi) -> NDArray[np.float32]:
+        """(h, w) CIE L* of ``roi``. Raises StoreError."""
+        return lightness_from_samples(self.read_scan(roi), self.info.tone)
 
     @cached_property
     def _samples(self) -> zarr.Array:
