@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,3 +75,60 @@ def ink_as_rgb(ink: NDArray) -> Samples:
     paper = 255 - ink.astype(np.uint16)
     rgb: Samples = ((paper[:, :, :3] * paper[:, :, 3:] + 127) // 255).astype(np.uint8)
     return rgb
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Samples that are neither 8 nor 16 bits, brought linearly to the full range of ``dtype``.
+
+    ``low`` and ``high`` become 0 and full scale; what lies outside, the nearer end. Where some of them are no samples
+    (``nodata``, or NaN) those become 0 and ``low`` 1.
+    """
+
+    low: float
+    high: float
+    dtype: str
+    note: str = ""
+    nodata: float | None = None
+    has_nan: bool = False
+
+    @classmethod
+    def of(
+        cls, stored: str, top: int, every: Callable[[], Iterable[NDArray]], nodata: float | None = None
+    ) -> Stretch | None:
+        """None where samples of ``stored`` are kept as they are.
+
+        Parameters
+        ----------
+        stored : data type
+        top : the largest sample, where the file says it; else 0
+        every : gives all samples, part by part
+        nodata : a value that is no sample
+        """
+        if stored in ("uint8", "uint16"):
+            return cls(0, top, stored, nodata=nodata) if top else None
+        low, high, has_nan = np.inf, -np.inf, False
+        for part in every():
+            values = part[np.isfinite(part)] if part.dtype.kind == "f" else part.reshape(-1)
+            has_nan |= values.size < part.size
+            if nodata is not None:
+                values = values[values != nodata]
+            if values.size:
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+        if stored.startswith("float") and low >= 0 and high <= 1:
+            low, high = 0.0, 1.0
+        if not low < high:  # one value, or none
+            high = low + 1 if np.isfinite(low) else 1.0
+            low = low if np.isfinite(low) else 0.0
+        note = f"{stored} samples, {low:g} to {high:g} stretched linearly"
+        return cls(low, high, "uint16", note, nodata, has_nan)
+
+    def convert(self, samples: NDArray) -> Samples:
+        full, first = np.iinfo(self.dtype).max, 0 if self.nodata is None and not self.has_nan else 1
+        with np.errstate(invalid="ignore", over="ignore"):
+            scaled = (samples.astype(np.float64) - self.low) * ((full - first) / (self.high - self.low)) + first
+        nothing = np.isnan(scaled)
+        if self.nodata is not None:
+            nothing |= samples == self.nodata
+        converted: Samples = np.where(nothing, 0, np.rint(np.clip(scaled, first, full))).astype(self.dtype)
+        return converted
