@@ -40,8 +40,6 @@ FOLDER_ENDINGS: tuple[str, ...] = tuple(
 )
 """Endings of folders that are scans themselves."""
 
-FOLDER_ENDINGS: tuple[str, ...] = (".ome.zarr",)
-
 _KNOWN_BUT_UNHANDLED = (
     (0, b"%PDF", "PDF"),
     (0, b"8BPS", "Photoshop"),
