@@ -55,12 +55,16 @@ def export_job(
         write_json(paths.sidecar, _sidecar(job, store, told, seconds, blocks_there, quality))
     before = publish(job.paths, made)
     prune(store, job.paths, made, before, job.keep)
-    return seconds, tuple(_lost(name, told[name]) for name in job.formats if told[name].get("not_carried"))
+    lost = ((told[name]["file"], name, _lost(told[name], store)) for name in job.formats)
+    return seconds, tuple(
+        f"{file}: {name} does not carry all of the scan ({what})" for file, name, what in lost if what
+    )
 
 
-def _lost(name: str, told: Told) -> str:
-    lost = "; ".join(f"{what}: {why}" for what, why in told["not_carried"].items())
-    return f"{told['file']}: {name} does not carry all of the scan ({lost})"
+def _lost(told: Told, store: ScanStore) -> str:
+    """What of the scan, other than of ours, a picture does not carry."""
+    ours = {name for name in ("icc", "xmp") if not getattr(store.carried, name)}
+    return "; ".join(f"{what}: {why}" for what, why in told["not_carried"].items() if what not in ours)
 
 
 def _export(
