@@ -32,6 +32,7 @@ BLOCK_PX = 1024
 BOUNDS = {"uint8": 0.5, "uint16": 0.02}
 LOSSY = frozenset({"jpeg", "iiif"})
 _SAME_RESOLUTION = 1e-4
+_PER_METRE = 0.0051  # what PNG and JPEG 2000 round to, in pixels per centimetre
 
 Read = Callable[[Roi], NDArray]
 
@@ -215,7 +216,7 @@ def _metadata_problems(found: Mapping[str, Any], told: _Told) -> Iterator[str]:
         yield f"its orientation is {found.get('orientation', 1)}, the scan's {wanted.get('orientation', 1)}"
     if wanted.get("resolution"):
         asked, there = _per_cm(wanted["resolution"]), _per_cm(found.get("resolution") or (0, 0, "none"))
-        if asked[1] != there[1] or not np.allclose(asked[0], there[0], rtol=_SAME_RESOLUTION):
+        if asked[1] != there[1] or not np.allclose(asked[0], there[0], rtol=_SAME_RESOLUTION, atol=_PER_METRE):
             yield f"its resolution is {_text(found.get('resolution'))}, the scan's {_text(wanted['resolution'])}"
 
 
