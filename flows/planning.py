@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from engines.errors import EngineError
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
 from flows.settings import Pages, ScanFile
-from pipeline.errors import ColorizeError, UsageError
+from pipeline.errors import ColorizeError, ScanUnreadableError, UsageError
 from pipeline.readers import page_count
 
 # Dask's names for workers or a scheduler that went away.
@@ -20,6 +21,8 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
     """One line about why a scan failed, whatever was raised."""
     if isinstance(error, ColorizeError | EngineError):
         message = str(error) if str(scan.path) in str(error) else f"{scan.path}: {error}"
+        if isinstance(error, ScanUnreadableError) and re.search("cut off|damaged", message):
+            message += ", or give --salvage for what can be read"
     elif type(error).__name__ in _LOST:
         message = f"{scan.path}: the cluster was lost ({type(error).__name__}), by memory or by hand; run it again"
     elif isinstance(error, MemoryError):
