@@ -8,8 +8,9 @@ from pathlib import Path
 from engines.errors import EngineError
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
-from flows.settings import ScanFile
-from pipeline.errors import ColorizeError
+from flows.settings import Pages, ScanFile
+from pipeline.errors import ColorizeError, UsageError
+from pipeline.readers import page_count
 
 # Dask's names for workers or a scheduler that went away.
 _LOST = {"KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledError"}
@@ -30,6 +31,21 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
     return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))
 
 
+def _pages(scan: ScanFile, pages: Pages) -> list[ScanFile]:
+    """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
+    try:
+        count = page_count(scan.path)
+    except ColorizeError:
+        return [scan]
+    if count == 1:
+        return [scan]
+    digits = max(3, len(str(count)))
+    found = [ScanFile(scan.path, f"{scan.stem}.p{page:0{digits}}", page) for page in pages.of(count)]
+    if not found:
+        raise UsageError(f"{scan.path}: has {count} pages, none of them was asked for; give other --pages")
+    return found
+
+
 def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]:
     """A job, or at once an outcome (skipped, failed), for every scan, in order."""
 
@@ -40,11 +56,11 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
             return failure(scan, error)
 
     with ThreadPoolExecutor(processors()) as pool:
+        scans = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]
         planned = list(pool.map(plan, scans))
     taken: dict[Path, Path] = {}
     for index, scan in enumerate(scans):
-        picture = prepared.options.output / f"{scan.stem}.color.tif"
-        first = taken.setdefault(picture, scan.path)
+        first = taken.setdefault(prepared.options.output / scan.stem, scan.path)
         if first != scan.path:
             message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"
             planned[index] = Outcome(scan.stem, str(scan.path), "failed", message)

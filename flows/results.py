@@ -4,58 +4,89 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from flows.jobs import Job
+from pipeline.carried import Carried
+from pipeline.carrying import for_result, missing_in
 from pipeline.export import export_picture, picture_of
-from pipeline.files import file_sha256, remove, write_json
+from pipeline.files import file_sha256, remove, tree_sha256, write_json
 from pipeline.manifest import (
     ResultPaths,
-    is_current,
     publish,
     read_sidecar,
     remove_version,
     settle,
     utc_now,
     version_of,
+    whole_pictures,
 )
-from pipeline.provenance import xmp_packet
+from pipeline.profiles import description
 from pipeline.quality import Quality
 from pipeline.store import ChromaVersion, ScanStore
 
 SOFTWARE = "colorize-archive"
 Seconds = tuple[tuple[str, float], ...]
+Told = Mapping[str, Any]
 
 
 def export_job(
     job: Job, seconds: Seconds, blocks_there: int, quality: Quality | None, threads: int, started: float
-) -> Seconds:
-    """Write, publish and prune; returns the stages' seconds with the export's, which began at ``started``."""
+) -> tuple[Seconds, tuple[str, ...]]:
+    """Write, publish and prune; the export began at ``started``.
+
+    Returns the stages' seconds with the export's, and one line for each picture that could not carry all there is.
+    """
     store = ScanStore.open(job.paths.store)
     made = job.spec.version
     paths = job.paths.of_version(made)
     settle(job.paths)
     # A picture that an interrupted run had finished only needs its name.
-    if job.force or not is_current(paths, store.source, job.spec):
-        remove(paths.sidecar)  # a picture without one is not current, whatever stops this run now
-        levels = _export(job, store, store.version(made), paths, threads)
+    told = {} if job.force else whole_pictures(paths, store.source, job.spec, job.metadata)
+    if not set(job.formats) <= set(told):
+        # Those of the same version that are current already, in other formats, are its pictures too.
+        kept = {} if job.force else whole_pictures(job.paths, store.source, job.spec, job.metadata)
+        remove(paths.sidecar)  # pictures without one are not current, whatever stops this run now
+        wanted = [name for name in job.formats if name not in kept]
+        told = kept | _export(job, store, store.version(made), paths, wanted, threads)
         seconds = (*seconds, ("export", time.perf_counter() - started))
-        write_json(paths.sidecar, _sidecar(job, store, paths, levels, seconds, blocks_there, quality))
+        write_json(paths.sidecar, _sidecar(job, store, told, seconds, blocks_there, quality))
     before = publish(job.paths, made)
     prune(store, job.paths, made, before, job.keep)
-    return seconds
+    return seconds, tuple(_lost(name, told[name]) for name in job.formats if told[name].get("not_carried"))
 
 
-def _export(job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, threads: int) -> int:
-    description = (
-        f"Colour added by an algorithm: {_software()}, model {job.spec.model} {job.spec.model_sha256[:12]}. "
-        f"Lightness is that of the scan {store.source.name}, SHA-256 {store.source.sha256}."
-    )
+def _lost(name: str, told: Told) -> str:
+    lost = "; ".join(f"{what}: {why}" for what, why in told["not_carried"].items())
+    return f"{told['file']}: {name} does not carry all of the scan ({lost})"
+
+
+def _export(
+    job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, formats: list[str], threads: int
+) -> dict[str, Told]:
+    """Write the picture in each of ``formats``, look what it carries, and tell of it."""
+    scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
-    xmp = xmp_packet(f"{_software()}, {model}", description, f"{store.source.name}, SHA-256 {store.source.sha256}")
-    picture = picture_of(store, coloured, _software(), description, xmp)
-    return len(export_picture("tiff", paths.picture, picture, threads).levels_yx)
+    description = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
+    scans = store.carried if job.metadata else Carried()
+    carried, left_out = for_result(scans, f"{_software()}, {model}", description, scan)
+    picture = picture_of(store, coloured, _software(), description, carried)
+    told: dict[str, Told] = {}
+    for name in formats:
+        path = paths.picture(name)
+        written = export_picture(name, path, picture, threads)
+        lost = {**left_out, **written.not_carried}
+        told[name] = {
+            "file": job.paths.picture(name).name,
+            "bytes": written.bytes,
+            "sha256": tree_sha256(path),
+            "levels": len(written.levels_yx),
+            "carries_metadata": job.metadata,
+            "not_carried": {**lost, **missing_in(path, picture, lost)},
+        }
+    return told
 
 
 def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None, keep: int) -> None:
@@ -88,37 +119,38 @@ def _described(store: ScanStore, made: str) -> dict[str, str]:
 def _sidecar(
     job: Job,
     store: ScanStore,
-    paths: ResultPaths,
-    levels: int,
+    told: Mapping[str, Told],
     seconds: Seconds,
     blocks_there: int,
     quality: Quality | None,
 ) -> dict[str, Any]:
     height, width = job.info.shape_yx
     packages = ("numpy", "zarr", "tifffile", "dask", "prefect")
+    finished = utc_now()
     return {
         "what": "colour added by an algorithm; lightness is the scan's own",
         "software": _software(),
-        "finished": utc_now(),
+        "finished": finished,
         "source": {
             "path": store.source.path,
+            "page": store.source.page,
             "name": store.source.name,
             "bytes": store.source.bytes,
             "sha256": store.source.sha256,
             "height_px": height,
             "width_px": width,
-            "channels": job.info.channels,
-            "dtype": job.info.dtype,
-            "metadata": dict(job.info.metadata),
+            "channels": store.info.channels,
+            "dtype": store.info.dtype,
+            "depth": store.info.result_dtype.name,
+            "tone": store.info.tone,
+            "mask": store.info.mask,
+            "holes": [[hole.y0, hole.y1, hole.x0, hole.x1] for hole in store.holes],
+            "icc_profile": description(store.carried.icc) or None,
+            "metadata": dict(store.info.metadata),
         },
         "settings": job.spec.to_json(),
-        "result": {
-            "version": job.spec.version,
-            "bytes": paths.picture.stat().st_size,
-            "sha256": file_sha256(paths.picture),
-            "levels": levels,
-            "store": paths.store.name,
-        },
+        "result": {"version": job.spec.version, "store": job.paths.store.name},
+        "pictures": dict(told),
         # Of this store: other blocks and stops would have made another one, and the same picture.
         "store": {
             "sha256": _described(store, job.spec.version),

@@ -7,28 +7,73 @@ each format writes what it has a place for, and both are taken together where tw
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import isclose
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import tifffile
 from rasterio.crs import CRS
 
 from pipeline.carried import Carried, Place, TiffTag
+from pipeline.errors import ScanError
 from pipeline.exif import STRUCTURE, Exif, exif_block, parse_exif
 from pipeline.photoshop import parse_iim, parse_resources, resource_block, without_scan_parts
-from pipeline.xmp import properties
+from pipeline.provenance import xmp_packet
+from pipeline.readers import open_scan
+from pipeline.writers import Picture
+from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.xmp import parsed, properties
 
 _DESCRIPTION, _SOFTWARE = 270, 305
 # Of the first directory, what a picture says itself: description, software, orientation, resolution, blocks, profile.
 _OWN = frozenset((_DESCRIPTION, _SOFTWARE, 274, 282, 283, 296, 700, 33723, 34377, 34675)) | STRUCTURE
+_GDAL_METADATA = 42112
 _COLOR_SPACE, _ENCODING = 40961, (37121, 37122)
 _TAG_LIMIT_BYTES = 8192  # of one that goes into an EXIF block, for which a JPEG has 64 kB
 _FORMATS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _RELATIVE = 1e-9
 
 
-def for_result(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
+def for_result(scan: Carried, software: str, description: str, source: str) -> tuple[Carried, dict[str, str]]:
+    """What the result of a scan carries, and what of it cannot go into any, by name, with the reason.
+
+    The scan's own description stands before ``description`` in the XMP packet, the software that made it in its
+    history. The other parameters are those of :func:`pipeline.provenance.xmp_packet`.
+    """
+    own = description_of(scan)
+    said = f"{own}\n\n{description}" if own else description
+    lost: dict[str, str] = {}
+    try:
+        packet = xmp_packet(software, said, source, scan.xmp, software_of(scan))
+    except ValueError as error:
+        packet, lost = xmp_packet(software, said, source, b"", software_of(scan)), {"xmp": str(error)}
+    return taken_over(scan, packet, SRGB_PROFILE), lost
+
+
+def missing_in(path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
+    """What of ``picture`` the written file should carry and does not, beyond what is ``known``.
+
+    A folder that no reader takes is not looked into.
+    """
+    try:
+        with open_scan(path) as written:
+            found = written.carried
+            tiff = written.info.metadata.get("format") in ("TIFF", "BigTIFF")
+            srgb = written.info.tone == "srgb" and not found.icc
+    except ScanError as error:
+        return {} if path.is_dir() else {"metadata": f"the picture cannot be read back ({error})"}
+    if tiff:
+        found = replace(found, tags=_first_tags(path))  # a reader gives those that describe a scan
+    if srgb and picture.carried.icc == SRGB_PROFILE:
+        found = replace(found, icc=SRGB_PROFILE)  # said by a number, or by saying nothing
+    missing = differences(picture.carried, found)
+    return {name: f"not in the written file: {text}" for name, text in missing.items() if name not in known}
+
+
+def taken_over(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
     """What a result carries of what its scan said: all but what was true of the scan's own samples and file.
 
     Left out are its profile, its structural tags, its thumbnails, and its software and description, for a result has
@@ -46,6 +91,7 @@ def for_result(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
         exif=_or_itself(lambda block: tags_as_exif(scan.tags, block), scan.exif),
         tags=exif_as_tags(scan.exif, scan.tags),
         photoshop=_or_itself(_kept_resources, scan.photoshop),
+        place=scan.place and replace(scan.place, tags=tuple(_kept_geo(scan.place.tags))),
     )
 
 
@@ -212,6 +258,36 @@ def _parsed(exif: bytes) -> Exif:
 
 def _kept_resources(block: bytes) -> bytes:
     return resource_block(without_scan_parts(parse_resources(block)))
+
+
+def _kept_geo(tags: Iterable[TiffTag]) -> Iterator[TiffTag]:
+    """Of GDAL's own metadata, what is said of the whole picture: not of a band, nor statistics of its samples."""
+    for tag in tags:
+        if tag.code != _GDAL_METADATA:
+            yield tag
+            continue
+        try:
+            root = parsed(tag.value)
+        except ValueError:
+            continue
+        items = [each for each in root if "sample" not in each.attrib and "STATISTICS" not in each.get("name", "")]
+        if items:
+            kept = ElementTree.Element(root.tag)
+            kept.extend(items)
+            value = ElementTree.tostring(kept) + b"\0"
+            yield TiffTag(tag.code, 2, len(value), value)
+
+
+def _first_tags(path: Path) -> tuple[TiffTag, ...]:
+    """All of the first directory of a TIFF that we wrote."""
+    with tifffile.TiffFile(path) as file:
+        found = []
+        for tag in file.pages[0].tags:
+            if tag.code not in _OWN:
+                file.filehandle.seek(tag.valueoffset)
+                value = file.filehandle.read(tag.valuebytecount)
+                found.append(TiffTag(int(tag.code), int(tag.dtype), int(tag.count), value))
+        return tuple(found)
 
 
 def _resources(block: bytes) -> dict[tuple[int, bytes], list[bytes]]:
