@@ -10,9 +10,9 @@ from typing import Any
 
 from flows.jobs import Job
 from pipeline.carried import Carried
-from pipeline.carrying import for_result, missing_in
 from pipeline.export import export_picture, picture_of
 from pipeline.files import file_sha256, remove, tree_sha256, write_json
+from pipeline.handover import carried_by_result, missing_in
 from pipeline.manifest import (
     ResultPaths,
     publish,
@@ -24,6 +24,7 @@ from pipeline.manifest import (
     whole_pictures,
 )
 from pipeline.profiles import description
+from pipeline.provenance import premis_event
 from pipeline.quality import Quality
 from pipeline.store import ChromaVersion, ScanStore
 
@@ -55,12 +56,16 @@ def export_job(
         write_json(paths.sidecar, _sidecar(job, store, told, seconds, blocks_there, quality))
     before = publish(job.paths, made)
     prune(store, job.paths, made, before, job.keep)
-    return seconds, tuple(_lost(name, told[name]) for name in job.formats if told[name].get("not_carried"))
+    lost = ((told[name]["file"], name, _lost(told[name], store)) for name in job.formats)
+    return seconds, tuple(
+        f"{file}: {name} does not carry all of the scan ({what})" for file, name, what in lost if what
+    )
 
 
-def _lost(name: str, told: Told) -> str:
-    lost = "; ".join(f"{what}: {why}" for what, why in told["not_carried"].items())
-    return f"{told['file']}: {name} does not carry all of the scan ({lost})"
+def _lost(told: Told, store: ScanStore) -> str:
+    """What of the scan, other than of ours, a picture does not carry."""
+    ours = {name for name in ("icc", "xmp") if not getattr(store.carried, name)}
+    return "; ".join(f"{what}: {why}" for what, why in told["not_carried"].items() if what not in ours)
 
 
 def _export(
@@ -69,10 +74,10 @@ def _export(
     """Write the picture in each of ``formats``, look what it carries, and tell of it."""
     scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
-    description = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
+    ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
     scans = store.carried if job.metadata else Carried()
-    carried, left_out = for_result(scans, f"{_software()}, {model}", description, scan)
-    picture = picture_of(store, coloured, _software(), description, carried)
+    carried, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
+    picture = picture_of(store, coloured, _software(), text, carried)
     told: dict[str, Told] = {}
     for name in formats:
         path = paths.picture(name)
@@ -84,7 +89,7 @@ def _export(
             "sha256": tree_sha256(path),
             "levels": len(written.levels_yx),
             "carries_metadata": job.metadata,
-            "not_carried": {**lost, **missing_in(path, picture, lost)},
+            "not_carried": {**lost, **missing_in(name, path, picture, lost)},
         }
     return told
 
@@ -104,6 +109,18 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
     for *_, name in sorted(others)[: max(0, len(others) - (keep - 1))]:
         remove_version(paths, name)
         store.remove_version(name)
+
+
+def _event(job: Job, store: ScanStore, told: Told, when: str) -> dict[str, Any]:
+    """PREMIS's record of how a picture was made; that of one which is there already stays."""
+    if "premis" in told:
+        return dict(told["premis"])
+    spec = job.spec
+    agents = {SOFTWARE: version(SOFTWARE), f"model {spec.model}": f"SHA-256 {spec.model_sha256}"}
+    detail = f"colour added by an algorithm; lightness is the scan's own; version {spec.version}"
+    notes = tuple(f"not carried over: {what} ({why})" for what, why in told["not_carried"].items())
+    source, result = (store.source.name, store.source.sha256), (str(told["file"]), str(told["sha256"]))
+    return premis_event(when, detail, agents, source, result, notes)
 
 
 def _software() -> str:
@@ -150,7 +167,7 @@ def _sidecar(
         },
         "settings": job.spec.to_json(),
         "result": {"version": job.spec.version, "store": job.paths.store.name},
-        "pictures": dict(told),
+        "pictures": {name: {**each, "premis": _event(job, store, each, finished)} for name, each in told.items()},
         # Of this store: other blocks and stops would have made another one, and the same picture.
         "store": {
             "sha256": _described(store, job.spec.version),

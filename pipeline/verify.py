@@ -7,7 +7,7 @@ pyramid is whole; resolution and orientation are the scan's; picture and store a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,7 @@ BLOCK_PX = 1024
 BOUNDS = {"uint8": 0.5, "uint16": 0.02}
 LOSSY = frozenset({"jpeg", "iiif"})
 _SAME_RESOLUTION = 1e-4
+_PER_METRE = 0.0051  # what PNG and JPEG 2000 round to, in pixels per centimetre
 
 Read = Callable[[Roi], NDArray]
 
@@ -202,7 +203,9 @@ def _tiff_problems(tiff: tifffile.TiffFile, told: _Told) -> Iterator[str]:
     if len(levels) != told.levels:
         yield f"its pyramid has {len(levels)} levels, not {told.levels}"
     for above, below in pairwise(levels):
-        if below.shape[:2] != tuple(-(-extent // 2) for extent in above.shape[:2]):
+        # GDAL rounds an odd extent down.
+        extents = zip(below.shape[:2], above.shape[:2], strict=True)
+        if any(small not in (large // 2, -(-large // 2)) for small, large in extents):
             yield f"the pyramid's level {below.shape[:2]} is not half of {above.shape[:2]}"
 
 
@@ -211,13 +214,21 @@ def _metadata_problems(found: Mapping[str, Any], told: _Told) -> Iterator[str]:
     wanted = {name: value for name, value in told.metadata.items() if name not in told.not_carried}
     if "orientation" not in told.not_carried and found.get("orientation", 1) != wanted.get("orientation", 1):
         yield f"its orientation is {found.get('orientation', 1)}, the scan's {wanted.get('orientation', 1)}"
-    if not wanted.get("resolution"):
-        return
-    *asked, unit = wanted["resolution"]
-    *there, other = found.get("resolution") or (0, 0, "none")
-    same = all(abs(a - b) <= _SAME_RESOLUTION * b for a, b in zip(there, asked, strict=True))
-    if not same or other != unit:
-        yield f"its resolution is {there[0]:g}x{there[1]:g} ({other}), the scan's {asked[0]:g}x{asked[1]:g} ({unit})"
+    if wanted.get("resolution"):
+        asked, there = _per_cm(wanted["resolution"]), _per_cm(found.get("resolution") or (0, 0, "none"))
+        if asked[1] != there[1] or not np.allclose(asked[0], there[0], rtol=_SAME_RESOLUTION, atol=_PER_METRE):
+            yield f"its resolution is {_text(found.get('resolution'))}, the scan's {_text(wanted['resolution'])}"
+
+
+def _per_cm(resolution: Sequence[Any]) -> tuple[tuple[float, float], bool]:
+    """Pixels per centimetre in x and y, and whether there is a unit at all."""
+    x, y, unit = resolution
+    factor = 1 / 2.54 if unit == "inch" else 1.0
+    return (x * factor, y * factor), unit != "none"
+
+
+def _text(resolution: Sequence[Any] | None) -> str:
+    return "not there" if resolution is None else "{:g}x{:g} ({})".format(*resolution)
 
 
 def _store_problems(told: _Told) -> Iterator[str]:
