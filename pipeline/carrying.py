@@ -7,7 +7,7 @@ each format writes what it has a place for, and both are taken together where tw
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from math import isclose
 from pathlib import Path
@@ -18,12 +18,9 @@ import tifffile
 from rasterio.crs import CRS
 
 from pipeline.carried import Carried, Place, TiffTag
-from pipeline.errors import ScanError
 from pipeline.exif import STRUCTURE, Exif, exif_block, parse_exif
 from pipeline.photoshop import parse_iim, parse_resources, resource_block, without_scan_parts
-from pipeline.provenance import xmp_packet
 from pipeline.readers import open_scan
-from pipeline.writers import Picture
 from pipeline.writers._picture import SRGB_PROFILE
 from pipeline.xmp import parsed, properties
 
@@ -37,43 +34,7 @@ _FORMATS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13
 _RELATIVE = 1e-9
 
 
-def for_result(scan: Carried, software: str, description: str, source: str) -> tuple[Carried, dict[str, str]]:
-    """What the result of a scan carries, and what of it cannot go into any, by name, with the reason.
-
-    The scan's own description stands before ``description`` in the XMP packet, the software that made it in its
-    history. The other parameters are those of :func:`pipeline.provenance.xmp_packet`.
-    """
-    own = description_of(scan)
-    said = f"{own}\n\n{description}" if own else description
-    lost: dict[str, str] = {}
-    try:
-        packet = xmp_packet(software, said, source, scan.xmp, software_of(scan))
-    except ValueError as error:
-        packet, lost = xmp_packet(software, said, source, b"", software_of(scan)), {"xmp": str(error)}
-    return taken_over(scan, packet, SRGB_PROFILE), lost
-
-
-def missing_in(path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
-    """What of ``picture`` the written file should carry and does not, beyond what is ``known``.
-
-    A folder that no reader takes is not looked into.
-    """
-    try:
-        with open_scan(path) as written:
-            found = written.carried
-            tiff = written.info.metadata.get("format") in ("TIFF", "BigTIFF")
-            srgb = written.info.tone == "srgb" and not found.icc
-    except ScanError as error:
-        return {} if path.is_dir() else {"metadata": f"the picture cannot be read back ({error})"}
-    if tiff:
-        found = replace(found, tags=_first_tags(path))  # a reader gives those that describe a scan
-    if srgb and picture.carried.icc == SRGB_PROFILE:
-        found = replace(found, icc=SRGB_PROFILE)  # said by a number, or by saying nothing
-    missing = differences(picture.carried, found)
-    return {name: f"not in the written file: {text}" for name, text in missing.items() if name not in known}
-
-
-def taken_over(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
+def for_result(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
     """What a result carries of what its scan said: all but what was true of the scan's own samples and file.
 
     Left out are its profile, its structural tags, its thumbnails, and its software and description, for a result has
@@ -116,6 +77,19 @@ def description_of(scan: Carried) -> str:
 def software_of(scan: Carried) -> str:
     """What the scan says it was made with; empty where it does not."""
     return _text_of(scan, _SOFTWARE)
+
+
+def found_in(path: Path) -> Carried:
+    """What a written picture says beside its pixels, for :func:`differences`. Raises ScanError as a reader does.
+
+    Of a TIFF that is every tag of the first directory, where a reader gives those that describe a scan. Samples that
+    are sRGB by a number, or because nothing else is said, have that profile.
+    """
+    with open_scan(path) as written:
+        found, info = written.carried, written.info
+    if info.metadata.get("format") in ("TIFF", "BigTIFF"):
+        return replace(found, tags=_first_tags(path))
+    return replace(found, icc=found.icc or (SRGB_PROFILE if info.tone == "srgb" else b""))
 
 
 def differences(wanted: Carried, found: Carried) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import time
 from dataclasses import replace
@@ -22,16 +21,16 @@ from pipeline.carrying import (
     differences,
     exif_as_tags,
     for_result,
-    missing_in,
+    found_in,
     software_of,
     tags_as_exif,
-    taken_over,
 )
 from pipeline.exif import exif_block, parse_exif, swapped
 from pipeline.photoshop import parse_iim, parse_resources, resource_block
+from pipeline.provenance import xmp_packet
 from pipeline.readers import open_scan
 from pipeline.writers import ENDINGS, FORMATS, Picture, write_picture
-from pipeline.xmp import properties
+from pipeline.writers._picture import SRGB_PROFILE
 
 
 def ascii_tag(code, text):
@@ -75,7 +74,7 @@ SCAN = Carried(
     tags=(ascii_tag(269, "Album 3"), ascii_tag(315, "in tags"), ascii_tag(305, "Scan 2")),
     place=PLACE,
 )
-RESULT = taken_over(SCAN, XMP, b"srgb")
+RESULT = for_result(SCAN, XMP, b"srgb")
 
 
 def test_a_result_carries_what_is_true_of_it():
@@ -96,12 +95,12 @@ def test_a_result_carries_what_is_true_of_it():
 
 
 def test_nothing_makes_nothing():
-    assert taken_over(Carried(), b"", b"srgb") == Carried(icc=b"srgb")
+    assert for_result(Carried(), b"", b"srgb") == Carried(icc=b"srgb")
     assert (description_of(Carried()), software_of(Carried())) == ("", "")
 
 
 def test_damaged_blocks_stay_for_the_writers_to_complain_of():
-    made = taken_over(replace(SCAN, exif=b"II*\0rubbish!", photoshop=b"rubbish"), XMP, b"srgb")
+    made = for_result(replace(SCAN, exif=b"II*\0rubbish!", photoshop=b"rubbish"), XMP, b"srgb")
     assert (made.exif, made.photoshop) == (b"II*\0rubbish!", b"rubbish")
     assert [tag.code for tag in made.tags] == [269, 315]
 
@@ -254,32 +253,28 @@ NOT_READ = {"tiff": {"exif"}, "cog": {"exif"}, "jp2": {"photoshop"}}
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"iiif", "omezarr"}))  # those are folders
 def test_a_written_picture_lacks_nothing_that_is_not_told(tmp_path, name):
     scan = real_scan(tmp_path)
-    carried, lost = for_result(scan, "ours 1", "Colour added", "scan.tif")
-    assert lost == {}
-    assert (
-        "A house"
-        in json.loads(properties(carried.xmp)["{http://purl.org/dc/elements/1.1/}description"])[1]["x-default"]
-    )
+    packet = xmp_packet("ours 1", "Colour added", "scan.tif", scan.xmp, software_of(scan))
+    carried = for_result(scan, packet, SRGB_PROFILE)
     samples = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
     picture = Picture((64, 48), samples.dtype, lambda *at: samples[at], software="s", description="d", carried=carried)
     path = tmp_path / f"a{ENDINGS[name]}"
     written = write_picture(name, path, picture, 1)
-    assert set(missing_in(path, picture, written.not_carried)) <= NOT_READ.get(name, set())
-    if name == "tiff":
-        assert written.not_carried == {}
-        with rasterio.open(path) as dataset:
-            assert dataset.crs == CRS.from_epsg(32633)
-            assert dataset.tags()["archive"] == "Koeln"
-            assert "STATISTICS_MEAN" not in dataset.tags(1)
-        more = replace(picture, carried=replace(carried, iptc=IPTC + IPTC[-11:]))
-        assert "iptc" in missing_in(path, more, {})
-        assert "iptc" not in missing_in(path, more, {"iptc": "known"})
+    missing = set(differences(carried, found_in(path))) - set(written.not_carried)
+    assert missing <= NOT_READ.get(name, set())
+    assert name != "tiff" or not written.not_carried
 
 
-def test_a_packet_that_is_refused_is_told():
-    carried, lost = for_result(replace(SCAN, xmp=b"<!DOCTYPE x><x/>"), "ours 1", "Colour added", "scan.tif")
-    assert list(lost) == ["xmp"]
-    assert "Scan 2" in properties(carried.xmp)["{http://ns.adobe.com/xap/1.0/mm/}History"]
+def test_gdals_metadata_go_on_without_statistics_of_gray(tmp_path):
+    scan = real_scan(tmp_path)
+    samples = np.zeros((64, 48, 3), np.uint8)
+    picture = Picture((64, 48), samples.dtype, lambda *at: samples[at], carried=for_result(scan, b"", SRGB_PROFILE))
+    write_picture("tiff", tmp_path / "a.tif", picture, 1)
+    with rasterio.open(tmp_path / "scan.tif") as before, rasterio.open(tmp_path / "a.tif") as after:
+        assert after.crs == before.crs == CRS.from_epsg(32633)
+        assert after.transform == before.transform
+        assert after.tags()["archive"] == before.tags()["archive"] == "Koeln"
+        assert "STATISTICS_MEAN" in before.tags(1)
+        assert "STATISTICS_MEAN" not in after.tags(1)
