@@ -7,21 +7,27 @@ each format writes what it has a place for, and both are taken together where tw
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from math import isclose
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import tifffile
 from rasterio.crs import CRS
 
 from pipeline.carried import Carried, Place, TiffTag
 from pipeline.exif import STRUCTURE, Exif, exif_block, parse_exif
 from pipeline.photoshop import parse_iim, parse_resources, resource_block, without_scan_parts
-from pipeline.xmp import properties
+from pipeline.readers import open_scan
+from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.xmp import parsed, properties
 
 _DESCRIPTION, _SOFTWARE = 270, 305
 # Of the first directory, what a picture says itself: description, software, orientation, resolution, blocks, profile.
 _OWN = frozenset((_DESCRIPTION, _SOFTWARE, 274, 282, 283, 296, 700, 33723, 34377, 34675)) | STRUCTURE
+_GDAL_METADATA = 42112
 _COLOR_SPACE, _ENCODING = 40961, (37121, 37122)
 _TAG_LIMIT_BYTES = 8192  # of one that goes into an EXIF block, for which a JPEG has 64 kB
 _FORMATS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -46,6 +52,7 @@ def for_result(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
         exif=_or_itself(lambda block: tags_as_exif(scan.tags, block), scan.exif),
         tags=exif_as_tags(scan.exif, scan.tags),
         photoshop=_or_itself(_kept_resources, scan.photoshop),
+        place=scan.place and replace(scan.place, tags=tuple(_kept_geo(scan.place.tags))),
     )
 
 
@@ -70,6 +77,19 @@ def description_of(scan: Carried) -> str:
 def software_of(scan: Carried) -> str:
     """What the scan says it was made with; empty where it does not."""
     return _text_of(scan, _SOFTWARE)
+
+
+def found_in(path: Path) -> Carried:
+    """What a written picture says beside its pixels, for :func:`differences`. Raises ScanError as a reader does.
+
+    Of a TIFF that is every tag of the first directory, where a reader gives those that describe a scan. Samples that
+    are sRGB by a number, or because nothing else is said, have that profile.
+    """
+    with open_scan(path) as written:
+        found, info = written.carried, written.info
+    if info.metadata.get("format") in ("TIFF", "BigTIFF"):
+        return replace(found, tags=_first_tags(path))
+    return replace(found, icc=found.icc or (SRGB_PROFILE if info.tone == "srgb" else b""))
 
 
 def differences(wanted: Carried, found: Carried) -> dict[str, str]:
@@ -212,6 +232,36 @@ def _parsed(exif: bytes) -> Exif:
 
 def _kept_resources(block: bytes) -> bytes:
     return resource_block(without_scan_parts(parse_resources(block)))
+
+
+def _kept_geo(tags: Iterable[TiffTag]) -> Iterator[TiffTag]:
+    """Of GDAL's own metadata, what is said of the whole picture: not of a band, nor statistics of its samples."""
+    for tag in tags:
+        if tag.code != _GDAL_METADATA:
+            yield tag
+            continue
+        try:
+            root = parsed(tag.value)
+        except ValueError:
+            continue
+        items = [each for each in root if "sample" not in each.attrib and "STATISTICS" not in each.get("name", "")]
+        if items:
+            kept = ElementTree.Element(root.tag)
+            kept.extend(items)
+            value = ElementTree.tostring(kept) + b"\0"
+            yield TiffTag(tag.code, 2, len(value), value)
+
+
+def _first_tags(path: Path) -> tuple[TiffTag, ...]:
+    """All of the first directory of a TIFF that we wrote."""
+    with tifffile.TiffFile(path) as file:
+        found = []
+        for tag in file.pages[0].tags:
+            if tag.code not in _OWN:
+                file.filehandle.seek(tag.valueoffset)
+                value = file.filehandle.read(tag.valuebytecount)
+                found.append(TiffTag(int(tag.code), int(tag.dtype), int(tag.count), value))
+        return tuple(found)
 
 
 def _resources(block: bytes) -> dict[tuple[int, bytes], list[bytes]]:

@@ -123,7 +123,7 @@ def clean(text: str) -> str:
 def _elements(packet: bytes) -> dict[str, ET.Element]:
     """Each property of the resource as an element; those in attribute form are made elements."""
     found: dict[str, ET.Element] = {}
-    root = _parsed(packet)
+    root = parsed(packet)
     rdf = root if root.tag == f"{_RDF}RDF" else root.find(f".//{_RDF}RDF")
     if rdf is None:
         raise ValueError("an XMP packet without rdf:RDF; leave it out")
@@ -138,7 +138,8 @@ def _elements(packet: bytes) -> dict[str, ET.Element]:
     return found
 
 
-def _parsed(packet: bytes) -> ET.Element:
+def parsed(packet: bytes) -> ET.Element:
+    """The root of an XML document from a file that anyone may have made. Raises ValueError as :func:`merged`."""
     packet = packet.strip(b"\0 \r\n\t")
     if len(packet) > LIMIT_BYTES:
         raise ValueError(f"an XMP packet of {len(packet)} bytes, above the limit of {LIMIT_BYTES}; leave it out")

@@ -25,7 +25,7 @@ from rasterio.rpc import RPC
 
 from pipeline.carried import Place, TiffTag
 
-GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 50844)
 # No sidecar: what the tags cannot say must show, and not lie in a file beside.
 _GDAL_OPTIONS = {"GDAL_PAM_ENABLED": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 

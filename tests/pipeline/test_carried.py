@@ -6,7 +6,10 @@ import struct
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import rasterio
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, IptcImagePlugin
@@ -18,11 +21,16 @@ from pipeline.carrying import (
     differences,
     exif_as_tags,
     for_result,
+    found_in,
     software_of,
     tags_as_exif,
 )
 from pipeline.exif import exif_block, parse_exif, swapped
 from pipeline.photoshop import parse_iim, parse_resources, resource_block
+from pipeline.provenance import xmp_packet
+from pipeline.readers import open_scan
+from pipeline.writers import ENDINGS, FORMATS, Picture, write_picture
+from pipeline.writers._picture import SRGB_PROFILE
 
 
 def ascii_tag(code, text):
@@ -215,3 +223,58 @@ def test_huge_blocks_are_refused():
     for parse in (parse_resources, parse_iim):
         with pytest.raises(ValueError, match="above the limit"):
             parse(bytes(17 * 2**20))
+
+
+def real_scan(folder):
+    """A GeoTIFF with all that a scan may say, made by GDAL and tifffile."""
+    with tifffile.TiffWriter(folder / "scan.tif") as tiff:
+        extra = [(tag.code, tag.type, tag.count, tag.value, True) for tag in (*IFD0, *GEO)]
+        extra += [(33723, 7, len(IPTC), IPTC, True), (34377, 1, len(RESOURCES), RESOURCES, True)]
+        extra += [(700, 1, len(XMP), XMP, True), (42112, 2, 0, GDAL_METADATA, True), (18246, 3, 1, 4, True)]
+        tiff.write(
+            np.zeros((64, 48), np.uint8), photometric="minisblack", metadata=None, software=False, extratags=extra
+        )
+    with open_scan(folder / "scan.tif") as scan:
+        return replace(scan.carried, exif=exif_block(scan.carried.tags, EXPOSURE, GPS, (ascii_tag(1, "R98"),)))
+
+
+GDAL_METADATA = (
+    b"<GDALMetadata><Item name='archive'>Koeln</Item><Item name='STATISTICS_MEAN' sample='0'>9</Item></GDALMetadata>"
+)
+GEO = (
+    TiffTag(33550, 12, 3, struct.pack("<3d", 0.25, 0.25, 0)),
+    TiffTag(33922, 12, 6, struct.pack("<6d", 0, 0, 0, 381_234, 5_820_000, 0)),
+    TiffTag(34735, 3, 16, struct.pack("<16H", 1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)),
+)
+
+
+# In the files, as Pillow and exiftool find, but not found by our readers yet.
+NOT_READ = {"tiff": {"exif"}, "cog": {"exif"}, "jp2": {"photoshop"}}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"iiif", "omezarr"}))  # those are folders
+def test_a_written_picture_lacks_nothing_that_is_not_told(tmp_path, name):
+    scan = real_scan(tmp_path)
+    packet = xmp_packet("ours 1", "Colour added", "scan.tif", scan.xmp, software_of(scan))
+    carried = for_result(scan, packet, SRGB_PROFILE)
+    samples = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    picture = Picture((64, 48), samples.dtype, lambda *at: samples[at], software="s", description="d", carried=carried)
+    path = tmp_path / f"a{ENDINGS[name]}"
+    written = write_picture(name, path, picture, 1)
+    missing = set(differences(carried, found_in(path))) - set(written.not_carried)
+    assert missing <= NOT_READ.get(name, set())
+    assert name != "tiff" or not written.not_carried
+
+
+def test_gdals_metadata_go_on_without_statistics_of_gray(tmp_path):
+    scan = real_scan(tmp_path)
+    samples = np.zeros((64, 48, 3), np.uint8)
+    picture = Picture((64, 48), samples.dtype, lambda *at: samples[at], carried=for_result(scan, b"", SRGB_PROFILE))
+    write_picture("tiff", tmp_path / "a.tif", picture, 1)
+    with rasterio.open(tmp_path / "scan.tif") as before, rasterio.open(tmp_path / "a.tif") as after:
+        assert after.crs == before.crs == CRS.from_epsg(32633)
+        assert after.transform == before.transform
+        assert after.tags()["archive"] == before.tags()["archive"] == "Koeln"
+        assert "STATISTICS_MEAN" in before.tags(1)
+        assert "STATISTICS_MEAN" not in after.tags(1)
