@@ -94,7 +94,9 @@ def library_error(error: Exception, folder: Path) -> OSError:
         if os.strerror(code) in text:
             return OSError(code, os.strerror(code))
     with contextlib.suppress(OSError):
-        if shutil.disk_usage(folder).free < _FULL_BELOW_BYTES:
+        # The library may have removed what it was writing; less than the picture itself takes is not enough.
+        largest = max((file.stat().st_size for file in folder.iterdir()), default=0)
+        if shutil.disk_usage(folder).free < largest + _FULL_BELOW_BYTES:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return OSError(errno.EIO, text[:_MESSAGE_CHARACTERS] or type(error).__name__)
 

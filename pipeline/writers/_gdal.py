@@ -7,6 +7,8 @@ carry. What the copy then does not have is found by comparing the two, not by wh
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import logging
 import struct
 import threading
@@ -17,6 +19,7 @@ from typing import Any
 
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -24,6 +27,8 @@ from pipeline.carried import Place, TiffTag
 from pipeline.writers._beside import library_error, tiff_text
 from pipeline.writers._picture import Picture
 from pipeline.writers._plain import write_plain
+
+PLAIN = "plain.tif"
 
 _CACHE_MIB = 64
 # Of the descriptive tags, those that GDAL has a name for.
@@ -52,11 +57,20 @@ def gdal(folder: Path, threads: int) -> Iterator[None]:
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
         "CPL_TMPDIR": str(folder),
     }
+    _quiet_libtiff()
     try:
         with rasterio.Env(**settings):
             yield
-    except RasterioError as error:  # some of these are OSErrors, without a number
+    except (RasterioError, CPLE_BaseError) as error:  # some of these are OSErrors, without a number
         raise library_error(error.__cause__ or error, folder) from error
+
+
+@functools.cache
+def _quiet_libtiff() -> None:
+    """Stop libtiff from printing what it reports to GDAL as well, such as a full disk."""
+    for library in Path(rasterio.__file__).parents[1].glob("rasterio.libs/libtiff-*"):
+        # That in rasterio's wheel, which is loaded already; TIFFError(3TIFF): no handler, no message.
+        ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
 
 
 def open_dataset(path: Path, mode: str = "r", driver: str = "GTiff", **options: Any) -> Any:
@@ -69,11 +83,13 @@ def open_dataset(path: Path, mode: str = "r", driver: str = "GTiff", **options: 
 def copy_picture(picture: Picture, folder: Path, name: str, driver: str, threads: int, **options: Any) -> Path:
     """``picture`` as the file ``name`` in ``folder``, by ``driver`` and its creation ``options``; its path.
 
+    GDAL does not say everything that goes wrong when it closes a file on a full disk: look at it before it is kept.
+
     Raises
     ------
     OSError : the disk, or what GDAL says
     """
-    plain, made = folder / "plain.tif", folder / name
+    plain, made = folder / PLAIN, folder / name
     write_plain(plain, picture, threads, tags=_tags(picture))
     with gdal(folder, threads):
         if picture.carried.place is not None:
@@ -81,7 +97,6 @@ def copy_picture(picture: Picture, folder: Path, name: str, driver: str, threads
                 _set_place(dataset, picture.carried.place)
         with open_dataset(plain) as source:
             rasterio.shutil.copy(source, made, driver=driver, **options)
-    plain.unlink()
     return made
 
 

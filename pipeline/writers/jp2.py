@@ -13,10 +13,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipeline.writers._beside import folder_beside, left_out, place_file
+from pipeline.writers._beside import folder_beside, left_out, library_error, place_file
 from pipeline.writers._blocks import exif_of
-from pipeline.writers._boxes import box, boxes, metadata_boxes, resolution_box
-from pipeline.writers._gdal import copy_picture, gdal, lost_place
+from pipeline.writers._boxes import box, boxes, check_codestream, metadata_boxes, resolution_box
+from pipeline.writers._gdal import PLAIN, copy_picture, gdal, lost_place
 from pipeline.writers._picture import Picture, Written
 
 ENDING = ".color.jp2"
@@ -47,6 +47,8 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
             BLOCKYSIZE=str(_TILE_PX),
             RESOLUTIONS=str(len(levels_yx)),
         )
+        _check(coded)
+        (folder / PLAIN).unlink()
         made = folder / "made.jp2"
         lost = _add_boxes(coded, made, picture)
         with gdal(folder, threads):
@@ -61,6 +63,17 @@ def _levels_yx(shape_yx: tuple[int, int]) -> tuple[tuple[int, int], ...]:
         height, width = levels[-1]
         levels.append(((height + 1) // 2, (width + 1) // 2))
     return tuple(levels)
+
+
+def _check(coded: Path) -> None:
+    """Raise OSError where GDAL did not say that the disk is full."""
+    try:
+        with coded.open("rb") as stream:
+            for each in boxes(stream, coded.stat().st_size):
+                if each.kind == b"jp2c":
+                    check_codestream(stream, each)
+    except ValueError as error:
+        raise library_error(error, coded.parent) from error
 
 
 def _add_boxes(coded: Path, made: Path, picture: Picture) -> dict[str, str]:

@@ -44,7 +44,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     with folder_beside(path) as folder:
         coded, made = folder / "coded.jpg", folder / "made.jpg"
         with image_of(picture, folder, threads, depth="uint8", channels=3) as image:
-            image.jpegsave(str(coded), Q=QUALITY, subsample_mode="off", optimize_coding=True, keep="none")
+            image.jpegsave(str(coded), Q=QUALITY, subsample_mode="off", keep="none")
         with coded.open("rb") as source, made.open("wb") as target:
             _copy(source, target, segments)
         no_place = dict.fromkeys(("place", "gcps", "rpcs"), "JPEG has no place for it") | {
