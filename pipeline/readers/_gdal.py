@@ -11,9 +11,13 @@ GDAL configuration options (gdal.org/user/configoptions.html): PAM, directory li
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -39,10 +43,33 @@ _OPTIONS = {
     "GDAL_HTTP_MAX_RETRY": "0",
     "GDAL_HTTP_CONNECTTIMEOUT": "1",
 }
-# Filters of `warnings` are global to the process; one thread at a time may exchange them.
-_WARNINGS_LOCK = threading.Lock()
+# Filters of `warnings` and the hooks of `sys` are global to the process; one thread at a time may exchange them.
+_QUIET_LOCK = threading.Lock()
 # GDAL's messages arrive as exceptions too; logged, they would reach the user a second time.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No NotGeoreferencedWarning, for a scan has no place on Earth; and no word of rasterio on words of GDAL that quote
+    a file's bytes and are therefore no UTF-8: it prints those."""
+    with _QUIET_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        uncaught, unraisable = sys.excepthook, sys.unraisablehook
+
+        def of_unraisable(found: sys.UnraisableHookArgs) -> None:
+            if not isinstance(found.exc_value, UnicodeDecodeError):
+                unraisable(found)
+
+        def of_uncaught(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+            if not isinstance(error, UnicodeDecodeError):
+                uncaught(kind, error, at)
+
+        sys.excepthook, sys.unraisablehook = of_uncaught, of_unraisable
+        try:
+            yield
+        finally:
+            sys.excepthook, sys.unraisablehook = uncaught, unraisable
 
 
 class Raster:
@@ -57,8 +84,7 @@ class Raster:
     def __init__(self, path: Path, driver: str, **options: str) -> None:
         self._options = {**_OPTIONS, **options}
         try:
-            with _WARNINGS_LOCK, warnings.catch_warnings(), rasterio.Env(**self._options):
-                warnings.simplefilter("ignore")  # NotGeoreferencedWarning: a scan has no place on Earth
+            with _quiet(), rasterio.Env(**self._options):
                 self.dataset: Any = rasterio.open(path.absolute(), driver=driver, sharing=False)
         except Exception as error:
             raise ScanUnreadableError(f"damaged {driver} ({reason(error)}); restore it from its source") from error

@@ -132,3 +132,16 @@ class Stretch:
             nothing |= samples == self.nodata
         converted: Samples = np.where(nothing, 0, np.rint(np.clip(scaled, first, full))).astype(self.dtype)
         return converted
+
+
+def opacity_of(nodata: float | None, dtype: str) -> Callable[[NDArray], Samples]:
+    """(h, w, bands) samples -> (h, w) of ``dtype``: 0 where all bands are ``nodata`` or NaN, else full scale."""
+    full = np.iinfo(dtype).max
+
+    def opacity(samples: NDArray) -> Samples:
+        nothing = np.isnan(samples) if samples.dtype.kind == "f" else np.zeros(samples.shape, bool)
+        if nodata is not None:
+            nothing |= samples == nodata
+        return np.where(nothing.all(axis=2), 0, full).astype(dtype)
+
+    return opacity

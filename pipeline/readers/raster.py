@@ -28,7 +28,7 @@ from ..types import Reading, ScanInfo
 from . import _declared
 from ._declared import Declared
 from ._gdal import Raster
-from ._lightness import Light, Stretch, by_profile
+from ._lightness import Light, Stretch, by_profile, opacity_of
 from ._segmented import SegmentedReader, Source
 from ._window import CACHE_BYTES, Samples, check_size, palette_table, reason
 
@@ -208,15 +208,8 @@ def _samples_of(raster: Raster, declared: Declared, bands: _Bands, stored: str, 
         return _Samples(colour, dtype, convert, light, note, _alpha(stored, declared.top, dtype))
     if nodata is None and not (stretch and stretch.has_nan):
         return _Samples(colour, dtype, convert, light, note)
-
-    def opacity(taken: NDArray) -> Samples:
-        nothing = np.isnan(taken) if taken.dtype.kind == "f" else np.zeros(taken.shape, bool)
-        if nodata is not None:
-            nothing |= taken == nodata
-        return np.where(nothing.all(axis=2), 0, top).astype(dtype)
-
     as_written = int(nodata) if nodata in range(top + 1) and not stretch else 0
-    return _Samples(colour, dtype, convert, light, note, opacity, as_written)
+    return _Samples(colour, dtype, convert, light, note, opacity_of(nodata, dtype), as_written)
 
 
 def _alpha(stored: str, declared_top: int, dtype: str) -> Callable[[NDArray], Samples]:
