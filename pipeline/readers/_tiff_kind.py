@@ -8,6 +8,7 @@ Notes (ICCLab); TIFF/FX (RFC 3949; ITULab).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -82,7 +83,11 @@ def kind_of(page: tifffile.TiffPage) -> Kind:
         raise ScanUnreadableError(f"declares colour with {samples} channels, of {width}; restore it from its source")
     extras = range(width, samples)
     marked = marked[len(marked) - len(extras) :] if len(marked) > len(extras) else marked
-    alphas = [c for c, mark in zip(extras, marked, strict=False) if mark in (_ASSOCIATED, _UNASSOCIATED)]
+    alphas = [
+        channel
+        for channel, mark in zip(extras, marked, strict=False)
+        if mark in (_ASSOCIATED, _UNASSOCIATED) and not _is_other_to_gdal(page, channel)
+    ]
     alpha = alphas[0] if alphas else None
     left = len(extras) - (alpha is not None)
     return Kind(
@@ -149,6 +154,14 @@ def _check(page: tifffile.TiffPage, photometric: int) -> None:
 def _extra_samples(page: tifffile.TiffPage) -> tuple[int, ...]:
     marked = page.tags.valueof(338, default=())
     return tuple(int(mark) for mark in (marked if isinstance(marked, tuple) else (marked,)))
+
+
+def _is_other_to_gdal(page: tifffile.TiffPage, channel: int) -> bool:
+    """Whether GDAL's own tag says that a channel is no opacity; GDAL marks any fourth band of RGB as alpha."""
+    said = re.search(
+        rf'<Item name="COLORINTERP" sample="{channel}"[^>]*>(\w+)</Item>', str(page.tags.valueof(42112, default=""))
+    )
+    return said is not None and said[1].lower() != "alpha"
 
 
 def _is_gray_first(marked: tuple[int, ...], samples: int) -> bool:

@@ -23,7 +23,9 @@ from ._window import REWRITE
 
 SEGMENT_LIMIT_BYTES = 2**30
 CUT_BYTES = 4 * 2**20  # uncompressed strips are cut to about this
+SALVAGE_CUT_BYTES = 2**16  # and to this where each row may be the last
 _MAX_SEGMENTS = 2**26
+_MAX_UNLISTED = 2**22  # segments of a damaged list, which may be much longer than what is there of it
 _GEOTIFF_TAGS = (34735, 42112, 42113)
 JPEG_COMPRESSIONS = frozenset({6, 7, 33007, 34892})
 
@@ -97,7 +99,9 @@ def layout_of(page: tifffile.TiffPage, file_bytes: int, channels: tuple[int, ...
         # Old writers leave wrong byte counts on uncompressed strips; the geometry says what they must be.
         rows = np.minimum(tall, height - np.arange(counts.size // planes) * tall)
         counts = np.where(counts > 0, np.tile(rows * row_bytes, planes), 0)
-        page.rowsperstrip = tall = _cut_rows(tall, row_bytes, single=tall >= height)
+        page.rowsperstrip = tall = _cut_rows(
+            tall, (SALVAGE_CUT_BYTES if salvage else CUT_BYTES) // row_bytes, single=tall >= height
+        )
     elif tall * wide * samples * stored_dtype(page).itemsize > SEGMENT_LIMIT_BYTES:
         raise ScanUnsupportedError(
             f"one segment holds {wide} x {tall} pixels, which must be decoded at once; rewrite it in tiles"
@@ -132,7 +136,7 @@ def compression_name(page: tifffile.TiffPage) -> str:
 def _listed(page: tifffile.TiffPage, segments: int, *, salvage: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Offsets and byte counts of so many segments, as the file lists them."""
     found = min(len(page.dataoffsets), len(page.databytecounts))
-    if segments > _MAX_SEGMENTS or (found < segments and not salvage):
+    if segments > _MAX_SEGMENTS or (found < segments and (not salvage or segments > _MAX_UNLISTED)):
         raise ScanUnreadableError(f"lists {found} of its {segments} strips or tiles; copy it again from its source")
     offsets, counts = np.zeros(segments, np.int64), np.zeros(segments, np.int64)
     offsets[:found] = page.dataoffsets[:segments][:found]
@@ -140,9 +144,9 @@ def _listed(page: tifffile.TiffPage, segments: int, *, salvage: bool) -> tuple[N
     return offsets, counts
 
 
-def _cut_rows(stored_rows: int, row_bytes: int, *, single: bool) -> int:
-    """Rows per segment: about `CUT_BYTES`, and dividing each strip evenly so that the segments form one grid."""
-    most = max(1, min(stored_rows, CUT_BYTES // max(1, row_bytes)))
+def _cut_rows(stored_rows: int, limit: int, *, single: bool) -> int:
+    """Rows per segment: at most the limit, and dividing each strip evenly so that the segments form one grid."""
+    most = max(1, min(stored_rows, limit))
     if single:
         return most
     return next(rows for rows in range(most, 0, -1) if stored_rows % rows == 0)

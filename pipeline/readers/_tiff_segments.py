@@ -86,11 +86,12 @@ class Segments:
         return there
 
     def windows(self) -> Iterator[tuple[range, range]]:
-        """Rows and columns of each segment, in raster order, without those that a sparse file has not."""
+        """Rows and columns of each segment that the file has in full, in raster order."""
         tall, wide = self.layout.size_yx
         height, width = self.layout.shape_yx
         for row, column in self._touched(range(height), range(width)):
-            if not self.layout.sparse or self.layout.extent(0, row, column)[1]:
+            offset, count = self.layout.extent(0, row, column)
+            if count > 0 and 0 <= offset <= self._file.size - count:
                 rows = range(row * tall, min(height, row * tall + tall))
                 yield rows, range(column * wide, min(width, column * wide + wide))
 

@@ -52,7 +52,7 @@ def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: 
     if notes:
         metadata["lightness"] = "; ".join(notes)
     curves = [f"{name} (not applied)" for code, name in _CURVES.items() if code in page.tags]
-    if left := [*dropped, *curves, *_too_large(page)]:
+    if left := [*dropped, *_imagej_slices(page), *curves, *_too_large(page)]:
         metadata["dropped"] = left
     return metadata
 
@@ -74,6 +74,14 @@ def carried_of(page: tifffile.TiffPage, path: Path) -> Carried:
         tags=tuple(kept),
         place=_place_of(page, path),
     )
+
+
+def _imagej_slices(page: tifffile.TiffPage) -> Iterator[str]:
+    """ImageJ writes stacks with one directory, for the first picture, and says only in words that others follow."""
+    said = page.parent.imagej_metadata if page.parent.is_imagej else None
+    images = said.get("images", 1) if said else 1
+    if isinstance(images, int) and images > len(page.parent.pages):
+        yield f"ImageJ's slices 2-{images}"
 
 
 def _too_large(page: tifffile.TiffPage) -> Iterator[str]:
@@ -129,9 +137,9 @@ def _directory_at(page: tifffile.TiffPage, pointer: int) -> tuple[TiffTag, ...]:
     tag = page.tags.get(pointer)
     if tag is None or tag.count != 1:
         return ()
-    value = _bytes(page, tag.valueoffset, _size(tag))
-    order = "little" if page.parent.byteorder == "<" else "big"
-    return _directory(page, int.from_bytes(value, order))  # type: ignore[arg-type]
+    # Not `tag.valueoffset`, which is the directory's own offset where tifffile has read it already.
+    value = _bytes(page, tag.offset + page.parent.tiff.tagsize - page.parent.tiff.tagoffsetthreshold, _size(tag))
+    return _directory(page, int.from_bytes(value, "little" if page.parent.byteorder == "<" else "big"))
 
 
 def _interop_of(page: tifffile.TiffPage, private: tuple[TiffTag, ...]) -> tuple[TiffTag, ...]:

@@ -24,7 +24,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from ..carried import Carried
-from ..errors import ScanError, ScanUnreadableError
+from ..errors import ScanError, ScanUnreadableError, UsageError
 from ..types import Mask, Reading, ScanInfo
 from . import _tiff_pages as pages
 from . import _tiff_tags as tags
@@ -168,6 +168,8 @@ class TiffReader(WindowReader):
     @property
     def carried(self) -> Carried:
         """The metadata blocks and tags of this page; read at the first call."""
+        if self._closed and "_carried" not in self.__dict__:
+            raise UsageError(f"{self._name}: asked what it carries after close; open the scan again")
         return self._carried
 
     @property
