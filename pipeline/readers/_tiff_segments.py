@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import ScanUnreadableError
 from . import _tiff_gdal as gdal
-from ._tiff_layout import JPEG_COMPRESSIONS, Layout, check_embedded_size, layout_of, stored_dtype
+from ._tiff_embedded import check_embedded_size
+from ._tiff_layout import JPEG_COMPRESSIONS, Layout, layout_of, stored_dtype
 from ._window import SegmentCache
 
 
@@ -114,7 +115,8 @@ class Segments:
         layout, page = self.layout, self._page
         where = f"segment at row {row * layout.size_yx[0]}, column {column * layout.size_yx[1]}"
         data = self._encoded(*layout.extent(plane, row, column), where)
-        check_embedded_size(data, page.compression, layout.size_yx, where)
+        if not page.jpegheader:
+            check_embedded_size(data, page.compression, layout.size_yx, where)
         tables: dict[str, Any] = {}
         if page.compression in JPEG_COMPRESSIONS:
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
