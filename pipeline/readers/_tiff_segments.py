@@ -123,6 +123,8 @@ class Segments:
         samples: NDArray = np.asarray(self._decode(data, layout.index(plane, row, column), **tables)[0])[0]
         if samples.dtype == bool:
             samples = samples.view(np.uint8)
+        if page.predictor == 2 and samples.dtype.kind == "u" and page.bitspersample < 8 * samples.itemsize:
+            samples = samples & samples.dtype.type(2**page.bitspersample - 1)  # tifffile lets sums overflow
         covered = layout.covered_yx(row, column)
         if samples.dtype != self.dtype or samples.shape[0] < covered[0] or samples.shape[1] < covered[1]:
             raise ScanUnreadableError(

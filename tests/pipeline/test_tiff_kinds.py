@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,18 @@ def test_a_constant_picture_is_gray_and_24_bits_keep_their_range(tmp_path: Path)
     packed = np.repeat(values, 3, axis=1).tobytes()  # the same in either byte order
     (tmp_path / "d.tif").write_bytes(bare_tiff(*SHAPE, {258: 24}, packed))
     np.testing.assert_allclose(read(tmp_path / "d.tif")[1], values / 255 * 65535, atol=1)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_differences_of_odd_depths_wrap_at_their_own_depth(tmp_path: Path, bits: int) -> None:
+    """TIFF 6.0, section 14: the predictor's arithmetic is that of the depth."""
+    top = 2**bits - 1
+    values = noise("uint16", 1, 0, top)[:, :40]
+    differences = np.diff(values, axis=1, prepend=np.uint16(0)) & np.uint16(top)
+    digits = np.unpackbits(differences.astype(">u2").view(np.uint8).reshape(-1, 40, 2), axis=2)[:, :, 16 - bits :]
+    data = zlib.compress(np.packbits(digits.reshape(SHAPE[0], -1), axis=1).tobytes())
+    (tmp_path / "d.tif").write_bytes(bare_tiff(SHAPE[0], 40, {258: bits, 259: 8, 317: 2}, data))
+    np.testing.assert_array_equal(read(tmp_path / "d.tif")[1], np.rint(values * (65535 / top)))
 
 
 def test_what_is_no_number_is_no_picture(tmp_path: Path) -> None:
