@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
     return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))
 
 
-def _pages(scan: ScanFile, pages: Pages) -> list[ScanFile]:
+def _pages(scan: ScanFile, pages: Pages) -> Sequence[ScanFile | Outcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
     try:
         count = page_count(scan.path)
@@ -45,24 +46,29 @@ def _pages(scan: ScanFile, pages: Pages) -> list[ScanFile]:
     digits = max(3, len(str(count)))
     found = [ScanFile(scan.path, f"{scan.stem}.p{page:0{digits}}", page) for page in pages.of(count)]
     if not found:
-        raise UsageError(f"{scan.path}: has {count} pages, none of them was asked for; give other --pages")
+        none = UsageError(f"{scan.path}: has {count} pages, none of them was asked for; give other --pages")
+        return [failure(scan, none)]
     return found
 
 
 def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]:
     """A job, or at once an outcome (skipped, failed), for every scan, in order."""
 
-    def plan(scan: ScanFile) -> Job | Outcome:
+    def plan(scan: ScanFile | Outcome) -> Job | Outcome:
+        if isinstance(scan, Outcome):
+            return scan
         try:
-            return prepared.job(scan, len(scans))
+            return prepared.job(scan, len(every))
         except Exception as error:
             return failure(scan, error)
 
     with ThreadPoolExecutor(processors()) as pool:
-        scans = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]
-        planned = list(pool.map(plan, scans))
+        every = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]
+        planned = list(pool.map(plan, every))
     taken: dict[Path, Path] = {}
-    for index, scan in enumerate(scans):
+    for index, scan in enumerate(every):
+        if isinstance(scan, Outcome):
+            continue
         first = taken.setdefault(prepared.options.output / scan.stem, scan.path)
         if first != scan.path:
             message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"

@@ -49,7 +49,7 @@ def _cut(name: str) -> ScanUnreadableError:
     return ScanUnreadableError(f"damaged or cut off: the {name} header is incomplete; copy it again from its source")
 
 
-def jpeg2000(file: BinaryIO) -> Declared:
+def jpeg2000(file: BinaryIO, salvage: bool) -> Declared:
     """A JP2 or JPX file, or a codestream alone."""
     declared = Declared(compression="jpeg2000")
     stop = file.seek(0, 2)
@@ -58,7 +58,7 @@ def jpeg2000(file: BinaryIO) -> Declared:
         _codestream(file, 0, declared)
         return declared
     codestream = -1
-    for kind, begin, end in boxes(file, 0, stop):
+    for kind, begin, end in boxes(file, 0, stop, cut=salvage):
         if kind == b"jp2c" and codestream < 0:
             codestream = begin
         elif kind == b"jp2h":
@@ -69,7 +69,6 @@ def jpeg2000(file: BinaryIO) -> Declared:
         elif kind not in _JP2_BOXES_PLAIN:
             declared.blocks.drop(f"{kind.decode('latin-1').strip()!r} box")
     if codestream < 0:
-        # The last box of a file that was cut off, or one that runs to the end.
         raise _cut("JPEG 2000")
     _codestream(file, codestream, declared)
     return declared
@@ -128,10 +127,10 @@ def _jp2_uuid(file: BinaryIO, begin: int, end: int, blocks: Blocks) -> None:
         blocks.drop(f"uuid box {uuid.hex()}")
 
 
-def webp(file: BinaryIO) -> Declared:
+def webp(file: BinaryIO, salvage: bool) -> Declared:
     stop = file.seek(0, 2)
     file.seek(4)
-    if int.from_bytes(file.read(4), "little") + 8 > stop:
+    if int.from_bytes(file.read(4), "little") + 8 > stop and not salvage:
         raise ScanUnreadableError("cut off: the WebP is shorter than it says; copy it again from its source")
     declared = Declared(compression="webp")
     for name, begin, size in riff_chunks(file, stop):
@@ -155,7 +154,7 @@ def webp(file: BinaryIO) -> Declared:
     return declared
 
 
-def gif(file: BinaryIO) -> Declared:
+def gif(file: BinaryIO, salvage: bool) -> Declared:
     """The first frame; the library decodes all of them on opening, so all of them count."""
     declared = Declared(compression="lzw")
     file.seek(10)
@@ -188,7 +187,7 @@ def gif(file: BinaryIO) -> Declared:
     return declared
 
 
-def bmp(file: BinaryIO) -> Declared:
+def bmp(file: BinaryIO, salvage: bool) -> Declared:
     file.seek(14)
     head = file.read(40)
     if len(head) < 40:
@@ -214,7 +213,7 @@ def bmp(file: BinaryIO) -> Declared:
     return declared
 
 
-def pnm(file: BinaryIO) -> Declared:
+def pnm(file: BinaryIO, salvage: bool) -> Declared:
     file.seek(0)
     head = file.read(4096)
     fields = re.match(rb"P[56](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s", head)
@@ -229,7 +228,7 @@ def pnm(file: BinaryIO) -> Declared:
     return declared
 
 
-def sgi(file: BinaryIO) -> Declared:
+def sgi(file: BinaryIO, salvage: bool) -> Declared:
     file.seek(0)
     head = file.read(108)
     if len(head) < 108:
@@ -244,14 +243,17 @@ def sgi(file: BinaryIO) -> Declared:
     return declared
 
 
-def nitf(file: BinaryIO) -> Declared:
+def nitf(file: BinaryIO, salvage: bool) -> Declared:
     declared = Declared(compression="")
     declared.blocks.drop("the fields of the NITF header")
     return declared
 
 
-def hfa(file: BinaryIO) -> Declared:
-    """Erdas Imagine. Its tree may name other files, which are not to be opened: it is walked here first."""
+def hfa(file: BinaryIO, salvage: bool) -> Declared:
+    """Erdas Imagine. Its tree may name files that hold the pixels, which are not to be opened: it is walked first.
+
+    Files of overviews (RRDNamesList) may be named: nothing here asks for overviews, and GDAL opens them when asked.
+    """
     file.seek(16)
     (header,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))
     file.seek(header + 8)
@@ -267,8 +269,7 @@ def hfa(file: BinaryIO) -> Declared:
         if len(node) < 124:
             raise _cut("Erdas Imagine")
         following, _, _, child = struct.unpack_from("<4I", node)
-        kind = node[88:120].split(b"\0")[0]
-        if kind.startswith((b"ExternalRasterDMS", b"Eimg_DependentFile", b"Eimg_RRDNamesList")):
+        if node[24:88].split(b"\0")[0] in (b"ExternalRasterDMS", b"DependentFile"):
             raise ScanUnsupportedError(
                 "an Erdas Imagine file that refers to other files; convert it to a single GeoTIFF"
             )

@@ -182,8 +182,9 @@ def riff_chunks(file: BinaryIO, stop: int) -> Iterator[tuple[bytes, int, int]]:
         at += 8 + size + size % 2
 
 
-def boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """Type, first byte and byte after the last of each box of an ISO base media or JP2 file."""
+def boxes(file: BinaryIO, start: int, stop: int, *, cut: bool = False) -> Iterator[tuple[bytes, int, int]]:
+    """Type, first byte and byte after the last of each box of an ISO base media or JP2 file; with ``cut``, one that is
+    cut off too."""
     at = start
     for _ in range(_MAX_BOXES):
         file.seek(at)
@@ -193,7 +194,7 @@ def boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, i
         size, begin = int.from_bytes(head[:4], "big"), at + 8
         if size == 1:
             size, begin = int.from_bytes(head[8:16], "big"), at + 16
-        end = stop if size == 0 else at + size
+        end = stop if size == 0 else min(at + size, stop) if cut else at + size
         if end < begin or end > stop:
             return
         yield head[4:8], begin, end

@@ -43,7 +43,7 @@ _ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks dec
 class _Format:
     name: str
     driver: str
-    declared: Callable[[BinaryIO], Declared]
+    declared: Callable[[BinaryIO, bool], Declared]
     magic: tuple[bytes, ...]
     at: int = 0
     placed: bool = False  # may say where on Earth the picture lies; asked otherwise, some drivers make something up
@@ -78,7 +78,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
         with path.open("rb") as file:
             head = file.read(32)
             known = next(each for each in _FORMATS if each.matches(head))
-            declared = known.declared(file)
+            declared = known.declared(file, reading.salvage)
     except OSError as error:
         raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
     if declared.shape_yx is not None:

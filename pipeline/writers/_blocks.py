@@ -15,26 +15,33 @@ _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _UNITS = {"none": 1, "inch": 2, "cm": 3}
 _IPTC_RESOURCE, _THUMBNAILS = 0x0404, (0x0409, 0x040C)
 _SIGNATURES = (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR")
+_TEXT_BYTES = 2**14
 _LIMIT_BYTES = 16 * 2**20
 
 
-def exif_of(picture: Picture) -> tuple[bytes, dict[str, str]]:
+def exif_of(picture: Picture, limit_bytes: int = _LIMIT_BYTES) -> tuple[bytes, dict[str, str]]:
     """The picture's EXIF block, without "Exif" in front, and what of the scan's is lost, with the reason.
 
     It has the scan's tags, those that describe it, and what the picture says: software, description, orientation,
-    resolution. A thumbnail is left out: it shows the scan without colours.
+    resolution. A thumbnail is left out: it shows the scan without colours. Of more than ``limit_bytes`` only what the
+    picture says is kept.
     """
+    carried, own = picture.carried, _own_tags(picture)
     lost: dict[str, str] = {}
     try:
-        scan = parse_exif(picture.carried.exif) if picture.carried.exif else Exif()
+        scan = parse_exif(carried.exif) if carried.exif else Exif()
     except ValueError as error:
         scan, lost = Exif(), {"exif": str(error)}
-    tags = {tag.code: tag for tag in (*scan.ifd0, *picture.carried.tags, *_own_tags(picture))}
+    tags = {tag.code: tag for tag in (*scan.ifd0, *carried.tags, *own)}
     try:
-        return exif_block(tuple(tags.values()), scan.exif, scan.gps, scan.interop), lost
+        block = exif_block(tuple(tags.values()), scan.exif, scan.gps, scan.interop)
+        reason = f"{len(block)} bytes of EXIF, above the limit of {limit_bytes}" if len(block) > limit_bytes else ""
     except ValueError as error:
-        own = exif_block(_own_tags(picture))
-        return own, {name: str(error) for name in ("exif", "tags") if getattr(picture.carried, name)}
+        block, reason = b"", str(error)
+    if not reason:
+        return block, lost
+    short = tuple(tag for tag in own if len(tag.value) < _TEXT_BYTES)
+    return exif_block(short), lost | {name: reason for name in ("exif", "tags") if getattr(carried, name)}
 
 
 def _own_tags(picture: Picture) -> tuple[TiffTag, ...]:
@@ -63,7 +70,7 @@ def _rational(code: int, value: float) -> TiffTag | None:
     return TiffTag(code, 5, 1, struct.pack("<II", limited.numerator, limited.denominator))
 
 
-def image_resources(photoshop: bytes, iptc: bytes) -> tuple[bytes, dict[str, str]]:
+def image_resources(photoshop: bytes, iptc: bytes = b"") -> tuple[bytes, dict[str, str]]:
     """Photoshop's image resource blocks with ``iptc`` among them, without thumbnails; what is lost, with the reason.
 
     References

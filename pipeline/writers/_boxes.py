@@ -86,7 +86,7 @@ def resolution_box(resolution: tuple[float, float, str]) -> bytes:
 def _per_metre(value: Fraction) -> tuple[int, int, int]:
     """Numerator and denominator of 16 bit, and a power of ten."""
     power = 0
-    while value > 65535:
+    while value >= 10:
         value, power = value / 10, power + 1
     while value < 1:
         value, power = value * 10, power - 1

@@ -21,7 +21,8 @@ import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from pipeline.carried import Place, TiffTag
 from pipeline.writers._beside import library_error, tiff_text
@@ -145,9 +146,9 @@ def _tags(picture: Picture) -> dict[str, Any]:
 def _set_place(dataset: Any, place: Place) -> None:
     if place.gcps:
         points = [GroundControlPoint(row, column, x, y, z) for row, column, x, y, z in place.gcps]
-        dataset.gcps = (points, rasterio.crs.CRS.from_wkt(place.gcps_crs) if place.gcps_crs else None)
-    if place.crs:
-        dataset.crs = rasterio.crs.CRS.from_wkt(place.crs)
+        dataset.gcps = (points, _crs(place.gcps_crs))
+    if (crs := _crs(place.crs)) is not None:
+        dataset.crs = crs
     if place.transform:
         dataset.transform = rasterio.Affine(*place.transform)
     if place.rpcs:
@@ -165,10 +166,15 @@ def _is_point(tags: tuple[TiffTag, ...]) -> bool:
     return False
 
 
-def _same_crs(crs: Any, wkt: str) -> bool:
-    if not crs or not wkt:
-        return bool(crs) == bool(wkt)
-    return bool(crs == rasterio.crs.CRS.from_wkt(wkt))
+def _crs(wkt: str) -> CRS | None:
+    try:
+        return CRS.from_wkt(wkt) if wkt else None
+    except CRSError:  # what is missing then is found at the end
+        return None
+
+
+def _same_crs(crs: CRS | None, wkt: str) -> bool:
+    return bool(crs == _crs(wkt)) if crs and wkt else bool(crs) == bool(wkt)
 
 
 def _gcps(dataset: Any) -> tuple[tuple[float, ...], ...]:

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from pipeline.writers._beside import folder_beside, left_out, library_error, place_file
-from pipeline.writers._blocks import exif_of
+from pipeline.writers._blocks import exif_of, image_resources
 from pipeline.writers._boxes import box, boxes, check_codestream, metadata_boxes, resolution_box
 from pipeline.writers._gdal import PLAIN, copy_picture, gdal, lost_place
 from pipeline.writers._picture import Picture, Written
@@ -78,9 +78,11 @@ def _check(coded: Path) -> None:
 
 def _add_boxes(coded: Path, made: Path, picture: Picture) -> dict[str, str]:
     """Copy ``coded`` to ``made`` with boxes for what GDAL does not write; what has no place, with the reason."""
-    exif, lost = exif_of(picture)
     carried = picture.carried
-    blocks = {"exif": exif, "xmp": carried.xmp, "iptc": carried.iptc, "photoshop": carried.photoshop}
+    exif, lost = exif_of(picture)
+    resources, damaged = image_resources(carried.photoshop)
+    lost |= damaged
+    blocks = {"exif": exif, "xmp": carried.xmp, "iptc": carried.iptc, "photoshop": resources}
     with coded.open("rb") as source, made.open("wb") as target:
         for each in boxes(source, coded.stat().st_size):
             source.seek(each.offset)

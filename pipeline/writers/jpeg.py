@@ -58,14 +58,15 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
 def _segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]]:
     """Marker and data of the segments in front, and what they have no room for, with the reason."""
     carried = picture.carried
-    exif, lost = exif_of(picture)
+    exif, lost = exif_of(picture, _SEGMENT_BYTES - len(_EXIF))
     resources, damaged = image_resources(carried.photoshop, carried.iptc)
     segments = [(_APP0, _jfif(picture.resolution))]
-    for name, data in (("exif", _EXIF + exif if exif else b""), ("xmp", _XMP + carried.xmp if carried.xmp else b"")):
-        if len(data) > _SEGMENT_BYTES:
-            lost[name] = f"{len(data)} bytes, above the {_SEGMENT_BYTES} of a JPEG segment"
-        elif data:
-            segments.append((_APP1, data))
+    if exif:
+        segments.append((_APP1, _EXIF + exif))
+    if len(_XMP + carried.xmp) > _SEGMENT_BYTES:
+        lost["xmp"] = f"{len(carried.xmp)} bytes, more than a JPEG segment holds"
+    elif carried.xmp:
+        segments.append((_APP1, _XMP + carried.xmp))
     segments += [(_APP13, _PHOTOSHOP + part) for part in _parts(resources, len(_PHOTOSHOP))]
     profile = list(_parts(carried.icc, len(_ICC) + 2))
     if len(profile) > 255:
