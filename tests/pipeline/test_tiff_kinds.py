@@ -341,6 +341,52 @@ def test_an_rgb_profile_gives_lightness(tmp_path: Path, broken: bool) -> None:
     assert "dropped" not in info.metadata
 
 
+@pytest.mark.parametrize(("name", "gamma"), [("gray", 1.8), ("adobergb", 563 / 256)])
+def test_a_gray_picture_with_a_profile_of_gray_or_of_a_screen(tmp_path: Path, name: str, gamma: float) -> None:
+    icc = imagecodecs.cms_profile(name, gamma=gamma) if name == "gray" else imagecodecs.cms_profile(name)
+    picture = noise("uint8")
+    tifffile.imwrite(tmp_path / "g.tif", picture, photometric="miniswhite", iccprofile=bytes(icc))
+    info, samples, _ = read(tmp_path / "g.tif")
+    y = (1 - picture / 255) ** gamma
+    lightness = np.where(y > (6 / 29) ** 3, 116 * np.cbrt(y) - 16, y * (29 / 3) ** 3)
+    np.testing.assert_allclose(samples / 655.35, lightness, atol=0.03)
+    assert (info.tone, info.channels, info.depth) == ("lightness", 1, "uint8")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_inks_by_their_profile(tmp_path: Path, dtype: str, alpha: bool) -> None:
+    inks, extra = noise(dtype, 5 if alpha else 4), ["unassalpha"] if alpha else None
+    options: dict[str, Any] = {"photometric": "separated", "planarconfig": "contig", "extrasamples": extra}
+    tifffile.imwrite(tmp_path / "c.tif", inks, iccprofile=press_profile(), **options)
+    info, samples, mask = read(tmp_path / "c.tif")
+    unit = inks / np.iinfo(dtype).max
+    np.testing.assert_allclose(samples / 655.35, 100 * (1 - unit[..., 3]) * (1 - 0.4 * unit[..., 0]), atol=0.05)
+    assert (info.tone, info.channels, info.depth) == ("lightness", 1, dtype)
+    assert info.metadata["lightness"] == "through its ICC profile 'a press'"
+    if alpha:
+        np.testing.assert_array_equal(mask, inks[..., 4])
+
+
+def press_profile() -> bytes:
+    """ICC.1:2001-04, 6.5.8: a table of 2 x 2 x 2 x 2 colours, where L* is 100 (1 - K) (1 - 0.4 C)."""
+    corners = [(255 * (1 - k) * (1 - 0.4 * c), 128, 128) for c in (0, 1) for _ in range(4) for k in (0, 1)]
+    matrix = struct.pack(">9i", *(65536 if n % 4 == 0 else 0 for n in range(9)))
+    table = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + matrix + bytes(range(256)) * 4
+    table += bytes(round(value) for corner in corners for value in corner) + bytes(range(256)) * 3
+    name = b"desc" + bytes(4) + struct.pack(">I", 8) + b"a press\0" + bytes(78)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    elements = {b"desc": name, b"wtpt": white, b"A2B0": table}
+    entries, body, at = b"", b"", 128 + 4 + 12 * len(elements)
+    for code, element in elements.items():
+        entries += code + struct.pack(">II", at + len(body), len(element))
+        body += element + bytes(-len(element) % 4)
+    head = bytes(8) + struct.pack(">I", 0x02400000) + b"prtrCMYKLab " + bytes(12) + b"acsp" + bytes(28)
+    head += struct.pack(">3i", 63190, 65536, 54061)
+    profile = head.ljust(128, b"\0") + struct.pack(">I", len(elements)) + entries + body
+    return struct.pack(">I", len(profile)) + profile[4:]
+
+
 # Pages
 
 
