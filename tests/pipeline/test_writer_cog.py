@@ -160,7 +160,7 @@ class TestCog(WriterConformance):
         def copy_with_a_hole(*arguments, **options):
             made = copy_picture(*arguments, **options)
             with tifffile.TiffFile(made) as file:
-                tile = file.pages[level].dataoffsets[-1]
+                tile = file.pages[level].dataoffsets[0]
             with made.open("r+b") as stream:
                 stream.seek(tile + 5000)
                 stream.write(bytes(4096))
