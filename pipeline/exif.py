@@ -22,6 +22,14 @@ from dataclasses import dataclass
 from pipeline.carried import TiffTag
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
+# fmt: off
+STRUCTURE = frozenset((
+    *range(254, 260), *range(262, 267), 273, *range(277, 282), 284, *range(288, 294), 301, *range(317, 326), 330, 332,
+    334, 336, *range(338, 348), 400, *range(512, 522), *range(529, 533), 559, *range(32995, 32999), 37724,
+    EXIF_IFD, GPS_IFD, INTEROP_IFD,
+))
+# fmt: on
+"""Tags of a first directory that say how samples lie in a file and what they mean there; of no use in another one."""
 BLOCK_LIMIT_BYTES = 16 * 2**20
 # Bytes of one number of each type; a rational is two of them. 129 is the UTF-8 of Exif 3.0, 16-18 are BigTIFF's.
 _NUMBER_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 129: 1}
@@ -180,7 +188,7 @@ def directory(
     """
     kept = {tag.code: tag for tag in reversed(_without_pointers(tags))}
     kept |= {code: TiffTag(code, 4, 1, struct.pack("<I", at)) for code, at in pointers if not bigtiff}
-    kept |= {code: TiffTag(code, 18, 1, struct.pack("<Q", at)) for code, at in pointers if bigtiff}
+    kept |= {code: TiffTag(code, 16, 1, struct.pack("<Q", at)) for code, at in pointers if bigtiff}
     if len(kept) > 0xFFFF:
         raise ValueError(f"{len(kept)} tags: a TIFF directory holds 65535; leave some out")
     number, entry, room = ("<Q", "<HHQ", 8) if bigtiff else ("<H", "<HHI", 4)

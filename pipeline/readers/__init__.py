@@ -1,8 +1,18 @@
-"""Open a scan of any handled kind. The kind is told by the file's first bytes; its ending is never trusted.
+"""Open a scan of any handled kind. The kind is told by the first bytes of a file; its ending is never trusted.
+
+    format                                  module     how lightness is taken
+    TIFF, BigTIFF                           tiff       see there
+    JPEG, PNG                               image      sRGB, or L* through the ICC profile or PNG's gAMA; CMYK through
+                                                       its profile, else as (1 - C)(1 - K) and so on
+    JPEG 2000, WebP, GIF, BMP, PNM, SGI,    raster     sRGB, or L* through the ICC profile; samples that are neither
+    NITF, Erdas Imagine                                8 nor 16 bits stretched linearly
+    JPEG XL, AVIF, JPEG-LS                  codec      as raster
+    OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
 A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (of the
-first bytes) and ``open_reader(path, reading)``; ``page_count(path)`` where a file may hold several pictures. A new
-file with these names is a new reader; modules with a leading underscore are what readers share.
+first bytes) and ``open_reader(path, reading)``; ``page_count(path)`` where a file may hold several pictures. One whose
+scans are folders offers ``FOLDER_ENDINGS`` and ``recognizes_folder(path)`` instead of the first two, or beside them. A
+new file with these names is a new reader; modules with a leading underscore are what readers share.
 """
 
 from __future__ import annotations
@@ -23,21 +33,30 @@ READERS: tuple[ModuleType, ...] = tuple(
     for found in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.name)
     if not found.name.startswith("_")
 )
-ENDINGS: tuple[str, ...] = tuple(sorted(ending for reader in READERS for ending in reader.ENDINGS))
+ENDINGS: tuple[str, ...] = tuple(sorted(ending for reader in READERS for ending in getattr(reader, "ENDINGS", ())))
 """File endings that a search through folders takes; `open_scan` itself does not look at the ending."""
+FOLDER_ENDINGS: tuple[str, ...] = tuple(
+    sorted(ending for reader in READERS for ending in getattr(reader, "FOLDER_ENDINGS", ()))
+)
+"""Endings of folders that are scans themselves."""
 
 _KNOWN_BUT_UNHANDLED = (
-    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"ftyp", "HEIF, AVIF or video"),
-    (8, b"WEBP", "WebP"),
-    (0, b"GIF8", "GIF"),
-    (0, b"BM", "BMP"),
     (0, b"%PDF", "PDF"),
     (0, b"8BPS", "Photoshop"),
     (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"\x01\xda", "SGI (of a kind other than 8-bit gray or RGB)"),
+    (0, b"AT&TFORM", "DjVu"),
+    (0, b"PCIDSK", "PCIDSK"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"\x89HDF", "HDF5"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"msid", "MrSID"),
+    (4, b"ftyp", "HEIF or video"),
+    (0, b"P1", "bitmap of Netpbm"),
+    (0, b"P2", "text PGM"),
+    (0, b"P3", "text PPM"),
+    (0, b"P4", "bitmap of Netpbm"),
+    (0, b"P7", "PAM"),
 )
 
 
@@ -75,20 +94,28 @@ def page_count(path: Path) -> int:
 
 def _reader_of(path: Path, name: str) -> ModuleType:
     head = _read_head(path, name)
+    if head is None:
+        for reader in READERS:
+            if hasattr(reader, "recognizes_folder") and reader.recognizes_folder(path):
+                return reader
+        raise ScanNotFoundError(f"{name}: a folder, not a scan; name a file inside it")
     for reader in READERS:
-        if reader.recognizes(head):
+        if hasattr(reader, "recognizes") and reader.recognizes(head):
             return reader
     for at, magic, kind in _KNOWN_BUT_UNHANDLED:
         if head[at : at + len(magic)] == magic:
             raise ScanUnsupportedError(f"{name}: a {kind} file, which is not handled; convert it to TIFF, PNG or JPEG")
-    raise ScanUnreadableError(f"{name}: not an image (no TIFF, PNG or JPEG signature); remove it from the request")
+    raise ScanUnreadableError(
+        f"{name}: not an image (no signature of TIFF, PNG, JPEG or another handled format); remove it from the request"
+    )
 
 
-def _read_head(path: Path, name: str) -> bytes:
+def _read_head(path: Path, name: str) -> bytes | None:
+    """The first bytes of a file; None for a folder."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ScanNotFoundError(f"{name}: a folder, not a scan; name a file inside it")
+            return None
         if not stat.S_ISREG(status.st_mode):
             raise ScanNotFoundError(f"{name}: not a regular file; copy the scan to a file first")
         if status.st_size == 0:

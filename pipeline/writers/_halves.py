@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.writers.tiff import halve
+from pipeline.writers._levels import halve
 
 _STRIP_SAMPLES = 2**20  # whose products take 8 bytes each
 

@@ -1,0 +1,279 @@
+"""What the headers of raster files declare, read before any library allocates for it.
+
+References
+----------
+ISO/IEC 15444-1, A.5.1 (SIZ) and annex I (JP2); RFC 9649 (WebP); GIF89a; BITMAPINFOHEADER (Windows); Netpbm's pgm(5) and
+ppm(5); The SGI Image File Format, 1.00; MIL-STD-2500C (NITF); GDAL's HFA driver notes (Erdas Imagine).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from ..errors import ScanUnreadableError, ScanUnsupportedError
+from ._segments import Blocks, Resolution, ascii_value, boxes, riff_chunks
+
+_XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
+_GEOJP2_UUID = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
+_EXIF_UUID = b"JpgTiffExif->JP2"
+_JP2_BOXES_PLAIN = (b"jP  ", b"ftyp", b"jp2c", b"free", b"jp2h", b"rreq", b"asoc")
+_ENUMERATED = {12: "CMYK", 14: "CIE L*a*b*", 19: "CIE Jab", 1: "YCbCr", 3: "YCbCr", 4: "YCbCr"}
+_MAX_FRAMES = 100_000
+_MAX_NODES = 100_000
+
+
+@dataclass
+class Declared:
+    """A header.
+
+    Attributes
+    ----------
+    shape_yx : rows, columns; None where the driver says it without allocating
+    whole_bytes : that decoding allocates at once; 0 where it goes by rows or blocks
+    top : the largest sample; 0 where it is that of the data type
+    """
+
+    shape_yx: tuple[int, int] | None = None
+    whole_bytes: int = 0
+    top: int = 0
+    compression: str = "none"
+    resolution: Resolution | None = None
+    blocks: Blocks = field(default_factory=Blocks)
+
+
+def _cut(name: str) -> ScanUnreadableError:
+    return ScanUnreadableError(f"damaged or cut off: the {name} header is incomplete; copy it again from its source")
+
+
+def jpeg2000(file: BinaryIO, salvage: bool) -> Declared:
+    """A JP2 or JPX file, or a codestream alone."""
+    declared = Declared(compression="jpeg2000")
+    stop = file.seek(0, 2)
+    file.seek(0)
+    if file.read(2) == b"\xff\x4f":
+        _codestream(file, 0, declared)
+        return declared
+    codestream = -1
+    for kind, begin, end in boxes(file, 0, stop, cut=salvage):
+        if kind == b"jp2c" and codestream < 0:
+            codestream = begin
+        elif kind == b"jp2h":
+            for inner, start, after in boxes(file, begin, end):
+                _jp2_header_box(file, inner, start, after, declared)
+        elif kind == b"uuid":
+            _jp2_uuid(file, begin, end, declared.blocks)
+        elif kind not in _JP2_BOXES_PLAIN:
+            declared.blocks.drop(f"{kind.decode('latin-1').strip()!r} box")
+    if codestream < 0:
+        raise _cut("JPEG 2000")
+    _codestream(file, codestream, declared)
+    return declared
+
+
+def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
+    file.seek(at)
+    head = file.read(42)
+    if len(head) < 42 or head[:4] != b"\xff\x4f\xff\x51":
+        raise _cut("JPEG 2000")
+    right, bottom, left, upper = struct.unpack_from(">4I", head, 8)
+    (count,) = struct.unpack_from(">H", head, 40)
+    components = file.read(3 * min(count, 16384))
+    if len(components) < 3 * count or right <= left or bottom <= upper or count == 0:
+        raise _cut("JPEG 2000")
+    declared.shape_yx = bottom - upper, right - left
+    depths = {components[3 * n] for n in range(min(count, 3))}
+    if len(depths) > 1:
+        raise ScanUnsupportedError("a JPEG 2000 of components of unequal depth; convert it to 8- or 16-bit gray or RGB")
+    depth = depths.pop()
+    bits = (depth & 0x7F) + 1
+    declared.top = 2**bits - 1 if not depth & 0x80 and bits not in (8, 16) and bits < 16 else 0
+
+
+def _jp2_header_box(file: BinaryIO, kind: bytes, start: int, after: int, declared: Declared) -> None:
+    if kind == b"colr":
+        file.seek(start)
+        head = file.read(7)
+        if head[:1] in (b"\2", b"\3"):
+            file.seek(start + 3)
+            declared.blocks.take("icc", file.read(min(after - start - 3, 2**24 + 1)))
+        elif head[:1] == b"\1" and (space := int.from_bytes(head[3:7], "big")) in _ENUMERATED:
+            raise ScanUnsupportedError(
+                f"a JPEG 2000 in {_ENUMERATED[space]}, which is not handled; convert it to 8- or 16-bit gray or RGB"
+            )
+    elif kind == b"res ":
+        for inner, begin, end in boxes(file, start, after):
+            if inner in (b"resc", b"resd") and end - begin >= 10 and declared.resolution is None:
+                file.seek(begin)
+                ny, dy, nx, dx, ey, ex = struct.unpack(">4H2b", file.read(10))
+                if ny and dy and nx and dx and abs(ex) < 20 and abs(ey) < 20:
+                    declared.resolution = (nx / dx * 10.0**ex / 100, ny / dy * 10.0**ey / 100, "cm")
+
+
+def _jp2_uuid(file: BinaryIO, begin: int, end: int, blocks: Blocks) -> None:
+    file.seek(begin)
+    uuid = file.read(16)
+    body = file.read(min(end - begin - 16, 2**24 + 1)) if end - begin > 16 else b""
+    if uuid == _XMP_UUID:
+        blocks.take("xmp", body)
+    elif uuid == _IPTC_UUID:
+        blocks.take("iptc", body)
+    elif uuid == _EXIF_UUID:
+        blocks.take("exif", body.removeprefix(b"EXIF\0\0").removeprefix(b"Exif\0\0"))
+    elif uuid != _GEOJP2_UUID:
+        blocks.drop(f"uuid box {uuid.hex()}")
+
+
+def webp(file: BinaryIO, salvage: bool) -> Declared:
+    stop = file.seek(0, 2)
+    file.seek(4)
+    if int.from_bytes(file.read(4), "little") + 8 > stop and not salvage:
+        raise ScanUnreadableError("cut off: the WebP is shorter than it says; copy it again from its source")
+    declared = Declared(compression="webp")
+    for name, begin, size in riff_chunks(file, stop):
+        file.seek(begin)
+        if name == b"VP8X":
+            flags = file.read(1)
+            if flags and flags[0] & 2:
+                raise ScanUnsupportedError("an animated WebP, which is not handled; save the wanted frame alone")
+        elif name == b"VP8 " and len(head := file.read(10)) == 10:
+            width, height = struct.unpack_from("<HH", head, 6)
+            declared.shape_yx = height & 0x3FFF, width & 0x3FFF
+        elif name == b"VP8L" and len(head := file.read(5)) == 5:
+            packed = int.from_bytes(head[1:], "little")
+            declared.shape_yx = (packed >> 14 & 0x3FFF) + 1, (packed & 0x3FFF) + 1
+        elif name in (b"ICCP", b"EXIF", b"XMP "):
+            kind = {b"ICCP": "icc", b"EXIF": "exif", b"XMP ": "xmp"}[name]
+            declared.blocks.take(kind, file.read(min(size, 2**24 + 1)).removeprefix(b"Exif\0\0"))
+    if declared.shape_yx is None:
+        raise _cut("WebP")
+    declared.whole_bytes = declared.shape_yx[0] * declared.shape_yx[1] * 4
+    return declared
+
+
+def gif(file: BinaryIO, salvage: bool) -> Declared:
+    """The first frame; the library decodes all of them on opening, so all of them count."""
+    declared = Declared(compression="lzw")
+    file.seek(10)
+    flags = file.read(3)
+    if len(flags) < 3:
+        raise _cut("GIF")
+    file.seek(13 + (3 * 2 ** ((flags[0] & 7) + 1) if flags[0] & 0x80 else 0))
+    frames = 0
+    while frames < _MAX_FRAMES and (kind := file.read(1)) in (b"!", b","):
+        if kind == b"!":
+            if file.read(1) == b"\xfe":
+                declared.blocks.drop("comment")
+        else:
+            head = file.read(9)
+            if len(head) < 9:
+                break
+            width, height = struct.unpack_from("<HH", head, 4)
+            frames += 1
+            declared.shape_yx = declared.shape_yx or (height, width)
+            declared.whole_bytes += height * width
+            file.seek((3 * 2 ** ((head[8] & 7) + 1) if head[8] & 0x80 else 0) + 1, 1)
+        while size := file.read(1):
+            if size == b"\0":
+                break
+            file.seek(size[0], 1)
+    if declared.shape_yx is None:
+        raise _cut("GIF")
+    if frames > 1:
+        declared.blocks.drop("frame 2" if frames == 2 else f"frames 2-{frames}")
+    return declared
+
+
+def bmp(file: BinaryIO, salvage: bool) -> Declared:
+    file.seek(14)
+    head = file.read(40)
+    if len(head) < 40:
+        raise _cut("BMP")
+    size, width, height = struct.unpack_from("<Iii", head)
+    bits, compression = struct.unpack_from("<HI", head, 14)
+    x, y = struct.unpack_from("<ii", head, 24)
+    if size < 40:
+        raise ScanUnsupportedError("a BMP of OS/2, which is not handled; convert it to PNG or TIFF")
+    if compression not in (0, 1, 2, 3):
+        raise ScanUnsupportedError(
+            f"a BMP of compression {compression}, which is not handled; convert it to PNG or TIFF"
+        )
+    if width <= 0:
+        raise ScanUnreadableError(f"declares a width of {width}; restore it from its source")
+    declared = Declared((abs(height), width), compression="rle" if compression in (1, 2) else "none")
+    if compression in (1, 2):
+        declared.whole_bytes = 2 * abs(height) * width
+    if bits == 32:
+        declared.blocks.drop("the fourth byte of each pixel")
+    if x > 0 and y > 0:
+        declared.resolution = (x / 100, y / 100, "cm")
+    return declared
+
+
+def pnm(file: BinaryIO, salvage: bool) -> Declared:
+    file.seek(0)
+    head = file.read(4096)
+    fields = re.match(rb"P[56](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s", head)
+    if fields is None:
+        raise _cut("PNM")
+    width, height, top = (int(number) if len(number) < 10 else 0 for number in fields.groups())
+    if not 1 <= top <= 65535:
+        raise ScanUnreadableError(f"declares a largest sample of {top}; restore it from its source")
+    declared = Declared((height, width), top=0 if top in (255, 65535) else top)
+    if b"#" in fields.group():
+        declared.blocks.drop("comment")
+    return declared
+
+
+def sgi(file: BinaryIO, salvage: bool) -> Declared:
+    file.seek(0)
+    head = file.read(108)
+    if len(head) < 108:
+        raise _cut("SGI")
+    rle, sample_bytes, _, width, height = struct.unpack_from(">BBHHH", head, 2)
+    if sample_bytes != 1:
+        raise ScanUnsupportedError("an SGI picture of 16 bits, which is not handled; convert it to TIFF or PNG")
+    declared = Declared((height, width), compression="rle" if rle else "none")
+    name = head[24:104].split(b"\0")[0].decode("latin-1").strip()
+    if name.isprintable() and name not in ("", "no name"):
+        declared.blocks.texts[269] = ascii_value(name)
+    return declared
+
+
+def nitf(file: BinaryIO, salvage: bool) -> Declared:
+    declared = Declared(compression="")
+    declared.blocks.drop("the fields of the NITF header")
+    return declared
+
+
+def hfa(file: BinaryIO, salvage: bool) -> Declared:
+    """Erdas Imagine. Its tree may name files that hold the pixels, which are not to be opened: it is walked first.
+
+    Files of overviews (RRDNamesList) may be named: nothing here asks for overviews, and GDAL opens them when asked.
+    """
+    file.seek(16)
+    (header,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))
+    file.seek(header + 8)
+    (root,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))
+    pending, seen = [root], set[int]()
+    while pending and len(seen) < _MAX_NODES:
+        at = pending.pop()
+        if at == 0 or at in seen:
+            continue
+        seen.add(at)
+        file.seek(at)
+        node = file.read(124)
+        if len(node) < 124:
+            raise _cut("Erdas Imagine")
+        following, _, _, child = struct.unpack_from("<4I", node)
+        if node[24:88].split(b"\0")[0] in (b"ExternalRasterDMS", b"DependentFile"):
+            raise ScanUnsupportedError(
+                "an Erdas Imagine file that refers to other files; convert it to a single GeoTIFF"
+            )
+        pending += [following, child]
+    if pending:
+        raise ScanUnreadableError(f"a tree of more than {_MAX_NODES} nodes; restore it from its source")
+    return Declared(compression="")

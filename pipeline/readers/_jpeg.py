@@ -1,0 +1,160 @@
+"""What a JPEG file declares ahead of its coded data.
+
+References
+----------
+ITU-T T.81, B.1 and B.2; JFIF 1.02; Exif 3.0 (CIPA DC-008-2023), 4.7; ICC.1:2022, B.4; XMP specification part 3, 1.1.3;
+ITU-T T.872, 6.5 (Adobe's APP14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from ..errors import ScanUnreadableError, ScanUnsupportedError
+from ..types import Reading
+from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, merged_xmp, printable
+from ._window import check_size
+
+WHOLE_LIMIT_BYTES = 2**31
+
+_EXIF = b"Exif\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_EXTENDED = b"http://ns.adobe.com/xmp/extension/\0"
+_ICC = b"ICC_PROFILE\0"
+_PHOTOSHOP = b"Photoshop 3.0\0"
+
+
+@dataclass
+class JpegHeader:
+    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one."""
+
+    shape_yx: tuple[int, int] = (0, 0)
+    channels: int = 0
+    bits: int = 8
+    progressive: bool = False
+    adobe: int = -1
+    resolution: Resolution | None = None
+    blocks: Blocks = field(default_factory=Blocks)
+
+
+def parse_jpeg(file: BinaryIO, reading: Reading) -> JpegHeader:
+    header = JpegHeader()
+    chunks: dict[str, dict[int, bytes]] = {"icc": {}, "photoshop": {}, "extended": {}}
+    for marker, segment in _segments_of(file):
+        if marker == 0xFE or 0xE0 <= marker <= 0xEF:
+            _take(header, chunks, marker, segment)
+        elif marker == 0xF7:
+            raise ScanUnsupportedError("a JPEG-LS of a kind that is not handled; convert it to TIFF")
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if header.channels or len(segment) < 6:
+                break
+            _take_frame(header, marker, segment, reading.limit_pixels)
+    if not header.channels:
+        raise ScanUnreadableError("damaged JPEG: no frame header; restore it from its source")
+    if not reading.salvage:
+        _check_end(file)
+    _join(header.blocks, chunks)
+    return header
+
+
+def _take_frame(header: JpegHeader, marker: int, segment: bytes, limit_pixels: int) -> None:
+    header.bits, header.channels = segment[0], segment[5]
+    header.shape_yx = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
+    (height, width), channels = header.shape_yx, header.channels
+    header.progressive = marker == 0xC2
+    if marker not in (0xC0, 0xC1, 0xC2):
+        raise ScanUnsupportedError("a lossless or arithmetic-coded JPEG, which is not handled; convert it to TIFF")
+    if header.bits not in (8, 12) or channels not in (1, 3, 4) or (header.bits == 12 and channels == 4):
+        raise ScanUnsupportedError(
+            f"a JPEG of {channels} channels of {header.bits} bits, which is not handled; convert it to gray or RGB"
+        )
+    check_size(header.shape_yx, limit_pixels)
+    if header.progressive and height * width * channels * 2 > WHOLE_LIMIT_BYTES:
+        raise ScanUnsupportedError(
+            f"a progressive JPEG of {width} x {height} pixels, which must be decoded at once; save it as baseline"
+        )
+
+
+def _take(header: JpegHeader, chunks: dict[str, dict[int, bytes]], marker: int, segment: bytes) -> None:
+    """One application segment or comment."""
+    blocks = header.blocks
+    if marker == 0xE0 and segment[:5] == b"JFIF\0":
+        unit = {1: "inch", 2: "cm"}.get(segment[7]) if len(segment) >= 12 else None
+        x, y = int.from_bytes(segment[8:10], "big"), int.from_bytes(segment[10:12], "big")
+        if unit and x and y:
+            header.resolution = (float(x), float(y), unit)
+    elif marker == 0xE0 and segment[:5] == b"JFXX\0":
+        blocks.drop("thumbnail (JFXX)")
+    elif marker == 0xE1 and segment.startswith(_EXIF):
+        blocks.take("exif", segment[6:])
+    elif marker == 0xE1 and segment.startswith(_XMP):
+        blocks.take("xmp", segment[len(_XMP) :])
+    elif marker == 0xE1 and segment.startswith(_XMP_EXTENDED):
+        # 32 letters of a digest, the size of the whole, the offset of this part
+        at = len(_XMP_EXTENDED) + 36
+        chunks["extended"].setdefault(int.from_bytes(segment[at : at + 4], "big"), segment[at + 4 :])
+    elif marker == 0xE2 and segment.startswith(_ICC) and len(segment) > len(_ICC) + 2:
+        chunks["icc"].setdefault(segment[len(_ICC)], segment[len(_ICC) + 2 :])
+    elif marker == 0xED and segment.startswith(_PHOTOSHOP):
+        if sum(map(len, chunks["photoshop"].values())) <= BLOCK_LIMIT_BYTES:
+            chunks["photoshop"][len(chunks["photoshop"])] = segment[len(_PHOTOSHOP) :]
+    elif marker == 0xEE and segment[:5] == b"Adobe" and len(segment) >= 12:
+        header.adobe = segment[11]
+    elif marker == 0xFE:
+        blocks.drop(f"comment {printable(segment.decode('latin-1').strip())!r}")
+    else:
+        name = segment[:32].split(b"\0")[0].decode("latin-1")
+        blocks.drop(f"APP{marker - 0xE0} segment {printable(name)!r}")
+
+
+def _join(blocks: Blocks, chunks: dict[str, dict[int, bytes]]) -> None:
+    for kind in ("icc", "photoshop"):
+        blocks.take(kind, b"".join(part for _, part in sorted(chunks[kind].items())))
+    if not chunks["extended"]:
+        return
+    extended = b""
+    for at, part in sorted(chunks["extended"].items()):
+        if at != len(extended) or at + len(part) > BLOCK_LIMIT_BYTES:
+            blocks.drop("extended XMP (parts of it are missing, or it is above the limit)")
+            return
+        extended += part
+    merged = merged_xmp(blocks.parts.get("xmp", b""), extended)
+    if merged is None:
+        blocks.drop("extended XMP (it cannot be parsed)")
+    else:
+        blocks.parts["xmp"] = merged
+
+
+def _segments_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Marker codes and their segments, up to the first scan."""
+    file.seek(2)
+    while file.read(1) == b"\xff":
+        marker = 0xFF
+        while marker == 0xFF:  # fill bytes
+            marker = (file.read(1) or b"\0")[0]
+        if marker in (0x00, 0xD9, 0xDA):
+            return
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue
+        length = int.from_bytes(file.read(2), "big")
+        segment = file.read(max(0, length - 2))
+        if length < 2 or len(segment) < length - 2:
+            return
+        yield marker, segment
+
+
+def _check_end(file: BinaryIO, chunk_bytes: int = 2**20) -> None:
+    """Look for the end-of-image marker, from the end of the file; coded data cannot contain those two bytes."""
+    start = file.tell()
+    stop = file.seek(0, 2)
+    after = b""
+    while stop > start:
+        begin = max(start, stop - chunk_bytes)
+        file.seek(begin)
+        chunk = file.read(stop - begin)
+        if b"\xff\xd9" in chunk + after:
+            return
+        after, stop = chunk[:1], begin
+    raise ScanUnreadableError("cut off: the JPEG has no end marker; copy it again from its source")

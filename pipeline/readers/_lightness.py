@@ -1,0 +1,147 @@
+"""How stored samples become what is read: as they are, or as lightness where a profile or a power law says more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import profiles
+from ..profiles import ProfileError
+from ..types import Tone
+from ._window import Samples
+
+Convert = Callable[[NDArray], Samples]
+
+
+@dataclass(frozen=True)
+class Light:
+    """What to make of samples.
+
+    Attributes
+    ----------
+    convert : (h, w) gray, (h, w, 3) RGB or (h, w, 4) ink -> L* as uint16, or RGB where ``tone`` is "srgb"; None to keep
+        them
+    note : one line on it, for ``ScanInfo.metadata["lightness"]``; empty where there is nothing to say
+    dropped : one line on a profile that could not be used
+    """
+
+    convert: Convert | None = None
+    note: str = ""
+    dropped: str = ""
+
+    @property
+    def tone(self) -> Tone:
+        return "srgb" if self.convert is None or self.convert is ink_as_rgb else "lightness"
+
+
+def by_profile(icc: bytes, channels: int, dtype: str) -> Light:
+    """Of gray (1), RGB (3) or ink (4 channels, 0 for none); without a profile they are sRGB, or plain ink."""
+    plain = Light(ink_as_rgb, "by (1 - C)(1 - K), for want of a profile") if channels == 4 else Light()
+    if not icc:
+        return plain
+    try:
+        convert = _by_profile(icc, channels, dtype)
+    except ProfileError as error:
+        taken = "taken by (1 - C)(1 - K)" if channels == 4 else "taken as sRGB"
+        return Light(plain.convert, plain.note, f"ICC profile ({error}; the samples are {taken})")
+    name = profiles.description(icc)
+    return (
+        Light(convert, f"through its ICC profile {name!r}" if name else "through its ICC profile") if convert else plain
+    )
+
+
+def _by_profile(icc: bytes, channels: int, dtype: str) -> Convert | None:
+    if channels == 1 and icc[16:20] == b"RGB ":  # as many scanners write gray: R, G and B are all that one sample
+        convert = profiles.to_lightness(icc, "rgb", dtype)
+        if convert is None:
+            return None
+        codes = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
+        table = convert(np.repeat(codes[None, :, None], 3, axis=2))[0]
+        return lambda samples: table.take(samples)
+    space: profiles.Space = {1: "gray", 3: "rgb", 4: "cmyk"}[channels]  # type: ignore[assignment]
+    return profiles.to_lightness(icc, space, dtype)
+
+
+def by_gamma(gamma: float, dtype: str) -> Light:
+    """Of gray or RGB samples that are ``light ** (1 / gamma)``."""
+    return Light(profiles.gamma_to_lightness(gamma, dtype), f"by a power law, light = sample ** {gamma:.5g}")
+
+
+def ink_as_rgb(ink: NDArray) -> Samples:
+    """(h, w, 4) uint8 cyan, magenta, yellow, black (0 for none) -> (h, w, 3) RGB, (1 - C)(1 - K) of each."""
+    paper = 255 - ink.astype(np.uint16)
+    rgb: Samples = ((paper[:, :, :3] * paper[:, :, 3:] + 127) // 255).astype(np.uint8)
+    return rgb
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Samples that are neither 8 nor 16 bits, brought linearly to the full range of ``dtype``.
+
+    ``low`` and ``high`` become 0 and full scale; what lies outside, the nearer end. Where some of them are no samples
+    (``nodata``, or NaN) those become 0 and ``low`` 1.
+    """
+
+    low: float
+    high: float
+    dtype: str
+    note: str = ""
+    nodata: float | None = None
+    has_nan: bool = False
+
+    @classmethod
+    def of(
+        cls, stored: str, top: int, every: Callable[[], Iterable[NDArray]], nodata: float | None = None
+    ) -> Stretch | None:
+        """None where samples of ``stored`` are kept as they are.
+
+        Parameters
+        ----------
+        stored : data type
+        top : the largest sample, where the file says it; else 0
+        every : gives all samples, part by part
+        nodata : a value that is no sample
+        """
+        if stored in ("uint8", "uint16"):
+            return cls(0, top, stored, nodata=nodata) if top else None
+        low, high, has_nan = np.inf, -np.inf, False
+        for part in every():
+            values = part[np.isfinite(part)] if part.dtype.kind == "f" else part.reshape(-1)
+            has_nan |= values.size < part.size
+            if nodata is not None:
+                values = values[values != nodata]
+            if values.size:
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+        if stored.startswith("float") and low >= 0 and high <= 1:
+            low, high = 0.0, 1.0
+        if not low < high:  # one value, or none
+            high = low + 1 if np.isfinite(low) else 1.0
+            low = low if np.isfinite(low) else 0.0
+        note = f"{stored} samples, {low:g} to {high:g} stretched linearly"
+        return cls(low, high, "uint16", note, nodata, has_nan)
+
+    def convert(self, samples: NDArray) -> Samples:
+        full, first = np.iinfo(self.dtype).max, 0 if self.nodata is None and not self.has_nan else 1
+        with np.errstate(invalid="ignore", over="ignore"):
+            scaled = (samples.astype(np.float64) - self.low) * ((full - first) / (self.high - self.low)) + first
+        nothing = np.isnan(scaled)
+        if self.nodata is not None:
+            nothing |= samples == self.nodata
+        converted: Samples = np.where(nothing, 0, np.rint(np.clip(scaled, first, full))).astype(self.dtype)
+        return converted
+
+
+def opacity_of(nodata: float | None, dtype: str) -> Callable[[NDArray], Samples]:
+    """(h, w, bands) samples -> (h, w) of ``dtype``: 0 where all bands are ``nodata`` or NaN, else full scale."""
+    full = np.iinfo(dtype).max
+
+    def opacity(samples: NDArray) -> Samples:
+        nothing = np.isnan(samples) if samples.dtype.kind == "f" else np.zeros(samples.shape, bool)
+        if nodata is not None:
+            nothing |= samples == nodata
+        return np.where(nothing.all(axis=2), 0, full).astype(dtype)
+
+    return opacity

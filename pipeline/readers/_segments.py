@@ -1,0 +1,201 @@
+"""Metadata blocks as they stand in any picture file: collected, bounded, taken apart.
+
+References
+----------
+Exif 3.0 (CIPA DC-008-2023), 4.6 (a TIFF structure); Adobe Photoshop File Formats, "Image Resource Blocks"; XMP
+specification part 3, 1.1.3 (extended XMP in JPEG); WebP container (RIFF); ISO/IEC 15444-1, annex I (JP2 boxes).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+from xml.etree import ElementTree
+
+from ..carried import Carried, Place, TiffTag
+
+BLOCK_LIMIT_BYTES = 16 * 2**20
+"""A block of metadata above this is skipped, and said to be."""
+_MAX_BOXES = 10_000
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_XMP_NOTE = "http://ns.adobe.com/xmp/note/"
+_TIFF_TYPES = {3: "H", 4: "I", 9: "i"}
+
+Resolution = tuple[float, float, str]
+
+
+@dataclass
+class Blocks:
+    """What was met so far; ``take`` keeps the first of each kind."""
+
+    parts: dict[str, bytes] = field(default_factory=dict)
+    texts: dict[int, bytes] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+
+    def take(self, kind: str, block: bytes) -> None:
+        """``kind`` is a name in :class:`pipeline.carried.Carried`, such as "icc"."""
+        if len(block) > BLOCK_LIMIT_BYTES:
+            self.drop(f"{kind} of {len(block)} bytes, above the limit of {BLOCK_LIMIT_BYTES}")
+        elif kind in self.parts and self.parts[kind] != block:
+            self.drop(f"a second {kind}")
+        elif block:
+            self.parts[kind] = block
+            if kind == "photoshop" and (iptc := iptc_of(block)):
+                self.take("iptc", iptc)
+
+    def take_inflated(self, kind: str, block: bytes) -> None:
+        inflated = self.inflated(kind, block)
+        if inflated is not None:
+            self.take(kind, inflated)
+
+    def inflated(self, what: str, block: bytes) -> bytes | None:
+        """The contents of a zlib stream; None, and said so, where it is damaged or larger than it may be."""
+        try:
+            stream = zlib.decompressobj()
+            contents = stream.decompress(block, BLOCK_LIMIT_BYTES + 1)
+        except zlib.error:
+            self.drop(f"{what} (damaged)")
+            return None
+        if len(contents) > BLOCK_LIMIT_BYTES:
+            self.drop(f"{what} that inflates to more than {BLOCK_LIMIT_BYTES} bytes")
+            return None
+        return contents
+
+    def drop(self, what: str) -> None:
+        if what not in self.dropped and len(self.dropped) < 50:
+            self.dropped.append(what)
+
+    def carried(self, place: Place | None = None) -> Carried:
+        tags = tuple(TiffTag(code, 2, len(text), text) for code, text in sorted(self.texts.items()))
+        return Carried(**self.parts, tags=tags, place=place)
+
+    def metadata(self, resolution: Resolution | None = None) -> dict[str, Any]:
+        """``resolution``, as given or else of the Exif block, and ``orientation``."""
+        of_exif, orientation = exif_facts(self.parts.get("exif", b""))
+        known = {"resolution": list(found)} if (found := resolution or of_exif) else {}
+        return known | ({"orientation": orientation} if orientation else {})
+
+
+def printable(text: str, limit: int = 40) -> str:
+    """A text of a file, fit for one line of a message."""
+    kept = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return kept if len(kept) <= limit else kept[: limit - 3] + "..."
+
+
+def ascii_value(text: str) -> bytes:
+    """Of a TIFF tag of type ASCII: UTF-8, as Exif 3.0 has it, with the closing zero."""
+    return text.replace("\0", " ").strip().encode() + b"\0"
+
+
+def exif_facts(exif: bytes) -> tuple[Resolution | None, int | None]:
+    """Resolution and orientation of the first directory of a TIFF structure; None where they are not there."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 14:
+        return None, None
+    (start,) = struct.unpack_from(order + "I", exif, 4)
+    found: dict[int, Any] = {}
+    if start + 2 <= len(exif):
+        (count,) = struct.unpack_from(order + "H", exif, start)
+        for at in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+            tag, kind, values = struct.unpack_from(order + "HHI", exif, at)
+            if values != 1:
+                continue
+            if kind == 5:
+                (place,) = struct.unpack_from(order + "I", exif, at + 8)
+                if place + 8 <= len(exif):
+                    top, bottom = struct.unpack_from(order + "II", exif, place)
+                    found[tag] = top / bottom if bottom else 0
+            elif kind in _TIFF_TYPES:
+                (found[tag],) = struct.unpack_from(order + _TIFF_TYPES[kind], exif, at + 8)
+    x, y = found.get(282), found.get(283)
+    unit = {2: "inch", 3: "cm"}.get(found.get(296, 2), "none")
+    orientation = found.get(274)
+    return (
+        (float(x), float(y), unit) if x and y and x > 0 and y > 0 else None,
+        orientation if orientation in range(1, 9) else None,
+    )
+
+
+def resource_blocks(photoshop: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and contents of each image resource block, up to the first that is damaged."""
+    at = 0
+    while photoshop[at : at + 4] in (b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR") and at + 12 <= len(photoshop):
+        number = int.from_bytes(photoshop[at + 4 : at + 6], "big")
+        at += 6 + (photoshop[at + 6] + 2) // 2 * 2  # a Pascal string, padded to even length
+        size = int.from_bytes(photoshop[at : at + 4], "big")
+        contents = photoshop[at + 4 : at + 4 + size]
+        if len(contents) < size:
+            return
+        yield number, contents
+        at += 4 + (size + 1) // 2 * 2
+
+
+def iptc_of(photoshop: bytes) -> bytes:
+    """The IIM datasets in image resource blocks; empty without any."""
+    return next((contents for number, contents in resource_blocks(photoshop) if number == 0x0404), b"")
+
+
+def merged_xmp(packet: bytes, extended: bytes) -> bytes | None:
+    """A packet with what a JPEG's extended XMP adds to it; None where either of them is no plain XMP."""
+    if b"<!DOCTYPE" in packet + extended or b"<!ENTITY" in packet + extended:
+        return None
+    try:
+        trees = [_parsed(part) for part in (packet, extended)]
+        into, more = (tree if tree.tag == f"{{{_RDF}}}RDF" else tree.find(f".//{{{_RDF}}}RDF") for tree in trees)
+        if into is None or more is None:
+            return None
+        into.extend(list(more))
+        for description in into:
+            description.attrib.pop(f"{{{_XMP_NOTE}}}HasExtendedXMP", None)
+        return bytes(ElementTree.tostring(trees[0], encoding="utf-8", xml_declaration=False))
+    except (ElementTree.ParseError, ValueError, RecursionError):
+        return None
+
+
+def _parsed(packet: bytes) -> ElementTree.Element:
+    root: Any = None
+    for event, value in ElementTree.iterparse(io.BytesIO(packet.strip(b"\0 \r\n\t")), ("start-ns", "start")):
+        named: Any = value
+        if event == "start":
+            root = named if root is None else root
+        elif named[0] and named[0] != "xml":
+            ElementTree.register_namespace(*named)  # so that prefixes stay what they were
+    if not isinstance(root, ElementTree.Element):
+        raise ValueError("no element")
+    return root
+
+
+def riff_chunks(file: BinaryIO, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte and size of each chunk of a RIFF file, up to the first that is cut off."""
+    at = 12
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        head = file.read(8)
+        size = int.from_bytes(head[4:], "little")
+        if len(head) < 8 or at + 8 + size > stop:
+            return
+        yield head[:4], at + 8, size
+        at += 8 + size + size % 2
+
+
+def boxes(file: BinaryIO, start: int, stop: int, *, cut: bool = False) -> Iterator[tuple[bytes, int, int]]:
+    """Type, first byte and byte after the last of each box of an ISO base media or JP2 file; with ``cut``, one that is
+    cut off too."""
+    at = start
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        if at + 8 > stop or len(head) < 8:
+            return
+        size, begin = int.from_bytes(head[:4], "big"), at + 8
+        if size == 1:
+            size, begin = int.from_bytes(head[8:16], "big"), at + 16
+        end = stop if size == 0 else min(at + size, stop) if cut else at + size
+        if end < begin or end > stop:
+            return
+        yield head[4:8], begin, end
+        at = end

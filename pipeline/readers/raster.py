@@ -1,0 +1,283 @@
+"""JPEG 2000, WebP, GIF, BMP, PNM, SGI, NITF and Erdas Imagine: what GDAL decodes from the one file itself.
+
+A format is here only where its driver reads nothing but the file. Left out for what they refer to, by name, path or
+address: VRT, WMS, MRF, ERS, PCIDSK (its channels may lie in any other file), headers beside their data (ENVI, EHdr).
+The header is read first (`_declared`): size and what must be decoded at once are known before GDAL allocates.
+
+Samples of 8 and 16 bits are kept. Others are stretched linearly to 16 bits: floats between 0 and 1 as they are, all
+else from the smallest to the largest sample, which takes one pass over the picture on opening.
+
+References
+----------
+GDAL raster drivers (gdal.org/drivers/raster); the formats as `_declared` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..carried import Place
+from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
+from ..types import Reading, ScanInfo
+from . import _declared
+from ._declared import Declared
+from ._gdal import Raster
+from ._lightness import Light, Stretch, by_profile, opacity_of
+from ._segmented import SegmentedReader, Source
+from ._window import CACHE_BYTES, Samples, check_size, palette_table, reason
+
+ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".pnm", ".ppm", ".sgi", ".webp")
+ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
+WHOLE_LIMIT_BYTES = 2**31
+_BAND_BYTES = 4 * 2**20
+_ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks decodes each of them many times
+
+
+@dataclass(frozen=True)
+class _Format:
+    name: str
+    driver: str
+    declared: Callable[[BinaryIO, bool], Declared]
+    magic: tuple[bytes, ...]
+    at: int = 0
+    placed: bool = False  # may say where on Earth the picture lies; asked otherwise, some drivers make something up
+
+    def matches(self, head: bytes) -> bool:
+        return head[self.at :].startswith(self.magic)
+
+
+_FORMATS = (
+    _Format(
+        "JPEG 2000", "JP2OpenJPEG", _declared.jpeg2000, (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), placed=True
+    ),
+    _Format("WebP", "WEBP", _declared.webp, (b"WEBPVP8",), at=8),
+    _Format("GIF", "GIF", _declared.gif, (b"GIF87a", b"GIF89a")),
+    _Format("BMP", "BMP", _declared.bmp, (b"BM",)),
+    _Format(
+        "PNM", "PNM", _declared.pnm, tuple(b"P" + n + s for n in (b"5", b"6") for s in (b"\n", b" ", b"\r", b"\t"))
+    ),
+    _Format("SGI", "SGI", _declared.sgi, (b"\x01\xda\0\1", b"\x01\xda\1\1", b"\x01\xda\0\2", b"\x01\xda\1\2")),
+    _Format("NITF", "NITF", _declared.nitf, (b"NITF02.", b"NSIF01."), placed=True),
+    _Format("Erdas Imagine", "HFA", _declared.hfa, (b"EHFA_HEADER_TAG",), placed=True),
+)
+
+
+def recognizes(head: bytes) -> bool:
+    return any(known.matches(head) for known in _FORMATS)
+
+
+def open_reader(path: Path, reading: Reading) -> SegmentedReader:
+    """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+            known = next(each for each in _FORMATS if each.matches(head))
+            declared = known.declared(file, reading.salvage)
+    except OSError as error:
+        raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
+    if declared.shape_yx is not None:
+        check_size(declared.shape_yx, reading.limit_pixels)
+    if declared.whole_bytes > WHOLE_LIMIT_BYTES:
+        raise ScanUnsupportedError(
+            f"a {known.name} that takes {declared.whole_bytes} bytes and must be decoded at once; save it as TIFF"
+        )
+    raster = Raster(path, known.driver)
+    try:
+        check_size(raster.shape_yx, reading.limit_pixels)
+        if declared.shape_yx not in (None, raster.shape_yx):
+            raise ScanUnreadableError(
+                f"damaged {known.name}: header and decoder disagree on its size; restore it from its source"
+            )
+        source, cache_bytes = _source_of(raster, known, declared)
+    except ScanError:
+        raster.close()
+        raise
+    except Exception as error:
+        raster.close()
+        raise ScanUnreadableError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
+    return SegmentedReader(path, reading, source, cache_bytes)
+
+
+@dataclass(frozen=True)
+class _Bands:
+    """``colour``: 1 or 3 bands to keep. ``alpha``: the number of the band that is alpha, or 0."""
+
+    colour: int
+    alpha: int
+    palette: bool
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        return (*range(1, self.colour + 1), *((self.alpha,) if self.alpha else ()))
+
+
+def _bands_of(raster: Raster) -> _Bands:
+    meanings = [meaning.name for meaning in raster.ask("colorinterp")]
+    alpha = meanings.index("alpha") + 1 if "alpha" in meanings else 0
+    others = len(meanings) - bool(alpha)
+    if not 1 <= others <= 4 or alpha not in (0, len(meanings)):
+        raise ScanUnsupportedError(f"{len(meanings)} channels, which is not handled; convert it to gray or RGB")
+    if "black" in meanings:
+        raise ScanUnsupportedError("CMYK, which is not handled here; convert it to gray or RGB")
+    colour = 3 if others >= 3 else 1
+    extra = others - colour
+    dropped = (f"{extra} extra channel{'s' * (extra > 1)}",) if extra else ()
+    return _Bands(colour, alpha, meanings[0] == "palette", dropped)
+
+
+def _source_of(raster: Raster, known: _Format, declared: Declared) -> tuple[Source, int]:
+    bands = _bands_of(raster)
+    dtypes = set(raster.ask("dtypes"))
+    if len(dtypes) != 1 or "complex" in (stored := dtypes.pop()):
+        raise ScanUnsupportedError("complex samples, or of several types; convert it to 8- or 16-bit gray or RGB")
+    if bands.palette and stored not in ("uint8", "uint16"):
+        raise ScanUnsupportedError(f"a palette with samples of {stored}; convert it to RGB")
+    segment_yx, cache_bytes = _segments_of(raster, len(bands.read), np.dtype(stored).itemsize)
+    height, width = raster.shape_yx
+
+    def decode(rows: range, columns: range) -> NDArray:
+        return raster.read(bands.read, rows, columns)
+
+    def every() -> Any:
+        tall, wide = segment_yx
+        for y in range(0, height, tall):
+            for x in range(0, width, wide):
+                part = decode(range(y, min(y + tall, height)), range(x, min(x + wide, width)))
+                yield part[:, :, : bands.colour]
+
+    samples = _samples_of(raster, declared, bands, stored, every)
+    carried = declared.blocks.carried(_place_of(raster) if known.placed else None)
+    info = _info_of(raster, known, declared, bands, samples)
+    return Source(info, carried, segment_yx, decode, raster.close, samples.convert, samples.opacity), cache_bytes
+
+
+def _segments_of(raster: Raster, bands: int, sample_bytes: int) -> tuple[tuple[int, int], int]:
+    """Rows and columns of what is decoded at once, by GDAL's blocks, and the bytes to keep of it."""
+    (height, width), (tall, wide) = raster.shape_yx, raster.ask("block_shapes")[0]
+    pixel = bands * sample_bytes
+    if tall * wide * pixel > WHOLE_LIMIT_BYTES:
+        raise ScanUnsupportedError(
+            f"blocks of {wide} x {tall} pixels, which must be decoded at once; rewrite it in tiles"
+        )
+    if wide >= width:
+        tall = max(tall, min(height, _BAND_BYTES // (width * pixel) // tall * tall))
+        return (tall, width), CACHE_BYTES
+    row_of_blocks = tall * -(-width // wide) * wide * pixel
+    return (tall, wide), max(CACHE_BYTES, min(row_of_blocks + CACHE_BYTES, _ROW_OF_BLOCKS_BYTES))
+
+
+@dataclass(frozen=True)
+class _Samples:
+    channels: int
+    dtype: str
+    convert: Callable[[NDArray], Samples]
+    light: Light
+    note: str = ""
+    opacity: Callable[[NDArray], Samples] | None = None
+    nodata: int | None = None
+
+
+def _samples_of(raster: Raster, declared: Declared, bands: _Bands, stored: str, every: Callable[[], Any]) -> _Samples:
+    nodata = raster.ask("nodata")
+    bits = raster.ask("tags", 1, ns="IMAGE_STRUCTURE").get("NBITS", "")
+    if bits.isdecimal() and stored in ("uint8", "uint16") and 0 < int(bits) < 8 * np.dtype(stored).itemsize:
+        declared.top = 2 ** int(bits) - 1
+    if bands.palette:
+        return _palette_samples(raster, declared, stored, nodata)
+    colour = bands.colour
+    stretch = Stretch.of(stored, declared.top, every, nodata)
+    dtype = stretch.dtype if stretch else stored
+    light = by_profile(declared.blocks.parts.get("icc", b""), colour, dtype)
+    top = np.iinfo(dtype).max
+
+    def convert(taken: NDArray) -> Samples:
+        samples = taken[:, :, 0] if colour == 1 else taken[:, :, :3]
+        if stretch:
+            samples = stretch.convert(samples)
+        return light.convert(samples) if light.convert else samples
+
+    note = "; ".join(filter(None, (stretch.note if stretch else "", light.note)))
+    if bands.alpha:
+        return _Samples(colour, dtype, convert, light, note, _alpha(stored, declared.top, dtype))
+    if nodata is None and not (stretch and stretch.has_nan):
+        return _Samples(colour, dtype, convert, light, note)
+    as_written = int(nodata) if nodata in range(top + 1) and not stretch else 0
+    return _Samples(colour, dtype, convert, light, note, opacity_of(nodata, dtype), as_written)
+
+
+def _alpha(stored: str, declared_top: int, dtype: str) -> Callable[[NDArray], Samples]:
+    top = np.iinfo(dtype).max
+    full = declared_top or (np.iinfo(stored).max if stored[0] in "ui" else 1)
+
+    def opacity(taken: NDArray) -> Samples:
+        alpha = taken[:, :, -1]
+        if full == top:
+            return alpha
+        return np.rint(np.clip(alpha.astype(np.float64) / full, 0, 1) * top).astype(dtype)
+
+    return opacity
+
+
+def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: float | None) -> _Samples:
+    colours = np.zeros((np.iinfo(stored).max + 1, 4), np.uint8)
+    colours[:, 3] = 255
+    for index, colour in raster.ask("colormap", 1).items():
+        if 0 <= index < len(colours):
+            colours[index] = colour
+    if nodata is not None and 0 <= nodata < len(colours):
+        colours[int(nodata), 3] = 0
+    light = by_profile(declared.blocks.parts.get("icc", b""), 3, "uint8")
+    rgb, alpha = np.ascontiguousarray(colours[:, :3]), np.ascontiguousarray(colours[:, 3])
+    # Unused entries must not turn a gray palette into colour: they are black, which is gray.
+    table = light.convert(rgb[None])[0] if light.convert else palette_table(rgb)
+    opacity = (lambda taken: alpha.take(taken[:, :, 0])) if alpha.min() < 255 else None
+    return _Samples(
+        channels=3 if table.ndim == 2 else 1,
+        dtype="uint8",
+        convert=lambda taken: table.take(taken[:, :, 0], axis=0),
+        light=light,
+        note=light.note,
+        opacity=opacity,
+    )
+
+
+def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, samples: _Samples) -> ScanInfo:
+    light = samples.light
+    of_driver = str(raster.ask("tags", ns="IMAGE_STRUCTURE").get("COMPRESSION", "none")).lower()
+    metadata: dict[str, Any] = {"format": known.name, "compression": declared.compression or of_driver}
+    metadata |= declared.blocks.metadata(declared.resolution)
+    if samples.note:
+        metadata["lightness"] = samples.note
+    if dropped := [*bands.dropped, *([light.dropped] if light.dropped else []), *declared.blocks.dropped]:
+        metadata["dropped"] = dropped
+    by_light = light.tone == "lightness"
+    return ScanInfo(
+        shape_yx=raster.shape_yx,
+        channels=1 if by_light else samples.channels,
+        dtype="uint16" if by_light else samples.dtype,
+        metadata=metadata,
+        tone=light.tone,
+        depth=samples.dtype,
+        mask="" if samples.opacity is None else "alpha" if samples.nodata is None else "nodata",
+        nodata=samples.nodata,
+    )
+
+
+def _place_of(raster: Raster) -> Place | None:
+    crs, transform, rpcs = raster.ask("crs"), raster.ask("transform"), raster.ask("rpcs")
+    points, points_crs = raster.ask("gcps")
+    place = Place(
+        crs=crs.to_wkt() if crs else "",
+        transform=tuple(transform)[:6] if not transform.is_identity else (),
+        gcps=tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points),
+        gcps_crs=points_crs.to_wkt() if points and points_crs else "",
+        rpcs={name: str(value) for name, value in rpcs.to_gdal().items()} if rpcs else {},
+    )
+    return None if place == Place() else place

@@ -1,0 +1,401 @@
+"""PNG and JPEG: ink, profiles, gamma, alpha, what is said beside the pixels, what is left of a damaged file."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, PngImagePlugin
+
+from pipeline.errors import ScanError, ScanUnreadableError
+from pipeline.readers import open_scan
+from pipeline.types import Reading, ScanInfo
+
+pytestmark = pytest.mark.filterwarnings("error", "ignore:'mode' parameter:DeprecationWarning")
+
+EVERYTHING = slice(None), slice(None)
+WIDE_GAMMA = 3.0
+
+
+def soft(shape_yx: tuple[int, int] = (90, 130), channels: int = 3, seed: int = 5) -> NDArray[np.uint8]:
+    """A smooth picture: JPEG keeps it nearly as it is."""
+    rough = np.random.default_rng(seed).integers(0, 256, (7, 9, channels), dtype=np.uint8)
+    planes = [Image.fromarray(rough[:, :, n]).resize(shape_yx[::-1], Image.Resampling.BICUBIC) for n in range(channels)]
+    picture = np.dstack([np.asarray(plane) for plane in planes])
+    return picture[:, :, 0] if channels == 1 else picture
+
+
+def read(path: Path, **reading: Any) -> tuple[NDArray[Any], ScanInfo]:
+    with open_scan(path, Reading(**reading)) as reader:
+        return reader.read(*EVERYTHING), reader.info
+
+
+def lightness_of(gray_light: NDArray[Any]) -> NDArray[Any]:
+    """CIE L* of luminance, 0 to 100, as CIE 15 has it."""
+    return np.where(gray_light > 216 / 24389, 116 * np.cbrt(gray_light) - 16, gray_light * 24389 / 27)
+
+
+def as_lightness(samples: NDArray[Any]) -> NDArray[Any]:
+    return samples / 655.35
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_with(picture: Image.Image, *chunks: bytes) -> bytes:
+    """The PNG of a picture with more chunks behind its header."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    whole = file.getvalue()
+    return whole[:33] + b"".join(chunks) + whole[33:]
+
+
+def jpeg_with(picture: Image.Image, *segments: tuple[int, bytes], **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", **options)
+    more = b"".join(b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body for marker, body in segments)
+    return b"\xff\xd8" + more + file.getvalue()[2:]
+
+
+# Lightness
+
+
+@pytest.mark.parametrize(("space", "inverted"), [("CMYK", True), ("YCCK", True), ("CMYK", False)])
+def test_ink_is_as_light_as_pillow_takes_it(tmp_path: Path, space: str, inverted: bool) -> None:
+    ink = soft(channels=4)
+    data = imagecodecs.jpeg8_encode(
+        255 - ink if inverted else ink, level=100, colorspace="CMYK", outcolorspace=space, subsampling="444"
+    )
+    adobe = data.index(b"\xff\xee")
+    if not inverted:  # without Adobe's segment nothing says that it is
+        data = data[:adobe] + data[adobe + 16 :]
+    path = tmp_path / "ink.jpg"
+    path.write_bytes(data)
+    got, info = read(path)
+    paper = 1 - ink / 255
+    assert np.abs(got - 255 * paper[:, :, :3] * paper[:, :, 3:]).max() <= 6
+    if inverted:
+        with Image.open(path) as image:
+            difference = np.abs(got.astype(int) - np.asarray(image.convert("RGB")))
+        # YCCK is stored with colour of half the resolution, which decoders enlarge in their own ways.
+        assert difference.max() <= (2 if space == "CMYK" else 8)
+        assert difference.mean() < 0.5
+    assert (info.channels, info.tone, info.depth) == (3, "srgb", "uint8")
+    assert "(1 - C)(1 - K)" in info.metadata["lightness"]
+
+
+def test_twelve_bits_are_kept(tmp_path: Path) -> None:
+    picture = soft(channels=1).astype(np.uint16) * 16
+    data = imagecodecs.jpeg8_encode(picture, level=100, bitspersample=12)
+    (tmp_path / "deep.jpg").write_bytes(data)
+    got, info = read(tmp_path / "deep.jpg")
+    expected = imagecodecs.jpeg8_decode(data).astype(np.float64)
+    assert info.dtype == info.depth == "uint16"
+    assert np.abs(got / 65535 * 4095 - expected).max() <= 2
+
+
+def linear_profile() -> bytes:
+    """A gray profile whose samples are light itself, by another library's word: LittleCMS writes and reads it."""
+    return bytes(imagecodecs.cms_profile("gray", whitepoint=[0.9642, 1.0, 0.8249], gamma=WIDE_GAMMA))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_gray_profile_says_how_light_samples_are(tmp_path: Path, ending: str) -> None:
+    picture = soft(channels=1)
+    path = tmp_path / f"scan.{ending}"
+    Image.fromarray(picture).save(path, icc_profile=linear_profile(), **({"quality": 100} if ending == "jpg" else {}))
+    got, info = read(path)
+    assert (info.tone, info.dtype, info.channels, info.depth) == ("lightness", "uint16", 1, "uint8")
+    assert "ICC profile" in info.metadata["lightness"]
+    tolerance = 0.2 if ending == "png" else 1.5
+    assert np.abs(as_lightness(got) - lightness_of((picture / 255) ** WIDE_GAMMA)).max() < tolerance
+    with open_scan(path) as reader:
+        assert reader.carried.icc == linear_profile()
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_srgb_profile_leaves_samples_as_they_are(tmp_path: Path, ending: str, channels: int) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = tmp_path / f"scan.{ending}"
+    options = {"subsampling": 0} if ending == "jpg" else {}
+    Image.fromarray(soft(channels=channels)).save(path, icc_profile=profile, **options)
+    got, info = read(path)
+    with Image.open(path) as image:
+        assert np.abs(got.astype(int) - np.asarray(image)).max() <= 2
+    assert (info.tone, info.dtype, info.channels) == ("srgb", "uint8", channels)
+    assert "lightness" not in info.metadata
+    assert "dropped" not in info.metadata
+
+
+def test_an_icc_profile_of_several_segments_is_whole_again(tmp_path: Path) -> None:
+    profile = linear_profile()
+    padded = profile + b"\0" * 150_000  # three segments of a JPEG
+    padded = struct.pack(">I", len(padded)) + padded[4:]
+    Image.fromarray(soft(channels=1)).save(tmp_path / "big.jpg", icc_profile=padded)
+    with open_scan(tmp_path / "big.jpg") as reader:
+        assert reader.carried.icc == padded
+        assert reader.info.tone == "lightness"
+
+
+def test_a_broken_profile_is_said_not_raised(tmp_path: Path) -> None:
+    Image.fromarray(soft(channels=1)).save(tmp_path / "p.png", icc_profile=b"no profile" * 30)
+    got, info = read(tmp_path / "p.png")
+    assert np.array_equal(got, soft(channels=1))
+    assert info.tone == "srgb"
+    assert any("ICC profile" in dropped for dropped in info.metadata["dropped"])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_gamma(tmp_path: Path, channels: int) -> None:
+    picture = Image.fromarray(soft(channels=channels))
+    gamma = chunk(b"gAMA", struct.pack(">I", 45455))
+    (tmp_path / "g.png").write_bytes(png_with(picture, gamma))
+    got, info = read(tmp_path / "g.png")
+    light = (np.asarray(picture) / 255) ** (100_000 / 45455)
+    luminance = light if channels == 1 else light @ [0.2126, 0.7152, 0.0722]
+    assert (info.tone, info.channels) == ("lightness", 1)
+    assert np.abs(as_lightness(got) - lightness_of(luminance)).max() < 0.02
+    (tmp_path / "s.png").write_bytes(png_with(picture, chunk(b"sRGB", b"\0"), gamma))
+    got, info = read(tmp_path / "s.png")
+    assert info.tone == "srgb"
+    assert np.array_equal(got, np.asarray(picture))
+
+
+def test_a_palette_with_gamma(tmp_path: Path) -> None:
+    picture = Image.fromarray(soft()).quantize(40)
+    (tmp_path / "p.png").write_bytes(png_with(picture, chunk(b"gAMA", struct.pack(">I", 100_000))))
+    got, info = read(tmp_path / "p.png")
+    luminance = np.asarray(picture.convert("RGB")) / 255 @ [0.2126, 0.7152, 0.0722]
+    assert np.abs(as_lightness(got) - lightness_of(luminance)).max() < 0.02
+    assert (info.depth, info.channels) == ("uint8", 1)
+
+
+# Alpha
+
+
+@pytest.mark.parametrize("kind", ["LA", "RGBA", "palette", "tRNS gray", "tRNS RGB"])
+def test_png_alpha_is_the_mask(tmp_path: Path, kind: str) -> None:
+    rgb, alpha = soft(), soft(channels=1, seed=8)
+    path = tmp_path / "a.png"
+    options: dict[str, Any] = {}
+    match kind:
+        case "LA":
+            image = Image.fromarray(np.dstack([rgb[:, :, 0], alpha]), "LA")
+        case "RGBA":
+            image = Image.fromarray(np.dstack([rgb, alpha]))
+        case "palette":
+            image = Image.fromarray(rgb).quantize(30)
+            options["transparency"] = bytes(range(0, 240, 8))
+        case "tRNS gray":
+            image = Image.fromarray(rgb[:, :, 0])
+            options["transparency"] = int(rgb[40, 40, 0])
+        case _:
+            image = Image.fromarray(rgb)
+            options["transparency"] = tuple(int(value) for value in rgb[40, 40])
+    image.save(path, **options)
+    with Image.open(path) as opened:
+        expected = np.asarray(opened.convert("RGBA"))
+    with open_scan(path) as reader:
+        info = reader.info
+        assert info.mask == "alpha"
+        np.testing.assert_array_equal(reader.read_mask(*EVERYTHING), expected[:, :, 3])
+        np.testing.assert_array_equal(reader.read_mask(slice(30, 50), slice(20, 99)), expected[30:50, 20:99, 3])
+        got = reader.read(*EVERYTHING)
+        np.testing.assert_array_equal(got, expected[:, :, :3] if info.channels == 3 else expected[:, :, 0])
+    assert expected[:, :, 3].min() < 255
+    assert "dropped" not in info.metadata
+
+
+def test_sixteen_bit_alpha(tmp_path: Path) -> None:
+    stored = np.random.default_rng(3).integers(0, 65536, (40, 50, 4), dtype=np.uint16)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(stored))
+    with open_scan(tmp_path / "deep.png") as reader:
+        assert reader.info.result_dtype == np.uint16
+        np.testing.assert_array_equal(reader.read(*EVERYTHING), stored[:, :, :3])
+        np.testing.assert_array_equal(reader.read_mask(*EVERYTHING), stored[:, :, 3])
+
+
+# What a file says beside its pixels
+
+EXIF = Image.Exif()
+EXIF[271], EXIF[274], EXIF[282], EXIF[283], EXIF[296] = "Maker", 6, 118.0, 118.0, 3
+EXIF_BLOCK = EXIF.tobytes().removeprefix(b"Exif\0\0")
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">%s</rdf:RDF></x:xmpmeta>'
+ABOUT = b'<rdf:Description rdf:about="" xmlns:%s="%s"%s><%s>%s</%s></rdf:Description>'
+IPTC = bytes.fromhex("1c02500006") + b"Atget!"
+PHOTOSHOP = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0" * (len(IPTC) % 2)
+PHOTOSHOP += b"8BIM\x03\xed\0\0" + struct.pack(">I", 4) + b"1234"
+
+
+def test_jpeg_carries_its_blocks(tmp_path: Path) -> None:
+    packet = XMP % b""
+    data = jpeg_with(
+        Image.fromarray(soft()),
+        (0xE1, b"Exif\0\0" + EXIF_BLOCK),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet),
+        (0xED, b"Photoshop 3.0\0" + PHOTOSHOP[:20]),
+        (0xED, b"Photoshop 3.0\0" + PHOTOSHOP[20:]),
+        (0xEB, b"JP\0\1 a manifest"),
+        (0xFE, b"a comment"),
+    )
+    (tmp_path / "c.jpg").write_bytes(data)
+    with open_scan(tmp_path / "c.jpg") as reader:
+        carried, metadata = reader.carried, reader.info.metadata
+    assert carried.exif == EXIF_BLOCK
+    assert carried.xmp == packet
+    assert carried.photoshop == PHOTOSHOP
+    assert carried.iptc == IPTC
+    with Image.open(tmp_path / "c.jpg") as image:  # Pillow finds the same
+        assert image.info["xmp"] == carried.xmp
+    assert metadata["resolution"] == [118.0, 118.0, "cm"]
+    assert metadata["orientation"] == 6
+    assert any("a comment" in each for each in metadata["dropped"])
+    assert any("APP11" in each for each in metadata["dropped"])
+
+
+def test_extended_xmp_joins_the_packet(tmp_path: Path) -> None:
+    note = b' xmpNote:HasExtendedXMP="%s" xmlns:xmpNote="http://ns.adobe.com/xmp/note/"' % (b"A" * 32)
+    dc, exif = b"http://purl.org/dc/elements/1.1/", b"http://ns.adobe.com/exif/1.0/"
+    main = XMP % (ABOUT % (b"dc", dc, note, b"dc:format", b"image/jpeg", b"dc:format"))
+    long = b"x" * 70_000
+    extended = XMP % (ABOUT % (b"exif", exif, b"", b"exif:UserComment", long, b"exif:UserComment"))
+    parts = [
+        (at, b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32 + struct.pack(">II", len(extended), at) + piece)
+        for at in range(0, len(extended), 40_000)
+        for piece in [extended[at : at + 40_000]]
+    ]
+    segments = [(0xE1, body) for _, body in reversed(parts)]
+    data = jpeg_with(Image.fromarray(soft()), (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + main), *segments)
+    (tmp_path / "x.jpg").write_bytes(data)
+    with open_scan(tmp_path / "x.jpg") as reader:
+        xmp = reader.carried.xmp
+    assert long in xmp
+    assert b"<exif:UserComment>" in xmp
+    assert b"<dc:format>image/jpeg" in xmp
+    assert b"HasExtendedXMP" not in xmp
+    assert xmp.count(b"<rdf:RDF") == xmp.count(b"</rdf:RDF>") == 1
+
+
+def test_png_carries_its_blocks(tmp_path: Path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Title", "Quay")
+    texts.add_text("Author", "Eugène Atget", zip=True)
+    texts.add_itxt("Copyright", "© 1900", zip=True)
+    texts.add_text("Creation Time", "Tue, 03 Apr 1900 10:00:00 GMT")
+    texts.add_text("Software", "scanner 1.0")
+    texts.add_text("Comment", "hello")
+    texts.add_itxt("XML:com.adobe.xmp", (XMP % b"").decode(), zip=True)
+    texts.add_text("Raw profile type iptc", f"\niptc\n{len(PHOTOSHOP):8}\n{PHOTOSHOP.hex()}\n", zip=True)
+    Image.fromarray(soft()).save(tmp_path / "t.png", pnginfo=texts, exif=EXIF)
+    with open_scan(tmp_path / "t.png") as reader:
+        carried, metadata = reader.carried, reader.info.metadata
+    said = {tag.code: tag.value.rstrip(b"\0").decode() for tag in carried.tags}
+    assert said == {
+        269: "Quay",
+        315: "Eugène Atget",
+        33432: "© 1900",
+        306: "1900:04:03 10:00:00",
+        305: "scanner 1.0",
+    }
+    assert carried.xmp == XMP % b""
+    assert carried.photoshop == PHOTOSHOP
+    assert carried.iptc == IPTC
+    assert carried.exif == EXIF_BLOCK
+    assert metadata["orientation"] == 6
+    assert metadata["resolution"] == [118.0, 118.0, "cm"]
+    assert metadata["dropped"] == ["text 'Comment'"]
+
+
+def test_cicp_is_said_to_be_ignored(tmp_path: Path) -> None:
+    (tmp_path / "c.png").write_bytes(png_with(Image.fromarray(soft()), chunk(b"cICP", bytes([9, 16, 0, 1]))))
+    assert any("cICP" in each for each in read(tmp_path / "c.png")[1].metadata["dropped"])
+
+
+@pytest.mark.parametrize("name", [b"iCCP", b"zTXt", b"iTXt"])
+def test_blocks_that_inflate_without_end_are_left_out(tmp_path: Path, name: bytes) -> None:
+    bomb = zlib.compress(b"\0" * 40_000_000, 9)
+    keyword = b"Title" if name != b"iTXt" else b"XML:com.adobe.xmp"
+    middle = b"\0\0" if name != b"iTXt" else b"\0\1\0\0\0"
+    (tmp_path / "b.png").write_bytes(png_with(Image.fromarray(soft()), chunk(name, keyword + middle + bomb)))
+    with open_scan(tmp_path / "b.png") as reader:
+        assert not reader.carried.icc
+        assert not reader.carried.xmp
+        assert not reader.carried.tags
+        assert any("inflates" in each for each in reader.info.metadata["dropped"])
+
+
+def test_blocks_damaged_anywhere_give_a_scan_or_our_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(11)
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Raw profile type iptc", f"\niptc\n{len(PHOTOSHOP):8}\n{PHOTOSHOP.hex()}\n")
+    file = io.BytesIO()
+    Image.fromarray(soft((16, 16))).save(file, "PNG", pnginfo=texts, exif=EXIF, icc_profile=linear_profile())
+    jpeg = jpeg_with(
+        Image.fromarray(soft((16, 16))),
+        (0xE1, b"Exif\0\0" + EXIF_BLOCK),
+        (0xED, b"Photoshop 3.0\0" + PHOTOSHOP),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP % b""),
+        (0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32 + struct.pack(">II", len(XMP), 0) + XMP),
+    )
+    opened = refused = 0
+    for trial in range(120):
+        data = bytearray((file.getvalue(), jpeg)[trial % 2])
+        for at in rng.integers(8, 700, 4):
+            data[at % len(data)] = rng.integers(0, 256)
+        (tmp_path / "f").write_bytes(data)
+        try:
+            with open_scan(tmp_path / "f", Reading(limit_pixels=10**6)) as reader:
+                assert reader.carried is not None
+                opened += 1
+        except ScanError:
+            refused += 1
+    assert min(opened, refused) > 10
+    assert capfd.readouterr() == ("", "")
+
+
+# What is left of a damaged file
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_cut_file_gives_its_upper_part(tmp_path: Path, ending: str) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (800, 600), dtype=np.uint8)
+    path = tmp_path / f"cut.{ending}"
+    Image.fromarray(picture).save(path, **({"quality": 100} if ending == "jpg" else {}))
+    with Image.open(path) as image:
+        whole = np.asarray(image)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ScanUnreadableError):
+        read(path)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+        lost = min(hole[0] for hole in reader.holes)
+        assert {hole[2:] for hole in reader.holes} == {(0, 600)}
+        assert sorted(row for hole in reader.holes for row in range(hole[0], hole[1])) == list(range(lost, 800))
+        assert 300 < lost < 450
+        assert np.abs(got[:lost].astype(int) - whole[:lost]).max() <= 2
+        assert (got[lost:] == 127).all()
+        # Again, from below: what was lost stays lost, what was there stays there.
+        assert (reader.read(slice(600, 700), slice(0, 50)) == 127).all()
+        np.testing.assert_array_equal(reader.read(slice(0, 100), slice(None)), got[:100])
+
+
+def test_a_jpeg_that_failed_once_does_not_give_gray_the_next_time(tmp_path: Path) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (800, 600), dtype=np.uint8)
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(picture).save(path, quality=95)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+    with open_scan(path) as reader:
+        for _ in range(3):
+            with pytest.raises(ScanUnreadableError):
+                reader.read(*EVERYTHING)
