@@ -1,7 +1,7 @@
 """What every format made by a library shares: made in a folder beside its place, moved there when it is whole.
 
 The folder is called NAME.part. Whatever a library leaves in it goes with it, also what an earlier run left behind when
-it was killed.
+it was killed. No file in it is called as a picture is, so that none is taken for a scan meanwhile.
 """
 
 from __future__ import annotations

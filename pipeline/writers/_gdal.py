@@ -29,7 +29,7 @@ from pipeline.writers._beside import library_error, tiff_text
 from pipeline.writers._picture import Picture
 from pipeline.writers._plain import write_plain
 
-PLAIN = "plain.tif"
+PLAIN = "plain.part"
 
 _CACHE_MIB = 64
 # Of the descriptive tags, those that GDAL has a name for.

@@ -17,7 +17,7 @@ from pipeline.writers._beside import library_error
 from pipeline.writers._picture import Picture
 from pipeline.writers._plain import write_plain
 
-_PLAIN = "plain.tif"
+_PLAIN = "plain.part"
 
 # Warnings of libvips about nothing of ours; errors arrive as exceptions.
 logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)

@@ -37,7 +37,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         made = copy_picture(
             picture,
             folder,
-            "made.tif",
+            "made.part",
             "COG",
             threads,
             COMPRESS="DEFLATE",

@@ -38,9 +38,10 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         coded = copy_picture(
             picture,
             folder,
-            "coded.jp2",
+            "coded.part",
             "JP2OpenJPEG",
             threads,
+            CODEC="JP2",
             QUALITY="100",
             REVERSIBLE="YES",
             BLOCKXSIZE=str(_TILE_PX),
@@ -49,7 +50,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         )
         _check(coded)
         (folder / PLAIN).unlink()
-        made = folder / "made.jp2"
+        made = folder / "made.part"
         lost = _add_boxes(coded, made, picture)
         with gdal(folder, threads):
             lost |= lost_place(made, picture.carried.place, "JP2OpenJPEG")

@@ -42,7 +42,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         raise UsageError(f"{path}: {width} x {height} pixels, a JPEG ends at {LIMIT_SIDE_PX} a side; write tiff or cog")
     segments, lost = _segments(picture)
     with folder_beside(path) as folder:
-        coded, made = folder / "coded.jpg", folder / "made.jpg"
+        coded, made = folder / "coded.part", folder / "made.part"
         with image_of(picture, folder, threads, depth="uint8", channels=3) as image:
             image.jpegsave(str(coded), Q=QUALITY, subsample_mode="off", keep="none")
         with coded.open("rb") as source, made.open("wb") as target:

@@ -44,7 +44,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         )
     exif, lost = exif_of(picture)
     with folder_beside(path) as folder:
-        coded, made = folder / "coded.png", folder / "made.png"
+        coded, made = folder / "coded.part", folder / "made.part"
         with image_of(picture, folder, threads) as image:
             image.pngsave(str(coded), compression=6, filter="all", keep="none")
         with coded.open("rb") as source, made.open("wb") as target:

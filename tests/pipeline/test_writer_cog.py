@@ -14,6 +14,8 @@ from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
 from pipeline.carried import Carried, Place, TiffTag
+from pipeline.errors import OutputError
+from pipeline.writers import cog
 from pipeline.writers._picture import SRGB_PROFILE
 from tests.pipeline.writer_conformance import (
     EXIF,
@@ -149,6 +151,25 @@ class TestCog(WriterConformance):
         np.testing.assert_array_equal(there, inside)
         assert values[0] <= half[inside].min()
         assert half[inside].max() <= values[1]
+
+    @pytest.mark.parametrize("level", [0, 1])
+    def test_what_gdal_did_not_write_is_found(self, path, level, monkeypatch):
+        """A page that found no place on the disk is one of zeros; closing a file, GDAL does not always say so."""
+        copy_picture = cog.copy_picture
+
+        def copy_with_a_hole(*arguments, **options):
+            made = copy_picture(*arguments, **options)
+            with tifffile.TiffFile(made) as file:
+                tile = file.pages[level].dataoffsets[0]
+            with made.open("r+b") as stream:
+                stream.seek(tile + 5000)
+                stream.write(bytes(4096))
+            return made
+
+        monkeypatch.setattr(cog, "copy_picture", copy_with_a_hole)
+        with pytest.raises(OutputError, match="cannot be written"):
+            self.write(path, picture_of(samples((1030, 1100), "uint8")))
+        assert not list(path.parent.iterdir())
 
     def test_what_is_transparent_does_not_bleed_into_overviews(self, path):
         image = np.zeros((1100, 1100, 4), np.uint8)
