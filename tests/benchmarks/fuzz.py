@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import json
 import os
 import select
@@ -21,9 +20,11 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from tests.benchmarks.mutations import mutated
 
@@ -152,8 +153,7 @@ def made_seeds() -> list[bytes]:
     ]
     seeds.append(cv2.imencode(".png", gray.astype(np.uint16) * 257)[1].tobytes())
     seeds.append(imagecodecs.jpeg_encode(np.dstack([colour, gray]), colorspace="CMYK", outcolorspace="CMYK"))
-    with contextlib.suppress(Exception):
-        seeds.append(imagecodecs.jpegxl_encode(colour))
+    seeds += [imagecodecs.jpegxl_encode(colour), imagecodecs.avif_encode(colour), imagecodecs.jpegls_encode(gray)]
     profile = imagecodecs.cms_profile("adobergb")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.tif")
@@ -167,7 +167,34 @@ def made_seeds() -> list[bytes]:
         ):
             tifffile.imwrite(path, samples.transpose(2, 0, 1) if "planarconfig" in words else samples, **words)
             seeds.append(path.read_bytes())
+        seeds += [_by_gdal(Path(folder), driver, gray) for driver in ("NITF", "HFA", "GIF", "SGI")]
+        seeds += _told(Path(folder))
     return seeds
+
+
+def _by_gdal(folder: Path, driver: str, gray: NDArray) -> bytes:
+    import rasterio
+    import rasterio.shutil
+
+    rows, columns = gray.shape
+    size = {"width": columns, "height": rows, "count": 1, "dtype": "uint8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(folder / "gray.tif", "w", driver="GTiff", **size) as made:
+            made.write(gray, 1)
+        rasterio.shutil.copy(folder / "gray.tif", folder / driver, driver=driver)
+    return (folder / driver).read_bytes()
+
+
+def _told(folder: Path) -> list[bytes]:
+    """Results that carry all there is to be carried."""
+    from pipeline.writers import ENDINGS, write_picture
+    from tests.benchmarks.matrix import picture
+
+    small = replace(picture(), shape_yx=(60, 50))
+    for name in ("tiff", "cog", "jp2", "png", "jpeg"):
+        write_picture(name, folder / f"b{ENDINGS[name]}", small, 1)
+    return [path.read_bytes() for path in sorted(folder.glob("b.*")) if path.is_file()]
 
 
 @dataclass
