@@ -82,6 +82,8 @@ class TiffReader(WindowReader):
         self._file = pages.open_file(path)
         try:
             page, mask_page = pages.choose(self._file, reading.page)
+            if not all(isinstance(extent, int) for extent in (page.imagelength, page.imagewidth)):
+                raise ScanUnreadableError("damaged TIFF tags (several widths or heights); restore it from its source")
             check_size((page.imagelength, page.imagewidth), reading.limit_pixels)
             self._page = page
             self._describe(page, mask_page)
