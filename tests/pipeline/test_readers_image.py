@@ -399,3 +399,27 @@ def test_a_jpeg_that_failed_once_does_not_give_gray_the_next_time(tmp_path: Path
         for _ in range(3):
             with pytest.raises(ScanUnreadableError):
                 reader.read(*EVERYTHING)
+
+
+def test_a_cut_progressive_jpeg_gives_its_coarser_scans_or_nothing(tmp_path: Path) -> None:
+    picture = soft((400, 600), 3)
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(picture).save(path, progressive=True, quality=95, subsampling=0)
+    data = path.read_bytes()
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    path.write_bytes(data[: scans[3] + 100])
+    with pytest.raises(ScanUnreadableError):
+        read(path)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+        assert not reader.holes
+        assert any("detail" in each for each in reader.info.metadata["dropped"])
+    assert np.abs(got.astype(int) - picture).mean() < 12
+    path.write_bytes(data[: (scans[0] + scans[1]) // 2])  # within the scan of the means
+    with open_scan(path, Reading(salvage=True)) as reader:
+        assert (reader.read(*EVERYTHING) == 127).all()
+        assert sum(hole[1] - hole[0] for hole in reader.holes) == 400
+    path.write_bytes(data)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        np.testing.assert_array_equal(reader.read(*EVERYTHING), read(path)[0])
+        assert "dropped" not in reader.info.metadata
