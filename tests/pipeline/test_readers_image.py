@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+import rasterio.shutil
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -222,6 +224,22 @@ def test_sixteen_bit_alpha(tmp_path: Path) -> None:
         assert reader.info.result_dtype == np.uint16
         np.testing.assert_array_equal(reader.read(*EVERYTHING), stored[:, :, :3])
         np.testing.assert_array_equal(reader.read_mask(*EVERYTHING), stored[:, :, 3])
+
+
+def test_the_mask_that_gdal_hides_behind_a_jpeg(tmp_path: Path) -> None:
+    picture, mask = soft((64, 96), 3), soft((64, 96), 1) > 120
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"):
+        warnings.simplefilter("ignore")
+        shape = {"width": 96, "height": 64, "count": 3, "dtype": "uint8"}
+        with rasterio.open(tmp_path / "m.tif", "w", driver="GTiff", **shape) as file:
+            file.write(np.moveaxis(picture, 2, 0))
+            file.write_mask(mask)
+        rasterio.shutil.copy(tmp_path / "m.tif", tmp_path / "m.jpg", driver="JPEG", QUALITY="100")
+    (tmp_path / "m.tif").unlink()
+    with open_scan(tmp_path / "m.jpg") as reader:
+        assert reader.info.mask == "alpha"
+        np.testing.assert_array_equal(reader.read_mask(*EVERYTHING), mask * 255)
+        np.testing.assert_array_equal(reader.read_mask(slice(9, 33), slice(5, 50)), mask[9:33, 5:50] * 255)
 
 
 # What a file says beside its pixels

@@ -286,6 +286,48 @@ def test_jpeg_2000_with_a_gray_profile(tmp_path: Path) -> None:
     assert np.abs(got / 655.35 - lightness_of((picture / 255) ** WIDE_GAMMA)).max() < 0.2
 
 
+def test_what_gif_and_bmp_cannot_carry_further_is_named(tmp_path: Path) -> None:
+    Image.fromarray(soft(SHAPE_YX, 1)).save(tmp_path / "c.gif", comment=b"by hand")
+    data = (tmp_path / "c.gif").read_bytes()
+    at = data.index(b"!\xfe")
+    xmp = b"!\xff\x0bXMP DataXMP" + b"\x03abc" + b"\0"
+    (tmp_path / "c.gif").write_bytes(data[:at] + xmp + data[at:])
+    got, info = read(tmp_path / "c.gif")
+    np.testing.assert_array_equal(got, soft(SHAPE_YX, 1))
+    assert info.metadata["dropped"] == ["application extension 'XMP DataXMP'", "comment"]
+
+
+def test_a_bmp_with_a_profile_in_it(tmp_path: Path) -> None:
+    profile = bytes(imagecodecs.cms_profile("rgb", whitepoint=[0.3127, 0.329, 1.0], gamma=WIDE_GAMMA, primaries=SRGB))
+    picture = np.ascontiguousarray(soft((40, 32)))
+    pixels = picture[::-1, :, ::-1].tobytes()
+    head = struct.pack("<IiiHHIIiiII", 124, 32, 40, 1, 24, 0, len(pixels), 0, 0, 0, 0)
+    head += bytes(16) + b"DEBM" + bytes(36 + 12) + struct.pack("<IIII", 4, 124 + len(pixels), len(profile), 0)
+    file = b"BM" + struct.pack("<IHHI", 14 + 124 + len(pixels) + len(profile), 0, 0, 14 + 124) + head + pixels + profile
+    (tmp_path / "p.bmp").write_bytes(file)
+    with Image.open(tmp_path / "p.bmp") as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
+    got, info = read(tmp_path / "p.bmp")
+    luminance = (picture / 255) ** WIDE_GAMMA @ [0.2126, 0.7152, 0.0722]
+    assert info.tone == "lightness"
+    assert np.abs(got / 655.35 - lightness_of(luminance)).max() < 0.3
+
+
+def test_a_bmp_with_alpha(tmp_path: Path) -> None:
+    rgba = np.ascontiguousarray(soft((40, 32), 4))
+    head = struct.pack("<IiiHHIIiiII", 108, 32, -40, 1, 32, 3, rgba.nbytes, 3937, 3937, 0, 0)
+    head += struct.pack("<IIII", 0xFF, 0xFF00, 0xFF0000, 0xFF000000) + bytes(52)
+    file = b"BM" + struct.pack("<IHHI", 14 + 108 + rgba.nbytes, 0, 0, 14 + 108) + head + rgba.tobytes()
+    (tmp_path / "a.bmp").write_bytes(file)
+    got, info = read(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(got, rgba[:, :, :3])
+    np.testing.assert_array_equal(got, cv2.imread(str(tmp_path / "a.bmp"))[:, :, ::-1])
+    with open_scan(tmp_path / "a.bmp") as reader:
+        np.testing.assert_array_equal(reader.read_mask(*EVERYTHING), rgba[:, :, 3])
+    assert info.metadata["resolution"] == [39.37, 39.37, "cm"]
+    assert "dropped" not in info.metadata
+
+
 # Nothing but the file
 
 
