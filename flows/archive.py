@@ -165,6 +165,10 @@ def colorize_archive(
     anchor: bool = True,
     quality: float | str | None = None,
     precision: str = "auto",
+    formats: str = "tiff",
+    metadata: bool = True,
+    pages: int | str = "all",
+    salvage: bool = False,
 ) -> State[Any]:
     """Colour black-and-white scans.
 
@@ -187,6 +191,10 @@ def colorize_archive(
     anchor : take the palette from the whole scan, so that its tiles agree
     quality : seam score to reach, such as 1.05, by finer tiles where tiles disagree; stride is then the coarsest
     precision : auto, fp32, bf16, fp16 or int8: what the engine computes in
+    formats : of the pictures: tiff, cog, omezarr, jp2, iiif, png, jpeg, or several with commas between
+    metadata : carry over what the scan says beside its pixels
+    pages : of files that have several: all, or numbers such as 1,3-5
+    salvage : colour damaged scans too; what cannot be read is plain gray and listed
     """
     options = parse_options(
         output,
@@ -202,6 +210,10 @@ def colorize_archive(
         anchor,
         quality,
         precision,
+        formats,
+        metadata,
+        pages,
+        salvage,
         cluster=cluster,
         scheduler=scheduler,
         tls_ca=tls_ca,

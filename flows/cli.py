@@ -75,6 +75,14 @@ def run(
     tls_key: TlsKey = None,
     limit_memory: LimitMemory = "2GiB",
     keep: Keep = "2",
+    formats: Annotated[
+        str, typer.Option("--format", help="tiff, cog, omezarr, jp2, iiif, png, jpeg, or several: tiff,iiif.")
+    ] = "tiff",
+    metadata: Annotated[bool, typer.Option(help="Carry over what the scan says beside its pixels.")] = True,
+    pages: Annotated[str, typer.Option(help="Of files that have several: all, or numbers such as 1,3-5.")] = "all",
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Colour damaged scans too: what cannot be read is gray, and listed.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Colour scans again whose result is there.")] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -121,6 +129,10 @@ def reprocess(
     tls_key: TlsKey = None,
     limit_memory: LimitMemory = "2GiB",
     keep: Keep = "2",
+    formats: Annotated[str | None, typer.Option("--format", help="As in run.", show_default="as it was")] = None,
+    metadata: Annotated[
+        bool | None, typer.Option("--metadata/--no-metadata", help="As in run.", show_default="as it was")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make versions again that are there.")] = False,
     reuse: Annotated[
         bool, typer.Option(help="Take over the tiles of a version with twice the stride: a quarter less work.")
@@ -263,7 +275,7 @@ def inspect(
 
 @app.command()
 def verify(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="NAME.color.tif, or folders of them.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="NAME.color.json, a picture, or folders.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Certify results: lightness against the scan, size, depth, pyramid, and every byte of picture and store.
@@ -273,20 +285,22 @@ def verify(
     import json
 
     from pipeline.errors import ColorizeError
+    from pipeline.manifest import sidecar_of
     from pipeline.verify import verify as certify
 
-    pictures = [found for path in results for found in (_results_in(path) if path.is_dir() else [path])]
-    if not pictures:
-        stop(f"{' '.join(map(str, results))}: no NAME.color.tif there; give results, or folders of them", USAGE)
+    found = [each for path in results for each in ([path] if sidecar_of(path) else _results_in(path))]
+    if not found:
+        stop(f"{' '.join(map(str, results))}: no NAME.color.json there; give results, or folders of them", USAGE)
     certificates, strangers = [], []
-    for picture in pictures:
+    for result in found:
         try:
-            certificates.append(certify(picture))
+            made = certify(result)
         except ColorizeError as error:
             strangers.append(str(error))
             continue
+        certificates += made
         if not as_json:
-            typer.echo(str(certificates[-1]))
+            typer.echo("\n".join(map(str, made)))
     if as_json:
         typer.echo(json.dumps([certificate.to_json() for certificate in certificates], indent=2))
     for reason in strangers:
@@ -296,8 +310,15 @@ def verify(
 
 
 def _results_in(folder: Path) -> list[Path]:
-    """Pictures, also those of which only the JSON is left."""
-    found = {path.with_suffix(".tif") for ending in ("tif", "json") for path in folder.rglob(f"*.color.{ending}")}
+    """Every result below a folder, also those of which only a picture or only the JSON is left."""
+    from pipeline.manifest import pictures_of, sidecar_of
+    from pipeline.writers import ENDINGS
+
+    found: set[Path] = set()
+    for ending in (".color.json", *ENDINGS.values()):
+        for path in folder.rglob(f"*{ending}"):
+            sidecar = sidecar_of(path)
+            found.add(sidecar if sidecar is not None and pictures_of(sidecar) else path)
     return sorted(found)
 
 

@@ -15,7 +15,7 @@ from pipeline.difference import Difference, difference, difference_map
 from pipeline.errors import StoreError, UsageError
 from pipeline.files import write_whole
 from pipeline.grid import Roi
-from pipeline.manifest import read_sidecar, version_of
+from pipeline.manifest import ResultPaths, read_sidecar, sidecar_of, version_of
 from pipeline.quality import disagreement_map
 from pipeline.store import ChromaVersion, ScanStore
 
@@ -28,7 +28,7 @@ def choose_versions(store: ScanStore, old: str | None, new: str | None) -> tuple
     StoreError : there are not two that are complete. UsageError : a name that fits none, or several.
     """
     names = [name for name in store.version_names() if store.version(name).is_complete]
-    current = version_of(store.path.with_name(f"{store.path.stem}.color.json"))
+    current = version_of(ResultPaths.of(store.path.parent, store.path.stem).sidecar)
     chosen_new = _named(names, new) if new else current if current in names else next(reversed(names), None)
     others = [name for name in names if name != chosen_new]
     chosen_old = _named(names, old) if old else next(reversed(others), None)
@@ -73,10 +73,11 @@ def write_disagreement(result: Path, path: Path) -> None:
     ------
     UsageError : the path is not a PNG's. StoreError : no store, or no complete version. OutputError : no room.
     """
-    store = ScanStore.open(result if result.is_dir() else _store_of(result))
+    sidecar = sidecar_of(result)
+    store = ScanStore.open(result if sidecar is None else _store_of(result, sidecar))
     names = [name for name in store.version_names() if store.version(name).is_complete]
-    wanted = version_of(_sidecar_of(result, store))
-    if wanted not in names and not result.is_dir():
+    wanted = version_of(ResultPaths.of(store.path.parent, store.path.stem).sidecar if sidecar is None else sidecar)
+    if wanted not in names and sidecar is not None:
         raise StoreError(
             f"{result}: its version {wanted} is not in {store.path} any more, another one's map would be wrong; "
             f"give {store.path} for that of the newest, or reprocess with --keep"
@@ -87,18 +88,11 @@ def write_disagreement(result: Path, path: Path) -> None:
     _write_png(disagreement_map(store, store.version(name)), path)
 
 
-def _store_of(result: Path) -> Path:
-    sidecar = read_sidecar(result if result.suffix == ".json" else result.with_suffix(".json"))
+def _store_of(result: Path, sidecar: Path) -> Path:
     try:
-        return result.parent / str((sidecar or {})["result"]["store"])
+        return result.parent / str((read_sidecar(sidecar) or {})["result"]["store"])
     except (KeyError, TypeError) as error:
         raise StoreError(f"{result}: neither a store nor a result; give a NAME.zarr or NAME.color.tif") from error
-
-
-def _sidecar_of(result: Path, store: ScanStore) -> Path:
-    if result.is_dir():
-        return store.path.with_name(f"{store.path.stem}.color.json")
-    return result if result.suffix == ".json" else result.with_suffix(".json")
 
 
 def _write_png(picture: NDArray[np.uint8], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -19,12 +19,12 @@ from pipeline.errors import OutputError, ScanNotFoundError, StoreError
 from pipeline.files import output_error
 from pipeline.grid import TileGrid
 from pipeline.ingest import source_of
-from pipeline.manifest import ResultPaths, RunSpec, is_current
+from pipeline.manifest import ResultPaths, RunSpec, whole_pictures
 from pipeline.plan import Plan, Workers, batch_for, make_plan
 from pipeline.quality import Quality
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore, Source
-from pipeline.types import ScanInfo
+from pipeline.types import Reading, ScanInfo
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -53,7 +53,8 @@ class Outcome:
 class Job:
     """A scan that will be coloured: source, settings, plan, and where the results go.
 
-    Where ``is_ingested``, the samples come from the store and the scan file is not looked for again.
+    Where ``is_ingested``, the samples come from the store and the scan file is not looked for again. ``formats`` are
+    those that the picture is to be there in, ``metadata`` whether it carries what the scan says beside its pixels.
     """
 
     scan: ScanFile
@@ -68,6 +69,9 @@ class Job:
     workers: Workers
     force: bool
     keep: int
+    formats: tuple[str, ...] = ("tiff",)
+    metadata: bool = True
+    reading: Reading = field(default_factory=Reading)
     is_ingested: bool = False
 
     @cached_property
@@ -140,6 +144,9 @@ class Prepared:
             precision=spec.precision,
         )
 
+    def _reading(self, scan: ScanFile) -> Reading:
+        return Reading(page=scan.page, salvage=self.options.salvage)
+
     def job(self, scan: ScanFile, scans: int = 1) -> Job | Outcome:
         """Read what the scan is and plan it, as one of ``scans``; a current result gives a skipped outcome.
 
@@ -147,12 +154,11 @@ class Prepared:
         ------
         ScanError : it cannot be read. UsageError : it cannot be done within the limits. OutputError : no room for it.
         """
-        if not scan.path.is_file():
-            what = "is a folder" if scan.path.is_dir() else "no such file"
-            raise ScanNotFoundError(f"{scan.path}: {what}; check the name")
-        source = source_of(scan.path)
-        with open_scan(scan.path) as reader:
+        if not scan.path.exists():
+            raise ScanNotFoundError(f"{scan.path}: no such file; check the name")
+        with open_scan(scan.path, self._reading(scan)) as reader:
             info = reader.info
+        source = source_of(scan.path, scan.page)
         return self.job_for(scan, info, source, self.spec_for(info.shape_yx), scans)
 
     def job_for(
@@ -167,14 +173,27 @@ class Prepared:
         """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.manifest.is_current`."""
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
-        if not options.force and is_current(paths, source, spec, is_exact):
+        there = {} if options.force else whole_pictures(paths, source, spec, options.metadata, is_exact)
+        if set(options.formats) <= set(there):
             message = "already there for these bytes, model and settings; --force does it again"
-            return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, str(paths.picture))
+            picture = str(paths.picture(options.formats[0]))
+            return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, picture)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         engine_bytes = extra_bytes(self._engine_spec(spec))
         limit_bytes = options.limit_memory_bytes
-        plan = make_plan(info, grid, spec.batch, self.workers, limit_bytes, scans, begun_px, spec.anchor, engine_bytes)
+        plan = make_plan(
+            info,
+            grid,
+            spec.batch,
+            self.workers,
+            limit_bytes,
+            scans,
+            begun_px,
+            spec.anchor,
+            engine_bytes,
+            len(options.formats),
+        )
         _check_room(options.output, plan, paths.store)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
         return Job(
@@ -190,6 +209,9 @@ class Prepared:
             workers=self.workers,
             force=options.force,
             keep=max(1, options.keep),
+            formats=options.formats,
+            metadata=options.metadata,
+            reading=self._reading(scan),
         )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engines.errors import EngineError
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
-from flows.settings import ScanFile
-from pipeline.errors import ColorizeError
+from flows.settings import Pages, ScanFile
+from pipeline.errors import ColorizeError, ScanUnreadableError, UsageError
+from pipeline.readers import page_count
 
 # Dask's names for workers or a scheduler that went away.
 _LOST = {"KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledError"}
@@ -19,6 +22,8 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
     """One line about why a scan failed, whatever was raised."""
     if isinstance(error, ColorizeError | EngineError):
         message = str(error) if str(scan.path) in str(error) else f"{scan.path}: {error}"
+        if isinstance(error, ScanUnreadableError) and re.search("cut off|damaged", message):
+            message += ", or give --salvage for what can be read"
     elif type(error).__name__ in _LOST:
         message = f"{scan.path}: the cluster was lost ({type(error).__name__}), by memory or by hand; run it again"
     elif isinstance(error, MemoryError):
@@ -30,21 +35,41 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
     return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))
 
 
+def _pages(scan: ScanFile, pages: Pages) -> Sequence[ScanFile | Outcome]:
+    """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
+    try:
+        count = page_count(scan.path)
+    except ColorizeError:
+        return [scan]
+    if count == 1:
+        return [scan]
+    digits = max(3, len(str(count)))
+    found = [ScanFile(scan.path, f"{scan.stem}.p{page:0{digits}}", page) for page in pages.of(count)]
+    if not found:
+        none = UsageError(f"{scan.path}: has {count} pages, none of them was asked for; give other --pages")
+        return [failure(scan, none)]
+    return found
+
+
 def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]:
     """A job, or at once an outcome (skipped, failed), for every scan, in order."""
 
-    def plan(scan: ScanFile) -> Job | Outcome:
+    def plan(scan: ScanFile | Outcome) -> Job | Outcome:
+        if isinstance(scan, Outcome):
+            return scan
         try:
-            return prepared.job(scan, len(scans))
+            return prepared.job(scan, len(every))
         except Exception as error:
             return failure(scan, error)
 
     with ThreadPoolExecutor(processors()) as pool:
-        planned = list(pool.map(plan, scans))
+        every = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]
+        planned = list(pool.map(plan, every))
     taken: dict[Path, Path] = {}
-    for index, scan in enumerate(scans):
-        picture = prepared.options.output / f"{scan.stem}.color.tif"
-        first = taken.setdefault(picture, scan.path)
+    for index, scan in enumerate(every):
+        if isinstance(scan, Outcome):
+            continue
+        first = taken.setdefault(prepared.options.output / scan.stem, scan.path)
         if first != scan.path:
             message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"
             planned[index] = Outcome(scan.stem, str(scan.path), "failed", message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,12 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.jobs import Job, Outcome, Prepared
+from pipeline.carried import Carried
 from pipeline.cost import MEASURED, Fleet, Workload, cost_of
 from pipeline.errors import ScanNotFoundError
-from pipeline.manifest import read_sidecar, version_of
+from pipeline.manifest import ResultPaths, read_sidecar, sidecar_of, version_of
+from pipeline.profiles import description
 from pipeline.quality import Quality
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore
+
+_TOLD = {"what", "source", "result", "settings", "finished", "software", "pictures"}
 
 
 class _Rate(ProgressColumn):
@@ -147,35 +151,83 @@ def print_inspection(console: Console, path: Path) -> None:
 
 
 def _inspection(path: Path) -> dict[str, object]:
-    if path.is_dir():
+    sidecar_path = sidecar_of(path)
+    sidecar = None if sidecar_path is None else read_sidecar(sidecar_path)
+    if sidecar_path is not None and sidecar is not None and set(sidecar) >= _TOLD:
+        return _of_result(sidecar_path, sidecar)
+    if path.is_dir() and (path / "versions").is_dir():
         store = ScanStore.open(path)
         return {
             "what": "store of an ingested scan",
             "source": store.source.name,
             "sha256": store.source.sha256,
             **_size(store.info),
+            **_holes(len(store.holes)),
             **_versions(store, path),
         }
-    sidecar_path = path.with_suffix(".json") if path.name.endswith(".color.tif") else path
-    sidecar = read_sidecar(sidecar_path) if sidecar_path.name.endswith(".color.json") else None
-    if sidecar is not None and {"what", "source", "result", "settings", "finished", "software"} <= set(sidecar):
-        settings = sidecar["settings"]
-        return {
-            "what": sidecar["what"],
-            "source": sidecar["source"]["path"],
-            "sha256": sidecar["source"]["sha256"],
-            "picture": f"{sidecar_path.with_suffix('.tif')} ({sidecar['result']['levels']} levels)",
-            "version": sidecar["result"]["version"],
-            "engine": f"{settings['engine']} {settings['engine_version']}",
-            "model": f"{settings['model']} {settings['model_sha256'][:12]}",
-            "tile, stride": f"{settings['tile_yx']}, {settings['stride_yx']}, window {settings['window']}",
-            "palette": "of the whole scan" if settings.get("anchor") else "of each tile",
-            **_quality(sidecar),
-            "finished": sidecar["finished"],
-            "by": sidecar["software"],
-        }
     with open_scan(path) as reader:
-        return {"what": "scan", **_size(reader.info), **reader.info.metadata}
+        return {"what": "scan", **_size(reader.info), **_texts(reader.info.metadata), **_carried(reader.carried)}
+
+
+def _of_result(path: Path, sidecar: Mapping[str, Any]) -> dict[str, object]:
+    settings = sidecar["settings"]
+    pictures = [
+        f"{path.with_name(told['file'])} ({told['levels']} level{'s' * (told['levels'] != 1)})"
+        for told in sidecar["pictures"].values()
+    ]
+    lost = [
+        f"{name}: {what} ({why})"
+        for name, told in sidecar["pictures"].items()
+        for what, why in told["not_carried"].items()
+    ]
+    return {
+        "what": sidecar["what"],
+        "source": sidecar["source"]["path"],
+        "sha256": sidecar["source"]["sha256"],
+        "picture": _lines(pictures),
+        **({"not carried": _lines(lost)} if lost else {}),
+        **_holes(len(sidecar["source"]["holes"])),
+        "version": sidecar["result"]["version"],
+        "engine": f"{settings['engine']} {settings['engine_version']}",
+        "model": f"{settings['model']} {settings['model_sha256'][:12]}",
+        "tile, stride": f"{settings['tile_yx']}, {settings['stride_yx']}, window {settings['window']}",
+        "palette": "of the whole scan" if settings.get("anchor") else "of each tile",
+        **_quality(sidecar),
+        "finished": sidecar["finished"],
+        "by": sidecar["software"],
+    }
+
+
+def _holes(count: int) -> dict[str, object]:
+    return {"damaged": f"{count} part{'s' * (count != 1)} could not be read, plain gray"} if count else {}
+
+
+def _texts(metadata: Mapping[str, Any]) -> dict[str, object]:
+    """Metadata as people read it."""
+    told: dict[str, object] = dict(metadata)
+    if resolution := metadata.get("resolution"):
+        x, y, unit = resolution
+        told["resolution"] = f"{x:g} x {y:g} px" + ("" if unit == "none" else f" per {unit}")
+    if dropped := metadata.get("dropped"):
+        del told["dropped"]
+        told["left out"] = _lines([str(each) for each in dropped])
+    return told
+
+
+def _carried(carried: Carried) -> dict[str, object]:
+    """What the scan says beside its pixels."""
+    blocks = {name: getattr(carried, name) for name in ("exif", "iptc", "xmp", "photoshop")}
+    there = [f"{name} {len(block)} bytes" for name, block in blocks.items() if block]
+    told: dict[str, object] = {"metadata": ", ".join(there)} if there else {}
+    if carried.icc:
+        told["profile"] = description(carried.icc) or f"ICC profile of {len(carried.icc)} bytes"
+    if carried.place is not None:
+        told["place"] = carried.place.crs[:60] or "georeference without a coordinate system"
+    return told
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return f"\n{'':<14}".join(texts)
 
 
 def _quality(sidecar: Mapping[str, Any]) -> dict[str, object]:
@@ -192,15 +244,19 @@ def _quality(sidecar: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _versions(store: ScanStore, path: Path) -> dict[str, object]:
-    current = version_of(path.with_name(f"{path.stem}.color.json"))
+    current = version_of(ResultPaths.of(path.parent, path.stem).sidecar)
     lines = []
     for name in store.version_names():
         state = "complete" if store.version(name).is_complete else "not complete: run the same command again"
         lines.append(f"{name} ({'current, ' if name == current else ''}{state})")
-    return {"versions": f"\n{'':<14}".join(lines) or "none"}
+    return {"versions": _lines(lines) or "none"}
 
 
 def _size(info: Any) -> dict[str, object]:
     height, width = info.shape_yx
-    kind = "gray" if info.channels == 1 else "RGB"
-    return {"size": f"{width} x {height} px, {info.megapixels:.1f} megapixels", "samples": f"{kind}, {info.dtype}"}
+    kind = "lightness" if info.tone == "lightness" else "gray" if info.channels == 1 else "RGB"
+    masks = {"alpha": ", with alpha", "nodata": f", nodata {info.nodata}", "": ""}
+    return {
+        "size": f"{width} x {height} px, {info.megapixels:.1f} megapixels",
+        "samples": f"{kind}, {info.dtype}{masks[info.mask]}",
+    }

@@ -33,6 +33,8 @@ def reprocess_archive(
     anchor: bool | None = None,
     quality: float | str | None = None,
     precision: str = "auto",
+    formats: str | None = None,
+    metadata: bool | None = None,
 ) -> State[Any]:
     """Make new versions of scans that were coloured before, from their stores.
 
@@ -40,8 +42,8 @@ def reprocess_archive(
     ----------
     output : folder of the earlier results
     scans : names or patterns of those to do, without ending; all if not given
-    tile, stride, window, model, anchor, quality : as in colorize-archive; what is not given stays as it is in the
-        current version
+    tile, stride, window, model, anchor, quality, formats, metadata : as in colorize-archive; what is not given stays
+        as it is in the current version
     engine, precision, workers, cluster, scheduler, tls_ca, tls_cert, tls_key, limit_memory, keep, force : as in
         colorize-archive
     reuse : take over the tiles of a version with twice the stride
@@ -61,6 +63,8 @@ def reprocess_archive(
         anchor,
         quality,
         precision,
+        formats,
+        metadata,
         cluster=cluster,
         scheduler=scheduler,
         tls_ca=tls_ca,

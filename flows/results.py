@@ -4,58 +4,94 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from flows.jobs import Job
+from pipeline.carried import Carried
 from pipeline.export import export_picture, picture_of
-from pipeline.files import file_sha256, remove, write_json
+from pipeline.files import file_sha256, remove, tree_sha256, write_json
+from pipeline.handover import carried_by_result, missing_in
 from pipeline.manifest import (
     ResultPaths,
-    is_current,
     publish,
     read_sidecar,
     remove_version,
     settle,
     utc_now,
     version_of,
+    whole_pictures,
 )
-from pipeline.provenance import xmp_packet
+from pipeline.profiles import description
+from pipeline.provenance import premis_event
 from pipeline.quality import Quality
 from pipeline.store import ChromaVersion, ScanStore
 
 SOFTWARE = "colorize-archive"
 Seconds = tuple[tuple[str, float], ...]
+Told = Mapping[str, Any]
 
 
 def export_job(
     job: Job, seconds: Seconds, blocks_there: int, quality: Quality | None, threads: int, started: float
-) -> Seconds:
-    """Write, publish and prune; returns the stages' seconds with the export's, which began at ``started``."""
+) -> tuple[Seconds, tuple[str, ...]]:
+    """Write, publish and prune; the export began at ``started``.
+
+    Returns the stages' seconds with the export's, and one line for each picture that could not carry all there is.
+    """
     store = ScanStore.open(job.paths.store)
     made = job.spec.version
     paths = job.paths.of_version(made)
     settle(job.paths)
     # A picture that an interrupted run had finished only needs its name.
-    if job.force or not is_current(paths, store.source, job.spec):
-        remove(paths.sidecar)  # a picture without one is not current, whatever stops this run now
-        levels = _export(job, store, store.version(made), paths, threads)
+    told = {} if job.force else whole_pictures(paths, store.source, job.spec, job.metadata)
+    if not set(job.formats) <= set(told):
+        # Those of the same version that are current already, in other formats, are its pictures too.
+        kept = {} if job.force else whole_pictures(job.paths, store.source, job.spec, job.metadata)
+        remove(paths.sidecar)  # pictures without one are not current, whatever stops this run now
+        wanted = [name for name in job.formats if name not in kept]
+        told = kept | _export(job, store, store.version(made), paths, wanted, threads)
         seconds = (*seconds, ("export", time.perf_counter() - started))
-        write_json(paths.sidecar, _sidecar(job, store, paths, levels, seconds, blocks_there, quality))
+        write_json(paths.sidecar, _sidecar(job, store, told, seconds, blocks_there, quality))
     before = publish(job.paths, made)
     prune(store, job.paths, made, before, job.keep)
-    return seconds
-
-
-def _export(job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, threads: int) -> int:
-    description = (
-        f"Colour added by an algorithm: {_software()}, model {job.spec.model} {job.spec.model_sha256[:12]}. "
-        f"Lightness is that of the scan {store.source.name}, SHA-256 {store.source.sha256}."
+    lost = ((told[name]["file"], name, _lost(told[name], store)) for name in job.formats)
+    return seconds, tuple(
+        f"{file}: {name} does not carry all of the scan ({what})" for file, name, what in lost if what
     )
+
+
+def _lost(told: Told, store: ScanStore) -> str:
+    """What of the scan, other than of ours, a picture does not carry."""
+    ours = {name for name in ("icc", "xmp") if not getattr(store.carried, name)}
+    return "; ".join(f"{what}: {why}" for what, why in told["not_carried"].items() if what not in ours)
+
+
+def _export(
+    job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, formats: list[str], threads: int
+) -> dict[str, Told]:
+    """Write the picture in each of ``formats``, look what it carries, and tell of it."""
+    scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
-    xmp = xmp_packet(f"{_software()}, {model}", description, f"{store.source.name}, SHA-256 {store.source.sha256}")
-    picture = picture_of(store, coloured, _software(), description, xmp)
-    return len(export_picture("tiff", paths.picture, picture, threads).levels_yx)
+    ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
+    scans = store.carried if job.metadata else Carried()
+    carried, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
+    picture = picture_of(store, coloured, _software(), text, carried)
+    told: dict[str, Told] = {}
+    for name in formats:
+        path = paths.picture(name)
+        written = export_picture(name, path, picture, threads)
+        lost = {**left_out, **written.not_carried}
+        told[name] = {
+            "file": job.paths.picture(name).name,
+            "bytes": written.bytes,
+            "sha256": tree_sha256(path),
+            "levels": len(written.levels_yx),
+            "carries_metadata": job.metadata,
+            "not_carried": {**lost, **missing_in(name, path, picture, lost)},
+        }
+    return told
 
 
 def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None, keep: int) -> None:
@@ -75,6 +111,18 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
         store.remove_version(name)
 
 
+def _event(job: Job, store: ScanStore, told: Told, when: str) -> dict[str, Any]:
+    """PREMIS's record of how a picture was made; that of one which is there already stays."""
+    if "premis" in told:
+        return dict(told["premis"])
+    spec = job.spec
+    agents = {SOFTWARE: version(SOFTWARE), f"model {spec.model}": f"SHA-256 {spec.model_sha256}"}
+    detail = f"colour added by an algorithm; lightness is the scan's own; version {spec.version}"
+    notes = tuple(f"not carried over: {what} ({why})" for what, why in told["not_carried"].items())
+    source, result = (store.source.name, store.source.sha256), (str(told["file"]), str(told["sha256"]))
+    return premis_event(when, detail, agents, source, result, notes)
+
+
 def _software() -> str:
     return f"{SOFTWARE} {version(SOFTWARE)}"
 
@@ -88,37 +136,38 @@ def _described(store: ScanStore, made: str) -> dict[str, str]:
 def _sidecar(
     job: Job,
     store: ScanStore,
-    paths: ResultPaths,
-    levels: int,
+    told: Mapping[str, Told],
     seconds: Seconds,
     blocks_there: int,
     quality: Quality | None,
 ) -> dict[str, Any]:
     height, width = job.info.shape_yx
     packages = ("numpy", "zarr", "tifffile", "dask", "prefect")
+    finished = utc_now()
     return {
         "what": "colour added by an algorithm; lightness is the scan's own",
         "software": _software(),
-        "finished": utc_now(),
+        "finished": finished,
         "source": {
             "path": store.source.path,
+            "page": store.source.page,
             "name": store.source.name,
             "bytes": store.source.bytes,
             "sha256": store.source.sha256,
             "height_px": height,
             "width_px": width,
-            "channels": job.info.channels,
-            "dtype": job.info.dtype,
-            "metadata": dict(job.info.metadata),
+            "channels": store.info.channels,
+            "dtype": store.info.dtype,
+            "depth": store.info.result_dtype.name,
+            "tone": store.info.tone,
+            "mask": store.info.mask,
+            "holes": [[hole.y0, hole.y1, hole.x0, hole.x1] for hole in store.holes],
+            "icc_profile": description(store.carried.icc) or None,
+            "metadata": dict(store.info.metadata),
         },
         "settings": job.spec.to_json(),
-        "result": {
-            "version": job.spec.version,
-            "bytes": paths.picture.stat().st_size,
-            "sha256": file_sha256(paths.picture),
-            "levels": levels,
-            "store": paths.store.name,
-        },
+        "result": {"version": job.spec.version, "store": job.paths.store.name},
+        "pictures": {name: {**each, "premis": _event(job, store, each, finished)} for name, each in told.items()},
         # Of this store: other blocks and stops would have made another one, and the same picture.
         "store": {
             "sha256": _described(store, job.spec.version),

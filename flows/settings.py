@@ -10,14 +10,29 @@ from pathlib import Path
 
 from flows.cluster import CUDA, LOCAL, ClusterOptions
 from pipeline.errors import UsageError
-from pipeline.readers import ENDINGS
+from pipeline.readers import ENDINGS as SCAN_ENDINGS
+from pipeline.readers import FOLDER_ENDINGS
 from pipeline.windows import window_weights
+from pipeline.writers import ENDINGS
 
 AUTO = "auto"
 WHOLE = "whole"
+ALL = "all"
+_MOST_PAGES = 10**6
 # A store, one that is being made, and one that is being replaced.
 STORE_ENDINGS = (".zarr", ".zarr.part", ".zarr.old.part")
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Which pages of files that have several: first and last of each run of them, from 1; all where there is none."""
+
+    runs: tuple[tuple[int, int], ...] = ()
+
+    def of(self, count: int) -> list[int]:
+        """Those of a file of ``count`` pages, in its order."""
+        return [n for n in range(1, count + 1) if not self.runs or any(a <= n <= b for a, b in self.runs)]
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,8 @@ class RunOptions:
 
     ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is half a tile; ``workers`` None chooses;
     ``anchor`` takes the palette from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0 is
-    none; ``keep`` is how many versions of a scan's colours stay, the current one among them.
+    none; ``keep`` is how many versions of a scan's colours stay, the current one among them; ``metadata`` carries over
+    what the scan says beside its pixels; ``salvage`` fills what cannot be read.
     """
 
     output: Path
@@ -43,6 +59,33 @@ class RunOptions:
     limit_memory_bytes: int = 2 * 2**30
     keep: int = 2
     force: bool = False
+    formats: tuple[str, ...] = ("tiff",)
+    metadata: bool = True
+    pages: Pages = Pages()
+    salvage: bool = False
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """``tiff`` or several such as ``tiff,iiif``, each once, in the order given. Raises UsageError."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    strange = [name for name in names if name not in ENDINGS]
+    if strange or not names:
+        raise UsageError(
+            f"format {', '.join(strange) or text!r}: unknown, nothing would be written; give one or more of "
+            f"{', '.join(ENDINGS)}, with commas between"
+        )
+    return names
+
+
+def parse_pages(text: str | int) -> Pages:
+    """``all``, or numbers and ranges such as ``1,3-5``. Raises UsageError."""
+    if str(text) == ALL:
+        return Pages()
+    parts = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", str(text).replace(" ", ""))
+    bounds = [[int(n) for n in part.split("-")] for part in parts[0].split(",")] if parts else []
+    if not bounds or any(not 1 <= b[0] <= b[-1] <= _MOST_PAGES for b in bounds):
+        raise UsageError(f"pages {text!r}: give all, or numbers from 1 up such as 1,3-5")
+    return Pages(tuple((b[0], b[-1]) for b in bounds))
 
 
 def parse_size(text: str | int, what: str) -> tuple[int, int]:
@@ -126,6 +169,10 @@ def parse_options(
     anchor: bool = True,
     quality: str | float | None = None,
     precision: str = AUTO,
+    formats: str = "tiff",
+    metadata: bool = True,
+    pages: str | int = ALL,
+    salvage: bool = False,
     **cluster: str | None,
 ) -> RunOptions:
     """Check everything that can be checked without a scan; ``cluster`` as :func:`parse_cluster`. Raises UsageError."""
@@ -152,19 +199,35 @@ def parse_options(
         limit_memory_bytes=parse_memory(limit_memory),
         keep=_parse_keep(keep),
         force=force,
+        formats=parse_formats(formats),
+        metadata=metadata,
+        pages=parse_pages(pages),
+        salvage=salvage,
     )
 
 
 @dataclass(frozen=True)
 class ScanFile:
-    """A scan to colour and the place of its results below the output folder, without ending."""
+    """A scan to colour and the place of its results below the output folder, without ending; its page, from 1."""
 
     path: Path
     stem: str
+    page: int = 1
+
+
+def is_result(path: Path) -> bool:
+    """Whether the name is one of a picture that this project writes."""
+    return path.name.endswith(tuple(ENDINGS.values()))
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name.endswith(".color.tif") or any(part.endswith(STORE_ENDINGS) for part in path.parts)
+    return is_result(path) or any(part.endswith((*STORE_ENDINGS, ".iiif")) for part in path.parts)
+
+
+def _stem(path: Path) -> str:
+    """The name without its ending; that of a folder may have two."""
+    ending = next((ending for ending in FOLDER_ENDINGS if path.name.lower().endswith(ending)), path.suffix)
+    return path.as_posix().removesuffix(path.name[len(path.name) - len(ending) :]) if ending else path.as_posix()
 
 
 def _in_folder(folder: Path) -> list[ScanFile]:
@@ -175,12 +238,15 @@ def _in_folder(folder: Path) -> list[ScanFile]:
 
     for parent, names, files in os.walk(folder, onerror=stop):
         names.sort()
+        scans = [name for name in names if name.lower().endswith(FOLDER_ENDINGS) and not is_result(Path(name))]
+        names[:] = [name for name in names if not name.endswith((*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif"))]
+        found += [ScanFile(Path(parent, name), _stem(Path(parent, name).relative_to(folder))) for name in scans]
         for name in sorted(files):
             path = Path(parent, name)
-            if path.suffix.lower() in ENDINGS and not _is_ours(path.relative_to(folder)):
-                found.append(ScanFile(path, path.relative_to(folder).with_suffix("").as_posix()))
+            if path.suffix.lower() in SCAN_ENDINGS and not _is_ours(path.relative_to(folder)):
+                found.append(ScanFile(path, _stem(path.relative_to(folder))))
     if not found:
-        raise UsageError(f"{folder}: no scans in this folder ({' '.join(ENDINGS)}); give a folder that has some")
+        raise UsageError(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
     return found
 
 
@@ -205,7 +271,9 @@ def find_scans(inputs: list[str]) -> list[ScanFile]:
     found: dict[Path, ScanFile] = {}
     for text in inputs:
         path = _expanded(text)
-        if path.is_dir():
+        if path.is_dir() and path.name.lower().endswith(FOLDER_ENDINGS):
+            scans = [ScanFile(path, _stem(Path(path.name)))]
+        elif path.is_dir():
             scans = _in_folder(path)
         elif not path.exists() and has_magic(text):
             matches = sorted(Path(p) for p in glob(str(path), recursive=True))

@@ -105,7 +105,8 @@ def ingest_lot(lot: Lot) -> Lot:
                 raise StoreError(f"{job.paths.store}: not all of the scan is there; use colorize-archive run")
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
-            ingest(job.scan.path, job.paths.store, job.source, job.force, stream_threads() if len(lot) == 1 else 1)
+            threads = stream_threads() if len(lot) == 1 else 1
+            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading)
         return step.after("ingest", time.perf_counter() - started)
 
     return _each(lot, work, stream_threads())
@@ -323,15 +324,24 @@ def export_lot(lot: Lot) -> tuple[Outcome, ...]:
     def work(step: Step) -> Step:
         started = time.perf_counter()
         threads = stream_threads() if len(lot) == 1 else 1
-        finished = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
-        return replace(step, seconds=finished)
+        seconds, warnings = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
+        for warning in (*warnings, *_of_holes(step.job)):
+            listener().said(f"warning  {warning}")
+        return replace(step, seconds=seconds)
 
     return tuple(step.failed or _outcome(step) for step in _each(lot, work, stream_threads()))
 
 
+def _of_holes(job: Job) -> Iterator[str]:
+    if holes := ScanStore.open(job.paths.store).holes:
+        pixels = sum(hole.shape_yx[0] * hole.shape_yx[1] for hole in holes)
+        share = 100 * pixels / (job.info.shape_yx[0] * job.info.shape_yx[1])
+        yield f"{job.scan.path}: {share:.2g} % of it could not be read and is plain gray; the JSON says where"
+
+
 def _outcome(step: Step) -> Outcome:
     job = step.job
-    picture = str(job.paths.picture)
+    picture = str(job.paths.picture(job.formats[0]))
     return Outcome(
         scan=job.scan.stem,
         path=str(job.scan.path),

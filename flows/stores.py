@@ -16,10 +16,10 @@ from pathlib import Path
 from engines.spec import find_model, shipped_models
 from flows.jobs import Job, Outcome, Prepared
 from flows.planning import failure
-from flows.settings import STORE_ENDINGS, RunOptions, ScanFile, parse_options, parse_size
+from flows.settings import STORE_ENDINGS, RunOptions, ScanFile, is_result, parse_options, parse_size
 from pipeline.anchor import has_anchor
 from pipeline.errors import StoreError, UsageError
-from pipeline.manifest import ResultPaths, RunSpec, version_of
+from pipeline.manifest import ResultPaths, RunSpec, pictures_of, version_of
 from pipeline.store import ScanStore
 
 # A quarter of the tiles is known where the stride is halved. For a sixteenth, other bytes are too high a price.
@@ -37,6 +37,8 @@ class Changes:
     reuse: bool = True
     anchor: bool | None = None
     quality: float | None = None
+    formats: tuple[str, ...] | None = None
+    metadata: bool | None = None
 
 
 def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
@@ -59,8 +61,8 @@ def _stores(output: Path) -> Iterator[str]:
     for parent, names, _ in os.walk(output):
         for name in [name for name in names if name.endswith(STORE_ENDINGS)]:
             names.remove(name)
-            if name.endswith(".zarr"):
-                yield Path(parent, name).relative_to(output).with_suffix("").as_posix()
+            if name.endswith(".zarr") and not is_result(Path(name)):
+                yield Path(parent, name).relative_to(output).as_posix().removesuffix(".zarr")
 
 
 def _settings_now(store: ScanStore, paths: ResultPaths) -> RunSpec:
@@ -102,6 +104,17 @@ def _changed(spec: RunSpec, changes: Changes, options: RunOptions, shape_yx: tup
     )
 
 
+def _written_as_before(paths: ResultPaths, changes: Changes, options: RunOptions) -> RunOptions:
+    """``options`` with the formats of the current result, and its metadata, where others were not asked for."""
+    told = pictures_of(paths.sidecar)
+    carries = all(each.get("carries_metadata", True) for each in told.values())
+    return replace(
+        options,
+        formats=tuple(told) or options.formats if changes.formats is None else options.formats,
+        metadata=carries if changes.metadata is None else options.metadata,
+    )
+
+
 def _anchor(spec: RunSpec, changes: Changes, options: RunOptions, shape_yx: tuple[int, int]) -> bool:
     """A palette that was left out only because its tiles saw the whole scan was not refused."""
     could_have = has_anchor(shape_yx, spec.tile_yx)
@@ -139,13 +152,12 @@ def plan_stores(stores: list[ScanFile], changes: Changes, options: RunOptions) -
         paths = ResultPaths.of(options.output, found.stem)
         # One cluster runs them all: what a large tile needs beyond its share is refused by the plan.
         shape_yx = store.info.shape_yx
-        prepared = replace(
-            _prepared(_changed(_settings_now(store, paths), changes, options, shape_yx)), workers=workers
-        )
+        changed = _changed(_settings_now(store, paths), changes, options, shape_yx)
+        prepared = replace(_prepared(_written_as_before(paths, changes, changed)), workers=workers)
         spec = prepared.spec_for(shape_yx)
         if changes.reuse:
             spec = replace(spec, reused=reusable(store, spec))
-        scan = ScanFile(Path(store.source.path or found.path), found.stem)
+        scan = ScanFile(Path(store.source.path or found.path), found.stem, store.source.page)
         job = prepared.job_for(scan, store.info, store.source, spec, len(stores), is_exact=not changes.reuse)
         return replace(job, is_ingested=True) if isinstance(job, Job) else job
 
@@ -173,6 +185,8 @@ def parse_reprocess(
     anchor: bool | None = None,
     quality: str | float | None = None,
     precision: str = "auto",
+    formats: str | None = None,
+    metadata: bool | None = None,
     **cluster: str | None,
 ) -> tuple[RunOptions, Changes]:
     """Check what can be checked without a store. Raises UsageError, ModelError."""
@@ -192,10 +206,20 @@ def parse_reprocess(
         anchor is not False,
         quality,
         precision,
-        **cluster,
+        formats or "tiff",
+        metadata is not False,
+        **cluster,  # type: ignore[arg-type]
     )
     stride_yx = None if stride is None else parse_size(stride, "stride")
     tile_text, stride_text = (None if value is None else str(value) for value in (tile, stride))
     return replace(options, stride_yx=stride_yx), Changes(
-        tile_text, stride_text, window, model, reuse, anchor, None if quality is None else options.quality
+        tile_text,
+        stride_text,
+        window,
+        model,
+        reuse,
+        anchor,
+        None if quality is None else options.quality,
+        None if formats is None else options.formats,
+        metadata,
     )

@@ -21,16 +21,45 @@ _HALF_BITS = np.uint32(0x8FFF_E000).view(np.int32)
 
 
 def compose(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
-    """(h, w, 3) RGB of ``roi`` at the scan's own bit depth."""
+    """(h, w, 3) RGB of ``roi`` at the scan's own bit depth; (h, w, 4) with its alpha channel, where it has one.
+
+    Where there is no picture (nodata, full transparency) and where the scan could not be read, nothing is coloured.
+    """
+    info = store.info
     scan, stored_chroma = store.read_scan(roi), version.read(roi)
-    scale = version.scale_factor
-    samples = np.empty((*roi.shape_yx, 3), scan.dtype)
+    mask = store.read_mask(roi) if info.mask else None
+    bare = _bare(store, roi, mask)
+    samples = np.empty((*roi.shape_yx, 4 if info.mask == "alpha" else 3), info.result_dtype)
     step = max(1, _STRIP_PX // max(1, roi.shape_yx[1]))
     for start in range(0, roi.shape_yx[0], step):
         rows = slice(start, start + step)
-        chroma = chroma_from_half(stored_chroma[:, rows], scale)
-        samples[rows] = samples_from_lab(lightness_from_samples(scan[rows]), chroma, scan.dtype)
+        chroma = chroma_from_half(stored_chroma[:, rows], version.scale_factor)
+        if bare is not None:
+            chroma[:, bare[rows]] = 0
+        lightness = lightness_from_samples(scan[rows], info.tone)
+        samples[rows, :, :3] = samples_from_lab(lightness, chroma, info.result_dtype)
+    if info.mask == "alpha":
+        samples[..., 3] = mask
+    elif info.nodata is not None and mask is not None:
+        samples[samples == info.nodata] = _beside(info.nodata, info.result_dtype)
+        samples[mask == 0] = info.nodata
     return samples
+
+
+def _bare(store: ScanStore, roi: Roi, mask: NDArray | None) -> NDArray[np.bool_] | None:
+    """(h, w) where nothing is to be coloured, or None where all is."""
+    bare = None if mask is None else mask == 0
+    for hole in store.holes:
+        ys, xs = (max(hole.y0, roi.y0), min(hole.y1, roi.y1)), (max(hole.x0, roi.x0), min(hole.x1, roi.x1))
+        if ys[0] < ys[1] and xs[0] < xs[1]:
+            bare = np.zeros(roi.shape_yx, np.bool_) if bare is None else bare
+            bare[ys[0] - roi.y0 : ys[1] - roi.y0, xs[0] - roi.x0 : xs[1] - roi.x0] = True
+    return bare
+
+
+def _beside(nodata: int, dtype: np.dtype) -> int:
+    """The level that a channel of a coloured pixel takes instead of ``nodata``, which would make a hole of it."""
+    return nodata + 1 if nodata < np.iinfo(dtype).max else nodata - 1
 
 
 def chroma_from_half(half: NDArray[np.float16], scale: float) -> NDArray[np.float32]:
@@ -48,8 +77,10 @@ def chroma_from_half(half: NDArray[np.float16], scale: float) -> NDArray[np.floa
     return single
 
 
-def picture_of(store: ScanStore, version: ChromaVersion, software: str, description: str, xmp: bytes = b"") -> Picture:
-    """The scan in the colours of ``version``, to be written; ``xmp`` is the packet that it carries."""
+def picture_of(
+    store: ScanStore, version: ChromaVersion, software: str, description: str, carried: Carried | None = None
+) -> Picture:
+    """The scan in the colours of ``version``, to be written, with what it carries: at least an sRGB profile."""
     metadata = store.info.metadata
     resolution = metadata.get("resolution")
 
@@ -60,11 +91,13 @@ def picture_of(store: ScanStore, version: ChromaVersion, software: str, descript
         shape_yx=store.info.shape_yx,
         dtype=store.info.result_dtype,
         read_window=read_window,
+        channels=4 if store.info.mask == "alpha" else 3,
+        nodata=store.info.nodata if store.info.mask == "nodata" else None,
         resolution=tuple(resolution) if resolution else None,
         orientation=metadata.get("orientation"),
         software=software,
         description=description,
-        carried=Carried(icc=SRGB_PROFILE, xmp=xmp),
+        carried=carried or Carried(icc=SRGB_PROFILE),
     )
 
 

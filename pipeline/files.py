@@ -59,6 +59,13 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def size_bytes(path: Path) -> int:
+    """Of a file, or of all files below a folder. Raises OSError where it is not there."""
+    if path.is_dir():
+        return sum(found.stat().st_size for found in path.rglob("*") if found.is_file())
+    return path.stat().st_size
+
+
 def remove(path: Path) -> None:
     """Remove a file or a whole folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -87,6 +94,18 @@ def write_whole(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` as indented JSON, whole or not at all. Raises OutputError."""
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def tree_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the list of all files below a folder: names, in order, each with its own hash."""
+    if not path.is_dir():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for found in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(
+            f"{file_sha256(found)}  {found.relative_to(path).as_posix()}\n".encode("utf-8", "surrogateescape")
+        )
+    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ Coordinates are scan pixels; ``y`` is the row. Ranges are half open.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,7 +92,8 @@ class TileAxis:
 
     def touching(self, begin: int, end: int) -> tuple[int, ...]:
         """Starts of the tiles that cover any pixel of ``begin <= p < end``."""
-        return tuple(s for s in self.starts if s < end and s + self.size > begin)
+        # By bisection: a strip of film has tens of thousands of tiles along, and as many blocks that ask.
+        return self.starts[bisect_right(self.starts, begin - self.size) : bisect_left(self.starts, end)]
 
 
 @dataclass(frozen=True)

@@ -19,28 +19,36 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, StoreError
-from pipeline.files import file_sha256, remove, writing
+from pipeline.files import remove, size_bytes, tree_sha256, writing
 from pipeline.grid import Roi
 from pipeline.ordered import OrderedPool
 from pipeline.readers import open_scan
 from pipeline.spill import Spill
 from pipeline.store import SCAN_SHARD_PX, ScanStore, Source
-from pipeline.types import ScanInfo, ScanReader
+from pipeline.types import Reading, ScanInfo, ScanReader
 
 _ROWS_BYTES = 4 * 2**20  # decoded at once of formats that come in whole rows
 _HASH_BYTES = 2**20
 _CLOCK_TICK_NS = 2_000_000_000  # of the slowest file system, FAT
 
 
-def source_of(path: Path) -> Source:
-    """Name, size, hash and place of a scan file; reads it once. Raises ScanNotFoundError, ScanUnreadableError."""
+def source_of(path: Path, page: int = 1) -> Source:
+    """Name, size, hash and place of a scan; reads it once. Raises ScanNotFoundError, ScanUnreadableError."""
     with _reading(path):
-        return Source(path.name, path.stat().st_size, file_sha256(path), str(path.absolute()))
+        status = _Status.of(path)
+        return Source(path.name, status.bytes, _hash_of(path, status), str(path.absolute()), page)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(path: Path, status: _Status) -> str:
+    """Of a file in that state: the pages of one file need it once."""
+    return tree_sha256(path)
 
 
 def ingested(store_path: Path, source: Source) -> ScanStore | None:
@@ -49,10 +57,13 @@ def ingested(store_path: Path, source: Source) -> ScanStore | None:
         store = ScanStore.open(store_path)
     except StoreError:
         return None
-    return store if store.source.sha256 == source.sha256 and store.has_whole_scan() else None
+    same = (store.source.sha256, store.source.page) == (source.sha256, source.page)
+    return store if same and store.has_whole_scan() else None
 
 
-def ingest(path: Path, store_path: Path, source: Source, force: bool = False, threads: int = 2) -> ScanStore:
+def ingest(
+    path: Path, store_path: Path, source: Source, force: bool = False, threads: int = 2, reading: Reading | None = None
+) -> ScanStore:
     """Copy the original samples of ``path`` into a Zarr group, unless they are there already and ``force`` is off.
 
     The group is written beside and renamed when it is whole. ``threads`` windows are worked on at once. Versions of
@@ -69,7 +80,7 @@ def ingest(path: Path, store_path: Path, source: Source, force: bool = False, th
     with writing(store_path):
         try:
             with _unchanged(path, source):
-                _copy(path, part, source, threads)
+                _copy(path, part, source, threads, reading or Reading(page=source.page))
         except BaseException:
             remove(part)
             raise
@@ -141,9 +152,17 @@ class _Status:
 
     @classmethod
     def of(cls, path: Path) -> _Status:
+        if path.is_dir():
+            return cls._of_folder(path)
         with path.open("rb") as stream:  # opened: a network drive then asks its server
             status = os.fstat(stream.fileno())
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, (status.st_dev, status.st_ino))
+
+    @classmethod
+    def _of_folder(cls, path: Path) -> _Status:
+        every = [path.stat(), *(found.stat() for found in path.rglob("*") if found.is_file())]
+        modified, changed = (max(getattr(s, f"st_{kind}time_ns") for s in every) for kind in "mc")
+        return cls(size_bytes(path), modified, changed, (every[0].st_dev, every[0].st_ino))
 
 
 @contextlib.contextmanager
@@ -166,7 +185,7 @@ def _unchanged(path: Path, source: Source) -> Iterator[None]:
     with _reading(path):
         same = hashed.result() == source.sha256 and before.bytes == source.bytes
         if same and (_Status.of(path) != before or before.changed_ns >= at_rest_since_ns):
-            same = file_sha256(path) == source.sha256 and _Status.of(path).modified_ns == before.modified_ns
+            same = tree_sha256(path) == source.sha256 and _Status.of(path).modified_ns == before.modified_ns
     if not same:
         raise _changed(path)
 
@@ -176,6 +195,8 @@ def _changed(path: Path) -> ScanUnreadableError:
 
 
 def _sha256(path: Path, stop: threading.Event) -> str:
+    if path.is_dir():
+        return tree_sha256(path)
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as stream:
         while not stop.is_set() and (piece := stream.read(_HASH_BYTES)):
@@ -183,13 +204,15 @@ def _sha256(path: Path, stop: threading.Event) -> str:
     return digest.hexdigest()
 
 
-def _copy(path: Path, part: Path, source: Source, threads: int) -> None:
-    with open_scan(path) as reader:
-        store = ScanStore.create(part, reader.info, source)
+def _copy(path: Path, part: Path, source: Source, threads: int, reading: Reading) -> None:
+    with open_scan(path, reading) as reader:
+        store = ScanStore.create(part, reader.info, source, reader.carried)
         if _segment_yx(reader)[1] < reader.info.shape_yx[1]:
             _copy_windows(reader, store, threads)
         else:
             _copy_rows(reader, store, threads)
+        if reader.holes:
+            store.write_holes(reader.holes)
 
 
 def _segment_yx(reader: ScanReader) -> tuple[int, int]:
@@ -207,42 +230,65 @@ def _windows(info: ScanInfo, top: int, bottom: int) -> Iterator[Roi]:
 def _copy_windows(reader: ScanReader, store: ScanStore, threads: int) -> None:
     def copy(roi: Roi) -> None:
         store.write_scan(roi, reader.read(roi.rows, roi.columns))
+        if reader.info.mask:
+            store.write_mask(roi, reader.read_mask(roi.rows, roi.columns))
 
     with OrderedPool(threads) as pool:
         for _ in pool.map(copy, _windows(reader.info, 0, reader.info.shape_yx[0])):
             pass
 
 
+class _Rows:
+    """One row of windows, decoded into nameless files: samples, and the mask where there is one."""
+
+    def __init__(self, store: ScanStore, stack: contextlib.ExitStack) -> None:
+        info = store.info
+        shape_yx, colour = (SCAN_SHARD_PX, info.shape_yx[1]), (() if info.channels == 1 else (3,))
+        self._samples = stack.enter_context(
+            Spill(store.path, (*shape_yx, *colour), SCAN_SHARD_PX, np.dtype(info.dtype))
+        )
+        self._mask = (
+            stack.enter_context(Spill(store.path, shape_yx, SCAN_SHARD_PX, info.result_dtype)) if info.mask else None
+        )
+
+    def decode(self, reader: ScanReader, top: int) -> None:
+        """Fill it with the rows from ``top`` on."""
+        height, width = reader.info.shape_yx
+        row_bytes = width * reader.info.channels * np.dtype(reader.info.dtype).itemsize
+        # A strip that no cache can hold is decoded anew for every run of rows, so runs are as tall as strips.
+        step = max(1, _ROWS_BYTES // row_bytes, min(_segment_yx(reader)[0], SCAN_SHARD_PX))
+        bottom = min(top + SCAN_SHARD_PX, height)
+        for y in range(top, bottom, step):
+            rows = slice(y, min(y + step, bottom))
+            self._samples.write(y - top, 0, reader.read(rows, slice(0, width)))
+            if self._mask is not None:
+                self._mask.write(y - top, 0, reader.read_mask(rows, slice(0, width)))
+
+    def store(self, store: ScanStore, roi: Roi, top: int) -> None:
+        """Write one window of it."""
+        rows = slice(roi.y0 - top, roi.y1 - top)
+        store.write_scan(roi, self._samples.read(rows, roi.columns))
+        if self._mask is not None:
+            store.write_mask(roi, self._mask.read(rows, roi.columns))
+
+
 def _copy_rows(reader: ScanReader, store: ScanStore, threads: int) -> None:
-    """Copy by rows of windows: one is compressed from its spill while the next is decoded into the other."""
+    """Copy by rows of windows: one is compressed while the next is decoded."""
     info = reader.info
-    shape = (SCAN_SHARD_PX, info.shape_yx[1], *(() if info.channels == 1 else (3,)))
     tops = range(0, info.shape_yx[0], SCAN_SHARD_PX)
     with contextlib.ExitStack() as stack:
-        spills = [stack.enter_context(Spill(store.path, shape, SCAN_SHARD_PX, np.dtype(info.dtype))) for _ in range(2)]
+        both = [_Rows(store, stack) for _ in range(2)]
         # Entered last, left first: nobody uses a spill when it is closed.
         pool = stack.enter_context(OrderedPool(threads))
         decoder = stack.enter_context(ThreadPoolExecutor(1))
-        decoded = decoder.submit(_decode_rows, reader, tops[0], spills[0])
+        decoded = decoder.submit(both[0].decode, reader, tops[0])
         for index, top in enumerate(tops):
-            spill = spills[index % 2]
             decoded.result()
             if index + 1 < len(tops):
-                decoded = decoder.submit(_decode_rows, reader, tops[index + 1], spills[(index + 1) % 2])
+                decoded = decoder.submit(both[(index + 1) % 2].decode, reader, tops[index + 1])
 
-            def copy(roi: Roi, top: int = top, spill: Spill = spill) -> None:
-                store.write_scan(roi, spill.read(slice(roi.y0 - top, roi.y1 - top), roi.columns))
+            def copy(roi: Roi, top: int = top, rows: _Rows = both[index % 2]) -> None:
+                rows.store(store, roi, top)
 
             for _ in pool.map(copy, _windows(info, top, min(top + SCAN_SHARD_PX, info.shape_yx[0]))):
                 pass
-
-
-def _decode_rows(reader: ScanReader, top: int, spill: Spill) -> None:
-    height, width = reader.info.shape_yx
-    row_bytes = width * reader.info.channels * np.dtype(reader.info.dtype).itemsize
-    # A strip that no cache can hold is decoded anew for every run of rows, so runs are as tall as strips.
-    step = max(1, _ROWS_BYTES // row_bytes, min(_segment_yx(reader)[0], SCAN_SHARD_PX))
-    bottom = min(top + SCAN_SHARD_PX, height)
-    for y in range(top, bottom, step):
-        rows = slice(y, min(y + step, bottom))
-        spill.write(y - top, 0, reader.read(rows, slice(0, width)))

@@ -1,12 +1,11 @@
 """What was done, by what, to which bytes: the settings of a run, the JSON beside every result, and its versions.
 
-The current version of a scan's colours is ``NAME.color.tif`` with ``NAME.color.json``; earlier ones that are kept are
-``NAME.<version>.color.tif`` and ``.json`` beside them.
+The current version of a scan's colours is ``NAME.color.json`` with its pictures, one in each format that was asked for
+(``NAME.color.tif``, ``NAME.color.jp2``); earlier ones that are kept are ``NAME.<version>.color.*`` beside them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,8 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import remove, writing
+from pipeline.files import remove, size_bytes, writing
 from pipeline.store import Source
+from pipeline.writers import ENDINGS
 
 # Raised when the same settings would give other bytes, so that results of older code count as out of date.
 ALGORITHM = 2
@@ -77,30 +77,44 @@ def _size_text(size_yx: tuple[int, int]) -> str:
 
 @dataclass(frozen=True)
 class ResultPaths:
-    """Where one scan's results lie: ``store`` is NAME.zarr, the picture and its sidecar are the current version's."""
+    """Where one scan's results lie: ``store`` is NAME.zarr, the others begin with ``stem``: NAME for the current."""
 
     store: Path
-    picture: Path
-    sidecar: Path
+    stem: str
 
     @classmethod
     def of(cls, output: Path, stem: str) -> ResultPaths:
-        return cls(output / f"{stem}.zarr", output / f"{stem}.color.tif", output / f"{stem}.color.json")
+        store = output / f"{stem}.zarr"
+        return cls(store, store.name.removesuffix(".zarr"))
+
+    @property
+    def sidecar(self) -> Path:
+        return self.store.with_name(f"{self.stem}.color.json")
+
+    def picture(self, name: str) -> Path:
+        """In the format ``name``; a folder for some."""
+        return self.store.with_name(self.stem + ENDINGS[name])
 
     def of_version(self, version: str) -> ResultPaths:
         """Where a version that is not the current one lies."""
-        name = f"{self.store.stem}.{version}"
-        folder = self.store.parent
-        return replace(self, picture=folder / f"{name}.color.tif", sidecar=folder / f"{name}.color.json")
+        return replace(self, stem=f"{self.store.name.removesuffix('.zarr')}.{version}")
 
     def all_versions(self) -> list[ResultPaths]:
         """Of every version beside the current one that has a sidecar."""
-        start, end = f"{self.store.stem}.", ".color.json"
+        start, end = self.store.name.removesuffix("zarr"), ".color.json"
         names = (p.name for p in self.store.parent.iterdir()) if self.store.parent.is_dir() else ()
         found = sorted(n for n in names if n.startswith(start) and n.endswith(end) and len(n) > len(start + end))
         versions = [(name[len(start) : -len(end)], self.store.parent / name) for name in found]
         # Another scan's name may begin with this one's: its sidecar says another version.
         return [self.of_version(version) for version, sidecar in versions if version_of(sidecar) == version]
+
+
+def sidecar_of(result: Path) -> Path | None:
+    """The JSON of a picture of this project's, by its name, or that JSON itself; None for other names."""
+    for ending in (".color.json", *sorted(ENDINGS.values(), key=len, reverse=True)):
+        if result.name.endswith(ending):
+            return result.with_name(result.name.removesuffix(ending) + ".color.json")
+    return None
 
 
 def read_sidecar(path: Path) -> Mapping[str, Any] | None:
@@ -114,72 +128,110 @@ def read_sidecar(path: Path) -> Mapping[str, Any] | None:
 
 def version_of(sidecar: Path) -> str | None:
     """The version that a sidecar describes, or None where there is no sidecar of this project's."""
+    spec = settings_of(sidecar)
+    return None if spec is None else spec.version
+
+
+def settings_of(sidecar: Path) -> RunSpec | None:
+    """Those that a result was made with, or None where there is no sidecar of this project's."""
     try:
-        return RunSpec.from_json((read_sidecar(sidecar) or {})["settings"]).version
+        return RunSpec.from_json((read_sidecar(sidecar) or {})["settings"])
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def is_current(paths: ResultPaths, source: Source, spec: RunSpec, is_exact: bool = False) -> bool:
-    """True where the picture is there, whole, and was made from these bytes with these settings.
+def pictures_of(sidecar: Path) -> dict[str, Mapping[str, Any]]:
+    """What a sidecar says of the pictures that it describes, by format; formats that are not known are left out."""
+    pictures = (read_sidecar(sidecar) or {}).get("pictures")
+    if not isinstance(pictures, Mapping):
+        return {}
+    return {name: told for name, told in pictures.items() if name in ENDINGS and isinstance(told, Mapping)}
+
+
+def is_there(picture: Path, told: Mapping[str, Any]) -> bool:
+    """Whether a picture has as many bytes as were written."""
+    try:
+        return size_bytes(picture) == told.get("bytes")
+    except OSError:
+        return False
+
+
+def whole_pictures(
+    paths: ResultPaths, source: Source, spec: RunSpec, metadata: bool = True, is_exact: bool = False
+) -> dict[str, Mapping[str, Any]]:
+    """What is told of the pictures that are there, whole, and made from these bytes with these settings, by format.
 
     A picture for which tiles of another version were taken over counts too, as it differs by rounding only, unless
-    ``is_exact``.
+    ``is_exact``. ``metadata`` says whether it should carry the scan's.
     """
     sidecar = read_sidecar(paths.sidecar)
     wanted = spec if is_exact else replace(spec, reused="")
     try:
-        return bool(
-            sidecar is not None
-            and sidecar["source"]["sha256"] == source.sha256
-            and (sidecar["settings"] if is_exact else {**sidecar["settings"], "reused": ""}) == wanted.to_json()
-            and sidecar["result"]["bytes"] == paths.picture.stat().st_size
-        )
-    except (KeyError, TypeError, OSError):
-        return False
+        if sidecar is None or sidecar["source"]["sha256"] != source.sha256:
+            return {}
+        settings = sidecar["settings"] if is_exact else {**sidecar["settings"], "reused": ""}
+    except (KeyError, TypeError):
+        return {}
+    if settings != wanted.to_json():
+        return {}
+    pictures = pictures_of(paths.sidecar)
+    return {
+        name: told
+        for name, told in pictures.items()
+        if told.get("carries_metadata") == metadata and is_there(paths.picture(name), told)
+    }
 
 
 def publish(paths: ResultPaths, version: str) -> str | None:
     """Make ``version``, which lies finished under its own name, the current one; the one before gets its own name.
 
-    Returns the one before, if there was another.
+    Returns the one before, if there was another. Pictures of ``version`` that are current already stay where they are.
 
-    A stop between two of the four renamings is put right by the next call (see :func:`settle`). Raises OutputError.
+    A stop between two of the renamings is put right by the next call (see :func:`settle`). Raises OutputError.
     """
     new = paths.of_version(version)
-    with writing(paths.picture):
+    with writing(paths.sidecar):
         settle(paths)
         before = version_of(paths.sidecar)
         if before is not None and before != version:
-            old = paths.of_version(before)
+            old, names = paths.of_version(before), list(pictures_of(paths.sidecar))
             os.replace(paths.sidecar, old.sidecar)
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(paths.picture, old.picture)
+            for name in names:
+                _move(paths.picture(name), old.picture(name))
         else:
             remove(paths.sidecar)
-        os.replace(new.picture, paths.picture)
+        for name in pictures_of(new.sidecar):
+            _move(new.picture(name), paths.picture(name))
         os.replace(new.sidecar, paths.sidecar)
     return before if before != version else None
 
 
+def _move(old: Path, new: Path) -> None:
+    """Rename a file or folder over one that may be there; one that is not there is there already."""
+    if old.exists():
+        if new.is_dir():
+            remove(new)
+        os.replace(old, new)
+
+
 def settle(paths: ResultPaths) -> None:
-    """Bring a publication that was stopped half-way to rest: a picture that lost its sidecar goes back beside it."""
-    if paths.sidecar.exists() or not paths.picture.exists():
+    """Bring a publication that was stopped half-way to rest: pictures that lost their sidecar go back beside it."""
+    if paths.sidecar.exists():
         return
-    size = paths.picture.stat().st_size
     for version in paths.all_versions():
-        sidecar = read_sidecar(version.sidecar) or {}
-        if not version.picture.exists() and sidecar.get("result", {}).get("bytes") == size:
-            os.replace(paths.picture, version.picture)
-            return
+        for name, told in pictures_of(version.sidecar).items():
+            if not version.picture(name).exists() and is_there(paths.picture(name), told):
+                _move(paths.picture(name), version.picture(name))
 
 
 def remove_version(paths: ResultPaths, version: str) -> None:
-    """Remove picture and sidecar of a version that is not the current one. Raises OutputError."""
+    """Remove pictures and sidecar of a version that is not the current one. Raises OutputError."""
     old = paths.of_version(version)
-    with writing(old.picture):
+    with writing(old.sidecar):
+        names = set(pictures_of(old.sidecar)) or set(ENDINGS)
         remove(old.sidecar)
-        remove(old.picture)
+        for name in names:
+            remove(old.picture(name))
 
 
 def utc_now() -> str:

@@ -121,7 +121,7 @@ def _memory_bytes(
     engine_bytes: int,
     scans: int,
 ) -> int:
-    sample_bytes = info.channels * np.dtype(info.dtype).itemsize
+    sample_bytes = _sample_bytes(info)
     rows, columns = grid.block_counts_yx(block_px)
     height, width = (
         min(block_px, axis.extent) + 2 * (axis.size - 1) if len(axis.starts) > 1 else axis.reach
@@ -140,10 +140,16 @@ def _memory_bytes(
     return fixed + stages + _KEPT_BYTES
 
 
-def _disk_bytes(info: ScanInfo) -> int:
-    sample_bytes = np.dtype(info.dtype).itemsize
-    per_px = info.channels * sample_bytes + 4 + 3 * sample_bytes * 5 / 3
-    return int(info.shape_yx[0] * info.shape_yx[1] * per_px)
+def _sample_bytes(info: ScanInfo) -> int:
+    """A pixel's samples as they are held, with its mask; those that are L* are blended as float32."""
+    samples = info.channels * np.dtype(info.dtype).itemsize
+    return (samples if info.tone == "srgb" else 4) + (info.result_dtype.itemsize if info.mask else 0)
+
+
+def _disk_bytes(info: ScanInfo, pictures: int) -> int:
+    picture_bytes = (4 if info.mask == "alpha" else 3) * info.result_dtype.itemsize
+    # Five thirds: a picture with its smaller levels, which wait beside it while it is written.
+    return int(info.shape_yx[0] * info.shape_yx[1] * (_sample_bytes(info) + 4 + pictures * picture_bytes * 5 / 3))
 
 
 def make_plan(
@@ -156,6 +162,7 @@ def make_plan(
     begun_px: int | None = None,
     has_anchor: bool = False,
     engine_bytes: int = 0,
+    pictures: int = 1,
 ) -> Plan:
     """Choose the block size with the shortest projected run that stays below ``limit_bytes``.
 
@@ -165,6 +172,7 @@ def make_plan(
     begun_px : block size of an interrupted run, kept if it fits, so that its blocks count
     has_anchor : whether the workers make a palette of the whole scan first
     engine_bytes : what the engine takes in a worker beyond a float32 one with one stream
+    pictures : formats that the result is written in
 
     Raises
     ------
@@ -202,5 +210,5 @@ def make_plan(
         blocks=len(rows) * len(columns),
         predictions=sum(rows) * sum(columns),
         memory_bytes=memory_bytes(block_px),
-        disk_bytes=_disk_bytes(info),
+        disk_bytes=_disk_bytes(info, pictures),
     )

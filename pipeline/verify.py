@@ -7,7 +7,7 @@ pyramid is whole; resolution and orientation are the scan's; picture and store a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,16 +19,20 @@ from numpy.typing import NDArray
 
 from pipeline.color import lightness_from_samples
 from pipeline.errors import ColorizeError, StoreError
-from pipeline.files import file_sha256
+from pipeline.files import file_sha256, size_bytes, tree_sha256
 from pipeline.grid import Roi
-from pipeline.manifest import RunSpec, read_sidecar
+from pipeline.manifest import RunSpec, pictures_of, read_sidecar, sidecar_of
 from pipeline.readers import open_scan
 from pipeline.store import ChromaVersion, ScanStore
+from pipeline.types import Reading, ScanInfo, ScanReader
+from pipeline.writers import ENDINGS
 
 BLOCK_PX = 1024
 # Half a level of the darkest grays of 8 bit is 0.14, and of gray turned into RGB 0.25; 65,535 levels leave a fiftieth.
 BOUNDS = {"uint8": 0.5, "uint16": 0.02}
+LOSSY = frozenset({"jpeg", "iiif"})
 _SAME_RESOLUTION = 1e-4
+_PER_METRE = 0.0051  # what PNG and JPEG 2000 round to, in pixels per centimetre
 
 Read = Callable[[Roi], NDArray]
 
@@ -42,7 +46,7 @@ class Certificate:
     picture : the result that was looked at
     lightness_max, lightness_mean : of |dL*| to the scan, over every pixel; None where the scan is not there any more
     worst : rows and columns of the block of 1024 px with the largest
-    bound : the largest that is allowed at this depth
+    bound : the largest that is allowed at this depth; None for formats that lose more than a rounding
     problems : one line each; none is a result that keeps its promises
     """
 
@@ -50,7 +54,7 @@ class Certificate:
     lightness_max: float | None
     lightness_mean: float | None
     worst: tuple[int, int, int, int] | None
-    bound: float
+    bound: float | None
     problems: tuple[str, ...] = field(default=())
 
     @property
@@ -64,42 +68,55 @@ class Certificate:
         if self.lightness_max is None or self.lightness_mean is None:
             lightness = "lightness not compared"
         else:
-            lightness = f"|dL*| at most {self.lightness_max:.4f} (bound {self.bound:g}), mean {self.lightness_mean:.4f}"
+            bound = "lossy" if self.bound is None else f"bound {self.bound:g}"
+            lightness = f"|dL*| at most {self.lightness_max:.4f} ({bound}), mean {self.lightness_mean:.4f}"
         state = "whole   " if self.passes else "DAMAGED "
         return f"{state} {self.picture}  ({'; '.join([lightness, *self.problems])})"
 
 
-def verify(picture: Path) -> Certificate:
-    """Look at a result, its sidecar and its store.
+def verify(result: Path) -> list[Certificate]:
+    """Look at every picture of a result (of a ``NAME.color.json``) or at one of them, and at the store.
 
     Raises
     ------
     StoreError : it has no sidecar of this project's: what it should be is not known.
     """
-    if picture.suffix == ".json":
-        picture = picture.with_suffix(".tif")
-    sidecar = read_sidecar(picture.with_suffix(".json"))
-    if sidecar is None and not picture.exists():
-        raise StoreError(f"{picture}: no such file; give a NAME.color.tif, or a folder of them")
+    sidecar_path = sidecar_of(result)
+    sidecar = None if sidecar_path is None else read_sidecar(sidecar_path)
+    if sidecar_path is None or (sidecar is None and not result.exists()):
+        raise StoreError(f"{result}: no result of this project's; give a NAME.color.json, or a folder of them")
+    formats = pictures_of(sidecar_path)
+    asked = [name for name in formats if result in (sidecar_path, _picture(sidecar_path, name))]
     try:
-        told = _Told.of(sidecar or {}, picture)
+        every = [_Told.of(sidecar or {}, _picture(sidecar_path, name), name) for name in asked]
+        if not every:
+            raise KeyError(result.name)
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"{picture}: no sidecar of this project's beside it, so what it should be is not known; "
-            "give a NAME.color.tif with its NAME.color.json"
+            f"{result}: no sidecar of this project's that describes it, so what it should be is not known; "
+            "give a NAME.color.json"
         ) from error
-    problems = [*_file_problems(picture, told), *_store_problems(told)]
+    store_problems = tuple(_store_problems(every[0]))
+    return [_certificate(told, store_problems) for told in every]
+
+
+def _picture(sidecar: Path, name: str) -> Path:
+    return sidecar.with_name(sidecar.name.removesuffix(".color.json") + ENDINGS[name])
+
+
+def _certificate(told: _Told, store_problems: tuple[str, ...]) -> Certificate:
+    problems = [*_file_problems(told), *store_problems]
+    found = _Lightness()
     with contextlib.ExitStack() as stack:
         source = _source(told, stack)
-        found = _Lightness()
         if source is None:
             problems.append("neither its store nor its scan is there to compare with")
-        else:
-            problems += _compare(picture, told, source, found)
-    if found.pixels and found.largest > told.bound:
+        elif told.picture.exists():
+            problems += _compare(told, source, found)
+    if found.pixels and told.bound is not None and found.largest > told.bound:
         problems.append(f"lightness is not the scan's: more than {told.bound:g} at rows, columns {found.worst}")
     return Certificate(
-        picture=str(picture),
+        picture=str(told.picture),
         lightness_max=round(found.largest, 6) if found.pixels else None,
         lightness_mean=round(found.total / found.pixels, 6) if found.pixels else None,
         worst=found.worst,
@@ -110,8 +127,10 @@ def verify(picture: Path) -> Certificate:
 
 @dataclass(frozen=True)
 class _Told:
-    """What the sidecar says of a result."""
+    """What the sidecar says of one picture of a result."""
 
+    picture: Path
+    format: str
     shape_yx: tuple[int, int]
     dtype: str
     bytes: int
@@ -124,16 +143,25 @@ class _Told:
     source: Path
     source_sha256: str
     metadata: Mapping[str, Any]
+    not_carried: Mapping[str, str]
+    carries_metadata: bool
+    page: int
 
     @classmethod
-    def of(cls, sidecar: Mapping[str, Any], picture: Path) -> _Told:
-        source, result, store = (sidecar[name] for name in ("source", "result", "store"))
+    def of(cls, sidecar: Mapping[str, Any], picture: Path, name: str) -> _Told:
+        source, result, store = (sidecar[each] for each in ("source", "result", "store"))
+        told = sidecar["pictures"][name]
         return cls(
+            picture=picture,
+            format=name,
             shape_yx=(int(source["height_px"]), int(source["width_px"])),
-            dtype=str(source["dtype"]),
-            bytes=int(result["bytes"]),
-            sha256=str(result["sha256"]),
-            levels=int(result["levels"]),
+            dtype="uint8" if "depth" in told["not_carried"] else str(source["depth"]),
+            bytes=int(told["bytes"]),
+            sha256=str(told["sha256"]),
+            levels=int(told["levels"]),
+            not_carried=dict(told["not_carried"]),
+            carries_metadata=bool(told["carries_metadata"]),
+            page=int(source["page"]),
             version=RunSpec.from_json(sidecar["settings"]).version,
             store=picture.parent / str(result["store"]),
             store_sha256=dict(store["sha256"]),
@@ -144,19 +172,23 @@ class _Told:
         )
 
     @property
-    def bound(self) -> float:
-        return BOUNDS[self.dtype]
+    def bound(self) -> float | None:
+        """None for formats that lose more than a rounding."""
+        return None if self.format in LOSSY else BOUNDS[self.dtype]
 
 
-def _file_problems(picture: Path, told: _Told) -> Iterator[str]:
+def _file_problems(told: _Told) -> Iterator[str]:
     """Bytes, size, depth, pyramid and tags of the picture itself."""
-    if not picture.is_file():
+    picture = told.picture
+    if not picture.exists():
         yield "the picture is not there"
         return
-    if picture.stat().st_size != told.bytes:
-        yield f"it has {picture.stat().st_size} bytes, not the {told.bytes} that were written"
-    elif file_sha256(picture) != told.sha256:
+    if size_bytes(picture) != told.bytes:
+        yield f"it has {size_bytes(picture)} bytes, not the {told.bytes} that were written"
+    elif tree_sha256(picture) != told.sha256:
         yield "its bytes are not those that were written"
+    if told.format not in ("tiff", "cog"):
+        return
     try:
         with tifffile.TiffFile(picture) as tiff:
             yield from _tiff_problems(tiff, told)
@@ -166,26 +198,37 @@ def _file_problems(picture: Path, told: _Told) -> Iterator[str]:
 
 def _tiff_problems(tiff: tifffile.TiffFile, told: _Told) -> Iterator[str]:
     levels = tiff.series[0].levels
-    if levels[0].shape != (*told.shape_yx, 3) or str(levels[0].dtype) != told.dtype:
-        yield f"it is {levels[0].shape} {levels[0].dtype}, not {(*told.shape_yx, 3)} {told.dtype}"
+    if levels[0].shape[:2] != told.shape_yx or str(levels[0].dtype) != told.dtype:
+        yield f"it is {levels[0].shape} {levels[0].dtype}, not {told.shape_yx} {told.dtype}"
     if len(levels) != told.levels:
         yield f"its pyramid has {len(levels)} levels, not {told.levels}"
     for above, below in pairwise(levels):
-        if below.shape[:2] != tuple(-(-extent // 2) for extent in above.shape[:2]):
+        # GDAL rounds an odd extent down.
+        extents = zip(below.shape[:2], above.shape[:2], strict=True)
+        if any(small not in (large // 2, -(-large // 2)) for small, large in extents):
             yield f"the pyramid's level {below.shape[:2]} is not half of {above.shape[:2]}"
 
 
-def _metadata_problems(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+def _metadata_problems(found: Mapping[str, Any], told: _Told) -> Iterator[str]:
     """Orientation and resolution of the picture against the scan's."""
-    if found.get("orientation", 1) != wanted.get("orientation", 1):
+    wanted = {name: value for name, value in told.metadata.items() if name not in told.not_carried}
+    if "orientation" not in told.not_carried and found.get("orientation", 1) != wanted.get("orientation", 1):
         yield f"its orientation is {found.get('orientation', 1)}, the scan's {wanted.get('orientation', 1)}"
-    if not wanted.get("resolution"):
-        return
-    *asked, unit = wanted["resolution"]
-    *there, other = found.get("resolution") or (0, 0, "none")
-    same = all(abs(a - b) <= _SAME_RESOLUTION * b for a, b in zip(there, asked, strict=True))
-    if not same or other != unit:
-        yield f"its resolution is {there[0]:g}x{there[1]:g} ({other}), the scan's {asked[0]:g}x{asked[1]:g} ({unit})"
+    if wanted.get("resolution"):
+        asked, there = _per_cm(wanted["resolution"]), _per_cm(found.get("resolution") or (0, 0, "none"))
+        if asked[1] != there[1] or not np.allclose(asked[0], there[0], rtol=_SAME_RESOLUTION, atol=_PER_METRE):
+            yield f"its resolution is {_text(found.get('resolution'))}, the scan's {_text(wanted['resolution'])}"
+
+
+def _per_cm(resolution: Sequence[Any]) -> tuple[tuple[float, float], bool]:
+    """Pixels per centimetre in x and y, and whether there is a unit at all."""
+    x, y, unit = resolution
+    factor = 1 / 2.54 if unit == "inch" else 1.0
+    return (x * factor, y * factor), unit != "none"
+
+
+def _text(resolution: Sequence[Any] | None) -> str:
+    return "not there" if resolution is None else "{:g}x{:g} ({})".format(*resolution)
 
 
 def _store_problems(told: _Told) -> Iterator[str]:
@@ -210,6 +253,8 @@ def _store_problems(told: _Told) -> Iterator[str]:
     for roi in _blocks(store.info.shape_yx):
         try:
             store.read_scan(roi)
+            if store.info.mask:
+                store.read_mask(roi)
         except StoreError as error:
             yield f"samples at rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: {error}"
     if not store.has_whole_scan():
@@ -227,19 +272,33 @@ def _version_problems(store: ScanStore, version: ChromaVersion) -> Iterator[str]
         yield f"version {version.name}, block {y}, {x} of {version.block_px} px: missing or not what was written"
 
 
-def _source(told: _Told, stack: contextlib.ExitStack) -> Read | None:
-    """The scan's samples, from the store or else from the scan file where that is still the same."""
+@dataclass(frozen=True)
+class _Source:
+    """The scan's L* and mask by window, and what of it could not be read."""
+
+    lightness: Read
+    mask: Read | None
+    info: ScanInfo
+
+
+def _source(told: _Told, stack: contextlib.ExitStack) -> _Source | None:
+    """The scan, from the store or else from the scan file where that is still the same."""
     try:
-        return ScanStore.open(told.store).read_scan
+        store = ScanStore.open(told.store)
+        return _Source(store.read_lightness, store.read_mask if store.info.mask else None, store.info)
     except StoreError:
         pass
     try:
-        if not told.source.is_file() or file_sha256(told.source) != told.source_sha256:
+        if not told.source.exists() or tree_sha256(told.source) != told.source_sha256:
             return None
-        reader = stack.enter_context(open_scan(told.source))
+        reader = stack.enter_context(open_scan(told.source, Reading(page=told.page, salvage=True)))
     except (ColorizeError, OSError):
         return None
-    return lambda roi: reader.read(roi.rows, roi.columns)
+    return _Source(
+        lambda roi: lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone),
+        (lambda roi: reader.read_mask(roi.rows, roi.columns)) if reader.info.mask else None,
+        reader.info,
+    )
 
 
 @dataclass
@@ -252,22 +311,41 @@ class _Lightness:
     worst: tuple[int, int, int, int] | None = None
 
 
-def _compare(picture: Path, told: _Told, source: Read, found: _Lightness) -> Iterator[str]:
-    """Compare lightness block by block into ``found``."""
+def _compare(told: _Told, source: _Source, found: _Lightness) -> Iterator[str]:
+    """Compare lightness and mask block by block into ``found``."""
+    if told.format == "iiif":
+        return  # pieces of JPEG at many sizes: their bytes are certified
     try:
-        with open_scan(picture) as reader:
-            yield from _metadata_problems(reader.info.metadata, told.metadata)
+        with open_scan(told.picture) as reader:
+            yield from _metadata_problems(reader.info.metadata, told)
             if reader.info.shape_yx != told.shape_yx:
                 return  # told already
+            same_mask = True
             for roi in _blocks(told.shape_yx):
-                seen = lightness_from_samples(reader.read(roi.rows, roi.columns))
-                step = np.abs(seen - lightness_from_samples(source(roi)))
-                found.total += float(step.sum(dtype=np.float64))
-                found.pixels += step.size
-                if found.worst is None or step.max() > found.largest:
-                    found.largest, found.worst = float(step.max()), (roi.y0, roi.y1, roi.x0, roi.x1)
+                seen = lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone)
+                step = np.abs(seen - source.lightness(roi))
+                if source.mask is not None:
+                    mask = source.mask(roi)
+                    same_mask = same_mask and _is_same_mask(reader, roi, mask, told)
+                    step[mask == 0] = 0
+                _add(found, step, roi)
+            if not same_mask:
+                yield f"its {source.info.mask} is not the scan's"
     except ColorizeError as error:
         yield str(error)
+
+
+def _is_same_mask(reader: ScanReader, roi: Roi, mask: NDArray, told: _Told) -> bool:
+    if {"alpha", "nodata"} & set(told.not_carried):
+        return True
+    return bool(reader.info.mask) and bool((reader.read_mask(roi.rows, roi.columns) == mask).all())
+
+
+def _add(found: _Lightness, step: NDArray, roi: Roi) -> None:
+    found.total += float(step.sum(dtype=np.float64))
+    found.pixels += step.size
+    if found.worst is None or step.max() > found.largest:
+        found.largest, found.worst = float(step.max()), (roi.y0, roi.y1, roi.x0, roi.x1)
 
 
 def _blocks(shape_yx: tuple[int, int]) -> Iterator[Roi]:

@@ -3,6 +3,11 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+# On a busy machine an example takes what it takes; what hangs is ended by the time limit of its test.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,7 +62,9 @@ _KNOWN_BUT_UNHANDLED = (
 
 
 def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
-    """Open the scan at ``path``; nothing is decoded yet. The reader is also a context manager.
+    """Open the scan at ``path``. The reader is also a context manager.
+
+    Nothing is decoded yet, but where a format decodes only as a whole (`codec`) or samples are to be stretched.
 
     Raises
     ------

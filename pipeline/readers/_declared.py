@@ -18,6 +18,9 @@ from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, ascii_value, boxes
 
 _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
+# OpenJPEG takes about 13 kB for each component of each tile that is declared, before it decodes any.
+_JP2_MOST_TILES = 50_000
+_PHOTOSHOP_UUID = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")
 _GEOJP2_UUID = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
 _EXIF_UUID = b"JpgTiffExif->JP2"
 _JP2_BOXES_PLAIN = (b"jP  ", b"ftyp", b"jp2c", b"free", b"jp2h", b"rreq", b"asoc")
@@ -85,6 +88,13 @@ def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
     if len(components) < 3 * count or right <= left or bottom <= upper or count == 0:
         raise _cut("JPEG 2000")
     declared.shape_yx = bottom - upper, right - left
+    wide, tall = struct.unpack_from(">2I", head, 24)
+    tiles = -(-declared.shape_yx[0] // max(1, tall)) * -(-declared.shape_yx[1] // max(1, wide))
+    if tiles * count > _JP2_MOST_TILES:
+        raise ScanUnsupportedError(
+            f"a JPEG 2000 of {tiles} tiles of {wide} x {tall} pixels, whose list takes too much memory; "
+            "rewrite it in larger ones"
+        )
     depths = {components[3 * n] for n in range(min(count, 3))}
     if len(depths) > 1:
         raise ScanUnsupportedError("a JPEG 2000 of components of unequal depth; convert it to 8- or 16-bit gray or RGB")
@@ -121,6 +131,8 @@ def _jp2_uuid(file: BinaryIO, begin: int, end: int, blocks: Blocks) -> None:
         blocks.take("xmp", body)
     elif uuid == _IPTC_UUID:
         blocks.take("iptc", body)
+    elif uuid == _PHOTOSHOP_UUID:
+        blocks.take("photoshop", body)
     elif uuid == _EXIF_UUID:
         blocks.take("exif", body.removeprefix(b"EXIF\0\0").removeprefix(b"Exif\0\0"))
     elif uuid != _GEOJP2_UUID:

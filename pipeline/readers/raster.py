@@ -251,10 +251,9 @@ def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: fl
 
 def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, samples: _Samples) -> ScanInfo:
     light = samples.light
-    of_driver = str(raster.ask("tags", ns="IMAGE_STRUCTURE").get("COMPRESSION", "none")).lower()
     if known.driver == "HFA" and (names := sorted(set(raster.ask("tags", ns=None)) - {"AREA_OR_POINT"})):
         declared.blocks.drop(f"metadata {printable(', '.join(names), 80)}")
-    metadata: dict[str, Any] = {"format": known.name, "compression": declared.compression or of_driver}
+    metadata: dict[str, Any] = {"format": known.name, "compression": _compression_of(raster, declared)}
     metadata |= declared.blocks.metadata(declared.resolution)
     if samples.note:
         metadata["lightness"] = samples.note
@@ -271,6 +270,11 @@ def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, 
         mask="" if samples.opacity is None else "alpha" if samples.nodata is None else "nodata",
         nodata=samples.nodata,
     )
+
+
+def _compression_of(raster: Raster, declared: Declared) -> str:
+    # GDAL is asked only where it must be: for a JPEG 2000 it walks through all of the codestream, for ever in some.
+    return declared.compression or str(raster.ask("tags", ns="IMAGE_STRUCTURE").get("COMPRESSION", "none")).lower()
 
 
 def _place_of(raster: Raster) -> Place | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,26 +15,29 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.carried import Carried
 from pipeline.color import lightness_from_samples
 from pipeline.errors import StoreError
-from pipeline.files import writing
+from pipeline.files import write_json, writing
 from pipeline.grid import Roi
 from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, array_of, has_all_shards, reading
 from pipeline.store.chroma import ChromaVersion
 from pipeline.types import ScanInfo
 
-FORMAT = 3
+FORMAT = 4
 SCAN_SHARD_PX = 2048
+_CARRIED = "carried.json"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the samples came from: file name, size in bytes, SHA-256, and the path it had when it was ingested."""
+    """Where the samples came from: file name, size in bytes, SHA-256, the path that it had when ingested, the page."""
 
     name: str
     bytes: int
     sha256: str
     path: str = ""
+    page: int = 1
 
 
 class ScanStore:
@@ -45,25 +49,20 @@ class ScanStore:
         attributes: dict[str, Any] = dict(group.attrs)
         self.source = Source(**attributes["source"])
         self.info = ScanInfo(**_info_fields(attributes["scan"]))
+        self.holes: tuple[Roi, ...] = tuple(Roi(*hole) for hole in attributes.get("holes", ()))
 
     @classmethod
-    def create(cls, path: Path, info: ScanInfo, source: Source) -> ScanStore:
+    def create(cls, path: Path, info: ScanInfo, source: Source, carried: Carried | None = None) -> ScanStore:
         """Make an empty group at ``path``, replacing what is there. Raises OutputError."""
         with writing(path):
             group = zarr.create_group(store=str(path), overwrite=True, zarr_format=3)
             group.attrs.update({"format": FORMAT, "source": asdict(source), "scan": _info_json(info)})
             group.create_group("versions")
             colour = () if info.channels == 1 else (3,)
-            group.create_array(
-                "scan",
-                shape=(*info.shape_yx, *colour),
-                dtype=info.dtype,
-                chunks=(CHUNK_PX, CHUNK_PX, *colour),
-                shards=(SCAN_SHARD_PX, SCAN_SHARD_PX, *colour),
-                compressors=SCAN_COMPRESSORS,
-                config={"write_empty_chunks": True},
-                dimension_names=("y", "x", "c")[: 2 + len(colour)],
-            )
+            _create_plane(group, "scan", info.shape_yx, colour, info.dtype)
+            if info.mask:
+                _create_plane(group, "mask", info.shape_yx, (), info.result_dtype.name)
+            write_json(path / _CARRIED, (carried or Carried()).to_json())
         return cls(path, group)
 
     @classmethod
@@ -86,17 +85,41 @@ class ScanStore:
 
     def write_scan(self, roi: Roi, samples: NDArray) -> None:
         """Write the samples of ``roi``, which must start at multiples of SCAN_SHARD_PX. Raises OutputError."""
+        self._write(self._samples, "scan", roi, samples)
+
+    def write_mask(self, roi: Roi, mask: NDArray) -> None:
+        """Write the (h, w) opacity of ``roi``, as :meth:`write_scan`."""
+        self._write(self._mask, "mask", roi, mask)
+
+    def write_holes(self, holes: Iterable[tuple[int, int, int, int]]) -> None:
+        """Note the parts (y0, y1, x0, x1) of the scan that could not be read. Raises OutputError."""
         with writing(self.path):
-            self._samples[roi.rows, roi.columns] = samples
-            for shard in self._shards(roi):
+            self._group.attrs["holes"] = [list(hole) for hole in holes]
+        self.holes = tuple(Roi(*hole) for hole in holes)
+
+    def _write(self, array: zarr.Array, name: str, roi: Roi, samples: NDArray) -> None:
+        with writing(self.path):
+            array[roi.rows, roi.columns] = samples
+            for shard in self._shards(name, roi, array.ndim):
                 with shard.open("rb") as stream:
                     os.fsync(stream.fileno())
 
-    def _shards(self, roi: Roi) -> Iterator[Path]:
-        last = (0,) if self.info.channels > 1 else ()
+    def _shards(self, name: str, roi: Roi, ndim: int) -> Iterator[Path]:
+        last = (0,) * (ndim - 2)
         for y in range(roi.y0 // SCAN_SHARD_PX, -(-roi.y1 // SCAN_SHARD_PX)):
             for x in range(roi.x0 // SCAN_SHARD_PX, -(-roi.x1 // SCAN_SHARD_PX)):
-                yield Path(self.path, "scan", "c", *map(str, (y, x, *last)))
+                yield Path(self.path, name, "c", *map(str, (y, x, *last)))
+
+    @cached_property
+    def carried(self) -> Carried:
+        """What the scan file said beside its pixels. Raises StoreError."""
+        with reading(self.path):
+            return Carried.from_json(json.loads((self.path / _CARRIED).read_text(encoding="utf-8")))
+
+    def read_mask(self, roi: Roi) -> NDArray:
+        """(h, w) opacity of ``roi`` in the picture's depth, where ``info.mask`` says so. Raises StoreError."""
+        with reading(self.path):
+            return np.asarray(self._mask[roi.rows, roi.columns])
 
     def read_scan(self, roi: Roi) -> NDArray:
         """(h, w) or (h, w, 3) original samples of ``roi``. Raises StoreError."""
@@ -116,14 +139,20 @@ class ScanStore:
     def _samples(self) -> zarr.Array:
         return array_of(self._group, "scan", self.path)
 
+    @cached_property
+    def _mask(self) -> zarr.Array:
+        return array_of(self._group, "mask", self.path)
+
     def has_whole_scan(self) -> bool:
-        """True where every shard of the samples is there."""
-        return has_all_shards(self.path / "scan", self._samples)
+        """True where every shard of the samples, and of the mask where there is one, is there."""
+        whole = has_all_shards(self.path / "scan", self._samples)
+        return whole and (not self.info.mask or has_all_shards(self.path / "mask", self._mask))
 
     def described_by(self) -> list[Path]:
         """The files beside the shards that say what these are."""
-        groups = (self.path, self.path / "scan", self.path / "versions")
-        return [folder / "zarr.json" for folder in groups if (folder / "zarr.json").is_file()]
+        groups = (self.path, self.path / "scan", self.path / "mask", self.path / "versions")
+        files = [self.path / _CARRIED, *(folder / "zarr.json" for folder in groups)]
+        return [file for file in files if file.is_file()]
 
     def version_names(self) -> list[str]:
         """Names of all versions, finished or not, oldest first."""
@@ -167,6 +196,19 @@ class ScanStore:
                 # Without its own zarr.json it is no version any more, however far the deletion gets.
                 (path / "zarr.json").unlink(missing_ok=True)
                 shutil.rmtree(path)
+
+
+def _create_plane(group: zarr.Group, name: str, shape_yx: tuple[int, int], colour: tuple[int, ...], dtype: str) -> None:
+    group.create_array(
+        name,
+        shape=(*shape_yx, *colour),
+        dtype=dtype,
+        chunks=(CHUNK_PX, CHUNK_PX, *colour),
+        shards=(SCAN_SHARD_PX, SCAN_SHARD_PX, *colour),
+        compressors=SCAN_COMPRESSORS,
+        config={"write_empty_chunks": True},
+        dimension_names=("y", "x", "c")[: 2 + len(colour)],
+    )
 
 
 def _info_json(info: ScanInfo) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import tifffile
 from isal import isal_zlib
@@ -36,7 +35,9 @@ from pipeline.errors import UsageError
 from pipeline.files import writing
 from pipeline.ordered import OrderedPool
 from pipeline.spill import Spill
-from pipeline.writers._picture import SRGB_PROFILE, Picture, ReadWindow, Written
+from pipeline.writers._levels import halve, pyramid_levels
+from pipeline.writers._picture import Picture, ReadWindow, Written
+from pipeline.writers._tiff_tags import append_directories, check_tags, tags_of
 
 ENDING = ".color.tif"
 
@@ -49,70 +50,11 @@ _COMPRESSION: dict[str, dict[str, Any]] = {
     "deflate": {"compression": "adobe_deflate", "predictor": True},
     "none": {},
 }
-_RESOLUTION_UNITS = {"none": 1, "inch": 2, "in": 2, "centimeter": 3, "cm": 3, 1: 1, 2: 2, 3: 3}
-
-
-@dataclass(frozen=True)
-class TiffMetadata:
-    """What is written beside the pixels. No time stamp: the same scan gives the same bytes.
-
-    Attributes
-    ----------
-    software, description : any text, stored as UTF-8; left out where empty
-    resolution : x, y in pixels per unit, and the unit: "none", "inch" or "centimeter", or TIFF's number for it (1-3)
-    orientation : TIFF tag 274, 1-8
-    xmp : an XMP packet, tag 700; left out where empty
-    icc : an ICC profile, tag 34675; that of sRGB, which the samples are encoded in, unless another is given
-    """
-
-    software: str = ""
-    description: str = ""
-    resolution: tuple[float, float, str | int] | None = None
-    orientation: int | None = None
-    xmp: bytes = b""
-    icc: bytes = SRGB_PROFILE
-
-    def __post_init__(self) -> None:
-        if self.resolution is not None and _unit_key(self.resolution[2]) not in _RESOLUTION_UNITS:
-            raise UsageError(f"resolution unit {self.resolution[2]!r}: TIFF has none, inch and centimeter; convert it")
-        if self.orientation is not None and not 1 <= self.orientation <= 8:
-            raise UsageError(f"orientation {self.orientation}: TIFF has 1 to 8; leave it out if it is not known")
-
-
-@dataclass(frozen=True)
-class PyramidSummary:
-    """What was written: rows and columns of each level, largest first; the file's size; whether it is a BigTIFF."""
-
-    levels_yx: tuple[tuple[int, int], ...]
-    size_bytes: int
-    bigtiff: bool
 
 
 def write(path: Path, picture: Picture, threads: int) -> Written:
     """Write ``path``; as :func:`write_pyramid`."""
-    tiff = TiffMetadata(
-        software=picture.software,
-        description=picture.description,
-        resolution=picture.resolution,
-        orientation=picture.orientation,
-        xmp=picture.carried.xmp,
-        icc=picture.carried.icc,
-    )
-    made = write_pyramid(path, picture.shape_yx, picture.dtype, picture.read_window, metadata=tiff, threads=threads)
-    return Written(made.levels_yx, made.size_bytes)
-
-
-def pyramid_levels(shape_yx: tuple[int, int], tile_px: int) -> tuple[tuple[int, int], ...]:
-    """Shapes from ``shape_yx`` down, each half the last (rounded up), to the first that fits one tile.
-
-    >>> pyramid_levels((700, 3), 256)
-    ((700, 3), (350, 2), (175, 1))
-    """
-    levels = [shape_yx]
-    while max(levels[-1]) > tile_px:
-        height, width = levels[-1]
-        levels.append(((height + 1) // 2, (width + 1) // 2))
-    return tuple(levels)
+    return write_pyramid(path, picture, threads=threads)
 
 
 def segment_yx(width: int, tile_px: int) -> tuple[int, int]:
@@ -126,63 +68,48 @@ def segment_yx(width: int, tile_px: int) -> tuple[int, int]:
     return rows, min(columns, width)
 
 
-def is_bigtiff_needed(shape_yx: tuple[int, int], dtype: np.dtype, tile_px: int) -> bool:
+def is_bigtiff_needed(shape_yx: tuple[int, int], dtype: np.dtype, tile_px: int, channels: int = 3) -> bool:
     """Whether the uncompressed tiles of all levels come near the 4 GiB that a classic TIFF can address."""
     tiles = sum(-(-height // tile_px) * -(-width // tile_px) for height, width in pyramid_levels(shape_yx, tile_px))
-    return tiles * tile_px**2 * 3 * np.dtype(dtype).itemsize > _CLASSIC_MAX_BYTES
-
-
-def halve(samples: NDArray) -> NDArray:
-    """Mean of each 2 x 2 of (h, w, 3) samples, rounded; at an odd edge, of the pixels that are there."""
-    height, width = samples.shape[:2]
-    if height % 2 or width % 2:
-        # An edge pixel met twice leaves the mean of its pair (or itself) unchanged.
-        samples = cv2.copyMakeBorder(samples, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    half: NDArray = cv2.resize(samples, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
-    return half
+    return tiles * tile_px**2 * channels * np.dtype(dtype).itemsize > _CLASSIC_MAX_BYTES
 
 
 def write_pyramid(
-    path: Path,
-    shape_yx: tuple[int, int],
-    dtype: np.dtype,
-    read_window: ReadWindow,
-    *,
-    tile_px: int = 256,
-    compression: str = "deflate",
-    metadata: TiffMetadata | None = None,
-    threads: int = 2,
-) -> PyramidSummary:
+    path: Path, picture: Picture, *, tile_px: int = 256, compression: str = "deflate", threads: int = 2
+) -> Written:
     """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+
+    ``picture.read_window`` is called once for each segment, with slices that start at a multiple of ``tile_px``, in
+    raster order; no pixel is asked for twice.
 
     Parameters
     ----------
-    shape_yx : rows, columns of the image
-    dtype : uint8 or uint16
-    read_window : called once for each segment, with a slice of rows and one of columns, both starting at a multiple of
-        ``tile_px``; returns (h, w, 3) RGB samples of ``dtype``. Segments follow each other in raster order, and no
-        pixel is asked for twice. With ``threads`` above 1 it is called from that many threads at once. What it raises
-        is passed on unchanged.
     tile_px : side of a tile, a multiple of 16
     compression : "deflate" (with horizontal predictor) or "none"
-    threads : that read and encode segments; the bytes written do not depend on it
+    threads : that read and encode segments, each calling ``read_window``; the bytes written do not depend on it
 
     Raises
     ------
     OutputError : the file cannot be written: disk full, permissions
     UsageError : an argument makes no sense, or a window has another shape or type than announced
     """
-    if min(shape_yx) < 1 or compression not in _COMPRESSION or tile_px < 16 or tile_px % 16:
+    if min(picture.shape_yx) < 1 or compression not in _COMPRESSION or tile_px < 16 or tile_px % 16:
         raise UsageError(
-            f"image of {shape_yx} pixels, tile {tile_px}, compression {compression!r}: cannot be a TIFF; "
+            f"image of {picture.shape_yx} pixels, tile {tile_px}, compression {compression!r}: cannot be a TIFF; "
             f"take at least one pixel, a multiple of 16 and one of {', '.join(_COMPRESSION)}"
         )
-    pyramid = _Pyramid(shape_yx, np.dtype(dtype), tile_px, compression, threads)
+    if picture.channels not in (3, 4) or (picture.channels == 4 and picture.nodata is not None):
+        raise UsageError(
+            f"image of {picture.channels} channels with nodata {picture.nodata}: not written, readers would disagree "
+            "on where it is transparent; take 3 channels, or 4 without nodata"
+        )
+    check_tags(picture)
+    pyramid = _Pyramid(picture, tile_px, compression, threads)
     part = path.with_name(f"{path.name}.part")
     with writing(path):
         try:
             with part.open("w+b") as stream:
-                pyramid.write(stream, path.parent, read_window, metadata or TiffMetadata())
+                not_carried = pyramid.write(stream, path.parent)
                 stream.flush()
                 os.fsync(stream.fileno())
             size_bytes = part.stat().st_size
@@ -194,7 +121,7 @@ def write_pyramid(
                 raise
             window_error = error
         else:
-            return PyramidSummary(pyramid.levels, size_bytes, pyramid.bigtiff)
+            return Written(pyramid.levels, size_bytes, not_carried)
     # Outside of "writing", so that an OSError met while reading is not taken for one met while writing.
     raise window_error.reason
 
@@ -217,38 +144,48 @@ class _Segment:
 
 @dataclass(frozen=True)
 class _Pyramid:
-    shape_yx: tuple[int, int]
-    dtype: np.dtype
+    picture: Picture
     tile_px: int
     compression: str
     threads: int
 
     @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.picture.dtype)
+
+    @property
     def levels(self) -> tuple[tuple[int, int], ...]:
-        return pyramid_levels(self.shape_yx, self.tile_px)
+        return pyramid_levels(self.picture.shape_yx, self.tile_px)
 
     @property
     def bigtiff(self) -> bool:
-        return is_bigtiff_needed(self.shape_yx, self.dtype, self.tile_px)
+        return is_bigtiff_needed(self.picture.shape_yx, self.dtype, self.tile_px, self.picture.channels)
 
-    def write(self, stream: Any, folder: Path, read_window: ReadWindow, metadata: TiffMetadata) -> None:
-        """Write the whole file into ``stream``; temporary files go to ``folder``."""
+    def write(self, stream: Any, folder: Path) -> dict[str, str]:
+        """Write the whole file into ``stream``; temporary files go to ``folder``. Returns what is not in it."""
+        tags = tags_of(self.picture, self.bigtiff)
         with contextlib.ExitStack() as stack:
-            tiff = stack.enter_context(tifffile.TiffWriter(stream, bigtiff=self.bigtiff))
+            tiff = stack.enter_context(tifffile.TiffWriter(stream, bigtiff=self.bigtiff, byteorder="<"))
             spills = [
-                stack.enter_context(Spill(folder, (*level_yx, 3), self._half_columns(above_yx), self.dtype))
+                stack.enter_context(
+                    Spill(folder, (*level_yx, self.picture.channels), self._half_columns(above_yx), self.dtype)
+                )
                 for above_yx, level_yx in itertools.pairwise(self.levels)
             ]
             # Entered last, left first: no segment is still being read when the files are closed.
             pool = stack.enter_context(OrderedPool(self.threads))
-            read = self._checked(read_window)
+            read = self._checked(self.picture.read_window)
             for index, level_yx in enumerate(self.levels):
                 spill = spills[index] if index < len(spills) else None
-                tags = {"subfiletype": 1, "software": False} if index else self._main_tags(metadata)
+                smaller = {"subfiletype": 1, "software": False, "extratags": tags.every}
+                options = smaller if index else {"subifds": len(self.levels) - 1, **tags.options}
                 with _Tiles(folder, level_yx, self.tile_px) as tiles:
-                    self._write_level(tiff, level_yx, tiles.in_order(self._segments(read, level_yx, spill, pool)), tags)
+                    segments = self._segments(read, level_yx, spill, pool)
+                    self._write_level(tiff, level_yx, tiles.in_order(segments), options)
                 if spill is not None:
                     read = spill.read
+        append_directories(stream, tags.exif, self.bigtiff)
+        return tags.not_carried
 
     def _half_columns(self, level_yx: tuple[int, int]) -> int:
         return (segment_yx(level_yx[1], self.tile_px)[1] + 1) // 2
@@ -259,7 +196,7 @@ class _Pyramid:
                 window = read_window(rows, columns)
             except Exception as error:
                 raise _WindowError(error) from error
-            expected = (rows.stop - rows.start, columns.stop - columns.start, 3)
+            expected = (rows.stop - rows.start, columns.stop - columns.start, self.picture.channels)
             if window.shape != expected or window.dtype != self.dtype:
                 raise UsageError(
                     f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}: {window.dtype} "
@@ -277,7 +214,7 @@ class _Pyramid:
 
         def encode(window: tuple[slice, slice]) -> _Segment:
             samples = read(*window)
-            return _Segment(self._encoded(samples), None if spill is None else halve(samples))
+            return _Segment(self._encoded(samples), None if spill is None else halve(samples, self.picture.nodata))
 
         windows = _windows(level_yx, segment_yx(level_yx[1], self.tile_px))
         for (rows, columns), segment in pool.map(encode, windows):
@@ -301,28 +238,16 @@ class _Pyramid:
             return samples.tobytes()
         return bytes(isal_zlib.compress(_differences(samples), _DEFLATE_LEVEL))
 
-    def _main_tags(self, metadata: TiffMetadata) -> dict[str, Any]:
-        tags: dict[str, Any] = {"subifds": len(self.levels) - 1, "software": _text(metadata.software) or False}
-        if metadata.description:
-            tags["description"] = _text(metadata.description)
-        if metadata.resolution is not None:
-            tags["resolution"] = metadata.resolution[:2]
-            tags["resolutionunit"] = _RESOLUTION_UNITS[_unit_key(metadata.resolution[2])]
-        extra: list[tuple[Any, ...]] = (
-            [] if metadata.orientation is None else [(274, "H", 1, metadata.orientation, True)]
-        )
-        extra += [(700, "B", len(metadata.xmp), metadata.xmp, True)] if metadata.xmp else []
-        tags["extratags"], tags["iccprofile"] = extra, metadata.icc
-        return tags
-
     def _write_level(
         self, tiff: tifffile.TiffWriter, level_yx: tuple[int, int], tiles: Iterator[bytes], tags: dict[str, Any]
     ) -> None:
         tiff.write(
             tiles,
-            shape=(*level_yx, 3),
+            shape=(*level_yx, self.picture.channels),
             dtype=self.dtype,
             photometric="rgb",
+            planarconfig="contig",
+            extrasamples=["unassalpha"] if self.picture.channels == 4 else None,
             tile=(self.tile_px, self.tile_px),
             metadata=None,
             **_COMPRESSION[self.compression],
@@ -331,11 +256,12 @@ class _Pyramid:
 
 
 def _differences(samples: NDArray) -> NDArray:
-    """TIFF's horizontal predictor (TIFF 6.0, section 14): (h, w * 3) differences to the pixel on the left."""
+    """TIFF's horizontal predictor (TIFF 6.0, section 14): (h, w * channels) differences to the pixel on the left."""
+    channels = samples.shape[2]
     flat = np.ascontiguousarray(samples).reshape(samples.shape[0], -1)
     differences = np.empty_like(flat)
-    differences[:, :3] = flat[:, :3]
-    np.subtract(flat[:, 3:], flat[:, :-3], out=differences[:, 3:])
+    differences[:, :channels] = flat[:, :channels]
+    np.subtract(flat[:, channels:], flat[:, :-channels], out=differences[:, channels:])
     return differences
 
 
@@ -403,12 +329,3 @@ def _windows(shape_yx: tuple[int, int], segment_yx: tuple[int, int]) -> Iterator
     for y in range(0, height, tall):
         for x in range(0, width, wide):
             yield slice(y, min(y + tall, height)), slice(x, min(x + wide, width))
-
-
-def _text(text: str) -> bytes:
-    # A TIFF string ends at its first NUL; unpaired surrogates come from file names that are not UTF-8.
-    return text.replace("\0", " ").encode("utf-8", "backslashreplace")
-
-
-def _unit_key(unit: str | int) -> str | int:
-    return unit.lower() if isinstance(unit, str) else int(unit)

@@ -23,8 +23,8 @@ def make(store, paths, stride_px, day, finished=True):
     version.write((0, 0), coloured, version.attempt, BlockTook(1, 0.1))
     if finished:
         lies = paths.of_version(spec.version)
-        lies.picture.write_bytes(b"picture")
-        told = {"settings": spec.to_json(), "finished": f"2026-01-{day:02}", "result": {"bytes": 7}}
+        lies.picture("tiff").write_bytes(b"picture")
+        told = {"settings": spec.to_json(), "finished": f"2026-01-{day:02}", "pictures": {"tiff": {"bytes": 7}}}
         lies.sidecar.write_text(json.dumps(told))
     return spec.version
 
@@ -43,7 +43,7 @@ def test_what_was_begun_and_never_finished_goes_before_any_picture(tmp_path):
     before = publish(paths, third)
     prune(store, paths, third, before, 2)
     assert store.version_names() == [first, third]
-    assert paths.of_version(first).picture.exists()
+    assert paths.of_version(first).picture("tiff").exists()
 
 
 def test_the_version_before_stays_however_old_it_is(tmp_path):
@@ -56,4 +56,4 @@ def test_the_version_before_stays_however_old_it_is(tmp_path):
     assert before == oldest
     prune(store, paths, newest, before, 2)
     assert sorted(store.version_names()) == sorted([oldest, newest])
-    assert not paths.of_version(newer).picture.exists()
+    assert not paths.of_version(newer).picture("tiff").exists()

@@ -264,7 +264,7 @@ def test_finer_tiles_come_where_they_are_needed(refined):
     if options["quality"] > 1.2:
         assert new < finest - len(job.grid)
     assert records > 4  # blocks
-    told = sidecar(job.paths.picture.parent)
+    told = sidecar(job.paths.store.parent)
     assert told["work"]["tiles"] == outcome.tiles == len(job.grid) + new
     assert told["work"]["predictions"] >= outcome.tiles
     # A score that is not reached is told.
@@ -384,6 +384,6 @@ def test_killed_in_a_refinement_with_two_workers_it_ends_in_the_bytes_of_one(
     assert told[0]["work"]["blocks_there"] >= 9 - 2  # two threads were in the middle of one each
     assert told[0]["quality"] == told[1]["quality"]
     assert told[0]["quality"]["strides_px"][:2] == [[64, 64], [32, 32]]
-    assert told[0]["result"] == told[1]["result"]
+    assert told[0]["pictures"] == told[1]["pictures"]
     pictures = [(tmp_path / name / "large.color.tif").read_bytes() for name in ("two", "one")]
     assert pictures[0] == pictures[1]

@@ -110,7 +110,7 @@ def test_the_sidecar_says_exactly_what_was_done(identity, folder):
     assert sidecar["settings"]["window"] == "hann"
     assert sidecar["settings"]["engine"] == "identity"
     assert sidecar["settings"]["anchor"] is False
-    assert sidecar["result"]["bytes"] == (identity[0] / "gray16.color.tif").stat().st_size
+    assert sidecar["pictures"]["tiff"]["bytes"] == (identity[0] / "gray16.color.tif").stat().st_size
     assert set(sidecar["work"]["seconds"]) == {"ingest", "colorize", "export"}
     assert {"zarr", "dask", "prefect"} <= set(sidecar["versions"])
 

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from pipeline import ingest as module
+from pipeline.carried import Carried
 from pipeline.errors import OutputError, ScanNotFoundError, ScanUnreadableError
 from pipeline.grid import Roi
 from pipeline.ingest import ingest, ingested, source_of
@@ -45,6 +46,8 @@ def whole(store):
 class WatchedReader:
     """A reader that keeps what was asked of it, and may say how wide its segments are."""
 
+    carried, holes = Carried(), ()
+
     def __init__(self, reader, segment_yx=None):
         self._reader = reader
         self.info = reader.info
@@ -70,8 +73,8 @@ def watched(monkeypatch):
     def watch(segment_yx=None):
         readers = []
 
-        def open_watched(path):
-            readers.append(WatchedReader(open_scan(path), segment_yx))
+        def open_watched(path, reading):
+            readers.append(WatchedReader(open_scan(path, reading), segment_yx))
             return readers[-1]
 
         monkeypatch.setattr(module, "open_scan", open_watched)
@@ -128,7 +131,7 @@ class Endless:
     """A scan without a file; keeps the sizes of the windows asked for."""
 
     def __init__(self, shape_yx):
-        self.info = ScanInfo(shape_yx, 1, "uint8", {})
+        self.info, self.carried, self.holes = ScanInfo(shape_yx, 1, "uint8", {}), Carried(), ()
         self.areas = []
 
     def read(self, rows, columns):
@@ -157,7 +160,7 @@ def test_a_tall_strip_is_not_decoded_for_every_few_rows(tmp_path, watched):
 def test_windows_are_bounded_whatever_the_shape(tmp_path, monkeypatch, shape_yx):
     (tmp_path / "a").write_bytes(b"a")
     reader = Endless(shape_yx)
-    monkeypatch.setattr(module, "open_scan", lambda path: reader)
+    monkeypatch.setattr(module, "open_scan", lambda path, reading: reader)
     ingest(tmp_path / "a", tmp_path / "a.zarr", source_of(tmp_path / "a"))
     assert max(reader.areas) <= 2048**2
     assert sum(reader.areas) == shape_yx[0] * shape_yx[1]
@@ -176,7 +179,7 @@ def test_what_is_there_is_taken_unless_forced(tmp_path, watched):
 def settled(monkeypatch):
     """As if the file had been at rest for long: no second hash."""
     monkeypatch.setattr(module, "_CLOCK_TICK_NS", -(10**18))
-    monkeypatch.setattr(module, "file_sha256", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(module, "tree_sha256", lambda path: pytest.fail("hashed again"))
 
 
 def change_while_read(monkeypatch, change):
@@ -275,7 +278,7 @@ def test_failure_leaves_the_old_store_alone(tmp_path, monkeypatch, failure, segm
                 raise failure
             return super().read(rows, columns)
 
-    monkeypatch.setattr(module, "open_scan", lambda path: Broken(open_scan(path), segment_yx))
+    monkeypatch.setattr(module, "open_scan", lambda path, reading: Broken(open_scan(path, reading), segment_yx))
     with pytest.raises(type(failure)) as caught:
         ingest(tmp_path / "a", tmp_path / "a.zarr", source, force=True)
     assert caught.value is failure

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import manifest
-from pipeline.manifest import ResultPaths, RunSpec, is_current, publish, version_of
+from pipeline.manifest import ResultPaths, RunSpec, publish, version_of, whole_pictures
 from pipeline.store import Source
 
 SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", "fp32", 8, "default", "ab", 128.0)
@@ -42,13 +42,23 @@ def test_every_setting_has_a_version_of_its_own():
         assert RunSpec.from_json(json.loads(json.dumps(each.to_json()))) == each
 
 
-def finish(paths, spec, samples):
-    """A version as the export leaves it: picture and sidecar under the version's own name."""
+def finish(paths, spec, samples, formats=("tiff",), kept=()):
+    """A version as the export leaves it: pictures and sidecar under the version's own name, ``kept`` ones elsewhere."""
     lies = paths.of_version(spec.version)
-    lies.picture.write_bytes(samples)
-    result = {"version": spec.version, "bytes": len(samples)}
-    sidecar = {"source": {"sha256": SOURCE.sha256}, "settings": spec.to_json(), "result": result}
+    for name in formats:
+        picture = lies.picture(name)
+        if name == "iiif":
+            picture.mkdir()
+            picture /= "info.json"
+        picture.write_bytes(samples)
+    told = {"bytes": len(samples), "carries_metadata": True}
+    pictures = dict.fromkeys([*formats, *kept], told)
+    sidecar = {"source": {"sha256": SOURCE.sha256}, "settings": spec.to_json(), "pictures": pictures}
     lies.sidecar.write_text(json.dumps(sidecar))
+
+
+def is_current(paths, source, spec, formats=("tiff",)):
+    return set(whole_pictures(paths, source, spec)) == set(formats)
 
 
 def test_publishing_keeps_the_one_before_under_its_own_name(tmp_path):
@@ -59,21 +69,24 @@ def test_publishing_keeps_the_one_before_under_its_own_name(tmp_path):
         finish(paths, spec, samples)
         publish(paths, spec.version)
         assert is_current(paths, SOURCE, spec)
-        assert paths.picture.read_bytes() == samples
+        assert paths.picture("tiff").read_bytes() == samples
     old = paths.of_version(finer.version)
-    assert old.picture.read_bytes() == b"second one"
+    assert old.picture("tiff").read_bytes() == b"second one"
     assert version_of(old.sidecar) == finer.version
     assert len(list(paths.store.parent.iterdir())) == 4
 
 
-@pytest.mark.parametrize("stopped_after", [0, 1, 2, 3])
+BOTH = ("tiff", "iiif")
+
+
+@pytest.mark.parametrize("stopped_after", range(6))
 def test_a_publication_that_was_stopped_is_put_right_by_the_next(tmp_path, monkeypatch, stopped_after):
-    """Stopped after each of its four renamings, the next one finds both versions whole."""
+    """Stopped after each of its six renamings, the next one finds both versions whole; one picture is a folder."""
     paths = ResultPaths.of(tmp_path, "a")
     finer = replace(SPEC, stride_yx=(64, 64))
-    finish(paths, SPEC, b"first")
+    finish(paths, SPEC, b"first", BOTH)
     publish(paths, SPEC.version)
-    finish(paths, finer, b"second one")
+    finish(paths, finer, b"second one", BOTH)
     renamed = []
 
     def stop(source, target):
@@ -87,12 +100,39 @@ def test_a_publication_that_was_stopped_is_put_right_by_the_next(tmp_path, monke
         publish(paths, finer.version)
     monkeypatch.undo()
     manifest.settle(paths)
-    assert is_current(paths, SOURCE, SPEC) == (stopped_after == 0)
-    assert is_current(paths.of_version(finer.version), SOURCE, finer)
+    assert is_current(paths, SOURCE, SPEC, BOTH) == (stopped_after == 0)
+    assert is_current(paths.of_version(finer.version), SOURCE, finer, BOTH)
     publish(paths, finer.version)
-    assert is_current(paths, SOURCE, finer)
-    assert is_current(paths.of_version(SPEC.version), SOURCE, SPEC)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert is_current(paths, SOURCE, finer, BOTH)
+    assert is_current(paths.of_version(SPEC.version), SOURCE, SPEC, BOTH)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("stopped_after", range(3))
+def test_another_format_of_the_current_version_joins_the_others(tmp_path, monkeypatch, stopped_after):
+    paths = ResultPaths.of(tmp_path, "a")
+    finish(paths, SPEC, b"first")
+    publish(paths, SPEC.version)
+    finish(paths, SPEC, b"iiif!", ("iiif",), kept=("tiff",))
+    renamed = []
+
+    def stop(source, target):
+        if len(renamed) == stopped_after:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        Path(source).rename(target)
+
+    monkeypatch.setattr(manifest.os, "replace", stop)
+    if stopped_after < 2:
+        with pytest.raises(KeyboardInterrupt):
+            publish(paths, SPEC.version)
+    else:
+        publish(paths, SPEC.version)
+    monkeypatch.undo()
+    if stopped_after < 2:
+        publish(paths, SPEC.version)
+    assert is_current(paths, SOURCE, SPEC, BOTH)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_result_of_other_bytes_or_settings_is_not_current(tmp_path):
@@ -104,7 +144,7 @@ def test_a_result_of_other_bytes_or_settings_is_not_current(tmp_path):
     assert not is_current(paths, replace(SOURCE, sha256="6" * 64), SPEC)
     for change in ({"window": "average"}, {"anchor": True}, {"quality": 1.05}, {"align": 32}):
         assert not is_current(paths, SOURCE, replace(SPEC, **change))
-    paths.picture.write_bytes(b"cut")
+    paths.picture("tiff").write_bytes(b"cut")
     assert not is_current(paths, SOURCE, SPEC)
 
 

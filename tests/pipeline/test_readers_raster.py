@@ -516,3 +516,16 @@ def test_a_cut_jpeg_2000_gives_what_is_there(tmp_path: Path) -> None:
         for y0, y1, x0, x1 in reader.holes:
             assert (got[y0:y1, x0:x1] == 127).all()
         np.testing.assert_array_equal(got[:100], picture[:100])
+
+
+def test_a_list_of_tiles_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    """Some hundred bytes that declare 190,000 tiles: OpenJPEG would make room for each before it decodes any."""
+    data = bytearray(cv2.imencode(".jp2", np.zeros((40, 50), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\x4f\xff\x51") + 8
+    data[at : at + 8] = struct.pack(">2I", 20_000, 15_000)
+    data[at + 16 : at + 24] = struct.pack(">2I", 40, 40)
+    header = data.index(b"ihdr") + 4
+    data[header : header + 8] = struct.pack(">2I", 15_000, 20_000)
+    (tmp_path / "a.jp2").write_bytes(data)
+    with pytest.raises(ScanUnsupportedError, match="187500 tiles"):
+        open_scan(tmp_path / "a.jp2")

@@ -20,11 +20,13 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
+from PIL import Image
 
 from pipeline.errors import OutputError, ScanUnreadableError, UsageError
 from pipeline.writers import tiff as writer
-from pipeline.writers._picture import SRGB_PROFILE
-from pipeline.writers.tiff import TiffMetadata, halve, is_bigtiff_needed, pyramid_levels, write_pyramid
+from pipeline.writers._levels import halve, pyramid_levels
+from pipeline.writers._picture import SRGB_PROFILE, Picture
+from pipeline.writers.tiff import is_bigtiff_needed, write_pyramid
 
 SIZES_YX = [(1, 1), (3, 700), (700, 3), (257, 513), (1100, 300)]
 
@@ -34,8 +36,13 @@ def picture(shape_yx, dtype, seed=0):
     return np.random.default_rng(seed).integers(0, maximum, (*shape_yx, 3), dtype, endpoint=True)
 
 
-def write(path, image, **options):
-    return write_pyramid(path, image.shape[:2], image.dtype, lambda rows, columns: image[rows, columns], **options)
+def picture_of(image, **said):
+    return Picture(image.shape[:2], image.dtype, lambda *window: image[window], channels=image.shape[2], **said)
+
+
+def write(path, image, tile_px=256, compression="deflate", threads=2, **said):
+    options = {"tile_px": tile_px, "compression": compression, "threads": threads}
+    return write_pyramid(path, picture_of(image, **said), **options)
 
 
 def zeros(rows, columns):
@@ -62,7 +69,7 @@ def test_pixels_come_back_exactly(tmp_path, shape_yx, dtype, compression):
         np.testing.assert_array_equal(np.moveaxis(dataset.read(), 0, -1), image)
     bgr = cv2.imread(str(tmp_path / "a.tif"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(bgr[..., ::-1], image)
-    assert summary.size_bytes == (tmp_path / "a.tif").stat().st_size
+    assert summary.bytes == (tmp_path / "a.tif").stat().st_size
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
 
 
@@ -103,7 +110,7 @@ def asked_windows(path, image):
         asked.append((rows, columns))
         return image[rows, columns]
 
-    write_pyramid(path, image.shape[:2], image.dtype, read_window, threads=1)
+    write_pyramid(path, Picture(image.shape[:2], image.dtype, read_window), threads=1)
     return asked
 
 
@@ -183,14 +190,14 @@ def test_segments_make_the_bytes_of_whole_arrays(
 def test_same_bytes_whatever_the_threads(tmp_path, dtype):
     image = picture((1300, 2600), dtype)
     for threads in (1, 2, 5):
-        write(tmp_path / f"{threads}.tif", image, threads=threads, metadata=TiffMetadata("s", "d"))
+        write(tmp_path / f"{threads}.tif", image, threads=threads, software="s", description="d")
     files = {(tmp_path / f"{threads}.tif").read_bytes() for threads in (1, 2, 5)}
     assert len(files) == 1
 
 
 def test_metadata(tmp_path):
-    metadata = TiffMetadata("program 1", "Köln, Straße\0 \udcff", (300.0, 240.0, "centimeter"), 6)
-    write(tmp_path / "a.tif", picture((300, 300), "uint8"), metadata=metadata)
+    said = {"software": "program 1", "description": "Köln, Straße\0 \udcff", "resolution": (300.0, 240.0, "cm")}
+    write(tmp_path / "a.tif", picture((300, 300), "uint8"), **said, orientation=6)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         tags = file.pages[0].tags
         assert tags["Software"].value == "program 1"
@@ -203,9 +210,10 @@ def test_metadata(tmp_path):
 
 
 @pytest.mark.parametrize("broken", [{"orientation": 9}, {"resolution": (1.0, 1.0, "mile")}])
-def test_impossible_metadata_is_refused(broken):
+def test_impossible_metadata_is_refused(tmp_path, broken):
     with pytest.raises(UsageError):
-        TiffMetadata(**broken)
+        write(tmp_path / "a.tif", picture((4, 4), "uint8"), **broken)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bigtiff_only_where_needed(tmp_path, monkeypatch):
@@ -214,7 +222,7 @@ def test_bigtiff_only_where_needed(tmp_path, monkeypatch):
     assert is_bigtiff_needed((30_000, 30_000), np.dtype("uint16"), 256)
     monkeypatch.setattr(writer, "_CLASSIC_MAX_BYTES", 1000)
     image = picture((300, 300), "uint8")
-    assert write(tmp_path / "a.tif", image).bigtiff
+    write(tmp_path / "a.tif", image)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff
         np.testing.assert_array_equal(file.asarray(), image)
@@ -233,7 +241,7 @@ def test_failure_while_reading_leaves_the_old_file_alone(tmp_path, failure, thre
         return zeros(rows, columns)
 
     with pytest.raises(type(failure)) as caught:
-        write_pyramid(tmp_path / "a.tif", (1300, 700), np.dtype("uint8"), read_window, threads=threads)
+        write_pyramid(tmp_path / "a.tif", Picture((1300, 700), np.dtype("uint8"), read_window), threads=threads)
     assert caught.value is failure
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
     assert (tmp_path / "a.tif").read_bytes() == b"old"
@@ -242,7 +250,7 @@ def test_failure_while_reading_leaves_the_old_file_alone(tmp_path, failure, thre
 @pytest.mark.parametrize("window", [np.zeros((9, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint16)])
 def test_a_window_of_the_wrong_kind_is_refused(tmp_path, window):
     with pytest.raises(UsageError, match="sheared"):
-        write_pyramid(tmp_path / "a.tif", (10, 10), np.dtype("uint8"), lambda rows, columns: window)
+        write_pyramid(tmp_path / "a.tif", Picture((10, 10), np.dtype("uint8"), lambda rows, columns: window))
     assert not list(tmp_path.iterdir())
 
 
@@ -283,12 +291,14 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pipeline.errors import OutputError
+from pipeline.writers import Picture
 from pipeline.writers.tiff import write_pyramid
 noise = np.random.default_rng(0).integers(0, 256, (1300, 900, 3), np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:
     path, compression = Path(sys.argv[1]), sys.argv[2]
-    write_pyramid(path, noise.shape[:2], noise.dtype, lambda *window: noise[window], compression=compression)
+    picture = Picture(noise.shape[:2], noise.dtype, lambda *window: noise[window])
+    write_pyramid(path, picture, compression=compression)
 except OutputError as error:
     print(error)
 """
@@ -312,7 +322,93 @@ def test_memory_does_not_grow_with_the_picture(tmp_path, longer_yx):
     peaks = []
     for shape_yx in ((4096, 4096), longer_yx):
         tracemalloc.start()
-        write_pyramid(tmp_path / "a.tif", shape_yx, np.dtype("uint8"), zeros)
+        write_pyramid(tmp_path / "a.tif", Picture(shape_yx, np.dtype("uint8"), zeros))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def plain_weighted_half(colours, weights):
+    """Mean of each 2 x 2 by its weights, pixel by pixel; NaN where they are all zero."""
+    height, width = weights.shape
+    result = np.full(((height + 1) // 2, (width + 1) // 2, 3), np.nan)
+    for y, x in np.ndindex(result.shape[:2]):
+        part, weight = (each[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].astype(float) for each in (colours, weights))
+        if weight.sum():
+            result[y, x] = np.average(part.reshape(-1, 3), axis=0, weights=weight.ravel())
+    return result
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_transparent_colour_does_not_bleed_into_smaller_levels(tmp_path, dtype):
+    maximum = np.iinfo(dtype).max
+    colours = picture((601, 515), dtype)
+    rng = np.random.default_rng(1)
+    opacity = rng.integers(0, maximum, (601, 515), dtype, endpoint=True)
+    opacity[rng.random((601, 515)) < 0.5] = 0
+    opacity[:300, :256] = maximum
+    write(tmp_path / "a.tif", np.dstack([colours, opacity]))
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        main = file.pages[0]
+        assert (main.photometric, main.extrasamples, main.samplesperpixel) == (2, (2,), 4)
+        half = main.pages[0].asarray()
+    expected = plain_weighted_half(colours, opacity)
+    seen = ~np.isnan(expected)
+    assert np.abs(half[..., :3][seen] - expected[seen]).max() <= 0.5
+    assert np.abs(half[..., 3:] - plain_half(np.dstack([opacity] * 3))[..., :1]).max() <= 0.5
+    np.testing.assert_array_equal(half[:150, :128, :3], halve(colours[:300, :256]))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_every_reader_sees_the_alpha_channel(tmp_path, dtype):
+    image = np.dstack([picture((40, 30), dtype), picture((40, 30), dtype, seed=1)[..., 0]])
+    write(tmp_path / "a.tif", image)
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        assert dataset.colorinterp[3] == rasterio.enums.ColorInterp.alpha
+        np.testing.assert_array_equal(np.moveaxis(dataset.read(), 0, -1), image)
+    if dtype == "uint8":  # Pillow has no 16-bit colour
+        with Image.open(tmp_path / "a.tif") as found:
+            assert found.mode == "RGBA"
+            np.testing.assert_array_equal(np.asarray(found), image)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0), ("uint8", 255), ("uint16", 0), ("uint16", 7)])
+def test_smaller_levels_are_nodata_only_where_all_is(tmp_path, dtype, nodata):
+    rng = np.random.default_rng(2)
+    # Means of the neighbours of nodata would often be nodata.
+    image = (nodata + rng.choice([-1, 1, 2], (601, 515, 3))).clip(0, np.iinfo(dtype).max).astype(dtype)
+    image[image == nodata] = nodata + 1 if nodata == 0 else nodata - 1
+    gone = rng.random((601, 515)) < 0.5
+    gone[100:200, 100:200] = True
+    image[gone] = nodata
+    write(tmp_path / "a.tif", image, nodata=nodata)
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        assert dataset.nodatavals == (nodata,) * 3
+        np.testing.assert_array_equal(dataset.read_masks(1) == 0, gone)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        half = file.pages[0].pages[0].asarray()
+        assert file.pages[0].pages[0].nodata == nodata
+    expected = plain_weighted_half(image, ~gone)
+    there = ~np.isnan(expected[..., 0])
+    assert (~there).sum() > 2000
+    assert (half[~there] == nodata).all()
+    assert (half[there] != nodata).all()
+    assert np.abs(half[there] - expected[there]).max() <= 1.5  # rounded, and moved by one where it met nodata
+
+
+@pytest.mark.parametrize("kind", ["alpha", "nodata"])
+def test_same_bytes_whatever_the_threads_with_transparent_parts(tmp_path, kind):
+    image = picture((700, 2600), "uint8")
+    image[300:600, 1000:2000] = 0
+    said = {} if kind == "alpha" else {"nodata": 0}
+    image = np.dstack([image, image.max(axis=2)]) if kind == "alpha" else image
+    for threads in (1, 3):
+        write(tmp_path / f"{threads}.tif", image, threads=threads, **said)
+    assert (tmp_path / "1.tif").read_bytes() == (tmp_path / "3.tif").read_bytes()
+
+
+def test_alpha_and_nodata_at_once_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="disagree"):
+        write(tmp_path / "a.tif", np.zeros((4, 4, 4), np.uint8), nodata=0)

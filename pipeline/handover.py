@@ -1,0 +1,60 @@
+"""From a store to a picture with all that it says of itself, and a look into the written file whether it is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.carried import Carried
+from pipeline.carrying import description_of, differences, for_result, found_in, software_of
+from pipeline.errors import ColorizeError
+from pipeline.provenance import xmp_packet
+from pipeline.writers import Picture
+from pipeline.writers._picture import SRGB_PROFILE
+
+# A folder of JPEGs at many sizes is no picture that a reader here opens.
+# What tifffile, OME, ImageJ, ScanImage and Aperio put where others have a description.
+_OF_SAMPLES = re.compile(r'\{"shape"|shape=\(|<\?xml|<OME|ImageJ=|SI\.|Aperio ')
+_NOT_READ = frozenset({"iiif"})
+
+
+def carried_by_result(
+    scan: Carried, software: str, description: str, source: str
+) -> tuple[Carried, str, dict[str, str]]:
+    """What the result of a scan says beside its pixels.
+
+    Parameters
+    ----------
+    scan : what the scan says
+    software, description, source : of the result, for its XMP packet; ``source`` is what the scan is
+
+    Returns
+    -------
+    What it carries; its description, with the scan's own in front; and what cannot go on into any format, by name.
+    """
+    lost: dict[str, str] = {}
+    try:
+        xmp = xmp_packet(software, description, source, scan.xmp, software_of(scan))
+    except ValueError as error:
+        lost["xmp"] = f"the scan's packet stays in the store only: {error}"
+        xmp = xmp_packet(software, description, source, b"", software_of(scan))
+    own = description_of(scan)
+    if _OF_SAMPLES.match(own):
+        # Of axes and channels that the result has not; readers would take it for the result's.
+        lost |= (
+            {} if own.startswith("{") else {"description": "it is about the scan's own samples; it stays in the store"}
+        )
+        own = ""
+    return for_result(scan, xmp, SRGB_PROFILE), f"{own}\n{description}" if own else description, lost
+
+
+def missing_in(name: str, path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
+    """What of ``picture`` a reader does not find in the file of format ``name``, beyond what is ``known``."""
+    if name in _NOT_READ:
+        return {}
+    try:
+        found = differences(picture.carried, found_in(path))
+    except ColorizeError as error:
+        return {"all": f"the written file cannot be read again: {error}"}
+    return {what: f"not found again in the written file ({why})" for what, why in found.items() if what not in known}

@@ -1,0 +1,160 @@
+"""Windows of the samples of one TIFF directory, as they are stored, decoded one strip or tile at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from ..errors import ScanUnreadableError
+from . import _tiff_gdal as gdal
+from ._tiff_embedded import check_embedded_size
+from ._tiff_layout import JPEG_COMPRESSIONS, Layout, layout_of, stored_dtype
+from ._window import SegmentCache
+
+
+class Segments:
+    """The strips or tiles of one directory that hold these channels; safe to use from several threads.
+
+    Attributes
+    ----------
+    layout : of the segments
+    dtype : of the samples as they are stored; whole bytes
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        page: tifffile.TiffPage,
+        channels: tuple[int, ...],
+        file_lock: threading.Lock,
+        cache: SegmentCache,
+        *,
+        salvage: bool = False,
+    ) -> None:
+        self._page = page
+        self._file = page.parent.filehandle
+        self._file_lock = file_lock
+        self._cache = cache
+        self._gdal: gdal.GdalSegments | None = None
+        if gdal.is_for_gdal(page):
+            self._gdal = gdal.GdalSegments(path, page)
+            self.layout = _whole_blocks(page, self._gdal.size_yx)
+            self.dtype = np.dtype(np.uint8)
+        else:
+            self.layout = layout_of(page, self._file.size, channels, salvage=salvage)
+            self.dtype = stored_dtype(page)
+            self._decode = page.decode  # built here: building it is not safe from several threads
+
+    def close(self) -> None:
+        if self._gdal is not None:
+            self._gdal.close()
+
+    def read(self, rows: range, columns: range, channels: tuple[int, ...], filling: Any = 0) -> NDArray:
+        """(h, w, len(channels)) samples; ``filling`` where a sparse file has none."""
+        layout = self.layout
+        tall, wide = layout.size_yx
+        stored = np.empty((len(rows), len(columns), len(channels)), dtype=self.dtype)
+        for row, column in self._touched(rows, columns):
+            y0, y1 = max(rows.start, row * tall), min(rows.stop, row * tall + tall)
+            x0, x1 = max(columns.start, column * wide), min(columns.stop, column * wide + wide)
+            into = stored[y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start]
+            part = slice(y0 - row * tall, y1 - row * tall), slice(x0 - column * wide, x1 - column * wide)
+            if layout.planes == 1:
+                segment = self._segment(0, row, column)
+                into[:] = filling if segment is None else _picked(segment[part], channels)
+                continue
+            for at, channel in enumerate(channels):
+                segment = self._segment(channel, row, column)
+                into[:, :, at] = filling if segment is None else segment[part][:, :, 0]
+        return stored
+
+    def present(self, rows: range, columns: range) -> NDArray[np.bool_]:
+        """(h, w) False where a sparse file has no segment."""
+        tall, wide = self.layout.size_yx
+        there = np.ones((len(rows), len(columns)), bool)
+        if self.layout.sparse:
+            for row, column in self._touched(rows, columns):
+                if self.layout.extent(0, row, column)[1] == 0:
+                    y0, x0 = max(rows.start, row * tall), max(columns.start, column * wide)
+                    y1, x1 = min(rows.stop, row * tall + tall), min(columns.stop, column * wide + wide)
+                    there[y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start] = False
+        return there
+
+    def windows(self) -> Iterator[tuple[range, range]]:
+        """Rows and columns of each segment that the file has in full, in raster order."""
+        tall, wide = self.layout.size_yx
+        height, width = self.layout.shape_yx
+        for row, column in self._touched(range(height), range(width)):
+            offset, count = self.layout.extent(0, row, column)
+            if count > 0 and 0 <= offset <= self._file.size - count:
+                rows = range(row * tall, min(height, row * tall + tall))
+                yield rows, range(column * wide, min(width, column * wide + wide))
+
+    def _touched(self, rows: range, columns: range) -> Iterator[tuple[int, int]]:
+        tall, wide = self.layout.size_yx
+        for row in range(rows.start // tall, (rows.stop - 1) // tall + 1):
+            for column in range(columns.start // wide, (columns.stop - 1) // wide + 1):
+                yield row, column
+
+    def _segment(self, plane: int, row: int, column: int) -> NDArray | None:
+        if self.layout.sparse and self.layout.extent(plane, row, column)[1] == 0:
+            return None
+        key = self._page.offset, self.layout.index(plane, row, column)
+        return self._cache.get(key, lambda: self._decoded(plane, row, column))
+
+    def _decoded(self, plane: int, row: int, column: int) -> NDArray:
+        """(h, w, samples) of one segment, at least as large as the part of the picture that it holds."""
+        if self._gdal is not None:
+            return self._gdal.decoded(row, column)
+        layout, page = self.layout, self._page
+        where = f"segment at row {row * layout.size_yx[0]}, column {column * layout.size_yx[1]}"
+        data = self._encoded(*layout.extent(plane, row, column), where)
+        if not page.jpegheader:
+            check_embedded_size(data, page.compression, layout.size_yx, where)
+        tables: dict[str, Any] = {}
+        if page.compression in JPEG_COMPRESSIONS:
+            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+        samples: NDArray = np.asarray(self._decode(data, layout.index(plane, row, column), **tables)[0])[0]
+        if samples.dtype == bool:
+            samples = samples.view(np.uint8)
+        if page.predictor == 2 and samples.dtype.kind == "u" and page.bitspersample < 8 * samples.itemsize:
+            samples = samples & samples.dtype.type(2**page.bitspersample - 1)  # tifffile lets sums overflow
+        covered = layout.covered_yx(row, column)
+        if samples.dtype != self.dtype or samples.shape[0] < covered[0] or samples.shape[1] < covered[1]:
+            raise ScanUnreadableError(
+                f"damaged: {where} holds {samples.dtype} {samples.shape}, not what its tags declare; restore it"
+            )
+        return samples
+
+    def _encoded(self, offset: int, count: int, where: str) -> bytes:
+        if count <= 0 or offset < 0:
+            raise ScanUnreadableError(f"{where} was never written; scan or copy again")
+        there = max(0, min(count, self._file.size - offset))
+        if there < count:
+            raise ScanUnreadableError(f"cut off: {where} ends after {there} of {count} bytes; copy it again")
+        with self._file_lock:
+            self._file.seek(offset)
+            data: bytes = self._file.read(count)
+        if len(data) != count:
+            raise ScanUnreadableError(f"cut off: {where} ends after {len(data)} of {count} bytes; copy it again")
+        return data
+
+
+def _picked(samples: NDArray, channels: tuple[int, ...]) -> NDArray:
+    if channels == tuple(range(len(channels))):
+        return samples[:, :, : len(channels)]
+    return samples[:, :, list(channels)]
+
+
+def _whole_blocks(page: tifffile.TiffPage, size_yx: tuple[int, int]) -> Layout:
+    """Where GDAL finds the segments."""
+    shape_yx = page.imagelength, page.imagewidth
+    grid_yx = -(-shape_yx[0] // size_yx[0]), -(-shape_yx[1] // size_yx[1])
+    nowhere = np.zeros(0, np.int64)
+    return Layout(shape_yx, size_yx, grid_yx, 1, nowhere, nowhere, None, size_yx[0], sparse=False)

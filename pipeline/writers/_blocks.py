@@ -1,0 +1,108 @@
+"""Metadata blocks as a picture's own file says them: EXIF with its directory, Photoshop's resources with the IPTC."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+
+from pipeline.carried import TiffTag
+from pipeline.exif import Exif, exif_block, parse_exif
+from pipeline.writers._beside import tiff_text
+from pipeline.writers._picture import Picture
+
+_DESCRIPTION, _ORIENTATION, _SOFTWARE = 270, 274, 305
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_UNITS = {"none": 1, "inch": 2, "cm": 3}
+_IPTC_RESOURCE, _THUMBNAILS = 0x0404, (0x0409, 0x040C)
+_SIGNATURES = (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR")
+_TEXT_BYTES = 2**14
+_LIMIT_BYTES = 16 * 2**20
+
+
+def exif_of(picture: Picture, limit_bytes: int = _LIMIT_BYTES) -> tuple[bytes, dict[str, str]]:
+    """The picture's EXIF block, without "Exif" in front, and what of the scan's is lost, with the reason.
+
+    It has the scan's tags, those that describe it, and what the picture says: software, description, orientation,
+    resolution. A thumbnail is left out: it shows the scan without colours. Of more than ``limit_bytes`` only what the
+    picture says is kept.
+    """
+    carried, own = picture.carried, _own_tags(picture)
+    lost: dict[str, str] = {}
+    try:
+        scan = parse_exif(carried.exif) if carried.exif else Exif()
+    except ValueError as error:
+        scan, lost = Exif(), {"exif": str(error)}
+    tags = {tag.code: tag for tag in (*scan.ifd0, *carried.tags, *own)}
+    try:
+        block = exif_block(tuple(tags.values()), scan.exif, scan.gps, scan.interop)
+        reason = f"{len(block)} bytes of EXIF, above the limit of {limit_bytes}" if len(block) > limit_bytes else ""
+    except ValueError as error:
+        block, reason = b"", str(error)
+    if not reason:
+        return block, lost
+    short = tuple(tag for tag in own if len(tag.value) < _TEXT_BYTES)
+    return exif_block(short), lost | {name: reason for name in ("exif", "tags") if getattr(carried, name)}
+
+
+def _own_tags(picture: Picture) -> tuple[TiffTag, ...]:
+    tags = [_text(code, text) for code, text in ((_DESCRIPTION, picture.description), (_SOFTWARE, picture.software))]
+    if picture.orientation is not None:
+        tags.append(_short(_ORIENTATION, picture.orientation))
+    if picture.resolution is not None:
+        x, y, unit = picture.resolution
+        tags += [_rational(_X_RESOLUTION, x), _rational(_Y_RESOLUTION, y), _short(_RESOLUTION_UNIT, _UNITS[unit])]
+    return tuple(tag for tag in tags if tag is not None)
+
+
+def _text(code: int, text: str) -> TiffTag | None:
+    value = tiff_text(text) + b"\0"
+    return TiffTag(code, 2, len(value), value) if text else None
+
+
+def _short(code: int, value: int) -> TiffTag:
+    return TiffTag(code, 3, 1, struct.pack("<H", value))
+
+
+def _rational(code: int, value: float) -> TiffTag | None:
+    if not 0 < value < 2**32 - 1:
+        return None
+    limited = Fraction(value).limit_denominator(max(1, min(10**6, int((2**32 - 1) / max(value, 1)))))
+    return TiffTag(code, 5, 1, struct.pack("<II", limited.numerator, limited.denominator))
+
+
+def image_resources(photoshop: bytes, iptc: bytes = b"") -> tuple[bytes, dict[str, str]]:
+    """Photoshop's image resource blocks with ``iptc`` among them, without thumbnails; what is lost, with the reason.
+
+    References
+    ----------
+    Adobe Photoshop File Formats Specification (2019), "Image Resource Blocks".
+    """
+    lost: dict[str, str] = {}
+    try:
+        blocks = _split(photoshop)
+    except ValueError as error:
+        blocks, lost = [], {"photoshop": str(error)}
+    kept = [block for number, block in blocks if number not in (*_THUMBNAILS, *([_IPTC_RESOURCE] if iptc else []))]
+    if iptc:
+        padding = b"\0" * (len(iptc) % 2)
+        kept.insert(0, b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + padding)
+    return b"".join(kept), lost
+
+
+def _split(photoshop: bytes) -> list[tuple[int, bytes]]:
+    """The number and the bytes of every block. Raises ValueError where there is something else."""
+    if len(photoshop) > _LIMIT_BYTES:
+        raise ValueError(f"{len(photoshop)} bytes of image resources, the limit is {_LIMIT_BYTES}; leave them out")
+    found, at = [], 0
+    while at < len(photoshop):
+        name_end = at + 6 + (photoshop[at + 6] // 2 * 2 + 2 if len(photoshop) > at + 6 else 0)
+        size = int.from_bytes(photoshop[name_end : name_end + 4], "big")
+        end = name_end + 4 + size
+        if photoshop[at : at + 4] not in _SIGNATURES:
+            raise ValueError(f"damaged image resources: no block at byte {at} of {len(photoshop)}; leave them out")
+        if end > len(photoshop) or name_end + 4 > len(photoshop):
+            raise ValueError(f"damaged image resources: a block of {size} bytes at byte {at}; leave them out")
+        block = photoshop[at : end + size % 2]
+        found.append((int.from_bytes(block[4:6], "big"), block + b"\0" * (end + size % 2 - at - len(block))))
+        at = end + size % 2
+    return found

@@ -1,0 +1,90 @@
+"""A static IIIF Image API 3.0 service, level 0: a folder of JPEG tiles that any web server hands out as it is.
+
+``id`` in ``info.json`` must be the address where the folder is served, which nobody knows yet: it is the folder's own
+name, to be replaced by the full address. Everything else is relative to it.
+
+Beside the tiles there are whole pictures of every size up to 2048 pixels, listed as ``sizes``; ``full/max`` is the
+largest of them, which ``maxWidth`` and ``maxHeight`` say.
+
+References
+----------
+IIIF Image API 3.0 (https://iiif.io/api/image/3.0/), 4.2, 5 and appendix A; "Compliance", level 0.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyvips
+
+from pipeline.writers._beside import folder_beside, left_out, place_folder
+from pipeline.writers._picture import Picture, Written
+from pipeline.writers._vips import image_of, reopened
+
+ENDING = ".color.iiif"
+QUALITY = 90
+
+_TILE_PX = 512
+_LARGEST_PX = 2048
+_NO_PLACE = ("icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "place", "gcps", "rpcs")
+_SUFFIX = f".jpg[Q={QUALITY},keep=none]"
+
+
+def write(path: Path, picture: Picture, threads: int) -> Written:
+    """Write the folder ``path``, which appears only when it is complete.
+
+    Raises
+    ------
+    OutputError : it cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+    """
+    with folder_beside(path) as folder:
+        # "%" and the like in a name mean something to libvips; nothing of the name is in the tiles.
+        made = folder / "made"
+        with image_of(picture, folder, threads, depth="uint8", channels=3) as image:
+            image.dzsave(str(made), layout="iiif3", suffix=_SUFFIX, tile_size=_TILE_PX, overlap=0)
+        info = json.loads((made / "info.json").read_text())
+        levels_yx = _levels_yx(picture.shape_yx, info["tiles"][0]["scaleFactors"])
+        sizes_yx = [level for level in levels_yx if max(level) <= _LARGEST_PX]
+        with reopened(folder) as image:
+            _write_whole(image, made, sizes_yx)
+        (made / "info.json").write_text(json.dumps(_info(info, path.name, picture.shape_yx, sizes_yx), indent=2) + "\n")
+        no_place = dict.fromkeys(_NO_PLACE, "IIIF has no place for it") | {
+            "depth": "its tiles are JPEG, which has 8 bit",
+            "alpha": "its tiles are JPEG, which has none; the colours are there as if they were opaque",
+            "nodata": "its tiles are JPEG, which does not keep samples exactly",
+        }
+        return Written(levels_yx, place_folder(made, path), left_out(picture, no_place))
+
+
+def _levels_yx(shape_yx: tuple[int, int], factors: list[int]) -> tuple[tuple[int, int], ...]:
+    return tuple((-(-shape_yx[0] // factor), -(-shape_yx[1] // factor)) for factor in factors)
+
+
+def _write_whole(image: pyvips.Image, made: Path, sizes_yx: list[tuple[int, int]]) -> None:
+    """The whole picture in each size, largest first, and the largest as "max"."""
+    for height, width in sizes_yx:
+        if (height, width) != (image.height, image.width):
+            image = image.thumbnail_image(width, height=height, size="force")
+        image = image.copy_memory()
+        target = made / "full" / f"{width},{height}" / "0" / "default.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.jpegsave(str(target), Q=QUALITY, keep="none")
+        if (height, width) == sizes_yx[0]:
+            largest = made / "full" / "max" / "0" / "default.jpg"
+            largest.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(target, largest)
+
+
+def _info(
+    info: dict[str, Any], name: str, shape_yx: tuple[int, int], sizes_yx: list[tuple[int, int]]
+) -> dict[str, Any]:
+    info["id"] = quote(name)
+    info["sizes"] = [{"width": width, "height": height} for height, width in reversed(sizes_yx)]
+    if sizes_yx[0] != shape_yx:
+        # Of height, too, where nothing else is said (5.2).
+        info["maxWidth"] = max(sizes_yx[0])
+    return info

@@ -1,0 +1,104 @@
+"""Lossless JPEG 2000, by GDAL's OpenJPEG driver: 8 or 16 bit, tiles of 1024 pixels, its smaller copies by wavelets.
+
+GDAL writes the georeference (GeoJP2 and GML). Resolution, EXIF, XMP, IPTC and Photoshop's resources are boxes put in
+here; the sRGB colour space is said by its number, which is what a JP2 has for it.
+
+References
+----------
+ISO/IEC 15444-1:2019 (ITU-T T.800); OGC GMLJP2 (08-085); GDAL raster drivers, "JP2OpenJPEG".
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipeline.writers._beside import folder_beside, left_out, library_error, place_file
+from pipeline.writers._blocks import exif_of, image_resources
+from pipeline.writers._boxes import box, boxes, check_codestream, metadata_boxes, resolution_box
+from pipeline.writers._gdal import PLAIN, copy_picture, gdal, lost_place
+from pipeline.writers._picture import Picture, Written
+
+ENDING = ".color.jp2"
+
+_TILE_PX = 1024
+_SMALLEST_PX = 256
+_COPY_BYTES = 2**22
+
+
+def write(path: Path, picture: Picture, threads: int) -> Written:
+    """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+
+    Raises
+    ------
+    OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+    """
+    levels_yx = _levels_yx(picture.shape_yx)
+    with folder_beside(path) as folder:
+        coded = copy_picture(
+            picture,
+            folder,
+            "coded.part",
+            "JP2OpenJPEG",
+            threads,
+            CODEC="JP2",
+            QUALITY="100",
+            REVERSIBLE="YES",
+            BLOCKXSIZE=str(_TILE_PX),
+            BLOCKYSIZE=str(_TILE_PX),
+            RESOLUTIONS=str(len(levels_yx)),
+        )
+        _check(coded)
+        (folder / PLAIN).unlink()
+        made = folder / "made.part"
+        lost = _add_boxes(coded, made, picture)
+        with gdal(folder, threads):
+            lost |= lost_place(made, picture.carried.place, "JP2OpenJPEG")
+        return Written(levels_yx, place_file(made, path), lost)
+
+
+def _levels_yx(shape_yx: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Of each resolution level (T.800, B.5): half the one before, rounded up."""
+    levels = [shape_yx]
+    while max(levels[-1]) > _SMALLEST_PX:
+        height, width = levels[-1]
+        levels.append(((height + 1) // 2, (width + 1) // 2))
+    return tuple(levels)
+
+
+def _check(coded: Path) -> None:
+    """Raise OSError where GDAL did not say that the disk is full."""
+    try:
+        with coded.open("rb") as stream:
+            for each in boxes(stream, coded.stat().st_size):
+                if each.kind == b"jp2c":
+                    check_codestream(stream, each)
+    except ValueError as error:
+        raise library_error(error, coded.parent) from error
+
+
+def _add_boxes(coded: Path, made: Path, picture: Picture) -> dict[str, str]:
+    """Copy ``coded`` to ``made`` with boxes for what GDAL does not write; what has no place, with the reason."""
+    carried = picture.carried
+    exif, lost = exif_of(picture)
+    resources, damaged = image_resources(carried.photoshop)
+    lost |= damaged
+    blocks = {"exif": exif, "xmp": carried.xmp, "iptc": carried.iptc, "photoshop": resources}
+    with coded.open("rb") as source, made.open("wb") as target:
+        for each in boxes(source, coded.stat().st_size):
+            source.seek(each.offset)
+            if each.kind == b"jp2h" and picture.resolution:
+                inside = source.read(each.size_bytes)[each.header_bytes :]
+                target.write(box(b"jp2h", inside + resolution_box(picture.resolution)))
+                continue
+            if each.kind == b"jp2c":
+                # In front of the pixels: a reader that follows the file need not read past them.
+                target.writelines(metadata_boxes(blocks))
+                source.seek(each.offset)
+                shutil.copyfileobj(source, target, _COPY_BYTES)
+                break  # with all that follows
+            target.write(source.read(each.size_bytes))
+    return lost | left_out(
+        picture,
+        {"nodata": "JPEG 2000 has no such value", "icc": "the colours are sRGB, which a JP2 says by number"},
+    )

@@ -1,0 +1,101 @@
+"""JPEG for access copies: quality 95, colours at full resolution, with ICC, EXIF, XMP, IPTC and Photoshop's resources.
+
+References
+----------
+ITU-T T.81, annex B; T.871 (JFIF); Exif 3.0, 4.7; ICC.1:2022, B.4; XMP Specification Part 3, 1.1.3.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import UsageError
+from pipeline.writers._beside import folder_beside, left_out, place_file
+from pipeline.writers._blocks import exif_of, image_resources
+from pipeline.writers._picture import Picture, Written
+from pipeline.writers._vips import image_of
+
+ENDING = ".color.jpg"
+LIMIT_SIDE_PX = 65_500  # of libjpeg; the format ends at 65,535
+QUALITY = 95
+
+_SEGMENT_BYTES = 65_533
+_APP0, _APP1, _APP2, _APP13 = 0xE0, 0xE1, 0xE2, 0xED
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_ICC, _PHOTOSHOP = b"ICC_PROFILE\0", b"Photoshop 3.0\0"
+
+
+def write(path: Path, picture: Picture, threads: int) -> Written:
+    """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+
+    Raises
+    ------
+    UsageError : a side is longer than a JPEG's can be.
+    OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+    """
+    height, width = picture.shape_yx
+    if max(picture.shape_yx) > LIMIT_SIDE_PX:
+        raise UsageError(f"{path}: {width} x {height} pixels, a JPEG ends at {LIMIT_SIDE_PX} a side; write tiff or cog")
+    segments, lost = _segments(picture)
+    with folder_beside(path) as folder:
+        coded, made = folder / "coded.part", folder / "made.part"
+        with image_of(picture, folder, threads, depth="uint8", channels=3) as image:
+            image.jpegsave(str(coded), Q=QUALITY, subsample_mode="off", keep="none")
+        with coded.open("rb") as source, made.open("wb") as target:
+            _copy(source, target, segments)
+        no_place = dict.fromkeys(("place", "gcps", "rpcs"), "JPEG has no place for it") | {
+            "depth": "JPEG has 8 bit",
+            "alpha": "JPEG has none; the colours are there as if they were opaque",
+            "nodata": "JPEG does not keep samples exactly",
+        }
+        return Written((picture.shape_yx,), place_file(made, path), lost | left_out(picture, no_place))
+
+
+def _segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]]:
+    """Marker and data of the segments in front, and what they have no room for, with the reason."""
+    carried = picture.carried
+    exif, lost = exif_of(picture, _SEGMENT_BYTES - len(_EXIF))
+    resources, damaged = image_resources(carried.photoshop, carried.iptc)
+    segments = [(_APP0, _jfif(picture.resolution))]
+    if exif:
+        segments.append((_APP1, _EXIF + exif))
+    if len(_XMP + carried.xmp) > _SEGMENT_BYTES:
+        lost["xmp"] = f"{len(carried.xmp)} bytes, more than a JPEG segment holds"
+    elif carried.xmp:
+        segments.append((_APP1, _XMP + carried.xmp))
+    segments += [(_APP13, _PHOTOSHOP + part) for part in _parts(resources, len(_PHOTOSHOP))]
+    profile = list(_parts(carried.icc, len(_ICC) + 2))
+    if len(profile) > 255:
+        lost["icc"] = f"{len(carried.icc)} bytes, above the 255 segments of a profile"
+        profile = []
+    segments += [(_APP2, _ICC + bytes([at, len(profile)]) + part) for at, part in enumerate(profile, 1)]
+    return segments, lost | damaged
+
+
+def _parts(data: bytes, head_bytes: int) -> Iterator[bytes]:
+    step = _SEGMENT_BYTES - head_bytes
+    return (data[at : at + step] for at in range(0, len(data), step))
+
+
+def _jfif(resolution: tuple[float, float, str] | None) -> bytes:
+    """JFIF 1.01 with whole pixels per inch or centimetre, or with square pixels and no more than that."""
+    x, y, unit = resolution or (1, 1, "none")
+    density = round(x), round(y)
+    if unit == "none" or not all(0 < value < 65_536 for value in density):
+        density, unit = (1, 1), "none"
+    return b"JFIF\0\1\1" + struct.pack(">BHHBB", {"none": 0, "inch": 1, "cm": 2}[unit], *density, 0, 0)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, segments: list[tuple[int, bytes]]) -> None:
+    """``source`` with ``segments`` in front, without those for applications that it has itself."""
+    target.write(source.read(2))
+    for marker, data in segments:
+        target.write(struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data)
+    while _APP0 <= (head := source.read(4).ljust(4))[1] <= 0xEF:
+        source.seek(int.from_bytes(head[2:], "big") - 2, 1)
+    target.write(head)
+    shutil.copyfileobj(source, target, 2**22)

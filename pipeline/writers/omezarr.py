@@ -1,0 +1,122 @@
+"""OME-Zarr 0.5: a folder of sharded Zarr v3 arrays, for viewers and for programs that read a picture in parts.
+
+OME-Zarr has no place for what a scan says of itself, so it goes into an attribute of our own, ``colorize-archive``:
+software, description, orientation, nodata, XMP as text, and the blocks as base64, as ``Carried.to_json`` has them.
+
+References
+----------
+OME-NGFF 0.5 (https://ngff.openmicroscopy.org/0.5/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.ordered import OrderedPool
+from pipeline.store.multiscale import SHARD_PX, Multiscale
+from pipeline.writers._beside import folder_beside, left_out, place_folder, window
+from pipeline.writers._halves import half
+from pipeline.writers._picture import Picture, Written
+from pipeline.writers._plain import windows
+
+ENDING = ".color.ome.zarr"
+ATTRIBUTE = "colorize-archive"
+
+_SMALLEST_PX = 256
+_BAND_ROWS = 512
+_BLOCK_LIMIT_BYTES = 2**20
+_MICROMETERS = {"inch": 25_400.0, "cm": 10_000.0}
+_NO_PLACE = f"readers of OME-Zarr know none; it is in the attribute {ATTRIBUTE}"
+
+
+def write(path: Path, picture: Picture, threads: int) -> Written:
+    """Write the folder ``path``, which appears only when it is complete.
+
+    Raises
+    ------
+    OutputError : it cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+    """
+    levels_yx = _levels_yx(picture.shape_yx)
+    attributes, lost = _attributes(picture)
+    with folder_beside(path) as folder:
+        made = folder / path.name
+        pyramid = Multiscale(
+            made,
+            levels_yx,
+            picture.channels,
+            picture.dtype,
+            fill=picture.nodata or 0,
+            pixel_um=_pixel_um(picture.resolution),
+            attributes={ATTRIBUTE: attributes},
+        )
+        with OrderedPool(threads) as pool:
+            for level in range(len(levels_yx)):
+                for _ in _written(pyramid, picture, levels_yx, level, pool):
+                    pass
+        lost |= left_out(picture, dict.fromkeys(("nodata", "orientation"), _NO_PLACE))
+        return Written(levels_yx, place_folder(made, path), lost)
+
+
+def _levels_yx(shape_yx: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    levels = [shape_yx]
+    while max(levels[-1]) > _SMALLEST_PX:
+        height, width = levels[-1]
+        levels.append(((height + 1) // 2, (width + 1) // 2))
+    return tuple(levels)
+
+
+def _written(
+    pyramid: Multiscale, picture: Picture, levels_yx: tuple[tuple[int, int], ...], level: int, pool: OrderedPool
+) -> Iterator[Any]:
+    """Write every shard of a level, one task each; the level above it is complete."""
+
+    def make(shard: tuple[slice, slice]) -> None:
+        rows, columns = shard
+        samples = np.empty((rows.stop - rows.start, columns.stop - columns.start, picture.channels), picture.dtype)
+        for y in range(rows.start, rows.stop, _BAND_ROWS):
+            band = slice(y, min(y + _BAND_ROWS, rows.stop))
+            read = _halved(pyramid, picture, levels_yx[level - 1], level, band, columns) if level else None
+            samples[y - rows.start : band.stop - rows.start] = window(picture, band, columns) if read is None else read
+        pyramid.write(level, rows.start, columns.start, samples)
+
+    return pool.map(make, windows(levels_yx[level], SHARD_PX, SHARD_PX))
+
+
+def _halved(
+    pyramid: Multiscale, picture: Picture, above_yx: tuple[int, int], level: int, rows: slice, columns: slice
+) -> NDArray:
+    above = pyramid.read(level - 1, _twice(rows, above_yx[0]), _twice(columns, above_yx[1]))
+    return half(above, picture.nodata)
+
+
+def _twice(part: slice, extent: int) -> slice:
+    return slice(2 * part.start, min(2 * part.stop, extent))
+
+
+def _pixel_um(resolution: tuple[float, float, str] | None) -> tuple[float, float] | None:
+    if resolution is None or resolution[2] not in _MICROMETERS or min(resolution[:2]) <= 0:
+        return None
+    x, y, unit = resolution
+    return _MICROMETERS[unit] / y, _MICROMETERS[unit] / x
+
+
+def _attributes(picture: Picture) -> tuple[dict[str, Any], dict[str, str]]:
+    """Our own attribute, and the blocks that are too large for it."""
+    carried, lost = picture.carried, {}
+    too_large: dict[str, Any] = {}
+    for name in ("icc", "exif", "iptc", "photoshop", "xmp"):
+        block: bytes = getattr(carried, name)
+        if len(block) > _BLOCK_LIMIT_BYTES:
+            too_large[name] = b""
+            lost[name] = f"{len(block)} bytes, above the limit of {_BLOCK_LIMIT_BYTES} of an attribute"
+    carried = replace(carried, **too_large)
+    attributes: dict[str, Any] = {"software": picture.software, "description": picture.description}
+    attributes |= {"orientation": picture.orientation, "nodata": picture.nodata, "resolution": picture.resolution}
+    attributes |= {"xmp": carried.xmp.decode("utf-8", "replace"), "carried": replace(carried, xmp=b"").to_json()}
+    return {name: value for name, value in attributes.items() if value not in (None, "", {})}, lost

@@ -1,0 +1,214 @@
+"""PNG and JPEG: what Pillow, OpenCV, GDAL and exiftool find in them."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image, IptcImagePlugin
+
+from pipeline.carried import Carried
+from pipeline.errors import UsageError
+from pipeline.writers import jpeg
+from pipeline.writers._picture import SRGB_PROFILE, Picture
+from tests.pipeline.writer_conformance import (
+    EXIF,
+    IPTC,
+    PHOTOSHOP,
+    PLACE,
+    TAGS,
+    XMP,
+    WriterConformance,
+    exiftool,
+    picture_of,
+    smooth,
+    text_tag,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+CARRIED = Carried(icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE)
+PICTURE = picture_of(
+    smooth((40, 60)),
+    software="program 1 ä",
+    description="colours",
+    orientation=6,
+    resolution=(300.0, 240.0, "inch"),
+    carried=CARRIED,
+)
+
+
+def readings(path):
+    with rasterio.open(path) as dataset:
+        yield np.moveaxis(dataset.read(), 0, -1)
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    yield stored[..., [2, 1, 0, 3][: stored.shape[2]]]
+    if stored.dtype == np.uint8:
+        with Image.open(path) as image:
+            yield np.asarray(image)
+
+
+class Small(WriterConformance):
+    def readings(self, path):
+        return readings(path)
+
+    def test_pillow_finds_what_it_carries(self, path):
+        self.write(path, PICTURE)
+        with Image.open(path) as image:
+            exif = image.getexif()
+            assert image.size == (60, 40)  # it is not turned
+            assert image.info["icc_profile"] == SRGB_PROFILE
+            assert image.info["dpi"] == pytest.approx((300, 240), abs=0.02)
+            assert image.info["xmp"] == XMP
+        assert (exif[271], exif[274], exif[269], exif[270]) == ("Heidelberg", 6, "plate 17", "colours")
+        # Pillow takes ASCII for Latin-1.
+        assert [exif[code].encode("latin-1").decode() for code in (305, 315)] == ["program 1 ä", "M. Müller"]
+        assert (exif[282], exif[283], exif[296]) == (300, 240, 2)
+        assert exif.get_ifd(0x8769) == {36867: "1936:05:01 12:00:00"}
+        assert exif.get_ifd(0x8825) == {1: "N", 2: (52.0, 31.0, 1.2)}
+
+    @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
+    def test_exiftool_finds_what_it_carries(self, path):
+        self.write(path, PICTURE)
+        found = exiftool(path)
+        assert "[IFD0] Copyright: CC0" in found
+        assert "[IFD0] Orientation: 6" in found
+        assert "[XMP-dc] Source: plate 17 ä" in found
+        assert "[ICC_Profile] ProfileDescription: sRGB built-in" in found
+        assert "Warning" not in found
+
+    def test_a_picture_of_which_nothing_is_known_says_nothing(self, path):
+        self.write(path, picture_of(smooth((40, 60)), carried=Carried()))
+        with Image.open(path) as image:
+            assert not dict(image.getexif())
+            assert not {"icc_profile", "xmp", "dpi", "exif", "photoshop"} & set(image.info)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_the_orientation_is_said_once_and_the_pixels_stay(self, path, orientation):
+        self.write(path, picture_of(smooth((40, 60)), orientation=orientation, carried=Carried(exif=EXIF)))
+        with Image.open(path) as image:
+            assert (image.size, image.getexif()[274]) == ((60, 40), orientation)
+
+    @pytest.mark.parametrize(("unit", "dpi"), [("inch", 300), ("cm", 762)])
+    def test_units_of_resolution(self, path, unit, dpi):
+        self.write(path, picture_of(smooth((40, 60)), resolution=(300.0, 300.0, unit)))
+        with Image.open(path) as image:
+            assert image.info["dpi"] == pytest.approx((dpi, dpi), abs=0.02)
+
+    def test_damaged_exif_is_left_out_and_said(self, path):
+        carried = Carried(exif=b"II*\0\xff\xff\xff\xff", tags=(text_tag(315, "A"),))
+        written = self.write(path, picture_of(smooth((40, 60)), carried=carried))
+        assert "damaged" in written.not_carried["exif"]
+        with Image.open(path) as image:
+            assert dict(image.getexif()) == {315: "A"}
+
+
+class TestPng(Small):
+    name = "png"
+
+    def nodata_of(self, path):
+        with Image.open(path) as image:
+            assert len(set(image.info["transparency"])) == 1
+            return image.info["transparency"][0]
+
+    def test_what_png_has_no_place_for_is_said(self, path):
+        assert set(self.write(path, PICTURE).not_carried) == {"iptc", "photoshop", "place"}
+
+    def test_gdal_takes_the_nodata_colour_for_no_picture(self, path):
+        image = smooth((40, 60), "uint16")
+        image[:10] = 65535
+        self.write(path, picture_of(image, nodata=65535))
+        with rasterio.open(path) as dataset:
+            assert (dataset.dataset_mask()[:10] == 0).all()
+            assert (dataset.dataset_mask()[10:] == 255).all()
+
+    def test_every_chunk_is_whole(self, path):
+        self.write(path, PICTURE)
+        with Image.open(path) as image:
+            image.verify()  # its chunks' checksums
+
+    def test_too_large_a_picture_is_refused(self, path):
+        picture = Picture((2**14, 2**14 + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
+        with pytest.raises(UsageError, match=r"16385 x 16384 pixels.*write tiff or cog"):
+            self.write(path, picture)
+        assert not list(path.parent.iterdir())
+
+
+class TestJpeg(Small):
+    name = "jpeg"
+    lossless = False
+    keeps_depth = False
+    keeps_alpha = False
+    keeps_nodata = False
+
+    def test_what_jpeg_has_no_place_for_is_said(self, path):
+        assert set(self.write(path, PICTURE).not_carried) == {"place"}
+
+    def test_pillow_finds_iptc_and_photoshop_resources(self, path):
+        self.write(path, PICTURE)
+        with Image.open(path) as image:
+            resources = image.info["photoshop"]
+            assert IptcImagePlugin.getiptcinfo(image)[(2, 105)] == b"Headline"
+        assert resources[0x0404] == IPTC
+        assert resources[0x040B] == b"https://x.y"
+        assert resources[0x07D0] == b"ab"
+        assert 0x040C not in resources  # a thumbnail without colours
+
+    def test_iptc_takes_the_place_of_that_among_the_resources(self, path):
+        older = b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x69\0\x03old"
+        self.write(path, picture_of(smooth((40, 60)), carried=Carried(iptc=IPTC, photoshop=older + PHOTOSHOP)))
+        with Image.open(path) as image:
+            assert IptcImagePlugin.getiptcinfo(image)[(2, 105)] == b"Headline"
+
+    @pytest.mark.parametrize("damaged", [PHOTOSHOP[:-3], b"not resources", b"8BIM\x04\x04\0\0\xff\xff\xff\xff"])
+    def test_damaged_resources_are_left_out_and_said(self, path, damaged):
+        carried = Carried(iptc=IPTC, photoshop=damaged)
+        written = self.write(path, picture_of(smooth((40, 60)), carried=carried))
+        assert "damaged" in written.not_carried["photoshop"]
+        with Image.open(path) as image:
+            assert IptcImagePlugin.getiptcinfo(image)[(2, 105)] == b"Headline"
+
+    def test_blocks_of_several_segments(self, path):
+        iptc = b"".join(b"\x1c\x02\x19" + (2000).to_bytes(2, "big") + bytes([65 + n]) * 2000 for n in range(50))
+        profile = SRGB_PROFILE + bytes(150_000)
+        self.write(path, picture_of(smooth((40, 60)), carried=Carried(icc=profile, iptc=iptc)))
+        with Image.open(path) as image:
+            assert image.info["icc_profile"] == profile
+            image.load()
+
+    @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
+    def test_exiftool_joins_resources_of_several_segments(self, path):
+        iptc = b"".join(b"\x1c\x02\x19" + (2000).to_bytes(2, "big") + bytes([65 + n]) * 2000 for n in range(50))
+        self.write(path, picture_of(smooth((40, 60)), carried=Carried(iptc=iptc)))
+        assert exiftool(path, "-sep", "|", "-IPTC:Keywords").count("|") == 49
+        assert "Warning" not in exiftool(path)
+
+    def test_blocks_too_large_for_a_segment_are_said_to_be_lost(self, path):
+        carried = Carried(exif=EXIF, xmp=XMP + b" " * 70_000, tags=(text_tag(315, "A" * 70_000),))
+        picture = picture_of(smooth((40, 60)), orientation=6, description="d" * 70_000, carried=carried)
+        written = self.write(path, picture)
+        assert set(written.not_carried) == {"exif", "xmp", "tags"}
+        with Image.open(path) as image:
+            assert dict(image.getexif()) == {274: 6}
+
+    def test_colours_are_at_full_resolution(self, path):
+        self.write(path, picture_of(smooth((40, 60))))
+        with Image.open(path) as image:
+            assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
+        assert io.BytesIO(path.read_bytes()).read(4) == b"\xff\xd8\xff\xe0"
+
+    def test_sixteen_bit_is_rounded_to_eight(self, path):
+        image = np.full((64, 64, 3), 128, np.uint16)
+        image[:, 32:] = 129
+        self.write(path, picture_of(image))
+        found = next(iter(readings(path)))
+        assert (found[:, :32] == 0).all()
+        assert (found[:, 32:] == 1).all()
+
+    def test_too_long_a_side_is_refused(self, path):
+        picture = Picture((1, jpeg.LIMIT_SIDE_PX + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
+        with pytest.raises(UsageError, match=r"65501 x 1 pixels.*write tiff or cog"):
+            self.write(path, picture)
