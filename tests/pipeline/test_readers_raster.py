@@ -483,7 +483,7 @@ def test_what_a_header_declares_is_checked_before_it_is_opened(tmp_path: Path, n
     Image.fromarray(soft((64, 64), 1 if name != "bomb.webp" else 3)).save(path)
     data = bytearray(path.read_bytes())
     at, fields = {
-        "bomb.jp2": (data.find(b"\xff\x4f\xff\x51") + 8, struct.pack(">II", 60_000, 60_000)),
+        "bomb.jp2": (data.find(b"\xff\x4f\xff\x51") + 8, struct.pack(">6I", *[60_000] * 2, 0, 0, *[60_000] * 2)),
         "bomb.webp": (data.find(b"VP8 ") + 14, struct.pack("<HH", 16_000, 16_000)),
         "bomb.gif": (data.find(b",\0\0\0\0") + 5, struct.pack("<HH", 60_000, 60_000)),
         "bomb.bmp": (18, struct.pack("<ii", 60_000, 60_000)),
