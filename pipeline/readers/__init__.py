@@ -26,7 +26,7 @@ from types import ModuleType
 from ..errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from ..types import Reading, ScanReader
 
-_HEAD_BYTES = 32
+_HEAD_BYTES = 128
 
 READERS: tuple[ModuleType, ...] = tuple(
     importlib.import_module(f"{__name__}.{found.name}")

@@ -18,6 +18,7 @@ from ._segments import Blocks, Resolution, ascii_value, boxes, riff_chunks
 
 _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
+_PHOTOSHOP_UUID = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")
 _GEOJP2_UUID = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
 _EXIF_UUID = b"JpgTiffExif->JP2"
 _JP2_BOXES_PLAIN = (b"jP  ", b"ftyp", b"jp2c", b"free", b"jp2h", b"rreq", b"asoc")
@@ -121,6 +122,8 @@ def _jp2_uuid(file: BinaryIO, begin: int, end: int, blocks: Blocks) -> None:
         blocks.take("xmp", body)
     elif uuid == _IPTC_UUID:
         blocks.take("iptc", body)
+    elif uuid == _PHOTOSHOP_UUID:
+        blocks.take("photoshop", body)
     elif uuid == _EXIF_UUID:
         blocks.take("exif", body.removeprefix(b"EXIF\0\0").removeprefix(b"Exif\0\0"))
     elif uuid != _GEOJP2_UUID:

@@ -11,7 +11,6 @@ TIFF 6.0 specification (Aldus, 1992), sections 3 and 15; OGC GeoTIFF 1.1; GDAL's
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ SEGMENT_LIMIT_BYTES = 2**30
 CUT_BYTES = 4 * 2**20  # uncompressed strips are cut to about this
 SALVAGE_CUT_BYTES = 2**16  # and to this where each row may be the last
 _MAX_SEGMENTS = 2**26
-_MAX_UNLISTED = 2**22  # segments of a damaged list, which may be much longer than what is there of it
+_MAX_UNLISTED = 2**16  # segments of a damaged list, which may be much longer than what is there of it
 _GEOTIFF_TAGS = (34735, 42112, 42113)
 JPEG_COMPRESSIONS = frozenset({6, 7, 33007, 34892})
 
@@ -136,7 +135,7 @@ def compression_name(page: tifffile.TiffPage) -> str:
 def _listed(page: tifffile.TiffPage, segments: int, *, salvage: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Offsets and byte counts of so many segments, as the file lists them."""
     found = min(len(page.dataoffsets), len(page.databytecounts))
-    if segments > _MAX_SEGMENTS or (found < segments and (not salvage or segments > _MAX_UNLISTED)):
+    if segments > _MAX_SEGMENTS or (found < segments and not (salvage and found and segments <= _MAX_UNLISTED)):
         raise ScanUnreadableError(f"lists {found} of its {segments} strips or tiles; copy it again from its source")
     offsets, counts = np.zeros(segments, np.int64), np.zeros(segments, np.int64)
     offsets[:found] = page.dataoffsets[:segments][:found]
@@ -162,39 +161,3 @@ def _check_extents(offsets: NDArray[np.int64], counts: NDArray[np.int64], file_b
             f"cut off: {int(outside.sum())} of {counts.size} strips or tiles lie beyond the {file_bytes} bytes of the "
             "file; copy it again from its source"
         )
-
-
-def check_embedded_size(data: bytes, compression: int, size_yx: tuple[int, int], where: str) -> None:
-    """The stream inside a segment declares a size of its own, which its decoder would believe."""
-    declared = _DECLARED.get(int(compression))
-    if declared is None:
-        return
-    try:
-        height, width = declared(data)
-    except Exception:
-        return  # tables only, or not within these bytes: the decoder tells
-    if height * width > 4 * max(size_yx[0] * size_yx[1], 4096):
-        raise ScanUnreadableError(f"damaged: {where} claims {width} x {height} pixels; restore it from its source")
-
-
-def _jpeg_yx(data: bytes) -> tuple[int, int]:
-    _, height, width, _ = tifffile.tifffile.jpeg_shape(data[:65536])
-    return height, width
-
-
-def _png_yx(data: bytes) -> tuple[int, int]:
-    return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-
-
-def _jpeg2000_yx(data: bytes) -> tuple[int, int]:
-    """Of the SIZ marker segment (ITU-T T.800, A.5.1)."""
-    at = data.index(b"\xff\x4f\xff\x51") + 8
-    right, bottom, left, top = (int.from_bytes(data[at + i : at + i + 4], "big") for i in range(0, 16, 4))
-    return bottom - top, right - left
-
-
-_DECLARED: dict[int, Callable[[bytes], tuple[int, int]]] = {
-    **dict.fromkeys(JPEG_COMPRESSIONS, _jpeg_yx),
-    **dict.fromkeys((33003, 33004, 33005, 34712), _jpeg2000_yx),
-    34933: _png_yx,
-}

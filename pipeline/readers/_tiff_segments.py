@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import ScanUnreadableError
 from . import _tiff_gdal as gdal
-from ._tiff_layout import JPEG_COMPRESSIONS, Layout, check_embedded_size, layout_of, stored_dtype
+from ._tiff_embedded import check_embedded_size
+from ._tiff_layout import JPEG_COMPRESSIONS, Layout, layout_of, stored_dtype
 from ._window import SegmentCache
 
 
@@ -114,13 +115,16 @@ class Segments:
         layout, page = self.layout, self._page
         where = f"segment at row {row * layout.size_yx[0]}, column {column * layout.size_yx[1]}"
         data = self._encoded(*layout.extent(plane, row, column), where)
-        check_embedded_size(data, page.compression, layout.size_yx, where)
+        if not page.jpegheader:
+            check_embedded_size(data, page.compression, layout.size_yx, where)
         tables: dict[str, Any] = {}
         if page.compression in JPEG_COMPRESSIONS:
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
         samples: NDArray = np.asarray(self._decode(data, layout.index(plane, row, column), **tables)[0])[0]
         if samples.dtype == bool:
             samples = samples.view(np.uint8)
+        if page.predictor == 2 and samples.dtype.kind == "u" and page.bitspersample < 8 * samples.itemsize:
+            samples = samples & samples.dtype.type(2**page.bitspersample - 1)  # tifffile lets sums overflow
         covered = layout.covered_yx(row, column)
         if samples.dtype != self.dtype or samples.shape[0] < covered[0] or samples.shape[1] < covered[1]:
             raise ScanUnreadableError(

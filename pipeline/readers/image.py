@@ -28,6 +28,7 @@ from ._jpeg import JpegHeader, parse_jpeg
 from ._lightness import Light, by_gamma, by_profile
 from ._png import PngHeader, parse_png
 from ._segmented import SegmentedReader, Source
+from ._whole import is_jpeg_ls
 from ._window import CACHE_BYTES, Samples, palette_table, reason, scaling_table
 
 ENDINGS = (".jpeg", ".jpg", ".png")
@@ -39,8 +40,7 @@ _JFIF_RED, _JFIF_GREEN, _JFIF_BLUE = (0.0, 1.402), (-0.344136, -0.714136), (1.77
 
 
 def recognizes(head: bytes) -> bool:
-    # T.87 (JPEG-LS) has its frame header, F7, in the same family; it stands first in what its encoders write.
-    return head.startswith((_png.MAGIC, _JPEG_MAGIC)) and head[3:4] != b"\xf7"
+    return head.startswith((_png.MAGIC, _JPEG_MAGIC)) and not is_jpeg_ls(head)
 
 
 def open_reader(path: Path, reading: Reading) -> ImageReader:

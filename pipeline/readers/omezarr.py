@@ -15,7 +15,9 @@ codecs: bytes, transpose, gzip, blosc, zstd, crc32c, sharding_indexed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ _CENTIMETRES = {
 }
 _ROW_OF_CHUNKS_BYTES = 2**28
 _SEGMENT_PX = 512
+_RGBA = ["red", "green", "blue", "alpha"]
 
 
 def recognizes_folder(path: Path) -> bool:
@@ -64,7 +67,8 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
         name = str(multiscale["datasets"][0]["path"])
         array = ZarrArray(path, name)
         axes = _axes_of(multiscale, len(array.shape))
-        source, cache_bytes = _source_of(array, axes, multiscale, others, reading)
+        is_rgba = _is_rgba(attributes)
+        source, cache_bytes = _source_of(array, axes, multiscale, others, reading, is_rgba, _told(path))
     except ScanError:
         raise
     except OSError as error:
@@ -108,21 +112,40 @@ def _axes_of(multiscale: Mapping[str, Any], dimensions: int) -> str:
     return axes
 
 
+def _is_rgba(attributes: Mapping[str, Any]) -> bool:
+    """Whether four channels are red, green, blue and opacity, by their labels."""
+    channels = attributes.get("omero", {}).get("channels", ())
+    return [str(channel.get("label")).lower() for channel in channels] in (list("rgba"), _RGBA)
+
+
+def _told(path: Path) -> Mapping[str, Any]:
+    """What a result of this project says of itself, in an attribute of its own; empty in other folders."""
+    attributes = (load_json(path, path / "zarr.json") or {}).get("attributes")
+    told = attributes.get("colorize-archive") if isinstance(attributes, dict) else None
+    return told if isinstance(told, dict) else {}
+
+
 def _source_of(
-    array: ZarrArray, axes: str, multiscale: Mapping[str, Any], others: list[str], reading: Reading
+    array: ZarrArray,
+    axes: str,
+    multiscale: Mapping[str, Any],
+    others: list[str],
+    reading: Reading,
+    is_rgba: bool,
+    told: Mapping[str, Any],
 ) -> tuple[Source, int]:
     shape, chunk = dict(zip(axes, array.shape, strict=True)), dict(zip(axes, array.chunks, strict=True))
     height, width = shape["y"], shape["x"]
     check_size((height, width), reading.limit_pixels)
     if 0 in shape.values():
         raise ScanUnsupportedError(f"declares an array of {array.shape}, an empty picture; remove it from the request")
-    channels = 3 if shape.get("c", 1) == 3 else 1
-    dropped = others + [
-        _rest(axis, shape[axis]) for axis in axes[:-2] if shape[axis] > (channels if axis == "c" else 1)
-    ]
+    has_alpha = is_rgba and shape.get("c") == 4 and array.dtype.name in ("uint8", "uint16")
+    channels = 3 if has_alpha or shape.get("c", 1) == 3 else 1
+    bands = 4 if has_alpha else channels
+    dropped = others + [_rest(axis, shape[axis]) for axis in axes[:-2] if shape[axis] > (bands if axis == "c" else 1)]
 
     def decode(rows: range, columns: range) -> NDArray:
-        where = {"y": rows, "x": columns, "c": range(channels)}
+        where = {"y": rows, "x": columns, "c": range(bands)}
         stored = array.read([where.get(axis, range(1)) for axis in axes])
         return np.ascontiguousarray(np.moveaxis(stored.reshape(-1, len(rows), len(columns)), 0, 2))
 
@@ -138,7 +161,7 @@ def _source_of(
     stretch = Stretch(0, 1, "uint8") if array.dtype == bool else Stretch.of(array.dtype.name, 0, every)
 
     def convert(stored: NDArray) -> Samples:
-        samples = stored[:, :, 0] if channels == 1 else stored
+        samples = stored[:, :, 0] if channels == 1 else stored[:, :, :3]
         return stretch.convert(samples) if stretch else samples
 
     dtype = stretch.dtype if stretch else array.dtype.name
@@ -150,17 +173,20 @@ def _source_of(
         metadata["lightness"] = stretch.note
     if dropped:
         metadata["dropped"] = dropped
-    mask: Mask = "nodata" if masked else ""
+    if told.get("orientation") in range(1, 9):
+        metadata["orientation"] = told["orientation"]
+    mask: Mask = "alpha" if has_alpha else "nodata" if masked else ""
+    opacity = (lambda stored: stored[:, :, 3]) if has_alpha else opacity_of(None, dtype) if masked else None
     source = Source(
         info=ScanInfo((height, width), channels, dtype, metadata, mask=mask, nodata=0 if masked else None),
-        carried=_carried(multiscale),
+        carried=_carried(multiscale, told),
         segment_yx=(tall, wide),
         decode=decode,
         close=lambda: None,
         convert=convert,
-        opacity=opacity_of(None, dtype) if masked else None,
+        opacity=opacity,
     )
-    row_of_segments = tall * width * channels * array.dtype.itemsize
+    row_of_segments = tall * width * bands * array.dtype.itemsize
     return source, max(CACHE_BYTES, min(row_of_segments + CACHE_BYTES, _ROW_OF_CHUNKS_BYTES))
 
 
@@ -185,7 +211,10 @@ def _resolution_of(multiscale: Mapping[str, Any], axes: str) -> list[float | str
     return [x, y, "cm"]
 
 
-def _carried(multiscale: Mapping[str, Any]) -> Carried:
+def _carried(multiscale: Mapping[str, Any], told: Mapping[str, Any]) -> Carried:
+    if told:
+        with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
+            return replace(Carried.from_json(told.get("carried", {})), xmp=str(told.get("xmp", "")).encode())
     name = multiscale.get("name")
     if not isinstance(name, str) or not name.isprintable() or name in ("", "/"):
         return Carried()

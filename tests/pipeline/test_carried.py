@@ -249,7 +249,7 @@ GEO = (
 
 
 # In the files, as Pillow and exiftool find, but not found by our readers yet.
-NOT_READ = {"jp2": {"photoshop"}}
+NOT_READ: dict[str, set[str]] = {}
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

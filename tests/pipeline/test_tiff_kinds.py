@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rasterio.windows import Window
 
 from pipeline.errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from pipeline.readers import open_scan, page_count
+from pipeline.readers._tiff_embedded import check_embedded_size
 from pipeline.types import Reading, ScanInfo
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -119,6 +121,18 @@ def test_a_constant_picture_is_gray_and_24_bits_keep_their_range(tmp_path: Path)
     packed = np.repeat(values, 3, axis=1).tobytes()  # the same in either byte order
     (tmp_path / "d.tif").write_bytes(bare_tiff(*SHAPE, {258: 24}, packed))
     np.testing.assert_allclose(read(tmp_path / "d.tif")[1], values / 255 * 65535, atol=1)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_differences_of_odd_depths_wrap_at_their_own_depth(tmp_path: Path, bits: int) -> None:
+    """TIFF 6.0, section 14: the predictor's arithmetic is that of the depth."""
+    top = 2**bits - 1
+    values = noise("uint16", 1, 0, top)[:, :40]
+    differences = np.diff(values, axis=1, prepend=np.uint16(0)) & np.uint16(top)
+    digits = np.unpackbits(differences.astype(">u2").view(np.uint8).reshape(-1, 40, 2), axis=2)[:, :, 16 - bits :]
+    data = zlib.compress(np.packbits(digits.reshape(SHAPE[0], -1), axis=1).tobytes())
+    (tmp_path / "d.tif").write_bytes(bare_tiff(SHAPE[0], 40, {258: bits, 259: 8, 317: 2}, data))
+    np.testing.assert_array_equal(read(tmp_path / "d.tif")[1], np.rint(values * (65535 / top)))
 
 
 def test_what_is_no_number_is_no_picture(tmp_path: Path) -> None:
@@ -425,12 +439,32 @@ def test_a_small_file_that_claims_much_takes_no_memory(tmp_path: Path, tags: dic
     assert peak < 20_000_000
 
 
-@pytest.mark.parametrize(("name", "code"), [("jpeg", 7), ("png", 34933), ("jpeg2k", 34712)])
-def test_a_picture_in_a_tile_that_claims_to_be_larger(tmp_path: Path, name: str, code: int) -> None:
-    huge = np.zeros((9000, 9000), np.uint8)
-    encoded = getattr(imagecodecs, f"{name}_encode")(huge)
-    (tmp_path / "t.tif").write_bytes(bare_tiff(32, 32, {259: code}, bytes(encoded)))
-    refused(tmp_path / "t.tif", ScanUnreadableError, "claims 9000 x 9000 pixels")
+EMBEDDED = {"jpeg": 7, "jpeg2k": 34712, "jpegxr": 34934, "jpegxl": 50002, "webp": 50001, "lerc": 34887, "png": 34933}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_picture_in_a_tile_that_claims_to_be_larger(tmp_path: Path, name: str, colour: bool) -> None:
+    options = {"webp": {"lossless": True}, "jpegxl": {"lossless": True}, "png": {"level": 1}}.get(name, {})
+    huge, fitting = (np.full((*shape_yx, 3), 90, np.uint8) for shape_yx in ((700, 1600), (32, 32)))
+    if not colour and name != "webp":
+        huge, fitting = huge[:, :, 0].copy(), fitting[:, :, 0].copy()
+    tags: dict[int, Any] = {259: EMBEDDED[name]}
+    tags |= {258: (8, 8, 8), 262: 2, 277: 3} if huge.ndim == 3 else {}
+    encode = getattr(imagecodecs, f"{name}_encode")
+    (tmp_path / "t.tif").write_bytes(bare_tiff(32, 32, tags, bytes(encode(huge, **options))))
+    refused(tmp_path / "t.tif", ScanUnreadableError, "claims 1600 x 700 pixels")
+    (tmp_path / "f.tif").write_bytes(bare_tiff(32, 32, tags, bytes(encode(fitting, **options))))
+    assert np.abs(read(tmp_path / "f.tif")[1].astype(int) - 90).max() <= 2
+
+
+@pytest.mark.parametrize("shape_yx", [(2048, 1536), (1234, 1234), (136, 256), (256, 200), (20_000, 300)])
+@pytest.mark.parametrize("container", [False, True])
+def test_jpeg_xl_says_its_size(shape_yx: tuple[int, int], container: bool) -> None:
+    encoded = bytes(imagecodecs.jpegxl_encode(np.zeros(shape_yx, np.uint8), usecontainer=container))
+    assert encoded.startswith(b"\xff\x0a") != container
+    with pytest.raises(ScanUnreadableError, match=f"claims {shape_yx[1]} x {shape_yx[0]} pixels"):
+        check_embedded_size(encoded, 50002, (1, 1), "it")
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])

@@ -1,0 +1,156 @@
+"""JPEG XL, AVIF and JPEG-LS, decoded by imagecodecs: at once, on opening.
+
+Their decoders take and give a whole picture; beyond `WHOLE_LIMIT_BYTES` for that, told from the header (`_whole`), they
+are refused. HEIF is not here: its decoder is not in what imagecodecs ships.
+
+References
+----------
+libjxl, libavif and CharLS, as imagecodecs calls them; the formats as `_whole` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
+from ..types import Reading, ScanInfo
+from ._lightness import Light, Stretch, by_gamma, by_profile
+from ._segmented import SegmentedReader, Source
+from ._whole import Whole, avif, is_jpeg_ls, jpeg_ls, jpeg_xl
+from ._window import Samples, check_size, reason
+
+ENDINGS = (".avif", ".jls", ".jxl")
+WHOLE_LIMIT_BYTES = 2**31
+_BYTES_A_PIXEL = 16  # that libjxl works in: four channels of float
+
+
+@dataclass(frozen=True)
+class _Format:
+    name: str
+    compression: str
+    declared: Callable[[BinaryIO], Whole]
+    decode: Callable[[bytes], Any]
+
+
+_JPEG_XL = _Format(
+    "JPEG XL", "jpegxl", jpeg_xl, lambda data: imagecodecs.jpegxl_decode(data, index=0, keeporientation=True)
+)
+_AVIF = _Format("AVIF", "avif", avif, lambda data: imagecodecs.avif_decode(data, index=0))
+_JPEG_LS = _Format("JPEG-LS", "jpegls", jpeg_ls, imagecodecs.jpegls_decode)
+
+
+def _format_of(head: bytes) -> _Format | None:
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
+        return _JPEG_XL
+    if head[4:8] == b"ftyp" and b"avif" in (head[8:12], *(head[at : at + 4] for at in range(16, 32, 4))):
+        return _AVIF
+    return _JPEG_LS if is_jpeg_ls(head) else None
+
+
+def recognizes(head: bytes) -> bool:
+    return _format_of(head) is not None
+
+
+def open_reader(path: Path, reading: Reading) -> SegmentedReader:
+    """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
+    try:
+        with path.open("rb") as file:
+            known = _format_of(file.read(128))
+            assert known is not None
+            whole = known.declared(file)
+            check_size(whole.shape_yx, reading.limit_pixels)
+            height, width = whole.shape_yx
+            if max(height * width * _BYTES_A_PIXEL, file.seek(0, 2)) > WHOLE_LIMIT_BYTES:
+                raise ScanUnsupportedError(
+                    f"a {known.name} of {width} x {height} pixels, which must be decoded at once; convert it to TIFF"
+                )
+            file.seek(0)
+            data = file.read()
+    except OSError as error:
+        raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
+    try:
+        stored = np.asarray(known.decode(data))
+        source = _source_of(stored if stored.ndim == 3 else stored[:, :, None], known, whole)
+    except ScanError:
+        raise
+    except Exception as error:
+        raise ScanUnreadableError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
+    return SegmentedReader(path, reading, source)
+
+
+def _source_of(stored: NDArray, known: _Format, whole: Whole) -> Source:
+    if stored.shape[:2] != whole.shape_yx or not 1 <= stored.shape[2] <= 4:
+        raise ScanUnreadableError(
+            f"damaged {known.name}: header and decoder disagree on its size; restore it from its source"
+        )
+    colour = 3 if stored.shape[2] >= 3 else 1
+    with_alpha = stored.shape[2] > colour
+    top = 2**whole.bits - 1 if stored.dtype.kind == "u" and whole.bits not in (8, 16) else 0
+    stretch = Stretch.of(stored.dtype.name, top, lambda: [stored[:, :, :colour]])
+    dtype = stretch.dtype if stretch else stored.dtype.name
+    light = _light(whole, colour, dtype)
+
+    def convert(taken: NDArray) -> Samples:
+        samples = taken[:, :, 0] if colour == 1 else taken[:, :, :3]
+        if stretch:
+            samples = stretch.convert(samples)
+        return light.convert(samples) if light.convert else samples
+
+    def opacity(taken: NDArray) -> Samples:
+        if not stretch:
+            return taken[:, :, -1]
+        return Stretch(0, top or 1, dtype).convert(taken[:, :, -1])
+
+    return Source(
+        info=_info_of(stored.shape[:2], known, whole, (colour, dtype), light, stretch, with_alpha=with_alpha),
+        carried=whole.blocks.carried(),
+        segment_yx=stored.shape[:2],
+        decode=lambda rows, columns: stored[rows.start : rows.stop, columns.start : columns.stop],
+        close=lambda: None,
+        convert=convert,
+        opacity=opacity if with_alpha else None,
+    )
+
+
+def _light(whole: Whole, colour: int, dtype: str) -> Light:
+    if "icc" in whole.blocks.parts:
+        return by_profile(whole.blocks.parts["icc"], colour, dtype)
+    return Light() if whole.gamma is None else by_gamma(whole.gamma, dtype)
+
+
+def _info_of(
+    shape_yx: tuple[int, int],
+    known: _Format,
+    whole: Whole,
+    samples: tuple[int, str],
+    light: Light,
+    stretch: Stretch | None,
+    *,
+    with_alpha: bool,
+) -> ScanInfo:
+    channels, dtype = samples
+    metadata: dict[str, Any] = {"format": known.name, "compression": known.compression}
+    metadata |= whole.blocks.metadata()
+    if whole.orientation != 1 or (known is _JPEG_XL and "orientation" in metadata):
+        metadata["orientation"] = whole.orientation  # of the picture itself, which comes before what Exif says
+    if note := "; ".join(filter(None, (stretch.note if stretch else "", light.note))):
+        metadata["lightness"] = note
+    if dropped := [*([light.dropped] if light.dropped else []), *whole.blocks.dropped]:
+        metadata["dropped"] = dropped
+    by_light = light.tone == "lightness"
+    return ScanInfo(
+        shape_yx=shape_yx,
+        channels=1 if by_light else channels,
+        dtype="uint16" if by_light else dtype,
+        metadata=metadata,
+        tone=light.tone,
+        depth=dtype,
+        mask="alpha" if with_alpha else "",
+    )
