@@ -17,6 +17,7 @@ from pipeline.writers._beside import folder_beside, left_out, library_error, pla
 from pipeline.writers._blocks import exif_of, image_resources
 from pipeline.writers._boxes import box, boxes, check_codestream, metadata_boxes, resolution_box
 from pipeline.writers._gdal import PLAIN, copy_picture, gdal, lost_place
+from pipeline.writers._levels import pyramid_levels
 from pipeline.writers._picture import Picture, Written
 
 ENDING = ".color.jp2"
@@ -33,7 +34,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     ------
     OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
-    levels_yx = _levels_yx(picture.shape_yx)
+    levels_yx = pyramid_levels(picture.shape_yx, _SMALLEST_PX)  # as T.800 has them (B.5)
     with folder_beside(path) as folder:
         coded = copy_picture(
             picture,
@@ -55,15 +56,6 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         with gdal(folder, threads):
             lost |= lost_place(made, picture.carried.place, "JP2OpenJPEG")
         return Written(levels_yx, place_file(made, path), lost)
-
-
-def _levels_yx(shape_yx: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Of each resolution level (T.800, B.5): half the one before, rounded up."""
-    levels = [shape_yx]
-    while max(levels[-1]) > _SMALLEST_PX:
-        height, width = levels[-1]
-        levels.append(((height + 1) // 2, (width + 1) // 2))
-    return tuple(levels)
 
 
 def _check(coded: Path) -> None:
