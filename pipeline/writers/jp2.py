@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.writers._beside import folder_beside, left_out, library_error, place_file
 from pipeline.writers._blocks import exif_of, image_resources
 from pipeline.writers._boxes import box, boxes, check_codestream, metadata_boxes, resolution_box
-from pipeline.writers._gdal import PLAIN, copy_picture, gdal, lost_place
+from pipeline.writers._gdal import PLAIN, copy_picture, gdal, gdal_metadata, lost_place
 from pipeline.writers._levels import pyramid_levels
 from pipeline.writers._picture import Picture, Written
 
@@ -75,6 +75,8 @@ def _add_boxes(coded: Path, made: Path, picture: Picture) -> dict[str, str]:
     exif, lost = exif_of(picture)
     resources, damaged = image_resources(carried.photoshop)
     lost |= damaged
+    if gdal_metadata(carried.place):
+        lost["tags"] = "JPEG 2000 has no place for GDAL's own metadata (TIFF tag 42112)"
     blocks = {"exif": exif, "xmp": carried.xmp, "iptc": carried.iptc, "photoshop": resources}
     with coded.open("rb") as source, made.open("wb") as target:
         for each in boxes(source, coded.stat().st_size):
