@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,18 +10,18 @@ from engines.errors import EngineError
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
 from flows.settings import Pages, ScanFile
-from pipeline.errors import ColorizeError, ScanUnreadableError, UsageError
+from pipeline.errors import ColorizeError, UsageError
 from pipeline.readers import page_count
 
 # Dask's names for workers or a scheduler that went away.
 _LOST = {"KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledError"}
 
 
-def failure(scan: ScanFile, error: BaseException) -> Outcome:
-    """One line about why a scan failed, whatever was raised."""
+def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> Outcome:
+    """One line about why a scan failed, whatever was raised; with ``can_salvage``, what may help a damaged one."""
     if isinstance(error, ColorizeError | EngineError):
         message = str(error) if str(scan.path) in str(error) else f"{scan.path}: {error}"
-        if isinstance(error, ScanUnreadableError) and re.search("cut off|damaged", message):
+        if can_salvage and message.startswith((f"{scan.path}: cut off", f"{scan.path}: damaged")):
             message += ", or give --salvage for what can be read"
     elif type(error).__name__ in _LOST:
         message = f"{scan.path}: the cluster was lost ({type(error).__name__}), by memory or by hand; run it again"
@@ -60,7 +59,7 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
         try:
             return prepared.job(scan, len(every))
         except Exception as error:
-            return failure(scan, error)
+            return failure(scan, error, can_salvage=not prepared.options.salvage)
 
     with ThreadPoolExecutor(processors()) as pool:
         every = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]

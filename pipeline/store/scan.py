@@ -40,6 +40,17 @@ class Source:
     page: int = 1
 
 
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store of this project's, of any release and however damaged, or empty."""
+    if not path.is_dir():
+        return False
+    try:
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        return {"format", "source", "scan"} <= set(attributes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"scan", "versions"} <= {p.name for p in path.iterdir()} or not any(path.iterdir())
+
+
 class ScanStore:
     """An open group. Samples are read and written by window; any number of processes may read."""
 
