@@ -26,12 +26,17 @@ from pipeline.readers import open_scan
 from pipeline.store import ScanStore, Source
 from pipeline.types import Reading, ScanInfo
 
-Status = Literal["done", "skipped", "failed"]
+Status = Literal["done", "skipped", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan. ``message`` is one line; ``seconds`` by stage."""
+    """What became of one scan. ``message`` is one line; ``seconds`` by stage; ``warnings`` one line each.
+
+    ``stopped`` is one that the time budget or a cancellation ended, to go on with. ``is_scans_fault`` tells a failure
+    that the same scan would meet again from one of the disk, the cluster or the options, which is not counted against
+    it. ``version`` is that of the scan's colours that was made.
+    """
 
     scan: str
     path: str
@@ -42,12 +47,21 @@ class Outcome:
     result: str = ""
     seconds: tuple[tuple[str, float], ...] = ()
     quality: Quality | None = None
+    version: str = ""
+    warnings: tuple[str, ...] = ()
+    is_scans_fault: bool = False
+    retry_after: str = ""
     page: int = 1
 
     def to_json(self) -> dict[str, Any]:
         quality = self.quality.to_json() if self.quality else None
-        megapixels = round(self.megapixels, 3)
-        return {**vars(self), "megapixels": megapixels, "seconds": dict(self.seconds), "quality": quality}
+        return {
+            **vars(self),
+            "megapixels": round(self.megapixels, 3),
+            "seconds": dict(self.seconds),
+            "quality": quality,
+            "warnings": list(self.warnings),
+        }
 
 
 @dataclass(frozen=True)
