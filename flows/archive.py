@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.bookkeeping import keeping_books
+from flows.catalogue_results import stamp
+from flows.catalogue_values import COMPLETED
 from flows.cluster import open_cluster
 from flows.jobs import Job, Outcome, Prepared, prepare_output
 from flows.planning import failure, plan_scans
@@ -109,12 +113,20 @@ def run_planned(planned: list[Job | Outcome], prepared: Prepared) -> list[Outcom
     return known + (run_jobs(jobs, prepared) if jobs else [])
 
 
-def write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Outcome]) -> State[Any]:
+def record_of(output: Path, started: str) -> Path:
+    """Where a run of this process keeps its record; the name is the run's in the catalogue too."""
+    return output / "runs" / f"{stamp(started)}-{os.getpid()}.json"
+
+
+def write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Outcome], kind: str) -> State[Any]:
     """Write the run's own record, every scan with what became of it; returns the state that the flow ends in."""
-    path = output / "runs" / f"{started.replace(':', '').replace('+0000', 'Z')}-{os.getpid()}.json"
+    path = record_of(output, started)
     with writing(path):
         path.parent.mkdir(exist_ok=True)
+    failed = [o for o in outcomes if o.status == "failed"]
     record = {
+        "kind": kind,
+        "state": SOME_FAILED if failed else COMPLETED,
         "started": started,
         "finished": utc_now(),
         "engine": str(prepared.choice),
@@ -125,20 +137,23 @@ def write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Out
         "scans": [outcome.to_json() for outcome in outcomes],
     }
     write_json(path, record)
-    failed = [o for o in outcomes if o.status == "failed"]
     message = f"{len(outcomes) - len(failed)} of {len(outcomes)} scans are there; {path}"
     return Failed(message=message, name=SOME_FAILED) if failed else Completed(message=message)
 
 
-def run_in(options: RunOptions, plan: Callable[[Prepared], list[Job | Outcome]]) -> State[Any]:
+def run_in(options: RunOptions, plan: Callable[[Prepared], list[Job | Outcome]], kind: str = "colorize") -> State[Any]:
     """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in."""
     started = utc_now()
     prepared = Prepared.of(options)
     prepare_output(options.output)
-    listener().said(str(prepared.choice))
-    with folder_lock(options.output):
-        outcomes = run_planned(plan(prepared), prepared)
-        return write_run(options.output, started, prepared, outcomes)
+    engine, model = str(prepared.choice), prepared.model.card.name
+    listener().said(engine)
+    with (
+        folder_lock(options.output),
+        keeping_books(record_of(options.output, started), kind, started, engine, model) as files,
+    ):
+        outcomes = run_planned(plan(replace(prepared, files=files)), prepared)
+        return write_run(options.output, started, prepared, outcomes, kind)
 
 
 STAGE_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=_STAGES_AT_ONCE)
