@@ -26,16 +26,17 @@ from pipeline.readers import open_scan
 from pipeline.store import ScanStore, Source
 from pipeline.types import Reading, ScanInfo
 
-Status = Literal["done", "skipped", "failed", "stopped"]
+Status = Literal["done", "skipped", "failed", "quarantined", "stopped"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one scan. ``message`` is one line; ``seconds`` by stage; ``warnings`` one line each.
 
-    ``stopped`` is one that the time budget or a cancellation ended, to go on with. ``is_scans_fault`` tells a failure
-    that the same scan would meet again from one of the disk, the cluster or the options, which is not counted against
-    it. ``version`` is that of the scan's colours that was made.
+    ``stopped`` is one that the time budget or a cancellation ended, to go on with; ``quarantined`` one that failed once
+    too often, and later runs leave out. ``is_scans_fault`` tells a failure that the same scan would meet again from one
+    of the disk, the cluster or the options, which is not counted against it; ``retry_after`` (ISO 8601, UTC) is when a
+    run tries it again. ``version`` is that of the scan's colours that was made.
     """
 
     scan: str
@@ -50,6 +51,18 @@ class Outcome:
     version: str = ""
     warnings: tuple[str, ...] = ()
     is_scans_fault: bool = False
+    retry_after: str = ""
+    page: int = 1
+
+    @property
+    def has_failed(self) -> bool:
+        """In this run."""
+        return self.status in ("failed", "quarantined")
+
+    @property
+    def is_left_out(self) -> bool:
+        """Not tried in this run, because of failures in earlier ones."""
+        return self.status == "skipped" and not self.result
 
     def to_json(self) -> dict[str, Any]:
         quality = self.quality.to_json() if self.quality else None
@@ -190,7 +203,7 @@ class Prepared:
         if set(options.formats) <= set(there):
             message = "already there for these bytes, model and settings; --force does it again"
             picture = str(paths.picture(options.formats[0]))
-            return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, picture)
+            return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, picture, page=scan.page)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         engine_bytes = extra_bytes(self._engine_spec(spec))

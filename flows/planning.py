@@ -35,7 +35,7 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
     else:
         message = f"{scan.path}: {type(error).__name__}: {error}; please report this"
     message = " ".join(message.split())
-    return Outcome(scan.stem, str(scan.path), "failed", message, is_scans_fault=_is_scans_fault(error))
+    return Outcome(scan.stem, str(scan.path), "failed", message, is_scans_fault=_is_scans_fault(error), page=scan.page)
 
 
 def _is_scans_fault(error: BaseException) -> bool:
@@ -84,5 +84,7 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
         first = taken.setdefault(prepared.options.output / scan.stem, scan.path)
         if first != scan.path:
             message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"
-            planned[index] = Outcome(scan.stem, str(scan.path), "failed", message)  # the names' fault, not the scan's
+            planned[index] = Outcome(
+                scan.stem, str(scan.path), "failed", message, page=scan.page
+            )  # the names' fault, not the scan's
     return planned

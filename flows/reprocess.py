@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.archive import STAGE_RUNNER, run_in
+from flows.endings import told
 from flows.stores import find_stores, parse_reprocess, plan_stores
 
 
@@ -48,28 +49,32 @@ def reprocess_archive(
         colorize-archive
     reuse : take over the tiles of a version with twice the stride
     """
-    options, changes = parse_reprocess(
-        output,
-        tile,
-        stride,
-        window,
-        engine,
-        model,
-        workers,
-        limit_memory,
-        keep,
-        force,
-        reuse,
-        anchor,
-        quality,
-        precision,
-        formats,
-        metadata,
-        cluster=cluster,
-        scheduler=scheduler,
-        tls_ca=tls_ca,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-    )
-    stores = find_stores(options.output, scans or [])
-    return run_in(options, lambda _: plan_stores(stores, changes, options))
+
+    def run() -> State[Any]:
+        options, changes = parse_reprocess(
+            output,
+            tile,
+            stride,
+            window,
+            engine,
+            model,
+            workers,
+            limit_memory,
+            keep,
+            force,
+            reuse,
+            anchor,
+            quality,
+            precision,
+            formats,
+            metadata,
+            cluster=cluster,
+            scheduler=scheduler,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+        )
+        stores = find_stores(options.output, scans or [])
+        return run_in(options, lambda _: plan_stores(stores, changes, options))
+
+    return told(run)
