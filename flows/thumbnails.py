@@ -42,7 +42,7 @@ LONG_SIDE_PX = 320
 
 _QUALITY = 82
 _WINDOW_PX = 2048  # the store's shards: each is read once
-_COMMENT = b"\xff\xfe"
+_COMMENT, _OURS = b"\xff\xfe", b"colorize-archive "
 _HEAD_BYTES = 1024
 # A file of ours with smaller copies is never asked for more; one without any, or a stranger, is not decoded as a whole.
 _LIMIT_PX = 2**24
@@ -101,14 +101,15 @@ def thumbnails(output: Path, stem: str, sidecar: Mapping[str, Any]) -> Shown:
 
 
 def remove_others(output: Path, keep: Collection[Path]) -> None:
-    """Remove thumbnails that are not in ``keep``, and folders that are then empty. Raises OutputError."""
+    """Remove thumbnails of ours that are not in ``keep``, and folders that are then empty. Raises OutputError."""
     root = output / FOLDER
     endings = tuple(f".{kind}.jpg" for kind in KINDS)
     with writing(root):
         for parent, _, names in os.walk(root, topdown=False):
             for name in names:
-                if name.endswith(endings) and Path(parent, name) not in keep:
-                    Path(parent, name).unlink(missing_ok=True)
+                path = Path(parent, name)
+                if name.endswith(endings) and path not in keep and _made_of(path) is not None:
+                    path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # it is not empty
                 Path(parent).rmdir()
 
@@ -261,7 +262,7 @@ def _write(path: Path, picture: NDArray, of: str) -> None:
     small = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA)
     bgr = small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    comment = of.encode()
+    comment = _OURS + of.encode()
     segment = _COMMENT + (len(comment) + 2).to_bytes(2, "big") + comment
     data = encoded.tobytes()
     with writing(path):
@@ -276,6 +277,7 @@ def _made_of(path: Path) -> str | None:
             head = stream.read(_HEAD_BYTES)
     except OSError:
         return None
-    if head[2:4] != _COMMENT:
+    comment = head[6 : 4 + int.from_bytes(head[4:6], "big")]
+    if head[2:4] != _COMMENT or not comment.startswith(_OURS):
         return None
-    return head[6 : 4 + int.from_bytes(head[4:6], "big")].decode("utf-8", "replace")
+    return comment.removeprefix(_OURS).decode("utf-8", "replace")
