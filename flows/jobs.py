@@ -42,6 +42,7 @@ class Outcome:
     result: str = ""
     seconds: tuple[tuple[str, float], ...] = ()
     quality: Quality | None = None
+    page: int = 1
 
     def to_json(self) -> dict[str, Any]:
         quality = self.quality.to_json() if self.quality else None
@@ -177,7 +178,8 @@ class Prepared:
         if set(options.formats) <= set(there):
             message = "already there for these bytes, model and settings; --force does it again"
             picture = str(paths.picture(options.formats[0]))
-            return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, picture)
+            megapixels = info.megapixels
+            return Outcome(scan.stem, str(scan.path), "skipped", message, megapixels, 0, picture, page=scan.page)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         engine_bytes = extra_bytes(self._engine_spec(spec))

@@ -32,7 +32,7 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
         message = f"{scan.path}: {error.strerror or error}; check the scan and the output folder"
     else:
         message = f"{scan.path}: {type(error).__name__}: {error}; please report this"
-    return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))
+    return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()), page=scan.page)
 
 
 def _pages(scan: ScanFile, pages: Pages) -> Sequence[ScanFile | Outcome]:
@@ -72,5 +72,5 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
         first = taken.setdefault(prepared.options.output / scan.stem, scan.path)
         if first != scan.path:
             message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"
-            planned[index] = Outcome(scan.stem, str(scan.path), "failed", message)
+            planned[index] = Outcome(scan.stem, str(scan.path), "failed", message, page=scan.page)
     return planned

@@ -352,4 +352,5 @@ def _outcome(step: Step) -> Outcome:
         result=picture,
         seconds=step.seconds,
         quality=step.quality,
+        page=job.scan.page,
     )
