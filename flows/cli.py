@@ -362,6 +362,23 @@ def diff(
 
 
 @app.command()
+def sheet(output: Annotated[Path, typer.Argument(help="Folder of earlier results.")]) -> None:
+    """Make the contact sheet OUTPUT/index.html anew: every scan before and after, failures first."""
+    from flows.catalogue import Catalogue
+    from flows.sheet import write_sheet
+    from pipeline.errors import ColorizeError, UsageError
+
+    try:
+        folder = output.expanduser().resolve()
+        if not (folder / "runs").is_dir():
+            raise UsageError(f"{output}: no run has ended in this folder; give the --output folder of one that has")
+        with Catalogue.open(folder) as catalogue:
+            typer.echo(str(write_sheet(folder, catalogue)))
+    except ColorizeError as error:
+        stop(error, USAGE)
+
+
+@app.command()
 def models() -> None:
     """List the shipped models."""
     from engines.spec import find_model, shipped_models

@@ -84,7 +84,6 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
         first = taken.setdefault(prepared.options.output / scan.stem, scan.path)
         if first != scan.path:
             message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"
-            planned[index] = Outcome(
-                scan.stem, str(scan.path), "failed", message, page=scan.page
-            )  # the names' fault, not the scan's
+            # The names' fault, not the scan's.
+            planned[index] = Outcome(scan.stem, str(scan.path), "failed", message, page=scan.page)
     return planned

@@ -302,7 +302,7 @@ def _in_folder(folder: Path) -> list[ScanFile]:
     for parent, names, files in os.walk(folder, onerror=stop):
         names.sort()
         scans = [name for name in names if name.lower().endswith(FOLDER_ENDINGS) and not is_result(Path(name))]
-        names[:] = [name for name in names if not name.endswith((*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif"))]
+        names[:] = [name for name in names if not name.endswith((*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif", ".part"))]
         found += [ScanFile(Path(parent, name), _stem(Path(parent, name).relative_to(folder))) for name in scans]
         for name in sorted(files):
             path = Path(parent, name)

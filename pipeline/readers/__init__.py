@@ -6,7 +6,8 @@
                                                        its profile, else as (1 - C)(1 - K) and so on
     JPEG 2000, WebP, GIF, BMP, PNM, SGI,    raster     sRGB, or L* through the ICC profile; samples that are neither
     NITF, Erdas Imagine                                8 nor 16 bits stretched linearly
-    JPEG XL, AVIF, JPEG-LS                  codec      as raster
+    JPEG XL, AVIF, JPEG-LS, BMP of later    codec      as raster; JPEG XL by its own transfer function too
+    versions
     OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
 A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (of the
@@ -61,7 +62,9 @@ _KNOWN_BUT_UNHANDLED = (
 
 
 def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
-    """Open the scan at ``path``; nothing is decoded yet. The reader is also a context manager.
+    """Open the scan at ``path``. The reader is also a context manager.
+
+    Nothing is decoded yet, but where a format decodes only as a whole (`codec`) or samples are to be stretched.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from ..errors import ScanUnreadableError, ScanUnsupportedError
-from ._segments import Blocks, Resolution, ascii_value, boxes, riff_chunks
+from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, ascii_value, boxes, printable, riff_chunks
 
 _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
@@ -109,7 +109,7 @@ def _jp2_header_box(file: BinaryIO, kind: bytes, start: int, after: int, declare
         head = file.read(7)
         if head[:1] in (b"\2", b"\3"):
             file.seek(start + 3)
-            declared.blocks.take("icc", file.read(min(after - start - 3, 2**24 + 1)))
+            declared.blocks.take("icc", file.read(min(after - start - 3, BLOCK_LIMIT_BYTES + 1)))
         elif head[:1] == b"\1" and (space := int.from_bytes(head[3:7], "big")) in _ENUMERATED:
             raise ScanUnsupportedError(
                 f"a JPEG 2000 in {_ENUMERATED[space]}, which is not handled; convert it to 8- or 16-bit gray or RGB"
@@ -126,7 +126,7 @@ def _jp2_header_box(file: BinaryIO, kind: bytes, start: int, after: int, declare
 def _jp2_uuid(file: BinaryIO, begin: int, end: int, blocks: Blocks) -> None:
     file.seek(begin)
     uuid = file.read(16)
-    body = file.read(min(end - begin - 16, 2**24 + 1)) if end - begin > 16 else b""
+    body = file.read(min(end - begin - 16, BLOCK_LIMIT_BYTES + 1)) if end - begin > 16 else b""
     if uuid == _XMP_UUID:
         blocks.take("xmp", body)
     elif uuid == _IPTC_UUID:
@@ -159,7 +159,7 @@ def webp(file: BinaryIO, salvage: bool) -> Declared:
             declared.shape_yx = (packed >> 14 & 0x3FFF) + 1, (packed & 0x3FFF) + 1
         elif name in (b"ICCP", b"EXIF", b"XMP "):
             kind = {b"ICCP": "icc", b"EXIF": "exif", b"XMP ": "xmp"}[name]
-            declared.blocks.take(kind, file.read(min(size, 2**24 + 1)).removeprefix(b"Exif\0\0"))
+            declared.blocks.take(kind, file.read(min(size, BLOCK_LIMIT_BYTES + 1)).removeprefix(b"Exif\0\0"))
     if declared.shape_yx is None:
         raise _cut("WebP")
     declared.whole_bytes = declared.shape_yx[0] * declared.shape_yx[1] * 4
@@ -177,8 +177,7 @@ def gif(file: BinaryIO, salvage: bool) -> Declared:
     frames = 0
     while frames < _MAX_FRAMES and (kind := file.read(1)) in (b"!", b","):
         if kind == b"!":
-            if file.read(1) == b"\xfe":
-                declared.blocks.drop("comment")
+            _gif_extension(file, declared.blocks)
         else:
             head = file.read(9)
             if len(head) < 9:
@@ -197,6 +196,17 @@ def gif(file: BinaryIO, salvage: bool) -> Declared:
     if frames > 1:
         declared.blocks.drop("frame 2" if frames == 2 else f"frames 2-{frames}")
     return declared
+
+
+def _gif_extension(file: BinaryIO, blocks: Blocks) -> None:
+    """Its label and, of an application's, the name; the rest is left to be skipped."""
+    label = file.read(1)
+    if label == b"\xfe":
+        blocks.drop("comment")
+    elif label == b"\xff":
+        name = file.read((file.read(1) or b"\0")[0])
+        if not name.startswith((b"NETSCAPE", b"ANIMEXTS")):
+            blocks.drop(f"application extension {printable(name.decode('latin-1'))!r}")
 
 
 def bmp(file: BinaryIO, salvage: bool) -> Declared:
@@ -218,11 +228,26 @@ def bmp(file: BinaryIO, salvage: bool) -> Declared:
     declared = Declared((abs(height), width), compression="rle" if compression in (1, 2) else "none")
     if compression in (1, 2):
         declared.whole_bytes = 2 * abs(height) * width
-    if bits == 32:
+    if size >= 124:
+        _bmp_profile(file, declared.blocks)
+    if bits == 32 and (size == 40 or compression == 0):
         declared.blocks.drop("the fourth byte of each pixel")
     if x > 0 and y > 0:
         declared.resolution = (x / 100, y / 100, "cm")
     return declared
+
+
+def _bmp_profile(file: BinaryIO, blocks: Blocks) -> None:
+    """Of a BITMAPV5HEADER; the profile lies in the file, or in another one that is named."""
+    file.seek(14 + 56)
+    kind = file.read(4)
+    file.seek(14 + 112)
+    start, size = struct.unpack("<II", file.read(8).ljust(8, b"\0"))
+    if kind == b"DEBM":
+        file.seek(14 + start)
+        blocks.take("icc", file.read(min(size, BLOCK_LIMIT_BYTES + 1)))
+    elif kind == b"KNIL":
+        blocks.drop("ICC profile in another file (the samples are taken as sRGB)")
 
 
 def pnm(file: BinaryIO, salvage: bool) -> Declared:

@@ -8,6 +8,8 @@ ITU-T T.872, 6.5 (Adobe's APP14).
 
 from __future__ import annotations
 
+import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -24,16 +26,19 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_EXTENDED = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC = b"ICC_PROFILE\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 
 
 @dataclass
 class JpegHeader:
-    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one."""
+    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one. ``coarse``: the file is cut off,
+    but behind the scans that give every block of it a value."""
 
     shape_yx: tuple[int, int] = (0, 0)
     channels: int = 0
     bits: int = 8
     progressive: bool = False
+    coarse: bool = False
     adobe: int = -1
     resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
@@ -53,8 +58,13 @@ def parse_jpeg(file: BinaryIO, reading: Reading) -> JpegHeader:
             _take_frame(header, marker, segment, reading.limit_pixels)
     if not header.channels:
         raise ScanUnreadableError("damaged JPEG: no frame header; restore it from its source")
-    if not reading.salvage:
-        _check_end(file)
+    scans = file.tell() - 2
+    if not _has_end(file):
+        if not reading.salvage:
+            raise ScanUnreadableError("cut off: the JPEG has no end marker; copy it again from its source")
+        header.coarse = header.progressive and _has_coarse_scans(file, scans, header.channels)
+        if header.coarse:
+            header.blocks.drop("detail of the lost end of a progressive JPEG")
     _join(header.blocks, chunks)
     return header
 
@@ -145,7 +155,7 @@ def _segments_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield marker, segment
 
 
-def _check_end(file: BinaryIO, chunk_bytes: int = 2**20) -> None:
+def _has_end(file: BinaryIO, chunk_bytes: int = 2**20) -> bool:
     """Look for the end-of-image marker, from the end of the file; coded data cannot contain those two bytes."""
     start = file.tell()
     stop = file.seek(0, 2)
@@ -155,6 +165,27 @@ def _check_end(file: BinaryIO, chunk_bytes: int = 2**20) -> None:
         file.seek(begin)
         chunk = file.read(stop - begin)
         if b"\xff\xd9" in chunk + after:
-            return
+            return True
         after, stop = chunk[:1], begin
-    raise ScanUnreadableError("cut off: the JPEG has no end marker; copy it again from its source")
+    return False
+
+
+def _has_coarse_scans(file: BinaryIO, at: int, channels: int) -> bool:
+    """Whether a progressive file holds the first scan of every component's mean (T.81, G.1.1.1.1) to its end.
+
+    ``at`` is the first byte of the first scan's marker.
+    """
+    finished: set[int] = set()
+    current: set[int] = set()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        while found := _MARKER.search(data, at):
+            finished |= current  # a scan ends where the next marker is
+            current = set()
+            at, marker = found.start(), found.group()[1]
+            length = int.from_bytes(data[at + 2 : at + 4], "big")
+            head = data[at + 4 : at + 2 + length]
+            if marker == 0xDA and head and len(head) >= 2 * head[0] + 4:
+                first, refines = head[2 * head[0] + 1], head[2 * head[0] + 3] >> 4
+                current = set(head[1 : 2 * head[0] : 2]) if first == 0 and not refines else set()
+            at += 2 + length
+    return len(finished) >= channels

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from ..errors import ScanUnreadableError, ScanUnsupportedError
-from ._segments import BLOCK_LIMIT_BYTES, Blocks, boxes
+from . import _declared
+from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, boxes
 
 _HEADER_BYTES = 65_536
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
@@ -36,6 +37,7 @@ class Whole:
     bits: int = 8
     gamma: float | None = None
     orientation: int = 1
+    resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
 
 
@@ -261,6 +263,14 @@ def jpeg_ls(file: BinaryIO) -> Whole:
                 raise ScanUnreadableError("cut off: the JPEG-LS has no end marker; copy it again from its source")
             return Whole(shape_yx, bits=segment[0])
     raise ScanUnreadableError("damaged or cut off: the JPEG-LS has no frame header; copy it again from its source")
+
+
+def bmp(file: BinaryIO) -> Whole:
+    """With a header of version 4 or 5, which GDAL does not know."""
+    declared = _declared.bmp(file, False)
+    if declared.compression != "none" or declared.shape_yx is None:
+        raise ScanUnsupportedError("a run-length coded BMP with a long header, which is not handled; convert it to PNG")
+    return Whole(declared.shape_yx, resolution=declared.resolution, blocks=declared.blocks)
 
 
 def is_jpeg_ls(head: bytes) -> bool:

@@ -1,11 +1,11 @@
-"""JPEG XL, AVIF and JPEG-LS, decoded by imagecodecs: at once, on opening.
+"""JPEG XL, AVIF, JPEG-LS, and BMP with a long header, decoded by imagecodecs: at once, on opening.
 
 Their decoders take and give a whole picture; beyond `WHOLE_LIMIT_BYTES` for that, told from the header (`_whole`), they
 are refused. HEIF is not here: its decoder is not in what imagecodecs ships.
 
 References
 ----------
-libjxl, libavif and CharLS, as imagecodecs calls them; the formats as `_whole` names them.
+libjxl, libavif, CharLS and imcd, as imagecodecs calls them; the formats as `_whole` names them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading, ScanInfo
 from ._lightness import Light, Stretch, by_gamma, by_profile
 from ._segmented import SegmentedReader, Source
-from ._whole import Whole, avif, is_jpeg_ls, jpeg_ls, jpeg_xl
+from ._whole import Whole, avif, bmp, is_jpeg_ls, jpeg_ls, jpeg_xl
 from ._window import Samples, check_size, reason
 
 ENDINGS = (".avif", ".jls", ".jxl")
@@ -44,6 +44,7 @@ _JPEG_XL = _Format(
 )
 _AVIF = _Format("AVIF", "avif", avif, lambda data: imagecodecs.avif_decode(data, index=0))
 _JPEG_LS = _Format("JPEG-LS", "jpegls", jpeg_ls, imagecodecs.jpegls_decode)
+_BMP = _Format("BMP", "none", bmp, imagecodecs.bmp_decode)
 
 
 def _format_of(head: bytes) -> _Format | None:
@@ -51,6 +52,8 @@ def _format_of(head: bytes) -> _Format | None:
         return _JPEG_XL
     if head[4:8] == b"ftyp" and b"avif" in (head[8:12], *(head[at : at + 4] for at in range(16, 32, 4))):
         return _AVIF
+    if head[:2] == b"BM" and head[15:18] == b"\0\0\0" and head[14] > 40:
+        return _BMP
     return _JPEG_LS if is_jpeg_ls(head) else None
 
 
@@ -137,7 +140,7 @@ def _info_of(
 ) -> ScanInfo:
     channels, dtype = samples
     metadata: dict[str, Any] = {"format": known.name, "compression": known.compression}
-    metadata |= whole.blocks.metadata()
+    metadata |= whole.blocks.metadata(whole.resolution)
     if whole.orientation != 1 or (known is _JPEG_XL and "orientation" in metadata):
         metadata["orientation"] = whole.orientation  # of the picture itself, which comes before what Exif says
     if note := "; ".join(filter(None, (stretch.note if stretch else "", light.note))):

@@ -58,7 +58,10 @@ class ImageReader(SegmentedReader):
                 header = parse_png(file, reading) if is_png else parse_jpeg(file, reading)
         except OSError as error:
             raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
-        raster = Raster(path, "PNG" if is_png else "JPEG", GDAL_JPEG_TO_RGB="NO" if header.channels == 4 else "YES")
+        options = {"GDAL_JPEG_TO_RGB": "NO"} if header.channels == 4 else {}
+        if isinstance(header, JpegHeader) and header.coarse:
+            options["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "NO"
+        raster = Raster(path, "PNG" if is_png else "JPEG", **options)
         try:
             source = _source_of(raster, header, reading)
         except Exception as error:

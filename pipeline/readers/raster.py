@@ -30,6 +30,7 @@ from ._declared import Declared
 from ._gdal import Raster
 from ._lightness import Light, Stretch, by_profile, opacity_of
 from ._segmented import SegmentedReader, Source
+from ._segments import printable
 from ._window import CACHE_BYTES, Samples, check_size, palette_table, reason
 
 ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".pnm", ".ppm", ".sgi", ".webp")
@@ -250,6 +251,8 @@ def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: fl
 
 def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, samples: _Samples) -> ScanInfo:
     light = samples.light
+    if known.driver == "HFA" and (names := sorted(set(raster.ask("tags", ns=None)) - {"AREA_OR_POINT"})):
+        declared.blocks.drop(f"metadata {printable(', '.join(names), 80)}")
     metadata: dict[str, Any] = {"format": known.name, "compression": _compression_of(raster, declared)}
     metadata |= declared.blocks.metadata(declared.resolution)
     if samples.note:

@@ -151,7 +151,7 @@ def left_out(picture: Picture, reasons: Mapping[str, str]) -> dict[str, str]:
         "tags": carried.tags,
         "resolution": picture.resolution,
         "orientation": picture.orientation not in (None, 1),
-        "place": place and (place.crs or place.transform),
+        "place": place and (place.crs or place.transform or place.tags),
         "gcps": place and place.gcps,
         "rpcs": place and place.rpcs,
     }

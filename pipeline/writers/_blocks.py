@@ -7,14 +7,14 @@ from fractions import Fraction
 
 from pipeline.carried import TiffTag
 from pipeline.exif import Exif, exif_block, parse_exif
+from pipeline.photoshop import Resource, parse_resources, resource_block, without_scan_parts
 from pipeline.writers._beside import tiff_text
 from pipeline.writers._picture import Picture
 
 _DESCRIPTION, _ORIENTATION, _SOFTWARE = 270, 274, 305
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _UNITS = {"none": 1, "inch": 2, "cm": 3}
-_IPTC_RESOURCE, _THUMBNAILS = 0x0404, (0x0409, 0x040C)
-_SIGNATURES = (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR")
+_IPTC_RESOURCE = 0x0404
 _TEXT_BYTES = 2**14
 _LIMIT_BYTES = 16 * 2**20
 
@@ -71,38 +71,18 @@ def _rational(code: int, value: float) -> TiffTag | None:
 
 
 def image_resources(photoshop: bytes, iptc: bytes = b"") -> tuple[bytes, dict[str, str]]:
-    """Photoshop's image resource blocks with ``iptc`` among them, without thumbnails; what is lost, with the reason.
+    """Photoshop's image resources with ``iptc`` as one of them; what is lost, with the reason.
 
-    References
-    ----------
-    Adobe Photoshop File Formats Specification (2019), "Image Resource Blocks".
+    Without those that show or describe the scan's own samples, such as thumbnails.
     """
     lost: dict[str, str] = {}
     try:
-        blocks = _split(photoshop)
+        resources = without_scan_parts(parse_resources(photoshop))
     except ValueError as error:
-        blocks, lost = [], {"photoshop": str(error)}
-    kept = [block for number, block in blocks if number not in (*_THUMBNAILS, *([_IPTC_RESOURCE] if iptc else []))]
+        resources, lost = (), {"photoshop": str(error)}
     if iptc:
-        padding = b"\0" * (len(iptc) % 2)
-        kept.insert(0, b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + padding)
-    return b"".join(kept), lost
-
-
-def _split(photoshop: bytes) -> list[tuple[int, bytes]]:
-    """The number and the bytes of every block. Raises ValueError where there is something else."""
-    if len(photoshop) > _LIMIT_BYTES:
-        raise ValueError(f"{len(photoshop)} bytes of image resources, the limit is {_LIMIT_BYTES}; leave them out")
-    found, at = [], 0
-    while at < len(photoshop):
-        name_end = at + 6 + (photoshop[at + 6] // 2 * 2 + 2 if len(photoshop) > at + 6 else 0)
-        size = int.from_bytes(photoshop[name_end : name_end + 4], "big")
-        end = name_end + 4 + size
-        if photoshop[at : at + 4] not in _SIGNATURES:
-            raise ValueError(f"damaged image resources: no block at byte {at} of {len(photoshop)}; leave them out")
-        if end > len(photoshop) or name_end + 4 > len(photoshop):
-            raise ValueError(f"damaged image resources: a block of {size} bytes at byte {at}; leave them out")
-        block = photoshop[at : end + size % 2]
-        found.append((int.from_bytes(block[4:6], "big"), block + b"\0" * (end + size % 2 - at - len(block))))
-        at = end + size % 2
-    return found
+        resources = (
+            Resource(_IPTC_RESOURCE, b"", iptc),
+            *(each for each in resources if each.number != _IPTC_RESOURCE),
+        )
+    return resource_block(resources), lost

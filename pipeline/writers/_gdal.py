@@ -41,6 +41,7 @@ _TAG_NAMES = {
     33432: "TIFFTAG_COPYRIGHT",
 }
 _RESOLUTION_UNITS = {"none": 1, "inch": 2, "cm": 3}
+_GDAL_METADATA = 42112
 _GEO_KEYS, _RASTER_TYPE, _POINT = 34735, 1025, 2
 # Filters of `warnings` are global to the process; one thread at a time may exchange them.
 _WARNINGS_LOCK = threading.Lock()
@@ -116,6 +117,11 @@ def lost_place(made: Path, place: Place | None, driver: str) -> dict[str, str]:
     return {name: "GDAL does not write these into this format" for name, kept in there.items() if not kept}
 
 
+def gdal_metadata(place: Place | None) -> tuple[TiffTag, ...]:
+    """The tag with what GDAL itself says of a GeoTIFF, if there is one."""
+    return tuple(tag for tag in place.tags if tag.code == _GDAL_METADATA) if place else ()
+
+
 def lost_tags(tags: tuple[TiffTag, ...]) -> dict[str, str]:
     """The descriptive tags that GDAL has no name for."""
     codes = ", ".join(str(tag.code) for tag in tags if tag.code not in _TAG_NAMES)
@@ -127,6 +133,7 @@ def _tags(picture: Picture) -> dict[str, Any]:
     extra: list[tuple[Any, ...]] = [
         (tag.code, tag.type, tag.count, tag.value, True) for tag in carried.tags if tag.code in _TAG_NAMES
     ]
+    extra += [(tag.code, tag.type, tag.count, tag.value, True) for tag in gdal_metadata(carried.place)]
     if picture.nodata is not None:
         text = f"{picture.nodata}\0".encode()
         extra.append((42113, 2, len(text), text, True))  # GDAL_NODATA

@@ -16,7 +16,8 @@ from pathlib import Path
 from pipeline.writers._beside import folder_beside, left_out, library_error, place_file
 from pipeline.writers._blocks import exif_of, image_resources
 from pipeline.writers._boxes import box, boxes, check_codestream, metadata_boxes, resolution_box
-from pipeline.writers._gdal import PLAIN, copy_picture, gdal, lost_place
+from pipeline.writers._gdal import PLAIN, copy_picture, gdal, gdal_metadata, lost_place
+from pipeline.writers._levels import pyramid_levels
 from pipeline.writers._picture import Picture, Written
 
 ENDING = ".color.jp2"
@@ -33,7 +34,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     ------
     OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
-    levels_yx = _levels_yx(picture.shape_yx)
+    levels_yx = pyramid_levels(picture.shape_yx, _SMALLEST_PX)  # as T.800 has them (B.5)
     with folder_beside(path) as folder:
         coded = copy_picture(
             picture,
@@ -57,15 +58,6 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         return Written(levels_yx, place_file(made, path), lost)
 
 
-def _levels_yx(shape_yx: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Of each resolution level (T.800, B.5): half the one before, rounded up."""
-    levels = [shape_yx]
-    while max(levels[-1]) > _SMALLEST_PX:
-        height, width = levels[-1]
-        levels.append(((height + 1) // 2, (width + 1) // 2))
-    return tuple(levels)
-
-
 def _check(coded: Path) -> None:
     """Raise OSError where GDAL did not say that the disk is full."""
     try:
@@ -83,6 +75,8 @@ def _add_boxes(coded: Path, made: Path, picture: Picture) -> dict[str, str]:
     exif, lost = exif_of(picture)
     resources, damaged = image_resources(carried.photoshop)
     lost |= damaged
+    if gdal_metadata(carried.place):
+        lost["tags"] = "JPEG 2000 has no place for GDAL's own metadata (TIFF tag 42112)"
     blocks = {"exif": exif, "xmp": carried.xmp, "iptc": carried.iptc, "photoshop": resources}
     with coded.open("rb") as source, made.open("wb") as target:
         for each in boxes(source, coded.stat().st_size):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.ordered import OrderedPool
 from pipeline.store.multiscale import SHARD_PX, Multiscale
 from pipeline.writers._beside import folder_beside, left_out, place_folder, window
-from pipeline.writers._halves import half
+from pipeline.writers._levels import halve, pyramid_levels
 from pipeline.writers._picture import Picture, Written
 from pipeline.writers._plain import windows
 
@@ -42,7 +42,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     ------
     OutputError : it cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
-    levels_yx = _levels_yx(picture.shape_yx)
+    levels_yx = pyramid_levels(picture.shape_yx, _SMALLEST_PX)
     attributes, lost = _attributes(picture)
     with folder_beside(path) as folder:
         made = folder / path.name
@@ -61,14 +61,6 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
                     pass
         lost |= left_out(picture, dict.fromkeys(("nodata", "orientation"), _NO_PLACE))
         return Written(levels_yx, place_folder(made, path), lost)
-
-
-def _levels_yx(shape_yx: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    levels = [shape_yx]
-    while max(levels[-1]) > _SMALLEST_PX:
-        height, width = levels[-1]
-        levels.append(((height + 1) // 2, (width + 1) // 2))
-    return tuple(levels)
 
 
 def _written(
@@ -92,7 +84,7 @@ def _halved(
     pyramid: Multiscale, picture: Picture, above_yx: tuple[int, int], level: int, rows: slice, columns: slice
 ) -> NDArray:
     above = pyramid.read(level - 1, _twice(rows, above_yx[0]), _twice(columns, above_yx[1]))
-    return half(above, picture.nodata)
+    return halve(above, picture.nodata)
 
 
 def _twice(part: slice, extent: int) -> slice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+import rasterio.shutil
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -224,6 +226,22 @@ def test_sixteen_bit_alpha(tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read_mask(*EVERYTHING), stored[:, :, 3])
 
 
+def test_the_mask_that_gdal_hides_behind_a_jpeg(tmp_path: Path) -> None:
+    picture, mask = soft((64, 96), 3), soft((64, 96), 1) > 120
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"):
+        warnings.simplefilter("ignore")
+        shape = {"width": 96, "height": 64, "count": 3, "dtype": "uint8"}
+        with rasterio.open(tmp_path / "m.tif", "w", driver="GTiff", **shape) as file:
+            file.write(np.moveaxis(picture, 2, 0))
+            file.write_mask(mask)
+        rasterio.shutil.copy(tmp_path / "m.tif", tmp_path / "m.jpg", driver="JPEG", QUALITY="100")
+    (tmp_path / "m.tif").unlink()
+    with open_scan(tmp_path / "m.jpg") as reader:
+        assert reader.info.mask == "alpha"
+        np.testing.assert_array_equal(reader.read_mask(*EVERYTHING), mask * 255)
+        np.testing.assert_array_equal(reader.read_mask(slice(9, 33), slice(5, 50)), mask[9:33, 5:50] * 255)
+
+
 # What a file says beside its pixels
 
 EXIF = Image.Exif()
@@ -399,3 +417,27 @@ def test_a_jpeg_that_failed_once_does_not_give_gray_the_next_time(tmp_path: Path
         for _ in range(3):
             with pytest.raises(ScanUnreadableError):
                 reader.read(*EVERYTHING)
+
+
+def test_a_cut_progressive_jpeg_gives_its_coarser_scans_or_nothing(tmp_path: Path) -> None:
+    picture = soft((400, 600), 3)
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(picture).save(path, progressive=True, quality=95, subsampling=0)
+    data = path.read_bytes()
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    path.write_bytes(data[: scans[3] + 100])
+    with pytest.raises(ScanUnreadableError):
+        read(path)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+        assert not reader.holes
+        assert any("detail" in each for each in reader.info.metadata["dropped"])
+    assert np.abs(got.astype(int) - picture).mean() < 12
+    path.write_bytes(data[: (scans[0] + scans[1]) // 2])  # within the scan of the means
+    with open_scan(path, Reading(salvage=True)) as reader:
+        assert (reader.read(*EVERYTHING) == 127).all()
+        assert sum(hole[1] - hole[0] for hole in reader.holes) == 400
+    path.write_bytes(data)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        np.testing.assert_array_equal(reader.read(*EVERYTHING), read(path)[0])
+        assert "dropped" not in reader.info.metadata

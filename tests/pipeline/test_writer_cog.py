@@ -105,7 +105,9 @@ class TestCog(WriterConformance):
         assert set(written.not_carried) == {"exif", "iptc", "photoshop", "orientation", "tags"}
         assert written.not_carried["tags"].endswith("271")
         with tifffile.TiffFile(path) as file:
-            assert not {"ExifTag", "IPTC", "ImageResources", "Make"} & {tag.name for tag in file.pages[0].tags}
+            assert not {"ExifTag", "IPTC", "ImageResources", "Make", "Orientation"} & {
+                tag.name for tag in file.pages[0].tags
+            }
 
     @pytest.mark.parametrize("tags", [(), (POINT,)])
     @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "EPSG:3857"])
@@ -118,6 +120,14 @@ class TestCog(WriterConformance):
             assert dataset.crs == CRS.from_string(crs)
             assert tuple(dataset.transform)[:6] == transform
             assert dataset.tags()["AREA_OR_POINT"] == ("Point" if tags else "Area")
+
+    def test_what_gdal_says_goes_on(self, path):
+        value = b'<GDALMetadata>\n  <Item name="SURVEY">1936</Item>\n</GDALMetadata>\n\0'
+        place = Place(PLACE.crs, PLACE.transform, tags=(TiffTag(42112, 2, len(value), value),))
+        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=place)))
+        assert not written.not_carried
+        with rasterio.open(path) as dataset:
+            assert dataset.tags()["SURVEY"] == "1936"
 
     def test_control_points_and_rpcs(self, path):
         place = Place(gcps=GCPS, gcps_crs=CRS.from_epsg(4326).to_wkt(), rpcs=RPCS)

@@ -11,7 +11,7 @@ import rasterio
 from PIL import Image
 from rasterio.crs import CRS
 
-from pipeline.carried import Carried, Place
+from pipeline.carried import Carried, Place, TiffTag
 from pipeline.writers._boxes import box, boxes, check_codestream, resolution_box
 from pipeline.writers._picture import SRGB_PROFILE
 from tests.pipeline.writer_conformance import (
@@ -59,6 +59,11 @@ class TestJp2(WriterConformance):
         with rasterio.open(path) as dataset:
             assert dataset.crs == CRS.from_epsg(32633)
             assert tuple(dataset.transform)[:6] == PLACE.transform
+
+    def test_what_gdal_says_is_said_to_be_lost(self, path):
+        place = Place(PLACE.crs, PLACE.transform, tags=(TiffTag(42112, 2, 2, b"x\0"),))
+        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=place)))
+        assert set(written.not_carried) == {"tags"}
 
     def test_control_points_and_rpcs_are_kept_or_said_to_be_lost(self, path):
         points = ((0.0, 0.0, 11.5, 48.25, 0.0), (0.0, 60.0, 11.75, 48.25, 0.0), (40.0, 0.0, 11.5, 48.0, 0.0))

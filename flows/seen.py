@@ -1,0 +1,40 @@
+"""When a scan file that was read before need not be read again: the cheap check, before any hash."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+# Clocks of file systems tick as slowly as every two seconds (FAT): a file that was written so shortly before it was
+# read may be written once more without its times showing it.
+_CLOCK_TICK_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What changes when a file is written, replaced (its inode), or has its times set back (its change time).
+
+    Not its device: network drives are given another number whenever they are mounted.
+    """
+
+    NAMES: ClassVar = ("bytes", "modified_ns", "changed_ns", "inode")
+
+    bytes: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """Of a plain file now. Raises OSError, for folders too: their own times do not tell of the files in them."""
+        with path.open("rb") as stream:  # opened: a network drive then asks its server
+            status = os.fstat(stream.fileno())
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+    def is_settled(self, read_from_ns: int | None = None) -> bool:
+        """Whether the file was at rest for so long, when reading began, that a later change will show in its times."""
+        began = time.time_ns() if read_from_ns is None else read_from_ns
+        return max(self.modified_ns, self.changed_ns) < began - _CLOCK_TICK_NS
