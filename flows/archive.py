@@ -25,6 +25,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import parameters
 from flows.budget import Budget
 from flows.cluster import open_cluster
 from flows.endings import CANCELLED, ended, name_of, told
@@ -203,32 +204,32 @@ STAGE_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=_STAG
 
 @flow(name="colorize-archive", task_runner=STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
 def colorize_archive(
-    inputs: list[str],
-    output: str,
-    tile: int | str = 256,
-    stride: int | str | None = None,
-    window: str = "hann",
-    engine: str = "auto",
-    model: str = "default",
-    workers: int | str = "auto",
-    cluster: str = "local",
-    scheduler: str | None = None,
-    tls_ca: str | None = None,
-    tls_cert: str | None = None,
-    tls_key: str | None = None,
-    limit_memory: int | str = "2GiB",
-    keep: int | str = 2,
-    force: bool = False,
-    anchor: bool = True,
-    quality: float | str | None = None,
-    precision: str = "auto",
-    formats: str = "tiff",
-    metadata: bool = True,
-    pages: int | str = "all",
-    salvage: bool = False,
-    until: str | None = None,
-    quarantine_after: int | str = 3,
-    retry_quarantined: bool = False,
+    inputs: parameters.Inputs,
+    output: parameters.Output,
+    tile: parameters.Tile = 256,
+    stride: parameters.Stride = None,
+    window: parameters.WindowName = "hann",
+    engine: parameters.Engine = "auto",
+    model: parameters.ModelName = "default",
+    workers: parameters.Workers = "auto",
+    cluster: parameters.Cluster = "local",
+    scheduler: parameters.Scheduler = None,
+    tls_ca: parameters.TlsCa = None,
+    tls_cert: parameters.TlsCert = None,
+    tls_key: parameters.TlsKey = None,
+    limit_memory: parameters.LimitMemory = "2GiB",
+    keep: parameters.Keep = 2,
+    force: parameters.Force = False,
+    anchor: parameters.Anchor = True,
+    quality: parameters.Quality = None,
+    precision: parameters.Precision = "auto",
+    formats: parameters.Formats = "tiff",
+    metadata: parameters.Metadata = True,
+    pages: parameters.Pages = "all",
+    salvage: parameters.Salvage = False,
+    until: parameters.Until = None,
+    quarantine_after: parameters.QuarantineAfter = 3,
+    retry_quarantined: parameters.RetryQuarantined = False,
 ) -> State[Any]:
     """Colour black-and-white scans.
 
