@@ -148,7 +148,7 @@ QuarantineAfter = Annotated[
     | Annotated[str, Field(json_schema_extra={"pattern": r"^\d+$"})],
     shown(
         "Quarantine after",
-        "Failures in a row after which later runs leave a scan out, until its file changes or it is released; 0: never.",
+        "Failures in a row after which later runs leave a scan out until its file changes or it is released; 0: never.",
     ),
 ]
 RetryQuarantined = Annotated[
