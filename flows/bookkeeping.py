@@ -113,6 +113,10 @@ class ScanFiles:
         """What became of a scan in earlier runs, where that is known."""
         return None if self._books is None else self._books.ask(lambda catalogue: catalogue.known(path, page))
 
+    def scans(self) -> list[KnownScan]:
+        """All scans that are known, as they were before this run."""
+        return [] if self._books is None else self._books.ask(Catalogue.scans) or []
+
     def page_count(self, path: Path) -> int:
         """How many pages a file has. Raises ScanError."""
         known = self._known(path)

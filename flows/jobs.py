@@ -26,16 +26,17 @@ from pipeline.readers import open_scan
 from pipeline.store import ScanStore, Source
 from pipeline.types import Reading, ScanInfo
 
-Status = Literal["done", "skipped", "failed", "stopped"]
+Status = Literal["done", "skipped", "failed", "quarantined", "stopped"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one scan. ``message`` is one line; ``seconds`` by stage; ``warnings`` one line each.
 
-    ``stopped`` is one that the time budget or a cancellation ended, to go on with. ``is_scans_fault`` tells a failure
-    that the same scan would meet again from one of the disk, the cluster or the options, which is not counted against
-    it. ``version`` is that of the scan's colours that was made.
+    ``stopped`` is one that the time budget or a cancellation ended, to go on with; ``quarantined`` one that failed once
+    too often, and later runs leave out. ``is_scans_fault`` tells a failure that the same scan would meet again from one
+    of the disk, the cluster or the options, which is not counted against it; ``retry_after`` (ISO 8601, UTC) is when a
+    run tries it again. ``version`` is that of the scan's colours that was made.
     """
 
     scan: str
@@ -52,6 +53,16 @@ class Outcome:
     is_scans_fault: bool = False
     retry_after: str = ""
     page: int = 1
+
+    @property
+    def has_failed(self) -> bool:
+        """In this run."""
+        return self.status in ("failed", "quarantined")
+
+    @property
+    def is_left_out(self) -> bool:
+        """Not tried in this run, because of failures in earlier ones."""
+        return self.status == "skipped" and not self.result
 
     def to_json(self) -> dict[str, Any]:
         quality = self.quality.to_json() if self.quality else None

@@ -313,5 +313,5 @@ def test_a_catalogue_that_cannot_be_kept_stops_no_run_and_the_next_one_mends_it(
     assert "1 done" in ran.line("done,")  # by force the scan is read, whatever is known of it
     with Catalogue.open(output, is_locked=True) as catalogue:
         *_, last = catalogue.runs()
-        assert (last.state, last.done) == ("Completed", 1)
+        assert (last.state, last.done) == ("All done", 1)
         assert catalogue.known(folder / "card0.tif").run == last.id
