@@ -137,8 +137,10 @@ def _wait_for(futures: list[PrefectFuture[Any]]) -> None:
         future.wait(timeout=max(0.0, deadline - time.monotonic()))
 
 
-def run_planned(planned: list[Job | Outcome], prepared: Prepared, budget: Budget) -> Generator[Outcome]:
-    """What is skipped or failed already, and then the rest as it is done; each is told of."""
+def run_planned(
+    planned: list[Job | Outcome], prepared: Prepared, budget: Budget, complete: Callable[[Outcome], Outcome]
+) -> Generator[Outcome]:
+    """What is skipped or failed already, and then the rest as it is done; each is told of, as ``complete`` makes it."""
     for outcome in planned:
         if isinstance(outcome, Outcome):
             listener().finished(outcome)
@@ -146,7 +148,7 @@ def run_planned(planned: list[Job | Outcome], prepared: Prepared, budget: Budget
     jobs = [p for p in planned if isinstance(p, Job)]
     if jobs:
         with closing(run_jobs(jobs, prepared, budget)) as outcomes:
-            for outcome in outcomes:
+            for outcome in map(complete, outcomes):
                 listener().finished(outcome)
                 yield outcome
 
@@ -176,8 +178,16 @@ def write_run(path: Path, kind: str, started: str, prepared: Prepared, outcomes:
     return path
 
 
-def run_in(options: RunOptions, plan: Callable[[Prepared], list[Job | Outcome]], kind: str = "colorize") -> State[Any]:
-    """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in."""
+def run_in(
+    options: RunOptions,
+    plan: Callable[[Prepared], list[Job | Outcome]],
+    kind: str = "colorize",
+    complete: Callable[[Outcome], Outcome] = lambda outcome: outcome,
+) -> State[Any]:
+    """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in.
+
+    ``complete`` may add to what became of a scan before anybody hears of it.
+    """
     started = utc_now()
     budget = Budget(options.until)
     prepared = Prepared.of(options)
@@ -189,7 +199,7 @@ def run_in(options: RunOptions, plan: Callable[[Prepared], list[Job | Outcome]],
         planned = plan(replace(prepared, files=files))
         outcomes: list[Outcome] = []
         try:
-            with closing(run_planned(planned, prepared, budget)) as done:
+            with closing(run_planned(planned, prepared, budget, complete)) as done:
                 for outcome in done:
                     outcomes.append(outcome)
         except (KeyboardInterrupt, TerminationSignal):
