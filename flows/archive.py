@@ -26,7 +26,9 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import parameters
+from flows.bookkeeping import keeping_books
 from flows.budget import Budget
+from flows.catalogue_results import stamp
 from flows.cluster import open_cluster
 from flows.endings import CANCELLED, ended, name_of, told
 from flows.jobs import Job, Outcome, Prepared, prepare_output
@@ -149,12 +151,17 @@ def run_planned(planned: list[Job | Outcome], prepared: Prepared, budget: Budget
                 yield outcome
 
 
-def write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Outcome], state: str) -> Path:
+def record_of(output: Path, started: str) -> Path:
+    """Where a run of this process keeps its record; its name is the run's in the catalogue too."""
+    return output / "runs" / f"{stamp(started)}-{os.getpid()}.json"
+
+
+def write_run(path: Path, kind: str, started: str, prepared: Prepared, outcomes: list[Outcome], state: str) -> Path:
     """Write the run's own record, every scan with what became of it, and the name of the state that it ended in."""
-    path = output / "runs" / f"{started.replace(':', '').replace('+0000', 'Z')}-{os.getpid()}.json"
     with writing(path):
         path.parent.mkdir(exist_ok=True)
     record = {
+        "kind": kind,
         "started": started,
         "finished": utc_now(),
         "state": state,
@@ -169,15 +176,17 @@ def write_run(output: Path, started: str, prepared: Prepared, outcomes: list[Out
     return path
 
 
-def run_in(options: RunOptions, plan: Callable[[Prepared], list[Job | Outcome]]) -> State[Any]:
+def run_in(options: RunOptions, plan: Callable[[Prepared], list[Job | Outcome]], kind: str = "colorize") -> State[Any]:
     """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in."""
     started = utc_now()
     budget = Budget(options.until)
     prepared = Prepared.of(options)
     prepare_output(options.output)
-    listener().said(str(prepared.choice))
-    with folder_lock(options.output):
-        planned = plan(prepared)
+    engine, model = str(prepared.choice), prepared.model.card.name
+    listener().said(engine)
+    record = record_of(options.output, started)
+    with folder_lock(options.output), keeping_books(record, kind, started, engine, model) as files:
+        planned = plan(replace(prepared, files=files))
         outcomes: list[Outcome] = []
         try:
             with closing(run_planned(planned, prepared, budget)) as done:
@@ -186,9 +195,9 @@ def run_in(options: RunOptions, plan: Callable[[Prepared], list[Job | Outcome]])
         except (KeyboardInterrupt, TerminationSignal):
             budget.cancel()
             outcomes += _left(planned, outcomes, budget)
-            write_run(options.output, started, prepared, outcomes, CANCELLED)
+            write_run(record, kind, started, prepared, outcomes, CANCELLED)
             raise
-        path = write_run(options.output, started, prepared, outcomes, name_of(outcomes))
+        path = write_run(record, kind, started, prepared, outcomes, name_of(outcomes))
         return ended(outcomes, path)
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from engines.errors import EngineError
+from flows.bookkeeping import ScanFiles
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
 from flows.settings import Pages, ScanFile
 from pipeline.errors import ColorizeError, ScanError, ScanUnreadableError, UsageError
-from pipeline.readers import page_count
 
 # Dask's names for workers or a scheduler that went away. A block that killed one worker after the other is among them.
 _KILLED = "KilledWorker"
@@ -47,10 +47,10 @@ def _is_scans_fault(error: BaseException) -> bool:
     return type(error).__name__ not in _LOST - {_KILLED}
 
 
-def _pages(scan: ScanFile, pages: Pages) -> Sequence[ScanFile | Outcome]:
+def _pages(scan: ScanFile, pages: Pages, files: ScanFiles) -> Sequence[ScanFile | Outcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
     try:
-        count = page_count(scan.path)
+        count = files.page_count(scan.path)
     except ColorizeError:
         return [scan]
     if count == 1:
@@ -75,7 +75,8 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
             return failure(scan, error)
 
     with ThreadPoolExecutor(processors()) as pool:
-        every = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]
+        found = pool.map(lambda scan: _pages(scan, prepared.options.pages, prepared.files), scans)
+        every = [page for pages in found for page in pages]
         planned = list(pool.map(plan, every))
     taken: dict[Path, Path] = {}
     for index, scan in enumerate(every):
