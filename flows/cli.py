@@ -361,9 +361,7 @@ def sheet(output: Annotated[Path, typer.Argument(help="Folder of earlier results
     try:
         folder = output.expanduser().resolve()
         if not (folder / "runs").is_dir():
-            raise UsageError(
-                f"{output}: no run has ended in this folder; give the --output folder of one that has"
-            )
+            raise UsageError(f"{output}: no run has ended in this folder; give the --output folder of one that has")
         with Catalogue.open(folder) as catalogue:
             typer.echo(str(write_sheet(folder, catalogue)))
     except ColorizeError as error:
