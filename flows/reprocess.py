@@ -76,6 +76,6 @@ def reprocess_archive(
             tls_key=tls_key,
         )
         stores = find_stores(options.output, scans or [])
-        return run_in(options, lambda _: plan_stores(stores, changes, options), "reprocess")
+        return run_in(options, lambda *_: plan_stores(stores, changes, options), "reprocess")
 
     return told(run)
