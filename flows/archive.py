@@ -8,6 +8,8 @@ run, which goes on from there.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import time
 import uuid
@@ -28,15 +30,19 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import parameters
 from flows.bookkeeping import keeping_books
 from flows.budget import Budget
+from flows.catalogue import Catalogue
 from flows.catalogue_results import stamp
 from flows.cluster import open_cluster
 from flows.endings import CANCELLED, ended, name_of, told
 from flows.jobs import Job, Outcome, Prepared, prepare_output
 from flows.limits import limit_of, slot
+from flows.nightly import History
+from flows.page import followed
 from flows.planning import failure, plan_scans
 from flows.progress import listener
 from flows.scheduling import BlockQueue
 from flows.settings import RunOptions, find_scans, parse_options
+from flows.sheet import write_sheet
 from flows.stages import Lot, colorize_lot, export_lot, ingest_lot, lot_name, lots, stopped
 from pipeline.files import folder_lock, write_json, writing
 from pipeline.manifest import utc_now
@@ -46,6 +52,8 @@ _STAGES_AT_ONCE = 3
 _LOTS_SUBMITTED = _STAGES_AT_ONCE + 2
 _CANCEL_SECONDS = 12.0
 _queues: list[BlockQueue] = []
+Plan = Callable[[Prepared, History], list[Job | Outcome]]
+Complete = Callable[[Outcome], Outcome]
 
 
 @task(name="ingest", task_run_name="ingest {name}", cache_policy=NO_CACHE, persist_result=False)
@@ -86,7 +94,7 @@ def _outcomes(lot: Lot, futures: list[PrefectFuture[Any]]) -> tuple[Outcome, ...
 
 
 def run_jobs(jobs: list[Job], prepared: Prepared, budget: Budget) -> Generator[Outcome]:
-    """Submit every lot's stages and give the outcomes as they come, in order; see :class:`_Lots` for how it ends."""
+    """Submit every lot's stages and give the outcomes as they come, in order."""
     options = prepared.options
     engine = jobs[0].engine_spec
     with open_cluster(jobs[0].workers, options.cluster, options.limit_memory_bytes, engine) as client:
@@ -138,19 +146,16 @@ def _wait_for(futures: list[PrefectFuture[Any]]) -> None:
 
 
 def run_planned(
-    planned: list[Job | Outcome], prepared: Prepared, budget: Budget, complete: Callable[[Outcome], Outcome]
+    planned: list[Job | Outcome], prepared: Prepared, budget: Budget, history: History, complete: Complete
 ) -> Generator[Outcome]:
     """What is skipped or failed already, and then the rest as it is done; each is told of, as ``complete`` makes it."""
-    for outcome in planned:
-        if isinstance(outcome, Outcome):
+    with contextlib.ExitStack() as stack:
+        known = [p for p in planned if isinstance(p, Outcome)]
+        jobs = history.in_order(p for p in planned if isinstance(p, Job))
+        worked = stack.enter_context(closing(run_jobs(jobs, prepared, budget))) if jobs else ()
+        for outcome in map(complete, map(history.judged, itertools.chain(known, worked))):
             listener().finished(outcome)
             yield outcome
-    jobs = [p for p in planned if isinstance(p, Job)]
-    if jobs:
-        with closing(run_jobs(jobs, prepared, budget)) as outcomes:
-            for outcome in map(complete, outcomes):
-                listener().finished(outcome)
-                yield outcome
 
 
 def record_of(output: Path, started: str) -> Path:
@@ -179,27 +184,36 @@ def write_run(path: Path, kind: str, started: str, prepared: Prepared, outcomes:
 
 
 def run_in(
-    options: RunOptions,
-    plan: Callable[[Prepared], list[Job | Outcome]],
-    kind: str = "colorize",
-    complete: Callable[[Outcome], Outcome] = lambda outcome: outcome,
+    options: RunOptions, plan: Plan, kind: str = "colorize", complete: Complete = lambda outcome: outcome
 ) -> State[Any]:
     """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in.
 
     ``complete`` may add to what became of a scan before anybody hears of it.
     """
-    started = utc_now()
-    budget = Budget(options.until)
+    began = time.monotonic()
     prepared = Prepared.of(options)
     prepare_output(options.output)
-    engine, model = str(prepared.choice), prepared.model.card.name
-    listener().said(engine)
+    with folder_lock(options.output), followed(options.output) as page:
+        listener().said(str(prepared.choice))
+        outcomes, record = _do(prepared, plan, kind, complete)
+        _write_sheet(options.output)
+        if page is not None:
+            page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began)
+        return ended(outcomes, record)
+
+
+def _do(prepared: Prepared, plan: Plan, kind: str, complete: Complete) -> tuple[list[Outcome], Path]:
+    """Plan and do the work, and keep the catalogue; what became of all scans, and the run's record."""
+    started, options = utc_now(), prepared.options
+    budget = Budget(options.until)
     record = record_of(options.output, started)
-    with folder_lock(options.output), keeping_books(record, kind, started, engine, model) as files:
-        planned = plan(replace(prepared, files=files))
+    engine, model = str(prepared.choice), prepared.model.card.name
+    with keeping_books(record, kind, started, engine, model) as files:
+        history = History.of(options, files.scans())
+        planned = plan(replace(prepared, files=files), history)
         outcomes: list[Outcome] = []
         try:
-            with closing(run_planned(planned, prepared, budget, complete)) as done:
+            with closing(run_planned(planned, prepared, budget, history, complete)) as done:
                 for outcome in done:
                     outcomes.append(outcome)
         except (KeyboardInterrupt, TerminationSignal):
@@ -207,8 +221,17 @@ def run_in(
             outcomes += _left(planned, outcomes, budget)
             write_run(record, kind, started, prepared, outcomes, CANCELLED)
             raise
-        path = write_run(record, kind, started, prepared, outcomes, name_of(outcomes))
-        return ended(outcomes, path)
+        write_run(record, kind, started, prepared, outcomes, name_of(outcomes))
+        return outcomes, record
+
+
+def _write_sheet(output: Path) -> None:
+    """The contact sheet; what goes wrong with it is a line, because the results are there."""
+    try:
+        with Catalogue.open(output, is_locked=True) as catalogue:
+            write_sheet(output, catalogue)
+    except Exception as error:  # whatever it is
+        listener().said(f"warning  no contact sheet ({' '.join(str(error).split())}); colorize-archive sheet makes it")
 
 
 def _left(planned: list[Job | Outcome], outcomes: list[Outcome], budget: Budget) -> list[Outcome]:
@@ -309,6 +332,6 @@ def colorize_archive(
             tls_key=tls_key,
         )
         scans = find_scans(inputs)
-        return run_in(options, lambda prepared: plan_scans(scans, prepared))
+        return run_in(options, lambda prepared, history: plan_scans(scans, prepared, history.held_back))
 
     return told(run)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flows.catalogue import Catalogue, KnownScan
+from flows.catalogue import KnownScan
 from flows.jobs import Job, Outcome
 from flows.settings import RunOptions, ScanFile
 
@@ -41,8 +41,8 @@ class History:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
-    def of(cls, options: RunOptions, catalogue: Catalogue) -> History:
-        return cls(options, {(scan.stem, scan.path, scan.page): scan for scan in catalogue.scans()})
+    def of(cls, options: RunOptions, scans: Iterable[KnownScan]) -> History:
+        return cls(options, {scan.key: scan for scan in scans})
 
     def held_back(self, scan: ScanFile) -> Outcome | None:
         """The outcome of a scan that is left out of this run because of its failures; None for all others."""

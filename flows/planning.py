@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -63,14 +63,16 @@ def _pages(scan: ScanFile, pages: Pages, files: ScanFiles) -> Sequence[ScanFile 
     return found
 
 
-def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]:
-    """A job, or at once an outcome (skipped, failed), for every scan, in order."""
+def plan_scans(
+    scans: list[ScanFile], prepared: Prepared, held_back: Callable[[ScanFile], Outcome | None] = lambda _: None
+) -> list[Job | Outcome]:
+    """A job, or at once an outcome (skipped, failed), for every scan, in order; those ``held_back`` are left alone."""
 
     def plan(scan: ScanFile | Outcome) -> Job | Outcome:
         if isinstance(scan, Outcome):
             return scan
         try:
-            return prepared.job(scan, len(every))
+            return held_back(scan) or prepared.job(scan, len(every))
         except Exception as error:
             return failure(scan, error)
 

@@ -82,7 +82,7 @@ def reprocess_archive(
         stores = find_stores(options.output, scans or [])
         changed = Changed(options.output)
         return run_in(
-            options, lambda _: changed.noting(plan_stores(stores, changes, options)), "reprocess", changed.told
+            options, lambda *_: changed.noting(plan_stores(stores, changes, options)), "reprocess", changed.told
         )
 
     return told(run)

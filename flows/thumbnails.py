@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 
 from pipeline.color import lightness_from_samples, samples_from_lab
 from pipeline.errors import ColorizeError, OutputError, StoreError
@@ -203,7 +205,10 @@ def _of_tiff(path: Path, shape_yx: tuple[int, int]) -> NDArray:
 def _of_jp2(path: Path, shape_yx: tuple[int, int]) -> NDArray:
     scale = max(1.0, max(shape_yx) / LONG_SIDE_PX)
     height, width = (max(1, round(extent / scale)) for extent in shape_yx)
-    with rasterio.open(path) as dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(path)
+    with dataset:
         samples = dataset.read((1, 2, 3), out_shape=(3, height, width), resampling=Resampling.average)
         return np.asarray(samples).transpose(1, 2, 0)
 

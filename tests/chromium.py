@@ -37,6 +37,7 @@ class Browser:
         command = [program, "--headless=new", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0"]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             command.append("--no-sandbox")  # Chromium refuses to run as root with it
+        profile.mkdir(parents=True, exist_ok=True)
         self.log = (profile / "log").open("wb")
         self.process = subprocess.Popen([*command, f"--user-data-dir={profile}", "about:blank"], stderr=self.log)
         port_file = profile / "DevToolsActivePort"
