@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,8 +35,20 @@ def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> 
     return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))
 
 
+def _unnameable(scan: ScanFile) -> Outcome | None:
+    """The outcome of a scan whose name is not UTF-8: no JSON, no task of Prefect and no database could say it."""
+    text = os.fsencode(scan.path).decode("utf-8", "backslashreplace")
+    if text == str(scan.path):
+        return None
+    stem = os.fsencode(scan.stem).decode("utf-8", "backslashreplace")
+    message = f"{text}: its name is not UTF-8, so no record could name it; rename it, for example with convmv"
+    return Outcome(stem, text, "failed", message)
+
+
 def _pages(scan: ScanFile, pages: Pages) -> Sequence[ScanFile | Outcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
+    if (unnameable := _unnameable(scan)) is not None:
+        return [unnameable]
     try:
         count = page_count(scan.path)
     except ColorizeError:
