@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -46,8 +47,20 @@ def _is_scans_fault(error: BaseException) -> bool:
     return type(error).__name__ not in _LOST - {_KILLED}
 
 
+def _unnameable(scan: ScanFile) -> Outcome | None:
+    """The outcome of a scan whose name is not UTF-8: no JSON, no task of Prefect and no database could say it."""
+    text = os.fsencode(scan.path).decode("utf-8", "backslashreplace")
+    if text == str(scan.path):
+        return None
+    stem = os.fsencode(scan.stem).decode("utf-8", "backslashreplace")
+    message = f"{text}: its name is not UTF-8, so no record could name it; rename it, for example with convmv"
+    return Outcome(stem, text, "failed", message)
+
+
 def _pages(scan: ScanFile, pages: Pages, files: ScanFiles) -> Sequence[ScanFile | Outcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
+    if (unnameable := _unnameable(scan)) is not None:
+        return [unnameable]
     try:
         count = files.page_count(scan.path)
     except ColorizeError:

@@ -240,6 +240,8 @@ def parse_options(
             f"give a stride of at most {min(tile_yx)}"
         )
     window_weights(window, 1)
+    if not str(output).isprintable() and os.fsencode(output).decode("utf-8", "replace") != str(output):
+        raise UsageError(f"output {output!r}: its name is not UTF-8, so no record could name it; give another")
     return RunOptions(
         output=Path(output).expanduser().resolve(),
         tile_yx=tile_yx,

@@ -167,7 +167,7 @@ def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
             threads = stream_threads() if len(lot) == 1 else 1
-            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading)
+            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading, job.metadata)
         return step.after("ingest", time.perf_counter() - started)
 
     return _each(lot, work, stream_threads(), budget)

@@ -53,10 +53,12 @@ def _hash_of(path: Path, status: _Status) -> str:
     return tree_sha256(path)
 
 
-def ingested(store_path: Path, source: Source) -> ScanStore | None:
-    """The store at ``store_path`` if it holds all of exactly ``source``'s samples."""
+def ingested(store_path: Path, source: Source, metadata: bool = True) -> ScanStore | None:
+    """The store at ``store_path`` if it holds all of exactly ``source``'s samples, with or without its ``metadata``."""
     try:
         store = ScanStore.open(store_path)
+        if store.keeps_metadata != metadata:
+            return None
     except StoreError:
         return None
     same = (store.source.sha256, store.source.page) == (source.sha256, source.page)
@@ -64,7 +66,13 @@ def ingested(store_path: Path, source: Source) -> ScanStore | None:
 
 
 def ingest(
-    path: Path, store_path: Path, source: Source, force: bool = False, threads: int = 2, reading: Reading | None = None
+    path: Path,
+    store_path: Path,
+    source: Source,
+    force: bool = False,
+    threads: int = 2,
+    reading: Reading | None = None,
+    metadata: bool = True,
 ) -> ScanStore:
     """Copy the original samples of ``path`` into a Zarr group, unless they are there already and ``force`` is off.
 
@@ -77,13 +85,13 @@ def ingest(
     """
     _check_replaceable(store_path)
     settle_store(store_path)
-    if not force and (store := ingested(store_path, source)) is not None:
+    if not force and (store := ingested(store_path, source, metadata)) is not None:
         return store
     part, old = _beside(store_path)
     with writing(store_path):
         try:
             with _unchanged(path, source):
-                _copy(path, part, source, threads, reading or Reading(page=source.page))
+                _copy(path, part, source, threads, reading or Reading(page=source.page), metadata)
         except BaseException:
             remove(part)
             raise
@@ -217,9 +225,9 @@ def _sha256(path: Path, stop: threading.Event) -> str:
     return digest.hexdigest()
 
 
-def _copy(path: Path, part: Path, source: Source, threads: int, reading: Reading) -> None:
+def _copy(path: Path, part: Path, source: Source, threads: int, reading: Reading, metadata: bool) -> None:
     with open_scan(path, reading) as reader:
-        store = ScanStore.create(part, reader.info, source, reader.carried)
+        store = ScanStore.create(part, reader.info, source, reader.carried, metadata)
         if _segment_yx(reader)[1] < reader.info.shape_yx[1]:
             _copy_windows(reader, store, threads)
         else:

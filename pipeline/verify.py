@@ -23,7 +23,7 @@ from pipeline.files import file_sha256, size_bytes, tree_sha256
 from pipeline.grid import Roi
 from pipeline.manifest import RunSpec, pictures_of, read_sidecar, sidecar_of
 from pipeline.readers import open_scan
-from pipeline.store import ChromaVersion, ScanStore
+from pipeline.store import CARRIED, ChromaVersion, ScanStore
 from pipeline.types import Reading, ScanInfo, ScanReader
 from pipeline.writers import ENDINGS
 
@@ -254,6 +254,8 @@ def _store_problems(told: _Told) -> Iterator[str]:
     version = store.find_version(told.version)
     is_kept = (told.store / "versions" / told.version).is_dir()
     for name, sha256 in told.store_sha256.items():
+        if name == CARRIED and store.keeps_metadata != told.carries_metadata:
+            continue  # left out, or taken in, by a later run
         if name.startswith(f"versions/{told.version}/") and not is_kept:
             continue
         if not (told.store / name).is_file() or file_sha256(told.store / name) != sha256:

@@ -22,6 +22,16 @@ and its shard is the one that the record describes; both are written beside and 
 from __future__ import annotations
 
 from pipeline.store.chroma import BLOCK_SIZES_PX, BlockTook, ChromaVersion
-from pipeline.store.scan import FORMAT, SCAN_SHARD_PX, ScanStore, Source, is_store
+from pipeline.store.scan import CARRIED, FORMAT, SCAN_SHARD_PX, ScanStore, Source, is_store
 
-__all__ = ["BLOCK_SIZES_PX", "FORMAT", "SCAN_SHARD_PX", "BlockTook", "ChromaVersion", "ScanStore", "Source", "is_store"]
+__all__ = [
+    "BLOCK_SIZES_PX",
+    "CARRIED",
+    "FORMAT",
+    "SCAN_SHARD_PX",
+    "BlockTook",
+    "ChromaVersion",
+    "ScanStore",
+    "Source",
+    "is_store",
+]
