@@ -52,6 +52,8 @@ _STAGES_AT_ONCE = 3
 _LOTS_SUBMITTED = _STAGES_AT_ONCE + 2
 _CANCEL_SECONDS = 12.0
 _queues: list[BlockQueue] = []
+Plan = Callable[[Prepared, History], list[Job | Outcome]]
+Complete = Callable[[Outcome], Outcome]
 
 
 @task(name="ingest", task_run_name="ingest {name}", cache_policy=NO_CACHE, persist_result=False)
@@ -144,14 +146,14 @@ def _wait_for(futures: list[PrefectFuture[Any]]) -> None:
 
 
 def run_planned(
-    planned: list[Job | Outcome], prepared: Prepared, budget: Budget, history: History
+    planned: list[Job | Outcome], prepared: Prepared, budget: Budget, history: History, complete: Complete
 ) -> Generator[Outcome]:
-    """What is skipped or failed already, and then the rest as it is done; each is told of."""
+    """What is skipped or failed already, and then the rest as it is done; each is told of, as ``complete`` makes it."""
     with contextlib.ExitStack() as stack:
         known = [p for p in planned if isinstance(p, Outcome)]
         jobs = history.in_order(p for p in planned if isinstance(p, Job))
         worked = stack.enter_context(closing(run_jobs(jobs, prepared, budget))) if jobs else ()
-        for outcome in map(history.judged, itertools.chain(known, worked)):
+        for outcome in map(complete, map(history.judged, itertools.chain(known, worked))):
             listener().finished(outcome)
             yield outcome
 
@@ -181,24 +183,26 @@ def write_run(path: Path, kind: str, started: str, prepared: Prepared, outcomes:
     return path
 
 
-Plan = Callable[[Prepared, History], list[Job | Outcome]]
+def run_in(
+    options: RunOptions, plan: Plan, kind: str = "colorize", complete: Complete = lambda outcome: outcome
+) -> State[Any]:
+    """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in.
 
-
-def run_in(options: RunOptions, plan: Plan, kind: str = "colorize") -> State[Any]:
-    """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in."""
+    ``complete`` may add to what became of a scan before anybody hears of it.
+    """
     began = time.monotonic()
     prepared = Prepared.of(options)
     prepare_output(options.output)
     with folder_lock(options.output), followed(options.output) as page:
         listener().said(str(prepared.choice))
-        outcomes, record = _do(prepared, plan, kind)
+        outcomes, record = _do(prepared, plan, kind, complete)
         _write_sheet(options.output)
         if page is not None:
             page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began)
         return ended(outcomes, record)
 
 
-def _do(prepared: Prepared, plan: Plan, kind: str) -> tuple[list[Outcome], Path]:
+def _do(prepared: Prepared, plan: Plan, kind: str, complete: Complete) -> tuple[list[Outcome], Path]:
     """Plan and do the work, and keep the catalogue; what became of all scans, and the run's record."""
     started, options = utc_now(), prepared.options
     budget = Budget(options.until)
@@ -209,7 +213,7 @@ def _do(prepared: Prepared, plan: Plan, kind: str) -> tuple[list[Outcome], Path]
         planned = plan(replace(prepared, files=files), history)
         outcomes: list[Outcome] = []
         try:
-            with closing(run_planned(planned, prepared, budget, history)) as done:
+            with closing(run_planned(planned, prepared, budget, history, complete)) as done:
                 for outcome in done:
                     outcomes.append(outcome)
         except (KeyboardInterrupt, TerminationSignal):

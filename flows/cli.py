@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from flows import engine_commands, learning
+from flows import engine_commands, learning, status
 from flows.console import DONE, FAILED, STOPPED, USAGE, errors, stop
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ def run(
 @app.command()
 def reprocess(
     output: Annotated[str, typer.Argument(help="Folder of earlier results.")],
-    scans: Annotated[list[str] | None, typer.Argument(metavar="[SCAN]...", help="Names or patterns; else all.")] = None,
+    scans: Annotated[
+        list[str] | None, typer.Argument(metavar="[SCAN]...", help="Names, patterns, folders/; else all.")
+    ] = None,
     tile: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     stride: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     window: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
@@ -144,6 +146,9 @@ def reprocess(
     formats: Annotated[str | None, typer.Option("--format", help="As in run.", show_default="as it was")] = None,
     metadata: Annotated[
         bool | None, typer.Option("--metadata/--no-metadata", help="As in run.", show_default="as it was")
+    ] = None,
+    worse_than: Annotated[
+        str | None, typer.Option(help="Only scans whose seam score is above this, such as 1.05.", show_default="all")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make versions again that are there.")] = False,
     reuse: Annotated[
@@ -389,6 +394,7 @@ def models() -> None:
 
 
 learning.register(app)
+status.register(app)
 app.add_typer(engine_commands.app, name="engines")
 
 

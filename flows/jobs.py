@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
@@ -36,7 +37,8 @@ class Outcome:
     ``stopped`` is one that the time budget or a cancellation ended, to go on with; ``quarantined`` one that failed once
     too often, and later runs leave out. ``is_scans_fault`` tells a failure that the same scan would meet again from one
     of the disk, the cluster or the options, which is not counted against it; ``retry_after`` (ISO 8601, UTC) is when a
-    run tries it again. ``version`` is that of the scan's colours that was made.
+    run tries it again. ``version`` is that of the scan's colours that was made, and ``difference`` what is other in it
+    than in the one before, where they were compared.
     """
 
     scan: str
@@ -53,6 +55,7 @@ class Outcome:
     is_scans_fault: bool = False
     retry_after: str = ""
     page: int = 1
+    difference: Mapping[str, Any] | None = None
 
     @property
     def has_failed(self) -> bool:

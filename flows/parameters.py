@@ -70,8 +70,14 @@ Results = Annotated[str, shown("Results", "Folder of the earlier results, as an 
 Selection = Annotated[
     list[str] | None,
     shown(
-        "Only these scans", "Names or patterns below the folder, without ending; nothing: all.", examples=[["1910*"]]
+        "Only these scans",
+        "Names without ending, patterns, or folders such as albums/; nothing: all.",
+        examples=[["1910*", "albums/"]],
     ),
+]
+WorseThan = Annotated[
+    Annotated[float, Field(json_schema_extra={"minimum": 1, "exclusiveMaximum": 100})] | None,
+    shown("Only seam scores above", "Such as 1.05: leave alone what shows its grid less than that.", examples=[1.05]),
 ]
 Tile = Annotated[Whole | PixelsOrWhole, _TILE]
 NewTile = Annotated[Whole | PixelsOrWhole | None, _TILE]

@@ -1,5 +1,6 @@
 """The catalogue of an output folder: what it knows, whatever was killed, lost or damaged."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -283,6 +284,27 @@ def test_a_run_writes_it_and_a_catalogue_from_its_results_is_the_same(night, com
         recorded = everything(catalogue)
     with rebuild(output) as made:
         assert everything(made) == recorded
+
+
+def test_status_says_what_is_wrong_first_and_all_of_it_to_scripts(night, command, tmp_path):
+    folder, output, _ = night
+    ran = command("status", output)
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("failed       cut: ")
+    assert lines[1].startswith("scans        6: 5 done, 1 failed; 0.0")
+    assert "colorize: Some scans failed; 5 done, 1 failed" in lines[2]
+    assert lines[3].startswith("version      64-32-hann-identity-")
+    assert lines[3].endswith(": 5 current")
+    told = json.loads(command("status", output, "--json").out)
+    assert told["scans"] == {"all": 6, "done": 5, "failed": 1, "quarantined": 0, "stopped": 0}
+    (failed,) = told["failed"]
+    assert (failed["path"], failed["failures"]) == (str(folder / "cut.tif"), 1)
+    assert json.loads(command("status", output, "--json", "--rebuild").out) == told
+    (tmp_path / "holiday").mkdir()
+    for nowhere in (tmp_path / "holiday", tmp_path / "none"):
+        ran = command("status", nowhere)
+        assert (ran.code, len(ran.lines)) == (2, 1)
+        assert not list(tmp_path.rglob("catalogue*"))
 
 
 def test_a_scan_that_is_as_it_was_is_not_read_again_and_one_that_changed_is(night, command):
