@@ -14,7 +14,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
 
 from flows import catalogue_tables as tables
-from flows.catalogue_results import Results, results_of, write_release
+from flows.catalogue_results import QUARANTINED, RELEASED, Results, results_of, write_decision
 from flows.catalogue_tables import engine_for, is_sound
 from flows.catalogue_values import (
     KILLED,
@@ -32,11 +32,13 @@ from flows.catalogue_values import (
     KnownScan,
     KnownVersion,
     key_of,
+    quarantined,
+    released,
     scan_after,
     version_of_sidecar,
     with_source,
 )
-from flows.seen import FileState
+from flows.seen import FileState, KnownFile
 from pipeline.errors import UsageError
 from pipeline.files import folder_lock, remove, writing
 from pipeline.manifest import ResultPaths, read_sidecar
@@ -120,7 +122,7 @@ class Catalogue:
         """The scan that this file, or this page of it, is; the one last worked on where it has several results."""
         table = tables.scans
         rows = self._rows(
-            select(table).where(table.c.path == _text(path), table.c.page == page).order_by(table.c.run.desc())
+            select(table).where(table.c.path == str(path), table.c.page == page).order_by(table.c.run.desc())
         )
         return KnownScan(**rows[0]) if rows else None
 
@@ -130,23 +132,22 @@ class Catalogue:
             state = FileState.of(path)
         except OSError:
             return None
-        self._looked[_text(path)] = state
+        self._looked[str(path)] = state
         return state
 
     def sha256_of(self, path: Path) -> str | None:
         """Of a file whose size, modification and change time and inode are those recorded with the hash."""
-        row = self._file(path)
-        return row["sha256"] if row else None
+        found = self.file(path)
+        return found.sha256 if found else None
 
-    def pages_of(self, path: Path) -> int | None:
-        """How many pages a file has that is as it was when they were counted."""
-        row = self._file(path)
-        return row["pages"] if row else None
-
-    def _file(self, path: Path) -> Mapping[str, Any] | None:
+    def file(self, path: Path) -> KnownFile | None:
+        """What was remembered of a file, where it is as it was."""
         state = self.look(path)
-        rows = self._rows(select(tables.files).where(tables.files.c.path == _text(path))) if state else []
-        return rows[0] if rows and state == FileState(*(rows[0][name] for name in FileState.NAMES)) else None
+        if state is None:
+            return None
+        rows = self._rows(select(tables.files).where(tables.files.c.path == str(path)))
+        found = [_file(row) for row in rows]
+        return found[0] if found and found[0].state == state else None
 
     def _rows(self, query: Any) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
@@ -159,9 +160,9 @@ class Catalogue:
         with self._writing, self._engine.begin() as connection:
             yield connection
 
-    def remember(self, path: Path, state: FileState, sha256: str, pages: int = 1) -> None:
-        """Keep the hash of a file that was in ``state`` all the while it was read."""
-        values = {"path": _text(path), **asdict(state), "sha256": sha256, "pages": pages}
+    def remember(self, path: Path, file: KnownFile) -> None:
+        """Keep the hash of a file that was in that state all the while it was read."""
+        values = {"path": str(path), **asdict(file.state), "sha256": file.sha256, "pages": file.pages}
         with self._transaction() as connection:
             _replace(connection, tables.files, values)
 
@@ -174,13 +175,15 @@ class Catalogue:
         """What became of a scan, in one transaction; its current sidecar is read where it is not given."""
         self.record_all(run_id, [(outcome, sidecar)])
 
-    def record_all(self, run_id: str, outcomes: Iterable[tuple[Outcome, Mapping[str, Any] | None]]) -> None:
-        """Several of them in one transaction."""
+    def record_all(
+        self, run_id: str, outcomes: Iterable[tuple[Outcome | Mapping[str, Any], Mapping[str, Any] | None]]
+    ) -> None:
+        """Several of them, or of their JSON, each with its sidecar, in one transaction."""
         with self._transaction() as connection:
             rows = connection.execute(select(tables.runs).where(tables.runs.c.id == run_id)).mappings()
             run = KnownRun(**rows.one())
             for outcome, sidecar in outcomes:
-                told = outcome.to_json()
+                told = outcome if isinstance(outcome, Mapping) else outcome.to_json()
                 run = run.counting(told)
                 self._record(connection, run_id, told, sidecar)
             _replace(connection, tables.runs, vars(run))
@@ -205,6 +208,8 @@ class Catalogue:
         if told["status"] in ("failed", "quarantined"):
             row = KnownFailure(run_id, stem, path, page, after.message)
             _replace(connection, tables.failures, vars(row))
+            # Should the hash have been wrong, whyever, the next attempt reads the file.
+            connection.execute(delete(tables.files).where(tables.files.c.path == path))
         _replace(connection, tables.scans, vars(after))
 
     def _update_versions(self, connection: Connection, stem: str) -> None:
@@ -224,27 +229,22 @@ class Catalogue:
             connection.execute(update(tables.runs).where(tables.runs.c.id == id).values(finished=finished, state=state))
 
     def quarantine(self, stem: str, reason: str) -> None:
-        """Leave a scan that failed alone until it changes or is released."""
-        with self._transaction() as connection:
-            table = tables.scans
-            connection.execute(
-                update(table)
-                .where(table.c.stem == stem, table.c.state != "done")
-                .values(state="quarantined", retry_after="", message=reason)
-            )
+        """Leave a scan that failed alone until it is released or its file changes."""
+        write_decision(self.output, QUARANTINED, [stem], reason)
+        self._change([stem], lambda scan: quarantined(scan, reason))
 
     def release(self, stems: Iterable[str]) -> None:
         """Try scans again that were quarantined; their count of failures begins anew."""
-        released = sorted(set(stems))
-        write_release(self.output, released)
+        chosen = sorted(set(stems))
+        write_decision(self.output, RELEASED, chosen)
+        self._change(chosen, released)
+
+    def _change(self, stems: list[str], change: Callable[[KnownScan], KnownScan]) -> None:
         with self._transaction() as connection:
-            for stem in released:
-                table = tables.scans
-                connection.execute(
-                    update(table)
-                    .where(table.c.stem == stem, table.c.state == "quarantined")
-                    .values(state="failed", failures=0, retry_after="")
-                )
+            for stem in stems:
+                query = select(tables.scans).where(tables.scans.c.stem == stem)
+                for row in connection.execute(query).mappings().all():
+                    _replace(connection, tables.scans, vars(change(KnownScan(**row))))
 
     def _misses_runs(self) -> bool:
         """Whether there are records of runs whose end was not recorded here."""
@@ -303,7 +303,8 @@ def rebuild(output: Path, is_locked: bool = False) -> Catalogue:
 def _to_keep(path: Path, recorded: set[str]) -> tuple[list[KnownRun], list[dict[str, Any]]]:
     """What is in no result: runs that were killed, and hashes of files."""
     with Catalogue(path.parent, engine_for(path)) as old:
-        killed = [replace(run, state=KILLED) for run in old.runs() if run.id not in recorded]
+        gone = [run for run in old.runs() if run.id not in recorded]
+        killed = [replace(run, state=KILLED) if run.state == RUNNING else run for run in gone]
         return killed, old._rows(select(tables.files))
 
 
@@ -319,8 +320,9 @@ def _move(path: Path, aside: Path) -> None:
             os.replace(old, new)
 
 
-def _text(path: Path | str) -> str:
-    return str(path)
+def _file(row: Mapping[str, Any]) -> KnownFile:
+    state = FileState(row["bytes"], row["modified_ns"], row["changed_ns"], row["inode"])
+    return KnownFile(state, row["sha256"], row["pages"])
 
 
 def _scan(connection: Connection, key: tuple[str, str, int]) -> KnownScan | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from flows.catalogue_values import (
     KnownScan,
     KnownVersion,
     key_of,
+    quarantined,
+    released,
     run_of_record,
     scan_after,
     version_of_sidecar,
@@ -21,9 +25,10 @@ from flows.catalogue_values import (
 )
 from flows.settings import STORE_ENDINGS
 from pipeline.files import write_json, writing
-from pipeline.manifest import read_sidecar, utc_now
+from pipeline.manifest import read_sidecar
 
-_RELEASED = "runs/released"
+RELEASED, QUARANTINED = "released", "quarantined"
+_DECISIONS = "runs/decisions"
 Key = tuple[str, str, int]
 
 
@@ -76,7 +81,7 @@ class _History:
     @classmethod
     def of(cls, output: Path) -> _History:
         history = cls({}, [], {})
-        found = [*output.glob("runs/*.json"), *output.glob(f"{_RELEASED}/*.json")]
+        found = [*output.glob("runs/*.json"), *output.glob(f"{_DECISIONS}/*.json")]
         for path in sorted(found, key=lambda path: path.name):
             record = read_sidecar(path)
             if record is not None:
@@ -85,17 +90,14 @@ class _History:
 
     def _add(self, run: str, record: Mapping[str, Any]) -> None:
         try:
-            if "released" in record:
-                self._release(set(record["released"]))
-                return
+            if "decision" in record:
+                return self._decide(record)
             known = run_of_record(run, record)
             for outcome in record["scans"]:
                 self._take(run, outcome)
-            for each in record.get("quarantined", ()):
-                self._quarantine(str(each["scan"]), str(each["reason"]))
         except (KeyError, TypeError, ValueError):
-            return  # a file of somebody else's
-        self.runs.append(known)
+            return None  # a file of somebody else's
+        return self.runs.append(known)
 
     def _take(self, run: str, outcome: Mapping[str, Any]) -> None:
         key = key_of(outcome)
@@ -110,24 +112,21 @@ class _History:
             self.failures[run, key] = KnownFailure(run, *key, after.message)
         self.scans[key] = after
 
-    def _quarantine(self, stem: str, reason: str) -> None:
+    def _decide(self, decision: Mapping[str, Any]) -> None:
         for key, scan in self.scans.items():
-            if key[0] == stem and scan.state != "done":
-                self.scans[key] = replace(scan, state="quarantined", retry_after="", message=reason)
-
-    def _release(self, stems: set[str]) -> None:
-        for key, scan in self.scans.items():
-            if key[0] in stems and scan.state == "quarantined":
-                self.scans[key] = replace(scan, state="failed", failures=0, retry_after="")
+            if key[0] in decision["scans"]:
+                is_release = decision["decision"] == RELEASED
+                self.scans[key] = released(scan) if is_release else quarantined(scan, str(decision["reason"]))
 
 
-def write_release(output: Path, stems: list[str]) -> None:
-    """Keep that these scans were released, so that a catalogue made anew knows it too. Raises OutputError."""
-    now = utc_now()
-    path = output / _RELEASED / f"{stamp(now)}-{os.getpid()}.json"
+def write_decision(output: Path, decision: str, stems: list[str], reason: str = "") -> None:
+    """Keep what was decided about scans, so that a catalogue made anew knows it too. Raises OutputError."""
+    now = time.time_ns()
+    when = datetime.fromtimestamp(now // 10**9, UTC).isoformat(timespec="seconds")
+    path = output / _DECISIONS / f"{stamp(when)}-{now % 10**9:09}.json"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"when": now, "released": stems})
+    write_json(path, {"decision": decision, "when": when, "scans": stems, "reason": reason})
 
 
 def stamp(when: str) -> str:

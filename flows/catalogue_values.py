@@ -17,7 +17,7 @@ from pipeline.quality import Quality
 from pipeline.writers import ENDINGS
 
 ScanState = Literal["done", "failed", "quarantined", "stopped"]
-RUNNING, KILLED = "running", "killed"
+RUNNING, KILLED, COMPLETED = "running", "killed", "Completed"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class KnownScan:
 
     ``bytes`` and ``modified_ns`` are those of the file when it was last looked at, 0 where that is not known;
     ``sha256`` is of the file that the current result was made from; ``failures`` are in a row; ``retry_after`` is
-    ISO 8601 in UTC, or empty; ``run`` is the one that last did something with it.
+    ISO 8601 in UTC, or empty; ``run`` is the one that last did something with it, empty where its record is missing.
     """
 
     stem: str
@@ -95,11 +95,19 @@ class KnownRun:
 
     def counting(self, outcome: Mapping[str, Any]) -> KnownRun:
         """With one more outcome."""
-        status = str(outcome["status"])
-        if status not in ("done", "skipped", "failed", "stopped"):
-            return self
+        status = "failed" if outcome["status"] == "quarantined" else str(outcome["status"])
         megapixels = self.megapixels + (outcome.get("megapixels", 0.0) if status == "done" else 0.0)
         return replace(self, megapixels=round(megapixels, 3), **{status: getattr(self, status) + 1})
+
+
+def released(scan: KnownScan) -> KnownScan:
+    """A scan that runs try again; its count of failures begins anew."""
+    return replace(scan, state="failed", failures=0, retry_after="") if scan.state == "quarantined" else scan
+
+
+def quarantined(scan: KnownScan, reason: str) -> KnownScan:
+    """A scan that failed and that runs leave out."""
+    return scan if scan.state == "done" else replace(scan, state="quarantined", retry_after="", message=reason)
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,9 @@ def scan_after(before: KnownScan | None, outcome: Mapping[str, Any], run: str) -
     if status == "stopped":
         return replace(known, state="stopped", message=message, run=run)
     state: ScanState = "quarantined" if status == "quarantined" else "failed"
-    return replace(known, state=state, failures=known.failures + 1, retry_after=retry_after, message=message, run=run)
+    # A full disk or a lost cluster says nothing against the scan.
+    failures = known.failures + bool(outcome.get("is_scans_fault", True))
+    return replace(known, state=state, failures=failures, retry_after=retry_after, message=message, run=run)
 
 
 def with_source(scan: KnownScan, sidecar: Mapping[str, Any]) -> KnownScan:
@@ -210,4 +220,4 @@ def run_of_record(run: str, record: Mapping[str, Any]) -> KnownRun:
 
 def _state_of(outcomes: list[Mapping[str, Any]]) -> str:
     """Of a run whose record does not say it, as of releases before there was a catalogue."""
-    return "Some scans failed" if any(outcome["status"] == "failed" for outcome in outcomes) else "Completed"
+    return "Some scans failed" if any(outcome["status"] == "failed" for outcome in outcomes) else COMPLETED

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from engines.errors import EngineError
+from flows.bookkeeping import ScanFiles
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
 from flows.settings import Pages, ScanFile
-from pipeline.errors import ColorizeError, ScanUnreadableError, UsageError
-from pipeline.readers import page_count
+from pipeline.errors import ColorizeError, ScanError, ScanUnreadableError, UsageError
 
-# Dask's names for workers or a scheduler that went away.
-_LOST = {"KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledError"}
+# Dask's names for workers or a scheduler that went away. A block that killed one worker after the other is among them.
+_KILLED = "KilledWorker"
+_LOST = {_KILLED, "CommClosedError", "CancelledError", "FutureCancelledError"}
 
 
 def failure(scan: ScanFile, error: BaseException) -> Outcome:
@@ -32,19 +34,29 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
         message = f"{scan.path}: {error.strerror or error}; check the scan and the output folder"
     else:
         message = f"{scan.path}: {type(error).__name__}: {error}; please report this"
-    return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()), page=scan.page)
+    message = " ".join(message.split())
+    return Outcome(scan.stem, str(scan.path), "failed", message, is_scans_fault=_is_scans_fault(error), page=scan.page)
 
 
-def _pages(scan: ScanFile, pages: Pages) -> Sequence[ScanFile | Outcome]:
+def _is_scans_fault(error: BaseException) -> bool:
+    """Whether the same scan would fail again elsewhere and tomorrow, as far as that can be told."""
+    if isinstance(error, ScanError):
+        return True
+    if isinstance(error, UsageError | EngineError | MemoryError | OSError):
+        return False
+    return type(error).__name__ not in _LOST - {_KILLED}
+
+
+def _pages(scan: ScanFile, pages: Pages, files: ScanFiles) -> Sequence[ScanFile | Outcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
     try:
-        count = page_count(scan.path)
+        count = files.page_count(scan.path)
     except ColorizeError:
         return [scan]
     if count == 1:
         return [scan]
     digits = max(3, len(str(count)))
-    found = [ScanFile(scan.path, f"{scan.stem}.p{page:0{digits}}", page) for page in pages.of(count)]
+    found = [replace(scan, stem=f"{scan.stem}.p{page:0{digits}}", page=page) for page in pages.of(count)]
     if not found:
         none = UsageError(f"{scan.path}: has {count} pages, none of them was asked for; give other --pages")
         return [failure(scan, none)]
@@ -63,7 +75,8 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
             return failure(scan, error)
 
     with ThreadPoolExecutor(processors()) as pool:
-        every = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]
+        found = pool.map(lambda scan: _pages(scan, prepared.options.pages, prepared.files), scans)
+        every = [page for pages in found for page in pages]
         planned = list(pool.map(plan, every))
     taken: dict[Path, Path] = {}
     for index, scan in enumerate(every):
@@ -72,5 +85,6 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
         first = taken.setdefault(prepared.options.output / scan.stem, scan.path)
         if first != scan.path:
             message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"
+            # The names' fault, not the scan's.
             planned[index] = Outcome(scan.stem, str(scan.path), "failed", message, page=scan.page)
     return planned

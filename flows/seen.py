@@ -6,7 +6,8 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+
+from pipeline.files import file_sha256
 
 # Clocks of file systems tick as slowly as every two seconds (FAT): a file that was written so shortly before it was
 # read may be written once more without its times showing it.
@@ -20,8 +21,6 @@ class FileState:
     Not its device: network drives are given another number whenever they are mounted.
     """
 
-    NAMES: ClassVar = ("bytes", "modified_ns", "changed_ns", "inode")
-
     bytes: int
     modified_ns: int
     changed_ns: int
@@ -34,7 +33,22 @@ class FileState:
             status = os.fstat(stream.fileno())
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
-    def is_settled(self, read_from_ns: int | None = None) -> bool:
-        """Whether the file was at rest for so long, when reading began, that a later change will show in its times."""
-        began = time.time_ns() if read_from_ns is None else read_from_ns
-        return max(self.modified_ns, self.changed_ns) < began - _CLOCK_TICK_NS
+    def is_settled(self, read_from_ns: int) -> bool:
+        """Whether the file was at rest for so long when reading began that any later change shows in its times."""
+        return max(self.modified_ns, self.changed_ns) < read_from_ns - _CLOCK_TICK_NS
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """The hash of a file in a state, and how many pages it has; 0 where they were not counted."""
+
+    state: FileState
+    sha256: str
+    pages: int = 0
+
+
+def hashed(path: Path) -> tuple[KnownFile, bool]:
+    """Read a plain file; says too whether its hash will be safe to know by its state alone. Raises OSError."""
+    began_ns, before = time.time_ns(), FileState.of(path)
+    sha256 = file_sha256(path)
+    return KnownFile(before, sha256), before.is_settled(began_ns) and FileState.of(path) == before

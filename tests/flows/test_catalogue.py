@@ -11,11 +11,13 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from flows.catalogue import Catalogue, rebuild
 from flows.jobs import Outcome
-from flows.seen import FileState
+from flows.seen import FileState, KnownFile
 from pipeline.errors import UsageError
 from pipeline.files import folder_lock, write_json
 from pipeline.manifest import ResultPaths, RunSpec, publish
@@ -58,9 +60,8 @@ def make_result(output, stem, path, stride, finished):
 def outcome(stem, status, message="", page=1):
     path = f"/scans/{stem}.tif"
     done = status in ("done", "skipped")
-    return Outcome(
-        stem, path, status, message, 1.5 if done else 0.0, 12, f"{stem}.color.png" if done else "", page=page
-    )
+    result = f"{stem}.color.png" if done else ""
+    return Outcome(stem, path, status, message, 1.5 if done else 0.0, 12, result, page=page, is_scans_fault=not done)
 
 
 def run_once(output, catalogue, number, outcomes, kind="colorize"):
@@ -73,9 +74,8 @@ def run_once(output, catalogue, number, outcomes, kind="colorize"):
     state = "Some scans failed" if any(each.status == "failed" for each in outcomes) else "Completed"
     record = {"kind": kind, "started": started, "finished": finished, "engine": "identity", "model": "default"}
     (output / "runs").mkdir(exist_ok=True)
-    held = [{"scan": s.stem, "reason": s.message} for s in catalogue.scans() if s.state == "quarantined"]
     scans = [each.to_json() for each in outcomes]
-    write_json(output / "runs" / f"{run}.json", {**record, "state": state, "scans": scans, "quarantined": held})
+    write_json(output / "runs" / f"{run}.json", {**record, "state": state, "scans": scans})
     catalogue.end_run(run, finished, state)
     return run
 
@@ -95,20 +95,16 @@ def test_made_anew_from_the_results_it_is_the_one_that_was_recorded(tmp_path, se
         for night in range(1, 8):
             outcomes = []
             for stem in chance.sample(stems, 5):
-                status = chance.choice(["done", "done", "failed", "failed", "stopped", "skipped"])
+                status = chance.choice(["done", "done", "failed", "failed", "quarantined", "stopped", "skipped"])
                 if status == "skipped" and not ResultPaths.of(tmp_path, stem).sidecar.exists():
                     status = "failed"
                 if status == "done":
                     stride, when = chance.choice([32, 64, 128]), f"2026-01-{night:02}T02:05:00+00:00"
                     make_result(tmp_path, stem, f"/scans/{stem}.tif", stride, when)
-                outcomes.append(outcome(stem, status, "cut off" if status == "failed" else ""))
+                outcomes.append(outcome(stem, status, "cut off" if status in ("failed", "quarantined") else ""))
             run_once(tmp_path, catalogue, night, outcomes, chance.choice(["colorize", "reprocess"]))
-            for scan in catalogue.scans():
-                if scan.failures >= 2:
-                    catalogue.quarantine(scan.stem, "failed 2 times: cut off")
-            held = [{"scan": s.stem, "reason": s.message} for s in catalogue.scans() if s.state == "quarantined"]
-            path = tmp_path / "runs" / f"2026-01-{night:02}T020000Z-7.json"
-            write_json(path, {**json.loads(path.read_text()), "quarantined": held})
+        for scan in [scan for scan in catalogue.scans() if scan.state == "failed"][:2]:
+            catalogue.quarantine(scan.stem, "cut off, as an operator saw")
         assert {scan.state for scan in catalogue.scans()} >= {"done", "quarantined"}
         catalogue.release([s.stem for s in catalogue.scans() if s.state == "quarantined"][:1])
         recorded = everything(catalogue)
@@ -218,7 +214,7 @@ def test_a_run_that_it_missed_is_read_from_its_record(tmp_path):
         run_once(tmp_path, catalogue, 1, [outcome("b", "failed", "cut off")])
         path = tmp_path / "in.tif"
         path.write_bytes(b"scan")
-        catalogue.remember(path, FileState.of(path), "ff" * 32)
+        catalogue.remember(path, KnownFile(FileState.of(path), "ff" * 32))
     make_result(tmp_path, "a", "/scans/a.tif", 128, "2026-01-02T02:05:00+00:00")
     record = {"started": "2026-01-02T02:00:00+00:00", "finished": "2026-01-02T03:00:00+00:00"}
     scans = [outcome("a", "done").to_json()]
@@ -236,16 +232,108 @@ def test_a_hash_is_known_until_anything_of_the_file_changes(tmp_path):
     path.write_bytes(b"scan")
     with Catalogue.open(tmp_path) as catalogue:
         assert catalogue.sha256_of(path) is None
-        catalogue.remember(path, FileState.of(path), "ff" * 32, pages=3)
-        assert (catalogue.sha256_of(path), catalogue.pages_of(path)) == ("ff" * 32, 3)
+        catalogue.remember(path, KnownFile(FileState.of(path), "ff" * 32, 3))
+        assert (catalogue.sha256_of(path), catalogue.file(path).pages) == ("ff" * 32, 3)
         before = path.stat()
         path.write_bytes(b"SCAN")
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # the change time cannot be set back
         assert catalogue.sha256_of(path) is None
-        catalogue.remember(path, FileState.of(path), "ee" * 32)
+        catalogue.remember(path, KnownFile(FileState.of(path), "ee" * 32))
         (tmp_path / "new.tif").write_bytes(b"SCAN")
         os.utime(tmp_path / "new.tif", ns=(before.st_atime_ns, before.st_mtime_ns))
         os.replace(tmp_path / "new.tif", path)
         assert catalogue.sha256_of(path) is None
         path.unlink()
         assert catalogue.sha256_of(path) is None
+
+
+@pytest.fixture(scope="module")
+def night(command, tmp_path_factory):
+    """A folder of small scans, one of them cut off and one of two pages, and the output of one run."""
+    folder, output = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
+    random = np.random.default_rng(5)
+    for number in range(3):
+        tifffile.imwrite(folder / f"card{number}.tif", random.integers(0, 256, (90 + number, 140), np.uint8))
+    with tifffile.TiffWriter(folder / "two.tif") as writer:
+        for _ in range(2):
+            writer.write(random.integers(0, 256, (80, 60), np.uint8))
+    (folder / "cut.tif").write_bytes((folder / "two.tif").read_bytes()[:1000])
+    for path in folder.iterdir():  # of yesterday; their change time is now, so wait
+        os.utime(path, (time.time() - 86400,) * 2)
+    time.sleep(2.5)
+    ran = command("run", folder, "-o", output, *IDENTITY)
+    assert ran.code == 1, ran.err
+    return folder, output, ran
+
+
+IDENTITY = ("--engine", "identity", "--tile", "64")
+
+
+def test_a_run_writes_it_and_a_catalogue_from_its_results_is_the_same(night, command):
+    folder, output, ran = night
+    assert "warning" not in ran.err
+    with Catalogue.open(output) as catalogue:
+        states = {scan.stem: (scan.state, scan.page) for scan in catalogue.scans()}
+        assert states.pop("cut")[0] == "failed"
+        assert states == {f"card{n}": ("done", 1) for n in range(3)} | {f"two.p00{n}": ("done", n) for n in (1, 2)}
+        (run,) = catalogue.runs()
+        assert (run.kind, run.state, run.done, run.failed) == ("colorize", "Some scans failed", 5, 1)
+        assert (output / "runs" / f"{run.id}.json").is_file()
+        assert all((output / v.pictures["tiff"]).is_file() for v in catalogue.versions())
+        assert catalogue.known(folder / "cut.tif").modified_ns == (folder / "cut.tif").stat().st_mtime_ns
+        recorded = everything(catalogue)
+    with rebuild(output) as made:
+        assert everything(made) == recorded
+
+
+def test_status_says_what_is_wrong_first_and_all_of_it_to_scripts(night, command, tmp_path):
+    folder, output, _ = night
+    ran = command("status", output)
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("failed       cut: ")
+    assert lines[1].startswith("scans        6: 5 done, 1 failed; 0.0")
+    assert "colorize: Some scans failed; 5 done, 1 failed" in lines[2]
+    assert lines[3].startswith("version      64-32-hann-identity-")
+    assert lines[3].endswith(": 5 current")
+    told = json.loads(command("status", output, "--json").out)
+    assert told["scans"] == {"all": 6, "done": 5, "failed": 1, "quarantined": 0, "stopped": 0}
+    (failed,) = told["failed"]
+    assert (failed["path"], failed["failures"]) == (str(folder / "cut.tif"), 1)
+    assert json.loads(command("status", output, "--json", "--rebuild").out) == told
+    (tmp_path / "holiday").mkdir()
+    for nowhere in (tmp_path / "holiday", tmp_path / "none"):
+        ran = command("status", nowhere)
+        assert (ran.code, len(ran.lines)) == (2, 1)
+        assert not list(tmp_path.rglob("catalogue*"))
+
+
+def test_a_scan_that_is_as_it_was_is_not_read_again_and_one_that_changed_is(night, command):
+    """The one's bytes are changed behind the catalogue's back, the other's with its modification time set back."""
+    folder, output, _ = night
+    path, other = folder / "card0.tif", folder / "card1.tif"
+    seen = other.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with closing(sqlite3.connect(output / "catalogue.sqlite")) as connection, connection:
+        status = path.stat()
+        times = (status.st_mtime_ns, status.st_ctime_ns, str(path))
+        connection.execute("UPDATE files SET modified_ns = ?, changed_ns = ? WHERE path = ?", times)
+    other.write_bytes(other.read_bytes()[:-1] + b"?")
+    os.utime(other, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    ran = command("run", folder, "-o", output, *IDENTITY)
+    assert "1 done, 4 skipped" in ran.line("done,"), ran.err
+    assert ran.line("done     ", "card1")
+
+
+def test_a_catalogue_that_cannot_be_kept_stops_no_run_and_the_next_one_mends_it(night, command):
+    folder, output, _ = night
+    with closing(sqlite3.connect(output / "catalogue.sqlite")) as connection, connection:
+        fault = "BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        connection.execute(f"CREATE TRIGGER fault BEFORE INSERT ON scans {fault}")
+    ran = command("run", folder / "card0.tif", "-o", output, *IDENTITY, "--force")
+    assert ran.code == 0, ran.err
+    assert ran.line("warning", "the catalogue cannot be kept (disk is full)")
+    assert "1 done" in ran.line("done,")  # by force the scan is read, whatever is known of it
+    with Catalogue.open(output, is_locked=True) as catalogue:
+        *_, last = catalogue.runs()
+        assert (last.state, last.done) == ("All done", 1)
+        assert catalogue.known(folder / "card0.tif").run == last.id
