@@ -76,6 +76,7 @@ def output(command, tmp_path_factory) -> Path:
     (scans / "cut off.png").write_bytes(whole[: len(whole) // 2])
     ran = command("run", scans, "--output", output, "--engine", "identity", "--format", "tiff,jpeg")
     assert ran.code == 1, ran.err
+    (output / "index.html").unlink(missing_ok=True)  # the command makes it anew
     made = command("sheet", output)
     assert (made.code, made.out.strip()) == (0, str(output / "index.html"))
     return output
