@@ -104,7 +104,7 @@ async def _whole_name(name: str, profile: str | None, url: str | None) -> str:
         raise _end(
             f"deployment {name!r}: the Prefect server {url or ''} does not answer ({reason}), nothing was started; "
             "start it (deploy/up), or check PREFECT_API_URL"
-        )
+        ) from error
     found = [whole for whole in names if whole.partition("/")[2] == name]
     if len(found) == 1:
         return found[0]
@@ -128,8 +128,8 @@ async def _client(profile: str | None, name: str) -> AsyncIterator[PrefectClient
         if profile:
             try:
                 stack.enter_context(use_profile(profile, override_environment_variables=True))
-            except KeyError:
-                raise _end(f"profile {profile!r}: unknown; prefect profile ls names those that are there")
+            except KeyError as error:
+                raise _end(f"profile {profile!r}: unknown; prefect profile ls names those that are there") from error
         if not get_current_settings().api.url:
             raise _end(
                 f"deployment {name!r}: no Prefect server is known, nothing was started; "

@@ -33,14 +33,21 @@ class Server:
     environment: Mapping[str, str]
 
     def post(self, path: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self.url}{path}", json=body, timeout=60)
-        answer.raise_for_status()
+        answer = self._request("POST", path, json=body)
         return answer.json() if answer.content else None
 
     def get(self, path: str) -> Any:
-        answer = httpx.get(f"{self.url}{path}", timeout=60)
+        return self._request("GET", path).json()
+
+    def _request(self, method: str, path: str, **given: Any) -> httpx.Response:
+        """Again where the server says that its database is busy, as Prefect's own client does."""
+        for _ in range(20):
+            answer = httpx.request(method, f"{self.url}{path}", timeout=60, **given)
+            if answer.status_code != 503:
+                break
+            time.sleep(0.5)
         answer.raise_for_status()
-        return answer.json()
+        return answer
 
     def artifacts(self, flow_run: str) -> list[dict[str, Any]]:
         """Of a flow run, the first one first."""

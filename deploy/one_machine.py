@@ -1,0 +1,444 @@
+"""``deploy/up``: Prefect's server on SQLite, a work pool, a worker and the deployments, on one machine, under one roof.
+
+This process starts the others and watches them: one that dies is started anew. They carry its folder in their
+environment, and so do the runs and Dask workers below them, so that it ends exactly what it started, whatever became of
+the processes between. Runs that were broken off, by an end of this or of the machine, are scheduled again; they go on
+from their finished blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from flows.console import FAILED, USAGE, stop
+from pipeline.errors import ColorizeError, UsageError
+
+MARK = "COLORIZE_ARCHIVE_SET_UP"
+_START_SECONDS = 180
+_POLL_SECONDS = 0.2
+_END_SECONDS = 20
+# A child that dies more often than this within the hour does not start at all.
+_MOST_DEATHS = 5
+_LOG_BYTES = 10 * 2**20
+
+
+class SetUpError(ColorizeError):
+    """A part of the set-up did not start, or does not stay."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a set-up keeps its things: the folder ``colorize-archive`` in Prefect's home."""
+
+    home: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "colorize-archive"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "up.json"
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def processes(self) -> list[psutil.Process]:
+        """All that this set-up started, and what those started, but not this process."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.pid != os.getpid() and process.environ().get(MARK) == str(self.folder):
+                    found.append(process)
+        return found
+
+
+@dataclass
+class Child:
+    """A process that is to run as long as the set-up does."""
+
+    name: str
+    words: list[str]
+    place: Place
+    process: subprocess.Popen[bytes] | None = None
+    deaths: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        log = self.place.log(self.name)
+        if log.exists() and log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_suffix(".1.log"))
+        with log.open("ab") as stream:
+            # A session of its own: Ctrl-C is for this process, which then ends the others in order.
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", *self.words],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env={**os.environ, MARK: str(self.place.folder)},
+                start_new_session=True,
+            )
+
+    @property
+    def has_died(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def wait(self, is_ready: Callable[[], bool]) -> None:
+        """Until it answers. Raises SetUpError."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not is_ready():
+            if self.has_died or time.monotonic() > deadline:
+                why = "ended" if self.has_died else f"did not answer within {_START_SECONDS} s"
+                raise SetUpError(f"{self.name} {why}: {self.last_words()}; see {self.place.log(self.name)}")
+            time.sleep(_POLL_SECONDS)
+
+    def last_words(self) -> str:
+        lines = self.place.log(self.name).read_text(errors="replace").splitlines()
+        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "it said nothing")
+
+    def start_again(self) -> None:
+        """After it died. Raises SetUpError where it does so all the time."""
+        self.deaths = [at for at in self.deaths if at > time.monotonic() - 3600] + [time.monotonic()]
+        if len(self.deaths) > _MOST_DEATHS:
+            raise SetUpError(f"{self.name} died {_MOST_DEATHS} times: {self.last_words()}; see its log")
+        self.start()
+
+    def end(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                end_all([psutil.Process(self.process.pid)])
+            self.process.wait()
+
+
+def end_all(processes: list[psutil.Process]) -> None:
+    """Ask them to end, wait, and end those that do not."""
+    for ask in ("terminate", "kill"):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                getattr(process, ask)()
+        _, processes = psutil.wait_procs(processes, timeout=_END_SECONDS)
+
+
+def tell(what: str, text: str) -> None:
+    """One line for the operator."""
+    print(f"{what:<10}{text}", flush=True)
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect server is there and well."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def check_port(port: int) -> None:
+    """Raises UsageError where another program has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            server = " (a Prefect server)" if answers(f"http://127.0.0.1:{port}/api") else ""
+            raise UsageError(
+                f"port {port}: taken by another program{server}, nothing was started; give another --port, or end that"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Running:
+    """A set-up that runs, as its file tells: its process, when that began, its server, and the profile before it."""
+
+    pid: int
+    created: float
+    url: str
+    profile_before: str
+
+    @classmethod
+    def of(cls, place: Place) -> Running | None:
+        """That of the file, whether or not it still runs."""
+        import json
+
+        try:
+            return cls(**json.loads(place.state.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    @property
+    def is_alive(self) -> bool:
+        with contextlib.suppress(psutil.Error):
+            return bool(abs(psutil.Process(self.pid).create_time() - self.created) < 1)
+        return False
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the body as Ctrl-C does; while it is being ended, both are ignored."""
+
+    def interrupt(*_: Any) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    yield
+
+
+def serve(place: Place, port: int, runs: int, asked: Any) -> None:
+    """Start everything, watch it until Ctrl-C or SIGTERM, and end it. Raises ColorizeError."""
+    import profiles
+    import runs as flow_runs
+    from deployments import POOL, deploy
+
+    url = f"http://127.0.0.1:{port}/api"
+    before = Running.of(place)
+    end_all(place.processes())
+    check_port(port)
+    os.environ |= {
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "3"),
+    }
+    server = Child("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)], place)
+    worker = Child("worker", ["worker", "start", "--pool", POOL, "--type", "process", "--limit", str(runs)], place)
+    worker.words += ["--name", f"up-{socket.gethostname()}"]
+    profile_before = before.profile_before if before else profiles.active()
+    _write_state(place, Running(os.getpid(), psutil.Process().create_time(), url, profile_before))
+    with _terminable():
+        try:
+            server.start()
+            server.wait(lambda: answers(url))
+            tell("server", f"{url.removesuffix('/api')}  (database and logs in {place.home})")
+            for line in flow_runs.take_up(POOL):
+                tell("run", line)
+            for name in deploy(asked):
+                tell("deployed", name)
+            worker.start()
+            worker.wait(lambda: flow_runs.is_online(POOL, str(worker.words[-1])))
+            tell("worker", f"of work pool {POOL}, {runs} runs at a time")
+            profiles.switch_on(url)
+            tell("profile", f"{profiles.NAME} is active: prefect deployment run {POOL} works in every terminal")
+            place.folder.joinpath("ready").touch()
+            tell("ready", "Ctrl-C or deploy/up --stop ends it")
+            _watch([server, worker], place, url)
+        except KeyboardInterrupt:
+            tell("ending", "runs that are not done go on at the next start")
+        finally:
+            place.folder.joinpath("ready").unlink(missing_ok=True)
+            profiles.switch_off(profile_before)
+            _end(server, worker, place)
+            place.state.unlink(missing_ok=True)
+    tell("ended", "nothing of it runs any more")
+
+
+def _write_state(place: Place, running: Running) -> None:
+    from dataclasses import asdict
+
+    from pipeline.files import write_json
+
+    write_json(place.state, asdict(running))
+
+
+def _watch(children: list[Child], place: Place, url: str) -> None:
+    """Start again what dies, for ever. Raises SetUpError."""
+    import runs as flow_runs
+    from deployments import POOL
+
+    server, worker = children
+    while True:
+        time.sleep(_POLL_SECONDS * 5)
+        if server.has_died:
+            tell("server", f"died ({server.last_words()}); it is started again")
+            server.start_again()
+            server.wait(lambda: answers(url))
+        if worker.has_died:
+            tell("worker", f"died ({worker.last_words()}); it is started again")
+            end_all(_below(worker, server, place))
+            for line in flow_runs.take_up(POOL):
+                tell("run", line)
+            worker.start_again()
+
+
+def _below(worker: Child, server: Child, place: Place) -> list[psutil.Process]:
+    """What the worker left: its runs, and what those started."""
+    assert server.process is not None
+    others = {server.process.pid}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        others |= {each.pid for each in psutil.Process(server.process.pid).children(recursive=True)}
+    return [process for process in place.processes() if process.pid not in others]
+
+
+def _end(server: Child, worker: Child, place: Place) -> None:
+    """The runs first, each on its own terms, then the worker, then all that is left; last the server."""
+    import runs as flow_runs
+    from deployments import POOL
+
+    unfinished = []
+    with contextlib.suppress(Exception):  # a server that is gone is no reason to leave the rest
+        unfinished = flow_runs.unfinished(POOL) if worker.process is not None else []
+    if worker.process is not None and not worker.has_died:
+        worker.process.terminate()  # takes no more runs, and waits for those that it has
+    left = _below(worker, server, place) if server.process is not None else place.processes()
+    end_all([process for process in left if _is_engine(process)])
+    end_all(_below(worker, server, place) if server.process is not None else place.processes())
+    worker.end()
+    with contextlib.suppress(Exception):
+        flow_runs.schedule_again(unfinished)
+    server.end()
+    end_all(place.processes())
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    """Whether it is the process of a flow run."""
+    with contextlib.suppress(psutil.Error):
+        return "prefect.engine" in process.cmdline()
+    return False
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _local_timezone() -> str:
+    parts = Path("/etc/localtime").resolve().parts
+    return "/".join(parts[parts.index("zoneinfo") + 1 :]) if "zoneinfo" in parts else "UTC"
+
+
+@app.command()
+def up(
+    scans: Annotated[
+        list[str] | None,
+        typer.Option(help="Files, folders or patterns that colorize-archive takes if not told others."),
+    ] = None,
+    results: Annotated[str | None, typer.Option(help="Folder for the results.")] = None,
+    nightly: Annotated[
+        str | None, typer.Option(metavar="HH:MM", help="Switch the nightly schedule on, at this time (or a cron line).")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Of --nightly, such as Europe/Paris.", show_default="this machine's")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server, on 127.0.0.1.")] = 4200,
+    runs: Annotated[int, typer.Option(min=1, help="Runs at a time; the others wait.")] = 1,
+    home: Annotated[
+        Path | None, typer.Option(help="Prefect's folder.", show_default="PREFECT_HOME, or ~/.prefect")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when all of it answers; it goes on running.")
+    ] = False,
+    end: Annotated[bool, typer.Option("--stop", help="End it, from any terminal.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Say what runs. Exit code 1: something does not.")] = False,
+) -> None:
+    """Start Prefect's server, a worker and the deployments of colorize-archive on this machine. Again is no harm."""
+    place = Place((home or Path(os.environ.get("PREFECT_HOME", "~/.prefect"))).expanduser().absolute())
+    os.environ["PREFECT_HOME"] = str(place.home)
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        if end:
+            _stop_it(place)
+        elif status:
+            raise typer.Exit(0 if _say_status(place) else FAILED)
+        else:
+            from deployments import Asked, parse_nightly
+
+            cron, zone = parse_nightly(nightly), timezone or _local_timezone()
+            folder = _absolute([results] if results else None)
+            asked = Asked(_absolute(scans), folder[0] if folder else None, cron=cron, timezone=zone)
+            _start(place, port, runs, asked, detach)
+    except OSError as error:
+        stop(
+            f"{error.filename or place.folder}: {error.strerror or error}; check the folder and its permissions", USAGE
+        )
+    except UsageError as error:
+        stop(error, USAGE)
+    except ColorizeError as error:
+        stop(error, FAILED)
+
+
+def _absolute(paths: list[str] | None) -> tuple[str, ...] | None:
+    """The runs work in another folder."""
+    return tuple(str(Path(path).expanduser().absolute()) for path in paths) if paths else None
+
+
+def _start(place: Place, port: int, runs: int, asked: Any, detach: bool) -> None:
+    running = Running.of(place)
+    if running is not None and running.is_alive:
+        from deployments import deploy
+
+        os.environ["PREFECT_API_URL"] = running.url
+        tell("server", f"{running.url.removesuffix('/api')} runs already (process {running.pid})")
+        for name in deploy(asked):
+            tell("deployed", name)
+    elif detach:
+        _start_apart(place)
+    else:
+        serve(place, port, runs, asked)
+
+
+def _start_apart(place: Place) -> None:
+    """The same command without --detach, on its own; returns when it is ready. Raises SetUpError."""
+    words = [word for word in sys.argv if word != "--detach"]
+    place.folder.joinpath("ready").unlink(missing_ok=True)
+    child = Child("up", [], place)
+    with place.log("up").open("wb") as stream:
+        child.process = subprocess.Popen(
+            [sys.executable, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        child.wait(place.folder.joinpath("ready").exists)
+    except SetUpError:
+        if child.process.poll() is None:
+            child.end()
+        raise SetUpError(child.last_words().removeprefix("colorize-archive: ")) from None
+    print(place.log("up").read_text(), end="")
+
+
+def _stop_it(place: Place) -> None:
+    running = Running.of(place)
+    if running is not None and running.is_alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(running.pid)
+            process.terminate()
+            process.wait(4 * _END_SECONDS)
+    left = place.processes()
+    end_all(left)
+    if running is not None and place.state.exists():
+        import profiles
+
+        profiles.switch_off(running.profile_before)
+        place.state.unlink(missing_ok=True)
+    tell("ended", "nothing of it runs any more" if running or left else "nothing of it ran")
+
+
+def _say_status(place: Place) -> bool:
+    """Whether all of it is well."""
+    import runs as flow_runs
+    from deployments import POOL
+
+    running = Running.of(place)
+    if running is None or not running.is_alive:
+        tell("set-up", "does not run; deploy/up starts it")
+        return False
+    os.environ["PREFECT_API_URL"] = running.url
+    well = answers(running.url)
+    tell("server", f"{running.url.removesuffix('/api')} {'is well' if well else 'does not answer'}")
+    online = well and flow_runs.is_online(POOL, f"up-{socket.gethostname()}")
+    tell("worker", "is online" if online else "is offline")
+    return online

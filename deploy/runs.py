@@ -1,0 +1,73 @@
+"""Runs that nobody works on any more, and whether the worker is there."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry, Cancelled, Crashed
+from prefect.types._datetime import now
+
+_BROKEN_OFF = "It was broken off; it goes on from its finished blocks."
+# A run that takes its worker down with it each time is not tried for ever.
+_MOST_TRIES = 5
+
+
+def is_online(pool: str, worker: str) -> bool:
+    """Whether a worker of that name serves the pool."""
+    with get_client(sync_client=True) as client:
+        try:
+            workers = client.read_workers_for_work_pool(pool)
+        except ObjectNotFound:
+            return False
+    return any(each.name == worker and str(each.status).endswith("ONLINE") for each in workers)
+
+
+def _runs(pool: str, *states: StateType) -> list[FlowRun]:
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))))
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(
+            flow_run_filter=wanted, work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+        )
+
+
+def unfinished(pool: str) -> list[UUID]:
+    """Runs that a worker has begun."""
+    return [run.id for run in _runs(pool, StateType.PENDING, StateType.RUNNING)]
+
+
+def schedule_again(runs: list[UUID]) -> list[str]:
+    """Of ``runs``, those that did not come to an end of their own; a line for each."""
+    lines = []
+    with get_client(sync_client=True) as client:
+        for run in [client.read_flow_run(each) for each in runs]:
+            if run.state is None or run.state.type in (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED):
+                continue
+            again = run.run_count < _MOST_TRIES
+            state: State[None] = (
+                AwaitingRetry(scheduled_time=now("UTC"), message=_BROKEN_OFF)
+                if again
+                else Crashed(message=f"It was broken off {run.run_count} times; the worker's log may say why.")
+            )
+            client.set_flow_run_state(run.id, state, force=True)
+            lines.append(f"{run.name} was broken off, {'it goes on' if again else 'too often: it is given up'}")
+    return lines
+
+
+def take_up(pool: str) -> list[str]:
+    """What is to be done where no worker is left: begun runs are scheduled again, cancelled ones are cancelled."""
+    lines = schedule_again(unfinished(pool))
+    with get_client(sync_client=True) as client:
+        for run in _runs(pool, StateType.CANCELLING):
+            client.set_flow_run_state(run.id, Cancelled(message="Its process had ended."), force=True)
+            lines.append(f"{run.name} was cancelled")
+    return lines
