@@ -337,3 +337,30 @@ def test_a_catalogue_that_cannot_be_kept_stops_no_run_and_the_next_one_mends_it(
         *_, last = catalogue.runs()
         assert (last.state, last.done) == ("All done", 1)
         assert catalogue.known(folder / "card0.tif").run == last.id
+
+
+def test_a_run_that_is_killed_is_told_as_such_and_the_next_one_goes_on(command, killed, tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    random = np.random.default_rng(6)
+    for number in range(60):
+        tifffile.imwrite(folder / f"card{number:02}.tif", random.integers(0, 256, (90, 140), np.uint8))
+
+    def done():
+        if not (output / "catalogue.sqlite").exists():
+            return 0
+        with closing(sqlite3.connect(f"file:{output}/catalogue.sqlite?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT count(*) FROM scans").fetchone()[0]
+
+    words = ("run", folder, "-o", output, *IDENTITY)
+    killed(words, lambda: done() > 0)
+    told = json.loads(command("status", output, "--json").out)
+    assert 0 < told["scans"]["done"] <= 60
+    assert [(run["state"], run["done"]) for run in told["runs"]] == [("killed", told["scans"]["done"])]
+    ran = command(*words)
+    assert ran.code == 0, ran.err
+    told = json.loads(command("status", output, "--json").out)
+    assert told["scans"]["done"] == 60
+    assert [run["state"] for run in told["runs"]] in (["All done", "killed"], ["Nothing to do", "killed"])
+    anew = json.loads(command("status", output, "--json", "--rebuild").out)
+    assert anew == told
