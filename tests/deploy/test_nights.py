@@ -1,0 +1,180 @@
+"""Nights of an archive, as an operator has them: real scans, the literal command, and what is there in the morning.
+
+One story in order, because each night stands on the one before: twenty scans of which one is cut off and one is text;
+three more; five again at another stride; and one whose worker is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import tifffile
+
+from pipeline.verify import verify
+
+SCANS = Path(__file__).parents[1] / "scans"
+MARK = "COLORIZE_ARCHIVE_SET_UP"
+
+
+def crops(count: int, side_px: int = 300):
+    """Pieces of the real scans, in turn."""
+    files = ("sunset-beach.jpg", "peasant-girls-1909.png", "aerial-caliterra.jpg")
+    sources = [cv2.imread(str(SCANS / name), cv2.IMREAD_GRAYSCALE) for name in files]
+    for number in range(count):
+        source = sources[number % len(sources)]
+        step = np.random.default_rng(number)
+        y, x = (int(step.integers(extent - side_px)) for extent in source.shape)
+        yield source[y : y + side_px, x : x + side_px]
+
+
+def add_scans(folder: Path, first: int, count: int) -> None:
+    endings = (".tif", ".png", ".jpg")
+    for number, samples in enumerate(crops(first + count)):
+        if number >= first:
+            cv2.imwrite(str(folder / f"plate-{number:02}{endings[number % 3]}"), samples)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Twenty files: eighteen scans, one of them cut off after half, and one that is no picture."""
+    folder = tmp_path_factory.mktemp("archive")
+    add_scans(folder, 0, 19)
+    cut = folder / "plate-18.tif"
+    whole = cut.read_bytes() if cut.exists() else (folder / "plate-18.tif").read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    (folder / "letter.tif").write_text("Dear archivist,\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("colour") / "out"
+
+
+def night(set_up, archive, output, name, *words):
+    """Start a run by its literal command and wait for its end; returns Prefect's record of it."""
+    typed = ("deployment", "run", "colorize-archive", "-p", f'inputs=["{archive}"]', "-p", f"output={output}")
+    started = set_up.prefect(*typed, "-p", "keep=3", "--flow-run-name", name, *words)
+    assert started.code == 0, started.err
+    return ended(set_up, name)
+
+
+def ended(set_up, name, seconds=240):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        runs = [run for run in set_up.api("flow_runs/filter", sort="EXPECTED_START_TIME_DESC") if run["name"] == name]
+        if runs and runs[0]["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return runs[0]
+        time.sleep(0.5)
+    raise AssertionError(f"{name} did not end")
+
+
+def status(set_up, output):
+    told = set_up.run("colorize-archive", "status", output, "--json")
+    assert told.code == 0, told.err
+    return json.loads(told.out)
+
+
+def record(output):
+    """The last run's own."""
+    return json.loads(max((output / "runs").glob("*.json")).read_text())
+
+
+def outcomes(output):
+    counts: dict[str, int] = {}
+    for scan in record(output)["scans"]:
+        counts[scan["status"]] = counts.get(scan["status"], 0) + 1
+    return counts
+
+
+def artifacts(set_up, run):
+    found = set_up.api("artifacts/filter", artifacts={"flow_run_id": {"any_": [run["id"]]}})
+    return {artifact["type"] for artifact in found}
+
+
+def pictures(output):
+    return sorted(p for p in output.glob("*.color.tif") if p.name.count(".") == 2)
+
+
+def test_the_first_night_colours_what_can_be_coloured(set_up, archive, output):
+    run = night(set_up, archive, output, "first night")
+    assert run["state_type"] == "FAILED"
+    assert "ome scans failed" in run["state"]["name"]
+    assert outcomes(output) == {"done": 18, "failed": 2}
+    failed = {scan["scan"]: scan["message"] for scan in record(output)["scans"] if scan["status"] == "failed"}
+    assert set(failed) == {"letter", "plate-18"}
+    assert "not an image" in failed["letter"]
+    assert all(certificate.passes for path in pictures(output) for certificate in verify(path))
+    for path in pictures(output):
+        picture = tifffile.imread(path).astype(int)
+        assert np.ptp(picture, axis=2).mean() > 1, f"{path.name} is gray"
+    assert {"table", "markdown", "image"} <= artifacts(set_up, run)
+    told = status(set_up, output)
+    assert sorted(scan["stem"] for scan in told["scans"] if scan["state"] == "failed") == ["letter", "plate-18"]
+    page = (output / "index.html").read_text()
+    assert "plate-03" in page
+    assert "letter" in page
+    with sqlite3.connect(output / "catalogue.sqlite") as database:
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_the_second_night_does_what_is_new_and_nothing_else(set_up, archive, output):
+    before = {path: path.stat().st_mtime_ns for path in pictures(output)}
+    add_scans(archive, 20, 3)
+    run = night(set_up, archive, output, "second night")
+    counts = outcomes(output)
+    assert (counts["done"], counts["skipped"]) == (3, 18)
+    assert run["state_type"] in ("COMPLETED", "FAILED")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_five_are_made_again_at_another_stride(set_up, output):
+    names = [path.name.removesuffix(".color.tif") for path in pictures(output)[:5]]
+    before = {name: (output / f"{name}.color.tif").read_bytes() for name in names}
+    typed = ("deployment", "run", "reprocess-archive", "-p", f"output={output}", "-p", f"scans={json.dumps(names)}")
+    started = set_up.prefect(*typed, "-p", "stride=64", "-p", "keep=3", "--flow-run-name", "again")
+    assert started.code == 0, started.err
+    assert ended(set_up, "again")["state_type"] == "COMPLETED"
+    assert outcomes(output) == {"done": 5}
+    for name in names:
+        told = json.loads((output / f"{name}.color.json").read_text())
+        assert told["settings"]["stride_yx"] == [64, 64]
+        kept = list(output.glob(f"{name}.256-128-*.color.tif"))
+        assert [path.read_bytes() for path in kept] == [before[name]]
+    assert all(scan["difference"]["mean"] > 0 for scan in record(output)["scans"])
+
+
+def test_a_worker_that_is_killed_half_way_costs_no_finished_block(set_up, tmp_path):
+    """All that runs below the worker dies without warning; the set-up starts the run again, which goes on."""
+    shutil.copy(SCANS / "peasant-girls-1909.png", tmp_path / "girls.png")
+    output = tmp_path / "out"
+    typed = ("deployment", "run", "colorize-archive", "-p", f'inputs=["{tmp_path / "girls.png"}"]')
+    words = ("-p", f"output={output}", "-p", "stride=16", "-p", "limit_memory=1400MiB")
+    assert set_up.prefect(*typed, *words, "--flow-run-name", "killed half-way").code == 0
+    records = output / "girls.zarr" / "versions"
+    deadline = time.monotonic() + 150
+    while not list(records.glob("*/chroma/records/*.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            mine = str(set_up.home) in process.environ().get(MARK, "")
+            if mine and ("worker start" in words or "prefect.engine" in words or "dask" in words):
+                process.kill()
+        except psutil.Error:
+            continue
+    assert not (output / "girls.color.tif").exists()
+    assert ended(set_up, "killed half-way")["state_type"] == "COMPLETED"
+    (certificate,) = verify(output / "girls.color.tif")
+    assert certificate.passes
+    work = json.loads((output / "girls.color.json").read_text())["work"]
+    assert work["blocks_there"] >= 1
