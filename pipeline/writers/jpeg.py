@@ -10,6 +10,9 @@ from __future__ import annotations
 import shutil
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from math import isclose
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +30,10 @@ _SEGMENT_BYTES = 65_533
 _APP0, _APP1, _APP2, _APP13 = 0xE0, 0xE1, 0xE2, 0xED
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _ICC, _PHOTOSHOP = b"ICC_PROFILE\0", b"Photoshop 3.0\0"
+# JFIF's units (1: inch, 2: centimetre) with how many of ours there are in one, the preferred first.
+_UNITS: dict[str, tuple[tuple[int, float], ...]] = {"none": (), "inch": ((1, 1.0),), "cm": ((1, 2.54), (2, 1.0))}
+_AS_WHOLE = 1e-5  # 118.11 pixels per centimetre are 300 per inch
+_RATIO_PARTS = 1000
 
 
 def write(path: Path, picture: Picture, threads: int) -> Written:
@@ -82,12 +89,33 @@ def _parts(data: bytes, head_bytes: int) -> Iterator[bytes]:
 
 
 def _jfif(resolution: tuple[float, float, str] | None) -> bytes:
-    """JFIF 1.01 with whole pixels per inch or centimetre, or with square pixels and no more than that."""
+    """JFIF 1.01 with whole pixels per inch or centimetre; the ratio of the sides of a pixel where they are not whole.
+
+    Many programs, and verifying ones among them, believe it before the exact numbers of EXIF, so it rounds nothing.
+    """
     x, y, unit = resolution or (1, 1, "none")
-    density = round(x), round(y)
-    if unit == "none" or not all(0 < value < 65_536 for value in density):
-        density, unit = (1, 1), "none"
-    return b"JFIF\0\1\1" + struct.pack(">BHHBB", {"none": 0, "inch": 1, "cm": 2}[unit], *density, 0, 0)
+    code, density = next(_whole(x, y, unit), (0, _ratio(x, y)))
+    return b"JFIF\0\1\1" + struct.pack(">BHHBB", code, *density, 0, 0)
+
+
+def _whole(x: float, y: float, unit: str) -> Iterator[tuple[int, tuple[int, int]]]:
+    """JFIF's number of each unit in which both are whole, and what they are."""
+    for code, per_unit in _UNITS[unit]:
+        exact = x * per_unit, y * per_unit
+        density = round(exact[0]), round(exact[1])
+        is_whole = all(map(partial(isclose, rel_tol=_AS_WHOLE), density, exact))
+        if is_whole and all(0 < value < 65_536 for value in density):
+            yield code, density
+
+
+def _ratio(x: float, y: float) -> tuple[int, int]:
+    """``x`` to ``y`` in small numbers.
+
+    >>> _ratio(40.25, 20.125), _ratio(300.0, 0.0)
+    ((2, 1), (1, 1))
+    """
+    ratio = (Fraction(x) / Fraction(y)).limit_denominator(_RATIO_PARTS) if y > 0 else Fraction()
+    return (ratio.numerator, ratio.denominator) if 0 < ratio.numerator < 65_536 else (1, 1)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, segments: list[tuple[int, bytes]]) -> None:
