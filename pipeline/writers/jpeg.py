@@ -2,7 +2,7 @@
 
 References
 ----------
-ITU-T T.81, annex B; T.871 (JFIF); Exif 3.0, 4.7; ICC.1:2022, B.4; XMP Specification Part 3, 1.1.3.
+ITU-T T.81, annex B; T.871 (JFIF); Exif 3.0, 4.7; ICC.1:2022, B.4; XMP Specification Part 3, 1.1.3 and 1.1.3.1.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pipeline.writers._beside import folder_beside, left_out, place_file
 from pipeline.writers._blocks import exif_of, image_resources
 from pipeline.writers._picture import Picture, Written
 from pipeline.writers._vips import image_of
+from pipeline.writers._xmp import Split, disclosure, split
 
 ENDING = ".color.jpg"
 LIMIT_SIDE_PX = 65_500  # of libjpeg; the format ends at 65,535
@@ -29,6 +30,7 @@ QUALITY = 95
 _SEGMENT_BYTES = 65_533
 _APP0, _APP1, _APP2, _APP13 = 0xE0, 0xE1, 0xE2, 0xED
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_EXTENDED = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC, _PHOTOSHOP = b"ICC_PROFILE\0", b"Photoshop 3.0\0"
 # JFIF's units (1: inch, 2: centimetre) with how many of ours there are in one, the preferred first.
 _UNITS: dict[str, tuple[tuple[int, float], ...]] = {"none": (), "inch": ((1, 1.0),), "cm": ((1, 2.54), (2, 1.0))}
@@ -70,10 +72,7 @@ def _segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]
     segments = [(_APP0, _jfif(picture.resolution))]
     if exif:
         segments.append((_APP1, _EXIF + exif))
-    if len(_XMP + carried.xmp) > _SEGMENT_BYTES:
-        lost["xmp"] = f"{len(carried.xmp)} bytes, more than a JPEG segment holds"
-    elif carried.xmp:
-        segments.append((_APP1, _XMP + carried.xmp))
+    segments += [(_APP1, data) for data in _xmp(picture, lost)]
     segments += [(_APP13, _PHOTOSHOP + part) for part in _parts(resources, len(_PHOTOSHOP))]
     profile = list(_parts(carried.icc, len(_ICC) + 2))
     if len(profile) > 255:
@@ -81,6 +80,21 @@ def _segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]
         profile = []
     segments += [(_APP2, _ICC + bytes([at, len(profile)]) + part) for at, part in enumerate(profile, 1)]
     return segments, lost | damaged
+
+
+def _xmp(picture: Picture, lost: dict[str, str]) -> Iterator[bytes]:
+    """The packet, and what it has no room for as extended XMP."""
+    packet = picture.carried.xmp
+    try:
+        made = split(packet, _SEGMENT_BYTES - len(_XMP))
+    except ValueError as error:
+        lost["xmp"] = f"{len(packet)} bytes, more than a JPEG segment holds: {error}"
+        made = Split(disclosure(packet, picture.software, picture.description))
+    if made.main:
+        yield _XMP + made.main
+    whole = _XMP_EXTENDED + made.digest.encode() + struct.pack(">I", len(made.rest))
+    for at, part in enumerate(_parts(made.rest, len(whole) + 4)):
+        yield whole + struct.pack(">I", at * (_SEGMENT_BYTES - len(whole) - 4)) + part
 
 
 def _parts(data: bytes, head_bytes: int) -> Iterator[bytes]:

@@ -191,9 +191,16 @@ class TestJpeg(Small):
         carried = Carried(exif=EXIF, xmp=XMP + b" " * 70_000, tags=(text_tag(315, "A" * 70_000),))
         picture = picture_of(smooth((40, 60)), orientation=6, description="d" * 70_000, carried=carried)
         written = self.write(path, picture)
-        assert set(written.not_carried) == {"exif", "xmp", "tags"}
+        assert set(written.not_carried) == {"exif", "tags", "description"}
         with Image.open(path) as image:
             assert dict(image.getexif()) == {274: 6}
+
+    def test_a_long_description_stays_where_the_tags_have_to_go(self, path):
+        carried = Carried(tags=(text_tag(315, "A" * 50_000),))
+        written = self.write(path, picture_of(smooth((40, 60)), description="d" * 30_000, carried=carried))
+        assert set(written.not_carried) == {"tags"}
+        with Image.open(path) as image:
+            assert dict(image.getexif()) == {270: "d" * 30_000}
 
     def test_colours_are_at_full_resolution(self, path):
         self.write(path, picture_of(smooth((40, 60))))
