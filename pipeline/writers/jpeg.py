@@ -16,6 +16,8 @@ from math import isclose
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from pipeline.errors import UsageError
 from pipeline.writers._beside import folder_beside, left_out, place_file
 from pipeline.writers._blocks import exif_of, image_resources
@@ -38,6 +40,13 @@ _AS_WHOLE = 1e-5  # 118.11 pixels per centimetre are 300 per inch
 _RATIO_PARTS = 1000
 
 
+def check(shape_yx: tuple[int, int], dtype: np.dtype) -> None:
+    """Raises UsageError for a picture that is too large for this format."""
+    height, width = shape_yx
+    if max(shape_yx) > LIMIT_SIDE_PX:
+        raise UsageError(f"{width} x {height} pixels, a JPEG ends at {LIMIT_SIDE_PX} a side; write tiff or cog")
+
+
 def write(path: Path, picture: Picture, threads: int) -> Written:
     """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
 
@@ -46,9 +55,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     UsageError : a side is longer than a JPEG's can be.
     OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
-    height, width = picture.shape_yx
-    if max(picture.shape_yx) > LIMIT_SIDE_PX:
-        raise UsageError(f"{path}: {width} x {height} pixels, a JPEG ends at {LIMIT_SIDE_PX} a side; write tiff or cog")
+    check(picture.shape_yx, picture.dtype)
     segments, lost = _segments(picture)
     with folder_beside(path) as folder:
         coded, made = folder / "coded.part", folder / "made.part"

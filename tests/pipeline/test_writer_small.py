@@ -133,9 +133,14 @@ class TestPng(Small):
 
     def test_too_large_a_picture_is_refused(self, path):
         picture = Picture((2**14, 2**14 + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
-        with pytest.raises(UsageError, match=r"16385 x 16384 pixels.*write tiff or cog"):
+        with pytest.raises(UsageError, match=r"^16385 x 16384 pixels.*write tiff or cog"):
             self.write(path, picture)
         assert not list(path.parent.iterdir())
+
+    def test_a_side_that_libpng_does_not_read_is_refused(self, path):
+        picture = Picture((1, 1_000_001), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
+        with pytest.raises(UsageError, match=r"^1000001 x 1 pixels.*write tiff or cog"):
+            self.write(path, picture)
 
 
 class TestJpeg(Small):
@@ -255,5 +260,5 @@ class TestJpeg(Small):
 
     def test_too_long_a_side_is_refused(self, path):
         picture = Picture((1, jpeg.LIMIT_SIDE_PX + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
-        with pytest.raises(UsageError, match=r"65501 x 1 pixels.*write tiff or cog"):
+        with pytest.raises(UsageError, match=r"^65501 x 1 pixels.*write tiff or cog"):
             self.write(path, picture)
