@@ -64,8 +64,8 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
     check(picture.shape_yx, picture.dtype)
-    levels_yx = pyramid_levels(picture.shape_yx, _SMALLEST_PX)  # as T.800 has them (B.5)
     side = tile_px(picture.shape_yx)
+    resolutions = min(len(pyramid_levels(picture.shape_yx, _SMALLEST_PX)), side.bit_length() - 1)  # of any tile
     with folder_beside(path) as folder:
         coded = copy_picture(
             picture,
@@ -78,24 +78,31 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
             REVERSIBLE="YES",
             BLOCKXSIZE=str(side),
             BLOCKYSIZE=str(side),
-            RESOLUTIONS=str(len(levels_yx)),
+            RESOLUTIONS=str(resolutions),
         )
-        _check(coded)
+        copies = _checked_copies(coded)
         (folder / PLAIN).unlink()
         made = folder / "made.part"
         lost = _add_boxes(coded, made, picture)
         with gdal(folder, threads):
             lost |= lost_place(made, picture.carried.place, "JP2OpenJPEG")
-        return Written(levels_yx, place_file(made, path), lost)
+        return Written(_levels_yx(picture.shape_yx, copies), place_file(made, path), lost)
 
 
-def _check(coded: Path) -> None:
-    """Raise OSError where GDAL did not say that the disk is full."""
+def _levels_yx(shape_yx: tuple[int, int], copies: int) -> tuple[tuple[int, int], ...]:
+    """As T.800 has them (B.5)."""
+    return tuple((-(-shape_yx[0] // 2**level), -(-shape_yx[1] // 2**level)) for level in range(copies + 1))
+
+
+def _checked_copies(coded: Path) -> int:
+    """How many smaller copies there are; of a strip, GDAL makes other ones than it is asked for.
+
+    Raises OSError where GDAL did not say that the disk is full.
+    """
     try:
         with coded.open("rb") as stream:
-            for each in boxes(stream, coded.stat().st_size):
-                if each.kind == b"jp2c":
-                    check_codestream(stream, each)
+            found = list(boxes(stream, coded.stat().st_size))
+            return max(check_codestream(stream, each) for each in found if each.kind == b"jp2c")
     except ValueError as error:
         raise library_error(error, coded.parent) from error
 
