@@ -19,9 +19,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..errors import ScanUnreadableError
+from ..errors import ScanUnreachableError, ScanUnreadableError
 from ._tiff_segments import Segments
-from ._window import Samples, reason, scaling_table
+from ._window import Samples, reason, refuse_drive_errors, scaling_table
 
 _FULL_RANGE_BITS = range(17, 32)
 
@@ -177,6 +177,9 @@ def _met(segments: Segments, channels: tuple[int, ...], nodata: NoData | None, *
         try:
             stored = segments.read(rows, columns, channels)
         except Exception as error:
+            refuse_drive_errors(error)
+            if isinstance(error, ScanUnreachableError):
+                raise
             if salvage:
                 continue
             if isinstance(error, ScanUnreadableError):

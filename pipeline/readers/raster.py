@@ -31,7 +31,7 @@ from ._gdal import Raster
 from ._lightness import Light, Stretch, by_profile, opacity_of
 from ._segmented import SegmentedReader, Source
 from ._segments import printable
-from ._window import CACHE_BYTES, Samples, check_size, palette_table, reason
+from ._window import CACHE_BYTES, Samples, check_size, palette_table, reason, refuse_drive_errors
 
 ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".pnm", ".ppm", ".sgi", ".webp")
 ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
@@ -81,6 +81,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
             known = next(each for each in _FORMATS if each.matches(head))
             declared = known.declared(file, reading.salvage)
     except OSError as error:
+        refuse_drive_errors(error)
         raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
     if declared.shape_yx is not None:
         check_size(declared.shape_yx, reading.limit_pixels)
@@ -101,6 +102,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
         raise
     except Exception as error:
         raster.close()
+        refuse_drive_errors(error)
         raise ScanUnreadableError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
     return SegmentedReader(path, reading, source, cache_bytes)
 
