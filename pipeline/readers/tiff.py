@@ -217,8 +217,8 @@ class TiffReader(WindowReader):
         absent = ~self._segments.present(rows, columns)
         if self._nodata is not None or self._gaps:
             stored = self._stored(rows, columns, self._kind.channels)
+            nothing = ~np.isfinite(stored) if self._gaps else np.zeros(stored.shape, bool)
             if self._nodata is not None:
-                absent |= self._nodata.where(stored)
-            if self._gaps:
-                absent |= ~np.isfinite(stored).all(axis=2)
+                nothing |= self._nodata.where(stored)
+            absent |= nothing.all(axis=2)
         return absent
