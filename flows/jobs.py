@@ -25,6 +25,7 @@ from pipeline.quality import Quality
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore, Source, is_store
 from pipeline.types import Reading, ScanInfo
+from pipeline.writers import check_formats
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -179,6 +180,7 @@ class Prepared:
             message = "already there for these bytes, model and settings; --force does it again"
             picture = str(paths.picture(options.formats[0]))
             return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, picture)
+        check_formats(options.formats, info.shape_yx, info.result_dtype)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         engine_bytes = extra_bytes(self._engine_spec(spec))

@@ -13,6 +13,7 @@ from flows.jobs import Job, Outcome, Prepared
 from flows.settings import Pages, ScanFile
 from pipeline.errors import ColorizeError, UsageError
 from pipeline.readers import page_count
+from pipeline.types import Reading
 
 # Dask's names for workers or a scheduler that went away.
 _LOST = {"KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledError"}
@@ -45,12 +46,12 @@ def _unnameable(scan: ScanFile) -> Outcome | None:
     return Outcome(stem, text, "failed", message)
 
 
-def _pages(scan: ScanFile, pages: Pages) -> Sequence[ScanFile | Outcome]:
+def _pages(scan: ScanFile, pages: Pages, salvage: bool) -> Sequence[ScanFile | Outcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
     if (unnameable := _unnameable(scan)) is not None:
         return [unnameable]
     try:
-        count = page_count(scan.path)
+        count = page_count(scan.path, Reading(salvage=salvage))
     except ColorizeError:
         return [scan]
     if count == 1:
@@ -74,8 +75,13 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
         except Exception as error:
             return failure(scan, error, can_salvage=not prepared.options.salvage)
 
+    options = prepared.options
     with ThreadPoolExecutor(processors()) as pool:
-        every = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]
+        every = [
+            page
+            for pages in pool.map(lambda scan: _pages(scan, options.pages, options.salvage), scans)
+            for page in pages
+        ]
         planned = list(pool.map(plan, every))
     taken: dict[Path, Path] = {}
     for index, scan in enumerate(every):
