@@ -22,6 +22,7 @@ from pipeline.ingest import source_of
 from pipeline.manifest import read_sidecar, utc_now
 from pipeline.readers import page_count
 from pipeline.store import Source
+from pipeline.types import Reading
 
 if TYPE_CHECKING:
     from flows.jobs import Outcome
@@ -149,16 +150,16 @@ class ScanFiles:
         """All scans that are known, as they were before this run."""
         return [] if self._books is None else self._books.ask(Catalogue.scans) or []
 
-    def page_count(self, path: Path) -> int:
-        """How many pages a file has. Raises ScanError."""
+    def page_count(self, path: Path, salvage: bool = False) -> int:
+        """How many pages a file has; with ``salvage``, those that can be reached. Raises ScanError."""
         known = self._known(path)
         if known and known.pages:
             return known.pages
         with contextlib.suppress(OSError):
             state = FileState.of(path)
-            self._pages[path] = state, page_count(path)
+            self._pages[path] = state, page_count(path, Reading(salvage=salvage))
             return self._pages[path][1]
-        return page_count(path)
+        return page_count(path, Reading(salvage=salvage))
 
     def known(self, path: Path, page: int) -> Source | None:
         """The source that a file is which has not changed since it was hashed; None where that is not known."""

@@ -26,6 +26,7 @@ from pipeline.quality import Quality
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore, Source, is_store
 from pipeline.types import Reading, ScanInfo
+from pipeline.writers import check_formats
 
 Status = Literal["done", "skipped", "failed", "quarantined", "stopped"]
 
@@ -231,6 +232,7 @@ class Prepared:
         _check_places(scan, paths, options)
         if (there := self._there(scan, info.shape_yx, source, spec, is_exact)) is not None:
             return there
+        check_formats(options.formats, info.shape_yx, info.result_dtype)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         engine_bytes = extra_bytes(self._engine_spec(spec))

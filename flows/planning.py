@@ -12,7 +12,7 @@ from engines.errors import EngineError
 from flows.bookkeeping import ScanFiles
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
-from flows.settings import Pages, ScanFile
+from flows.settings import RunOptions, ScanFile
 from pipeline.errors import ColorizeError, ScanError, UsageError
 
 # Dask's names for workers or a scheduler that went away. A block that killed one worker after the other is among them.
@@ -57,18 +57,18 @@ def _unnameable(scan: ScanFile) -> Outcome | None:
     return Outcome(stem, text, "failed", message)
 
 
-def _pages(scan: ScanFile, pages: Pages, files: ScanFiles) -> Sequence[ScanFile | Outcome]:
+def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[ScanFile | Outcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
     if (unnameable := _unnameable(scan)) is not None:
         return [unnameable]
     try:
-        count = files.page_count(scan.path)
+        count = files.page_count(scan.path, options.salvage)
     except ColorizeError:
         return [scan]
     if count == 1:
         return [scan]
     digits = max(3, len(str(count)))
-    found = [replace(scan, stem=f"{scan.stem}.p{page:0{digits}}", page=page) for page in pages.of(count)]
+    found = [replace(scan, stem=f"{scan.stem}.p{page:0{digits}}", page=page) for page in options.pages.of(count)]
     if not found:
         none = UsageError(f"{scan.path}: has {count} pages, none of them was asked for; give other --pages")
         return [failure(scan, none)]
@@ -88,8 +88,9 @@ def plan_scans(
         except Exception as error:
             return failure(scan, error, can_salvage=not prepared.options.salvage)
 
+    options = prepared.options
     with ThreadPoolExecutor(processors()) as pool:
-        found = pool.map(lambda scan: _pages(scan, prepared.options.pages, prepared.files), scans)
+        found = pool.map(lambda scan: _pages(scan, options, prepared.files), scans)
         every = [page for pages in found for page in pages]
         planned = list(pool.map(plan, every))
     taken: dict[Path, Path] = {}

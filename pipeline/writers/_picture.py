@@ -60,8 +60,8 @@ class Written:
     levels_yx : rows, columns of the picture and each smaller copy in it
     bytes : of the file, or of all files of a folder
     not_carried : what of the picture the format has no place for, each with the reason; names are "depth", "alpha",
-        "nodata", "icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "place", "gcps" and
-        "rpcs"
+        "nodata", "icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "description",
+        "place", "gcps" and "rpcs"
     """
 
     levels_yx: tuple[tuple[int, int], ...]
