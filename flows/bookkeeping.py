@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from flows.catalogue import Catalogue, KnownScan
+from flows.catalogue import FILE, Catalogue, KnownScan
+from flows.catalogue_tables import engine_for, is_sound
 from flows.catalogue_values import COMPLETED, key_of
 from flows.progress import Listener, listener, listening
 from flows.seen import FileState, KnownFile, hashed
+from pipeline.errors import ColorizeError
 from pipeline.ingest import source_of
 from pipeline.manifest import read_sidecar, utc_now
 from pipeline.readers import page_count
@@ -98,11 +100,41 @@ def keeping_books(record: Path, kind: str, started: str, engine: str, model: str
         books.end(record)
 
 
-class ScanFiles:
-    """What has to be known of scan files, read again only where the catalogue does not know it safely."""
+class _Reader:
+    """A catalogue that is asked only; what goes wrong with it is not known."""
 
-    def __init__(self, books: Books | None = None) -> None:
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def ask(self, what: Callable[[Catalogue], T]) -> T | None:
+        with contextlib.suppress(Exception):
+            return what(self._catalogue)
+        return None
+
+
+@contextlib.contextmanager
+def reading_books(output: Path) -> Iterator[ScanFiles]:
+    """What is known of scan files, for a body that writes nothing."""
+    path = output / FILE
+    is_there = False
+    with contextlib.suppress(ColorizeError, OSError):
+        is_there = is_sound(path)
+    if not is_there:
+        yield ScanFiles()
+        return
+    with Catalogue(output, engine_for(path)) as catalogue:
+        yield ScanFiles(_Reader(catalogue), keeps=False)
+
+
+class ScanFiles:
+    """What has to be known of scan files, read again only where the catalogue does not know it safely.
+
+    Where it ``keeps``, what had to be read is remembered.
+    """
+
+    def __init__(self, books: Books | _Reader | None = None, keeps: bool = True) -> None:
         self._books = books
+        self._keeps = keeps
         self._pages: dict[Path, tuple[FileState, int]] = {}
         self._read: dict[Path, KnownFile] = {}
 
@@ -155,7 +187,7 @@ class ScanFiles:
             file = replace(file, pages=pages)
         if file.pages > 1:
             self._read[path] = file  # for the other pages
-        if is_safe and self._books is not None:
+        if is_safe and self._keeps and self._books is not None:
             self._books.ask(lambda catalogue: catalogue.remember(path, file))
         return file
 

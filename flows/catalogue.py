@@ -208,6 +208,7 @@ class Catalogue:
         if told["status"] in ("failed", "quarantined"):
             row = KnownFailure(run_id, stem, path, page, after.message)
             _replace(connection, tables.failures, vars(row))
+        if told["status"] in ("failed", "quarantined") and told.get("is_scans_fault", True):
             # Should the hash have been wrong, whyever, the next attempt reads the file.
             connection.execute(delete(tables.files).where(tables.files.c.path == path))
         _replace(connection, tables.scans, vars(after))
@@ -273,8 +274,8 @@ class Catalogue:
 def rebuild(output: Path, is_locked: bool = False) -> Catalogue:
     """Make the catalogue from sidecars and ``runs/*.json`` alone; one that is damaged is moved aside.
 
-    From a sound one the hashes of scan files are taken over, and the runs that were killed. ``is_locked`` as in
-    :meth:`Catalogue.open`.
+    From a sound one the hashes of scan files are taken over, and the runs that were killed; what only those knew of
+    scans that failed is lost. ``is_locked`` as in :meth:`Catalogue.open`.
 
     Raises
     ------

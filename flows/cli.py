@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -102,12 +103,18 @@ def run(
     parameters = {name: value for name, value in locals().items() if name not in ("inputs", "dry_run")}
 
     def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
+        from flows.bookkeeping import reading_books
         from flows.jobs import Prepared
         from flows.planning import plan_scans
         from flows.settings import find_scans, parse_options
 
         scans, ready = find_scans(inputs), Prepared.of(parse_options(**parameters))
-        return ready, lambda: plan_scans(scans, ready)
+
+        def plan() -> list[Job | Outcome]:
+            with reading_books(ready.options.output) as files:
+                return plan_scans(scans, replace(ready, files=files))
+
+        return ready, plan
 
     def flow() -> Any:
         from flows.archive import colorize_archive

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from flows.bookkeeping import keeping_books
 from flows.catalogue import Catalogue, rebuild
 from flows.jobs import Outcome
 from flows.seen import FileState, KnownFile
@@ -247,6 +248,22 @@ def test_a_hash_is_known_until_anything_of_the_file_changes(tmp_path):
         assert catalogue.sha256_of(path) is None
 
 
+def test_a_file_that_was_just_written_is_not_trusted_until_it_was_at_rest(tmp_path):
+    """Clocks of file systems tick as slowly as every two seconds: it may be written again without a trace."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"scan")
+    os.utime(path, (time.time() - 86400,) * 2)  # the modification time lies, the change time does not
+    record = tmp_path / "runs" / "2026-01-01T020000Z-7.json"
+    with keeping_books(record, "colorize", "2026-01-01T02:00:00+00:00", "identity", "default") as files:
+        sha256 = files.source_of(path, 1).sha256
+        assert files.known(path, 1) is None
+        time.sleep(2.1)
+        assert files.source_of(path, 1).sha256 == sha256
+        assert files.known(path, 1) == files.source_of(path, 1)
+    with Catalogue.open(tmp_path) as catalogue:
+        assert catalogue.sha256_of(path) == sha256
+
+
 @pytest.fixture(scope="module")
 def night(command, tmp_path_factory):
     """A folder of small scans, one of them cut off and one of two pages, and the output of one run."""
@@ -319,6 +336,8 @@ def test_a_scan_that_is_as_it_was_is_not_read_again_and_one_that_changed_is(nigh
         connection.execute("UPDATE files SET modified_ns = ?, changed_ns = ? WHERE path = ?", times)
     other.write_bytes(other.read_bytes()[:-1] + b"?")
     os.utime(other, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    plan = command("run", folder, "-o", output, *IDENTITY, "--dry-run")
+    assert plan.out.count("skipped") == 4  # a plan takes the same shortcut
     ran = command("run", folder, "-o", output, *IDENTITY)
     assert "1 done, 4 skipped" in ran.line("done,"), ran.err
     assert ran.line("done     ", "card1")
@@ -337,3 +356,30 @@ def test_a_catalogue_that_cannot_be_kept_stops_no_run_and_the_next_one_mends_it(
         *_, last = catalogue.runs()
         assert (last.state, last.done) == ("All done", 1)
         assert catalogue.known(folder / "card0.tif").run == last.id
+
+
+def test_a_run_that_is_killed_is_told_as_such_and_the_next_one_goes_on(command, killed, tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    random = np.random.default_rng(6)
+    for number in range(60):
+        tifffile.imwrite(folder / f"card{number:02}.tif", random.integers(0, 256, (90, 140), np.uint8))
+
+    def done():
+        if not (output / "catalogue.sqlite").exists():
+            return 0
+        with closing(sqlite3.connect(f"file:{output}/catalogue.sqlite?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT count(*) FROM scans").fetchone()[0]
+
+    words = ("run", folder, "-o", output, *IDENTITY)
+    killed(words, lambda: done() > 0)
+    told = json.loads(command("status", output, "--json").out)
+    assert 0 < told["scans"]["done"] <= 60
+    assert [(run["state"], run["done"]) for run in told["runs"]] == [("killed", told["scans"]["done"])]
+    ran = command(*words)
+    assert ran.code == 0, ran.err
+    told = json.loads(command("status", output, "--json").out)
+    assert told["scans"]["done"] == 60
+    assert [run["state"] for run in told["runs"]] in (["All done", "killed"], ["Nothing to do", "killed"])
+    anew = json.loads(command("status", output, "--json", "--rebuild").out)
+    assert anew == told

@@ -5,7 +5,7 @@ import json
 import cv2
 import pytest
 
-from flows.stores import find_stores
+from flows.stores import find_stores, worse_than
 from pipeline.errors import UsageError
 
 STEMS = ["albums/1910-1", "albums/1910-2", "albums/more/x", "albums2/y", "map"]
@@ -85,10 +85,10 @@ def test_only_what_shows_its_tiles_is_made_again_and_the_change_is_told(command,
     assert rough == [(told["new"], True), (told["old"], False)]
 
 
-def test_where_nothing_is_that_bad_there_is_nothing_to_do(command, coloured):
-    ran = command("reprocess", coloured, "--worse-than", "99", "--stride", "64", "--engine", "identity")
-    assert ran.code == 0, ran.err
-    assert ran.line("0 of 3 scans have a seam score above 99")
+def test_a_seam_score_chooses_by_the_current_result_only(coloured, command):
+    stores = find_stores(coloured, [])
+    assert worse_than(99, stores, coloured) == []
+    assert [found.stem for found in worse_than(1, stores, coloured)] == ["albums/rough", "x"]
     ran = command("reprocess", coloured, "--worse-than", "bad", "--engine", "identity")
     assert (ran.code, len(ran.lines)) == (2, 1)
     assert "worse-than 'bad'" in ran.err
