@@ -109,6 +109,12 @@ class Child:
         lines = self.place.log(self.name).read_text(errors="replace").splitlines()
         return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "it said nothing")
 
+    @property
+    def last_code(self) -> str:
+        """How it ended."""
+        code = self.process.returncode if self.process else 0
+        return signal.Signals(-code).name if code < 0 else f"code {code}"
+
     def start_again(self) -> None:
         """After it died. Raises SetUpError where it does so all the time."""
         self.deaths = [at for at in self.deaths if at > time.monotonic() - 3600] + [time.monotonic()]
@@ -263,20 +269,22 @@ def _watch(children: list[Child], place: Place, url: str) -> None:
     while True:
         time.sleep(_POLL_SECONDS * 5)
         if server.has_died:
-            tell("server", f"died ({server.last_words()}); it is started again")
+            tell("server", f"died ({server.last_code}); it is started again")
             server.start_again()
             server.wait(lambda: answers(url))
         if worker.has_died:
-            tell("worker", f"died ({worker.last_words()}); it is started again")
-            end_all(_below(worker, server, place))
-            for line in flow_runs.take_up(POOL):
+            tell("worker", f"died ({worker.last_code}); it is started again")
+            begun = flow_runs.unfinished(POOL)  # before what is left of them says that it crashed
+            end_all(_below(server, place))
+            for line in [*flow_runs.schedule_again(begun), *flow_runs.take_up(POOL)]:
                 tell("run", line)
             worker.start_again()
 
 
-def _below(worker: Child, server: Child, place: Place) -> list[psutil.Process]:
-    """What the worker left: its runs, and what those started."""
-    assert server.process is not None
+def _below(server: Child, place: Place) -> list[psutil.Process]:
+    """All but the server: the worker, its runs, and what those started."""
+    if server.process is None:
+        return place.processes()
     others = {server.process.pid}
     with contextlib.suppress(psutil.NoSuchProcess):
         others |= {each.pid for each in psutil.Process(server.process.pid).children(recursive=True)}
@@ -293,9 +301,8 @@ def _end(server: Child, worker: Child, place: Place) -> None:
         unfinished = flow_runs.unfinished(POOL) if worker.process is not None else []
     if worker.process is not None and not worker.has_died:
         worker.process.terminate()  # takes no more runs, and waits for those that it has
-    left = _below(worker, server, place) if server.process is not None else place.processes()
-    end_all([process for process in left if _is_engine(process)])
-    end_all(_below(worker, server, place) if server.process is not None else place.processes())
+    end_all([process for process in _below(server, place) if _is_engine(process)])
+    end_all(_below(server, place))
     worker.end()
     with contextlib.suppress(Exception):
         flow_runs.schedule_again(unfinished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -70,4 +71,27 @@ def take_up(pool: str) -> list[str]:
         for run in _runs(pool, StateType.CANCELLING):
             client.set_flow_run_state(run.id, Cancelled(message="Its process had ended."), force=True)
             lines.append(f"{run.name} was cancelled")
+    return lines + _skip_missed(pool)
+
+
+def _skip_missed(pool: str) -> list[str]:
+    """Of the scheduled runs that nobody was there to start, only the last of each deployment is done."""
+    last: dict[UUID | None, FlowRun] = {}
+    lines = []
+    with get_client(sync_client=True) as client:
+        overdue = [run for run in _runs(pool, StateType.SCHEDULED) if run.auto_scheduled and _due(run) < now("UTC")]
+        for run in sorted(overdue, key=_due):
+            earlier = last.get(run.deployment_id)
+            last[run.deployment_id] = run
+            if earlier is not None:
+                client.set_flow_run_state(
+                    earlier.id, Cancelled(message="Missed; a later one makes up for it."), force=True
+                )
+                lines.append(
+                    f"{earlier.name} was missed at {_due(earlier):%Y-%m-%d %H:%M}; a later one makes up for it"
+                )
     return lines
+
+
+def _due(run: FlowRun) -> datetime:
+    return run.expected_start_time or now("UTC")

@@ -1,0 +1,124 @@
+"""One set-up for all tests of a session: a real server, worker and deployments, as ``deploy/up`` starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+ROOT = Path(__file__).parents[2]
+UP = ROOT / "deploy" / "up"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line of standard error."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """A set-up that runs, and a terminal beside it."""
+
+    home: Path
+    port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        return kept | {
+            "PREFECT_HOME": str(self.home),
+            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])),
+            "COLUMNS": "200",
+        }
+
+    def run(self, *words: object, **more: str) -> Ran:
+        done = subprocess.run(
+            list(map(str, words)),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env=self.environment | more,
+            cwd=self.home,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def up(self, *words: object, **more: str) -> Ran:
+        return self.run(sys.executable, UP, *words, **more)
+
+    def prefect(self, *words: object) -> Ran:
+        return self.run(sys.executable, "-m", "prefect", *words)
+
+    def api(self, path: str, method: str | None = None, **body: Any) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/{path}",
+            data=json.dumps(body).encode() if body else None,
+            headers={"content-type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or "null")
+
+    def deployment(self, name: str) -> Any:
+        return self.api(f"deployments/name/{name}/{name}")
+
+    def run_that(self, state: str, **wanted: Any) -> Any:
+        """The first run of these properties, when it is in ``state``."""
+        deadline = time.monotonic() + 150
+        seen = None
+        while time.monotonic() < deadline:
+            for each in self.api("flow_runs/filter", sort="EXPECTED_START_TIME_DESC"):
+                if all(each[name] == value for name, value in wanted.items()):
+                    seen = each["state"]
+                    if each["state_name"] == state:
+                        return each
+            time.sleep(0.3)
+        raise AssertionError(f"no run {wanted} became {state}; last seen {seen}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def set_up(tmp_path_factory):
+    found = SetUp(tmp_path_factory.mktemp("prefect"), free_port())
+    quick = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2", "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    started = found.up("--detach", "--port", found.port, PREFECT_SERVER_METRICS_ENABLED="true", **quick)
+    assert started.code == 0, started.err
+    yield found
+    found.up("--stop")
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory) -> Path:
+    """Three small scans."""
+    folder = tmp_path_factory.mktemp("scans")
+    for number in range(3):
+        samples = np.random.default_rng(number).integers(0, 255, (300, 200), dtype=np.uint8)
+        tifffile.imwrite(folder / f"scan{number}.tif", samples)
+    return folder

@@ -1,0 +1,158 @@
+"""``deploy/up`` and the command as users type it, against a real server and a real worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+import time
+import tomllib
+import urllib.request
+from datetime import UTC, datetime, timedelta
+
+import psutil
+
+from tests.deploy.conftest import UP, free_port
+
+QUICK = ("-p", "engine=identity")
+
+
+def _marked(home):
+    """Processes of the set-up, by what they carry in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("COLORIZE_ARCHIVE_SET_UP", "").startswith(str(home)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_the_night_is_off_until_it_is_switched_on(set_up):
+    (nightly,) = set_up.deployment("colorize-archive")["schedules"]
+    assert (nightly["schedule"]["cron"], nightly["active"]) == ("0 1 * * *", False)
+
+
+def test_the_command_as_users_type_it(set_up, scans, tmp_path):
+    typed = f'deployment run colorize-archive -p stride=64 -p inputs=["{scans}"] -p output={tmp_path / "colour"}'
+    started = set_up.prefect(*typed.split(), *QUICK, "--flow-run-name", "typed")
+    assert started.code == 0, started.err
+    run = set_up.run_that("Completed", name="typed")
+    assert "3 of 3 scans are there" in run["state"]["message"]
+    assert sorted(p.name for p in (tmp_path / "colour").glob("*.color.tif")) == [f"scan{n}.color.tif" for n in range(3)]
+    assert run["parameters"]["stride"] == 64
+
+
+def test_a_run_whose_worker_is_killed_goes_on_and_tells_what_failed(set_up, scans, tmp_path):
+    (tmp_path / "broken.tif").write_text("This is no picture.")
+    inputs = f'inputs=["{scans}", "{tmp_path / "broken.tif"}"]'
+    words = ["-p", inputs, "-p", f"output={tmp_path / 'colour'}", *QUICK, "--flow-run-name", "killed"]
+    assert set_up.prefect("deployment", "run", "colorize-archive/colorize-archive", *words).code == 0
+    set_up.run_that("Running", name="killed")
+    (worker,) = [p for p in _marked(set_up.home) if "worker" in p.cmdline() and "start" in p.cmdline()]
+    worker.kill()
+    run = set_up.run_that("Some scans failed", name="killed")
+    assert (run["state_type"], run["run_count"]) == ("FAILED", 2)
+    assert len(list((tmp_path / "colour").glob("*.color.tif"))) == 3
+
+
+def test_a_schedule_runs_and_stays_as_it_was_set(set_up, scans, tmp_path):
+    in_the_page = {"parameters": {"engine": "identity"}, "paused": False}
+    set_up.api(f"deployments/{set_up.deployment('colorize-archive')['id']}", method="PATCH", **in_the_page)
+    once_more = set_up.up("--scans", scans, "--results", tmp_path / "colour", "--nightly", "02:30")
+    assert "runs already" in once_more.out, once_more.err
+    soon = (datetime.now(UTC) + timedelta(seconds=8)).strftime("%Y-%m-%dT%H:%M:%S")
+    words = ["--interval", 86400, "--anchor-date", soon, "--timezone", "UTC", "--accept-yes"]
+    assert set_up.prefect("deployment", "schedule", "create", "colorize-archive", *words).code == 0
+    run = set_up.run_that("Completed", auto_scheduled=True)
+    assert run["parameters"] == {"engine": "identity", "inputs": [str(scans)], "output": str(tmp_path / "colour")}
+    assert (tmp_path / "colour" / "scan2.color.tif").exists()
+
+    assert set_up.up().code == 0
+    kept = set_up.deployment("colorize-archive")
+    schedules = {each["schedule"].get("cron", "interval"): each["active"] for each in kept["schedules"]}
+    assert schedules == {"30 2 * * *": True, "interval": True}
+    assert kept["parameters"]["output"] == str(tmp_path / "colour")
+
+
+def test_a_name_that_none_has_lists_those_that_are_there(set_up):
+    asked = set_up.prefect("deployment", "run", "colourise", "-p", "stride=64")
+    assert asked.code == 1
+    assert "'colourise'" in asked.complaint
+    assert "colorize-archive/colorize-archive" in asked.complaint
+    assert "build-engines/build-engines" in asked.complaint
+
+
+def test_a_name_that_several_have_is_not_guessed(set_up):
+    other = set_up.api("flows/", name="other-flow")
+    made = set_up.api("deployments/", name="build-engines", flow_id=other["id"])
+    asked = set_up.prefect("deployment", "run", "build-engines")
+    assert asked.code == 1
+    assert "2 have this name" in asked.complaint
+    assert "build-engines/build-engines, other-flow/build-engines" in asked.complaint
+    set_up.api(f"deployments/{made['id']}", method="DELETE")
+
+
+def test_a_value_that_looks_like_the_name_stays_a_value(set_up):
+    words = ["-p", "models=[]", "--tag", "build-engines", "build-engines"]
+    asked = set_up.prefect("deployment", "run", *words)
+    assert "models" in asked.out + asked.err, "the server refused the parameter, so it was the right deployment"
+    assert asked.code == 1
+
+
+def test_a_server_that_is_not_there_is_one_line(set_up):
+    url = f"http://127.0.0.1:{free_port()}/api"
+    asked = set_up.run(sys.executable, "-m", "prefect", "deployment", "run", "colorize-archive", PREFECT_API_URL=url)
+    assert asked.code == 1
+    assert url in asked.complaint
+    assert "does not answer" in asked.complaint
+
+
+def test_a_taken_port_is_one_line(set_up, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = set_up.up("--home", tmp_path, "--port", port)
+    assert refused.code == 2
+    assert f"port {port}: taken" in refused.complaint
+
+
+def test_metrics_are_there_to_be_scraped(set_up):
+    with urllib.request.urlopen(f"http://127.0.0.1:{set_up.port}/api/metrics", timeout=30) as answer:
+        assert re.search(rb"^# TYPE \w+", answer.read(), re.MULTILINE)
+
+
+def test_it_is_well_and_ends_all_that_it_started(set_up):
+    """The last one here: another start brings the same set-up back."""
+    status = set_up.up("--status")
+    assert (status.code, "is well" in status.out, "is online" in status.out) == (0, True, True)
+    profiles = tomllib.loads((set_up.home / "profiles.toml").read_text())
+    assert profiles["profiles"][profiles["active"]]["PREFECT_API_URL"].endswith(f":{set_up.port}/api")
+
+    bystander = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert set_up.up("--stop").code == 0
+    assert _marked(set_up.home) == []
+    assert bystander.is_running()
+    bystander.kill()
+    bystander.wait()
+    assert tomllib.loads((set_up.home / "profiles.toml").read_text())["active"] == "ephemeral"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", set_up.port))
+    assert set_up.up("--status").code == 1
+
+
+def test_ctrl_c_ends_a_start_that_is_under_way(set_up, tmp_path):
+    process = psutil.Popen(
+        [sys.executable, str(UP), "--home", str(tmp_path), "--port", str(free_port())], env=set_up.environment
+    )
+    while not (tmp_path / "colorize-archive" / "server.log").exists():
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 0
+    assert not (tmp_path / "colorize-archive" / "up.json").exists()
+    assert _marked(tmp_path) == []
