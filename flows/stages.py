@@ -21,7 +21,7 @@ from flows.planning import failure
 from flows.progress import listener
 from flows.results import export_job
 from flows.scheduling import BlockQueue, grouped
-from pipeline.errors import StoreError
+from pipeline.errors import ScanUnreachableError, StoreError
 from pipeline.grid import Roi
 from pipeline.ingest import ingest, settle_store
 from pipeline.manifest import RunSpec, utc_now
@@ -67,7 +67,8 @@ class Step:
         return replace(self, seconds=(*self.seconds, (stage, seconds)))
 
     def broken(self, error: BaseException) -> Step:
-        return replace(self, ended=failure(self.job.scan, error))
+        can_salvage = not self.job.is_ingested and not self.job.reading.salvage
+        return replace(self, ended=failure(self.job.scan, error, can_salvage))
 
     def stopped(self, budget: Budget, missing: int | None = None) -> Step:
         """Ended by the budget, with so many blocks still to make."""
@@ -114,7 +115,7 @@ def is_passing(error: BaseException) -> bool:
     """Whether an error is, or comes from, one that a drive gives when it is away for a moment."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _PASSING:
+        if isinstance(seen, ScanUnreachableError) or (isinstance(seen, OSError) and seen.errno in _PASSING):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
@@ -166,7 +167,7 @@ def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
             threads = stream_threads() if len(lot) == 1 else 1
-            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading)
+            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading, job.metadata)
         return step.after("ingest", time.perf_counter() - started)
 
     return _each(lot, work, stream_threads(), budget)
@@ -420,7 +421,8 @@ def _of_holes(job: Job) -> Iterator[str]:
     if holes := ScanStore.open(job.paths.store).holes:
         pixels = sum(hole.shape_yx[0] * hole.shape_yx[1] for hole in holes)
         share = 100 * pixels / (job.info.shape_yx[0] * job.info.shape_yx[1])
-        yield f"{job.scan.path}: {share:.2g} % of it could not be read and is plain gray; the JSON says where"
+        share_text = "less than 1" if share < 1 else f"{share:.0f}"
+        yield f"{job.scan.path}: {share_text} % of it could not be read and is plain gray; the JSON says where"
 
 
 def _outcome(step: Step) -> Outcome:
