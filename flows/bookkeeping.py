@@ -152,14 +152,17 @@ class ScanFiles:
 
     def page_count(self, path: Path, salvage: bool = False) -> int:
         """How many pages a file has; with ``salvage``, those that can be reached. Raises ScanError."""
+        if salvage:
+            # What can be reached of a damaged file is not what is remembered of a whole one.
+            return page_count(path, Reading(salvage=True))
         known = self._known(path)
         if known and known.pages:
             return known.pages
         with contextlib.suppress(OSError):
             state = FileState.of(path)
-            self._pages[path] = state, page_count(path, Reading(salvage=salvage))
+            self._pages[path] = state, page_count(path)
             return self._pages[path][1]
-        return page_count(path, Reading(salvage=salvage))
+        return page_count(path)
 
     def known(self, path: Path, page: int) -> Source | None:
         """The source that a file is which has not changed since it was hashed; None where that is not known."""

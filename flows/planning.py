@@ -13,7 +13,7 @@ from flows.bookkeeping import ScanFiles
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
 from flows.settings import RunOptions, ScanFile
-from pipeline.errors import ColorizeError, ScanError, UsageError
+from pipeline.errors import ColorizeError, ScanError, ScanUnreachableError, UsageError
 
 # Dask's names for workers or a scheduler that went away. A block that killed one worker after the other is among them.
 _KILLED = "KilledWorker"
@@ -41,7 +41,7 @@ def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> 
 def _is_scans_fault(error: BaseException) -> bool:
     """Whether the same scan would fail again elsewhere and tomorrow, as far as that can be told."""
     if isinstance(error, ScanError):
-        return True
+        return not isinstance(error, ScanUnreachableError)
     if isinstance(error, UsageError | EngineError | MemoryError | OSError):
         return False
     return type(error).__name__ not in _LOST - {_KILLED}

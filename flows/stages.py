@@ -21,7 +21,7 @@ from flows.planning import failure
 from flows.progress import listener
 from flows.results import export_job
 from flows.scheduling import BlockQueue, grouped
-from pipeline.errors import StoreError
+from pipeline.errors import ScanUnreachableError, StoreError
 from pipeline.grid import Roi
 from pipeline.ingest import ingest, settle_store
 from pipeline.manifest import RunSpec, utc_now
@@ -115,7 +115,7 @@ def is_passing(error: BaseException) -> bool:
     """Whether an error is, or comes from, one that a drive gives when it is away for a moment."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _PASSING:
+        if isinstance(seen, ScanUnreachableError) or (isinstance(seen, OSError) and seen.errno in _PASSING):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

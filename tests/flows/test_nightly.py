@@ -18,7 +18,7 @@ from flows.jobs import Outcome
 from flows.nightly import History, wait_after
 from flows.settings import ScanFile, parse_options, parse_until
 from flows.stages import is_passing, trying_again
-from pipeline.errors import ScanUnreadableError, UsageError
+from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
 from pipeline.files import folder_lock
 from tests.prefect_server import prefect_server, serving
 
@@ -159,6 +159,7 @@ def test_a_drive_that_is_away_for_a_moment_is_asked_again():
     assert trying_again(work, "a.tif", Budget(), (0.1, 0.2)) == "step"
     assert calls[1] - calls[0] >= 0.1
     assert calls[2] - calls[1] >= 0.2
+    assert is_passing(ScanUnreachableError("a.tif: its drive failed"))
     assert not is_passing(ScanUnreadableError("a.tif: no picture"))
     assert not is_passing(FileNotFoundError(errno.ENOENT, "No such file"))
 
