@@ -21,6 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.files import remove, writing
 from pipeline.writers._picture import SRGB_PROFILE, Picture
 
+PART = ".part"
 _FULL_BELOW_BYTES = 2**20
 _MESSAGE_CHARACTERS = 200
 
@@ -55,7 +56,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
     ------
     UsageError : its name is not UTF-8, and this system has no other way to it
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(path.name + PART)
     with writing_picture(path):
         try:
             remove(part)

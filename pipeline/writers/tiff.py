@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UsageError
 from pipeline.ordered import OrderedPool
 from pipeline.spill import Spill
-from pipeline.writers._beside import window, writing_picture
+from pipeline.writers._beside import PART, window, writing_picture
 from pipeline.writers._levels import halve, pyramid_levels
 from pipeline.writers._picture import Picture, ReadWindow, Written
 from pipeline.writers._plain import windows
@@ -107,7 +107,7 @@ def write_pyramid(
         )
     check_tags(picture)
     pyramid = _Pyramid(picture, tile_px, compression, threads)
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(path.name + PART)
     with writing_picture(path):
         try:
             with part.open("w+b") as stream:
