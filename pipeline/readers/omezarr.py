@@ -30,7 +30,7 @@ from ..types import Mask, Reading, ScanInfo
 from ._lightness import Stretch, opacity_of
 from ._segmented import SegmentedReader, Source
 from ._segments import ascii_value, printable
-from ._window import CACHE_BYTES, Samples, check_size, reason
+from ._window import CACHE_BYTES, Samples, check_size, reason, refuse_drive_errors
 from ._zarr import ZarrArray, load_json
 
 FOLDER_ENDINGS = (".zarr",)
@@ -72,6 +72,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
     except ScanError:
         raise
     except OSError as error:
+        refuse_drive_errors(error)
         raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ScanUnreadableError(f"damaged OME-Zarr metadata ({reason(error)}); restore it from its source") from error

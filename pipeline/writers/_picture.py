@@ -32,6 +32,7 @@ class Picture:
     resolution : x, y in pixels per unit, and the unit: "none", "inch" or "cm"
     orientation : TIFF tag 274, 1-8
     software, description : for people
+    name : of the result, for formats that have it inside; the file's own where it is empty
     carried : what the scan said beside its pixels, and what is said of the picture: ``carried.icc`` is the profile of
         these samples, ``carried.xmp`` says how they were made. Its descriptive tags are the scan's, without software
         and description.
@@ -46,6 +47,7 @@ class Picture:
     orientation: int | None = None
     software: str = ""
     description: str = ""
+    name: str = ""
     carried: Carried = field(default_factory=lambda: Carried(icc=SRGB_PROFILE))
 
 

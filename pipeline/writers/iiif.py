@@ -66,7 +66,8 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         sizes_yx = [level for level in levels_yx if max(level) <= _LARGEST_PX]
         with reopened(folder) as image:
             _write_whole(image, made, sizes_yx)
-        (made / "info.json").write_text(json.dumps(_info(info, path.name, picture.shape_yx, sizes_yx), indent=2) + "\n")
+        name = f"{picture.name}{ENDING}" if picture.name else path.name
+        (made / "info.json").write_text(json.dumps(_info(info, name, picture.shape_yx, sizes_yx), indent=2) + "\n")
         no_place = dict.fromkeys(_NO_PLACE, "IIIF has no place for it") | {
             "depth": "its tiles are JPEG, which has 8 bit",
             "alpha": "its tiles are JPEG, which has none; the colours are there as if they were opaque",

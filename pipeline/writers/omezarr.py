@@ -56,6 +56,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
             fill=picture.nodata or 0,
             pixel_um=_pixel_um(picture.resolution),
             attributes={ATTRIBUTE: attributes},
+            name=picture.name or path.name.removesuffix(ENDING),
         )
         with OrderedPool(threads) as pool:
             for level in range(len(levels_yx)):
