@@ -47,7 +47,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     levels_yx = pyramid_levels(picture.shape_yx, _SMALLEST_PX)
     attributes, lost = _attributes(picture)
     with folder_beside(path) as folder:
-        made = folder / _as_utf8(path.name)  # which is in its metadata
+        made = folder / "made"
         pyramid = Multiscale(
             made,
             levels_yx,
@@ -56,7 +56,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
             fill=picture.nodata or 0,
             pixel_um=_pixel_um(picture.resolution),
             attributes={ATTRIBUTE: attributes},
-            name=picture.name or path.name.removesuffix(ENDING),
+            name=_as_utf8(picture.name or path.name.removesuffix(ENDING)),
         )
         with OrderedPool(threads) as pool:
             for level in range(len(levels_yx)):
