@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -17,15 +18,18 @@ from types import ModuleType
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.writers._beside import PART
 from pipeline.writers._picture import Picture, ReadWindow, Written
 
-__all__ = ["ENDINGS", "FORMATS", "Picture", "ReadWindow", "Written", "check_formats", "write_picture"]
+__all__ = ["ENDINGS", "FORMATS", "Picture", "ReadWindow", "Written", "check_formats", "leftovers", "write_picture"]
 
 FORMATS: dict[str, ModuleType] = {
     found.name: importlib.import_module(f"{__name__}.{found.name}")
     for found in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.name)
     if not found.name.startswith("_")
 }
+# As pipeline.manifest.RunSpec.version has it, behind a dot.
+_VERSION = re.compile(r"\.\d+(x\d+)?-\d+(x\d+)?-\w+-\w+-[0-9a-f]{8}")
 ENDINGS: dict[str, str] = {name: module.ENDING for name, module in FORMATS.items()}
 
 
@@ -46,6 +50,23 @@ def check_formats(names: Iterable[str], shape_yx: tuple[int, int], dtype: np.dty
         check = getattr(_format(name), "check", None)
         if check is not None:
             check(shape_yx, dtype)
+
+
+def leftovers(folder: Path, stem: str) -> list[Path]:
+    """What stopped writes of the scan ``stem``, current or of a version, have left in ``folder``: files and folders.
+
+    Nobody else may be writing there.
+    """
+    beside = tuple(f"{ending}{PART}" for ending in ENDINGS.values())
+    names = (found.name for found in folder.iterdir()) if folder.is_dir() else ()
+    mine = (name for name in names if name.startswith(stem) and name.endswith(beside))
+    return sorted(folder / name for name in mine if _is_version(name, stem, beside))
+
+
+def _is_version(name: str, stem: str, endings: tuple[str, ...]) -> bool:
+    """Whether between ``stem`` and one of the ``endings`` is nothing, or a version: not so in another scan's name."""
+    between = {name.removeprefix(stem).removesuffix(ending) for ending in endings if name.endswith(ending)}
+    return any(part == "" or _VERSION.fullmatch(part) for part in between)
 
 
 def _format(name: str) -> ModuleType:

@@ -21,11 +21,12 @@ from pipeline.errors import UsageError
 from pipeline.files import remove, writing
 from pipeline.writers._picture import SRGB_PROFILE, Picture
 
+PART = ".part"
 _FULL_BELOW_BYTES = 2**20
 _MESSAGE_CHARACTERS = 200
 
 
-class _WindowError(Exception):
+class WindowError(Exception):
     """Carries what ``read_window`` raised past the handlers of what writing raises."""
 
     def __init__(self, reason: Exception) -> None:
@@ -34,27 +35,56 @@ class _WindowError(Exception):
 
 
 @contextlib.contextmanager
-def folder_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path``, gone afterwards; an OSError of the body becomes an OutputError about ``path``.
-
-    What :func:`window` met is raised as it was.
-    """
-    part = path.with_name(f"{path.name}.part")
+def writing_picture(path: Path) -> Iterator[None]:
+    """An OSError of the body becomes an OutputError about ``path``; what :func:`window` met is raised as it was."""
     failure: Exception | None = None
     try:
         with writing(path):
-            try:
-                remove(part)
-                part.mkdir()
-                yield part
-            finally:
-                with contextlib.suppress(OSError):
-                    remove(part)
-    except _WindowError as error:
+            yield
+    except WindowError as error:
         failure = error.reason
     if failure is not None:
         # Outside of "writing", so that an OSError met while reading is not taken for one met while writing.
         raise failure
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path``, gone afterwards, by a name that libraries take; errors as ``writing_picture``.
+
+    Raises
+    ------
+    UsageError : its name is not UTF-8, and this system has no other way to it
+    """
+    part = path.with_name(path.name + PART)
+    with writing_picture(path):
+        try:
+            remove(part)
+            part.mkdir()
+            with _in_utf8(part) as folder:
+                yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                remove(part)
+
+
+@contextlib.contextmanager
+def _in_utf8(folder: Path) -> Iterator[Path]:
+    """``folder``, or another way to it where its name is not UTF-8: libraries have no other names, file systems do."""
+    if os.fsencode(folder) == str(folder).encode("utf-8", "replace"):
+        yield folder
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        numbered = Path(f"/proc/self/fd/{opened}")  # proc(5): of this process, in all its threads
+        if not numbered.is_dir():
+            raise UsageError(
+                f"{str(folder.parent)!r}: a name that is not UTF-8, which libraries cannot be given here; "
+                "rename it, or write tiff"
+            )
+        yield numbered
+    finally:
+        os.close(opened)
 
 
 def place_file(made: Path, path: Path) -> int:
@@ -106,7 +136,7 @@ def window(picture: Picture, rows: slice, columns: slice) -> NDArray:
     try:
         samples = picture.read_window(rows, columns)
     except Exception as error:
-        raise _WindowError(error) from error
+        raise WindowError(error) from error
     expected = (rows.stop - rows.start, columns.stop - columns.start, picture.channels)
     if samples.shape != expected or samples.dtype != picture.dtype:
         raise UsageError(

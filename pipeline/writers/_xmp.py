@@ -68,21 +68,30 @@ def split(packet: bytes, limit_bytes: int, *, extended: bool = True) -> Split:
         return Split(packet)
     description = parsed(merged(b"", packet)).find(f"{_RDF}RDF/{_RDF}Description")
     every = [] if description is None else [each for each in description if each.tag != _HAS_EXTENDED]
-    # Alone each declares its namespaces, too: hardly fewer bytes than it takes among others.
+    room, kept = limit_bytes - len(_packet([], _DIGEST)), list[ET.Element]()
     sizes = {each.tag: len(ET.tostring(each)) for each in every}
-    ranks = {name: rank for rank, name in enumerate(_FIRST)}
-    left, chosen = limit_bytes - len(_packet([], _DIGEST)), list[str]()
-    for name in sorted(sizes, key=lambda name: (ranks.get(name, len(_FIRST)), sizes[name])):
-        if sizes[name] <= left:
-            chosen.append(name)
-            left -= sizes[name]
-    while chosen and len(_packet([each for each in every if each.tag in chosen], _DIGEST)) > limit_bytes:
-        chosen.pop()
-    moved = [each for each in every if each.tag not in chosen]
+    while room > 0:
+        chosen = _chosen(sizes, room)
+        kept = [each for each in every if each.tag in chosen]
+        over_bytes = len(_packet(kept, _DIGEST)) - limit_bytes
+        if over_bytes <= 0:
+            break
+        room, kept = room - over_bytes, []  # among others, a prefix may be longer than alone
+    there = {each.tag for each in kept}
+    moved = [each for each in every if each.tag not in there]
     rest = ET.tostring(_root(moved), encoding="utf-8") if moved else b""
     digest = hashlib.md5(rest, usedforsecurity=False).hexdigest().upper() if rest and extended else ""
-    main = _packet([each for each in every if each.tag in chosen], digest)
-    return Split(main, rest, digest, tuple(each.tag.rpartition("}")[2] for each in moved))
+    return Split(_packet(kept, digest), rest, digest, tuple(each.tag.rpartition("}")[2] for each in moved))
+
+
+def _chosen(sizes: dict[str, int], room_bytes: int) -> set[str]:
+    """Of properties of so many bytes, those that have room."""
+    ranks, chosen = {name: rank for rank, name in enumerate(_FIRST)}, set[str]()
+    for name in sorted(sizes, key=lambda name: (ranks.get(name, len(_FIRST)), sizes[name])):
+        if sizes[name] <= room_bytes:
+            chosen.add(name)
+            room_bytes -= sizes[name]
+    return chosen
 
 
 def disclosure(packet: bytes, software: str, description: str) -> bytes:

@@ -14,6 +14,7 @@ IIIF Image API 3.0 (https://iiif.io/api/image/3.0/), 4.2, 5 and appendix A; "Com
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def _write_whole(image: pyvips.Image, made: Path, sizes_yx: list[tuple[int, int]
 def _info(
     info: dict[str, Any], name: str, shape_yx: tuple[int, int], sizes_yx: list[tuple[int, int]]
 ) -> dict[str, Any]:
-    info["id"] = quote(name)
+    info["id"] = quote(os.fsencode(name))
     info["sizes"] = [{"width": width, "height": height} for height, width in reversed(sizes_yx)]
     if sizes_yx[0] != shape_yx:
         # Of height, too, where nothing else is said (5.2).

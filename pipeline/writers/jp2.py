@@ -27,7 +27,7 @@ from pipeline.writers._picture import Picture, Written
 
 ENDING = ".color.jp2"
 
-_SMALLEST_TILE_PX, _LARGEST_TILE_PX = 1024, 4096  # coding one takes about 40 bytes a pixel
+_SMALLEST_TILE_PX, _LARGEST_TILE_PX = 1024, 4096  # coding one takes about 30 bytes a pixel
 _MOST_TILES = 7000  # OpenJPEG takes 13 kB for each component of each before it reads any
 _SMALLEST_PX = 256
 _COPY_BYTES = 2**22

@@ -47,7 +47,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     levels_yx = pyramid_levels(picture.shape_yx, _SMALLEST_PX)
     attributes, lost = _attributes(picture)
     with folder_beside(path) as folder:
-        made = folder / path.name
+        made = folder / "made"
         pyramid = Multiscale(
             made,
             levels_yx,
@@ -56,7 +56,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
             fill=picture.nodata or 0,
             pixel_um=_pixel_um(picture.resolution),
             attributes={ATTRIBUTE: attributes},
-            name=picture.name or path.name.removesuffix(ENDING),
+            name=_as_utf8(picture.name or path.name.removesuffix(ENDING)),
         )
         with OrderedPool(threads) as pool:
             for level in range(len(levels_yx)):
@@ -111,10 +111,16 @@ def _attributes(picture: Picture) -> tuple[dict[str, Any], dict[str, str]]:
             too_large[name] = b""
             lost[name] = f"{len(block)} bytes, above the limit of {_BLOCK_LIMIT_BYTES} of an attribute"
     carried = replace(carried, **too_large, xmp=_xmp(picture, lost))
-    attributes: dict[str, Any] = {"software": picture.software, "description": picture.description}
+    attributes: dict[str, Any] = {"software": _as_utf8(picture.software)}
+    attributes["description"] = _as_utf8(picture.description)
     attributes |= {"orientation": picture.orientation, "nodata": picture.nodata, "resolution": picture.resolution}
     attributes |= {"xmp": carried.xmp.decode("utf-8", "replace"), "carried": replace(carried, xmp=b"").to_json()}
     return {name: value for name, value in attributes.items() if value not in (None, "", {})}, lost
+
+
+def _as_utf8(text: str) -> str:
+    """``text`` without halves of surrogate pairs, which come from file names and are no JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _xmp(picture: Picture, lost: dict[str, str]) -> bytes:

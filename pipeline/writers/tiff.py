@@ -18,6 +18,7 @@ fastest level takes 11, for 7 % more bytes. Its bytes, not the pixels in them, m
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import tempfile
@@ -32,11 +33,12 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.files import writing
 from pipeline.ordered import OrderedPool
 from pipeline.spill import Spill
+from pipeline.writers._beside import PART, window, writing_picture
 from pipeline.writers._levels import halve, pyramid_levels
 from pipeline.writers._picture import Picture, ReadWindow, Written
+from pipeline.writers._plain import windows
 from pipeline.writers._tiff_tags import append_directories, check_tags, tags_of
 
 ENDING = ".color.tif"
@@ -105,8 +107,8 @@ def write_pyramid(
         )
     check_tags(picture)
     pyramid = _Pyramid(picture, tile_px, compression, threads)
-    part = path.with_name(f"{path.name}.part")
-    with writing(path):
+    part = path.with_name(path.name + PART)
+    with writing_picture(path):
         try:
             with part.open("w+b") as stream:
                 not_carried = pyramid.write(stream, path.parent)
@@ -114,24 +116,11 @@ def write_pyramid(
                 os.fsync(stream.fileno())
             size_bytes = part.stat().st_size
             os.replace(part, path)
-        except BaseException as error:
+        except BaseException:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-            if not isinstance(error, _WindowError):
-                raise
-            window_error = error
-        else:
-            return Written(pyramid.levels, size_bytes, not_carried)
-    # Outside of "writing", so that an OSError met while reading is not taken for one met while writing.
-    raise window_error.reason
-
-
-class _WindowError(Exception):
-    """Carries what ``read_window`` raised past the handlers of what writing raises."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(reason)
-        self.reason = reason
+            raise
+    return Written(pyramid.levels, size_bytes, not_carried)
 
 
 @dataclass(frozen=True)
@@ -174,7 +163,7 @@ class _Pyramid:
             ]
             # Entered last, left first: no segment is still being read when the files are closed.
             pool = stack.enter_context(OrderedPool(self.threads))
-            read = self._checked(self.picture.read_window)
+            read: ReadWindow = functools.partial(window, self.picture)
             for index, level_yx in enumerate(self.levels):
                 spill = spills[index] if index < len(spills) else None
                 smaller = {"subfiletype": 1, "software": False, "extratags": tags.every}
@@ -190,34 +179,17 @@ class _Pyramid:
     def _half_columns(self, level_yx: tuple[int, int]) -> int:
         return (segment_yx(level_yx[1], self.tile_px)[1] + 1) // 2
 
-    def _checked(self, read_window: ReadWindow) -> ReadWindow:
-        def read(rows: slice, columns: slice) -> NDArray:
-            try:
-                window = read_window(rows, columns)
-            except Exception as error:
-                raise _WindowError(error) from error
-            expected = (rows.stop - rows.start, columns.stop - columns.start, self.picture.channels)
-            if window.shape != expected or window.dtype != self.dtype:
-                raise UsageError(
-                    f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}: {window.dtype} "
-                    f"{window.shape} where {self.dtype} {expected} was announced, the picture would be sheared; "
-                    "return one window as asked"
-                )
-            return window
-
-        return read
-
     def _segments(
         self, read: ReadWindow, level_yx: tuple[int, int], spill: Spill | None, pool: OrderedPool
     ) -> Iterator[_Segment]:
         """Every segment of a level in raster order, encoded; its half is in ``spill`` when it is handed out."""
 
-        def encode(window: tuple[slice, slice]) -> _Segment:
-            samples = read(*window)
+        def encode(place: tuple[slice, slice]) -> _Segment:
+            samples = read(*place)
             return _Segment(self._encoded(samples), None if spill is None else halve(samples, self.picture.nodata))
 
-        windows = _windows(level_yx, segment_yx(level_yx[1], self.tile_px))
-        for (rows, columns), segment in pool.map(encode, windows):
+        places = windows(level_yx, *segment_yx(level_yx[1], self.tile_px))
+        for (rows, columns), segment in pool.map(encode, places):
             if spill is not None and segment.half is not None:
                 spill.write(rows.start // 2, columns.start // 2, segment.half)
             yield segment
@@ -321,11 +293,3 @@ class _Queue:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
-
-
-def _windows(shape_yx: tuple[int, int], segment_yx: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each segment, in raster order."""
-    (height, width), (tall, wide) = shape_yx, segment_yx
-    for y in range(0, height, tall):
-        for x in range(0, width, wide):
-            yield slice(y, min(y + tall, height)), slice(x, min(x + wide, width))

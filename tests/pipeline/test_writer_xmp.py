@@ -130,7 +130,7 @@ def test_the_smaller_properties_stay_in_the_main_packet():
 
 def test_namespaces_without_a_name_of_ours_fit_too():
     """In a packet of many their prefixes are longer than where each property stands alone."""
-    names = "".join(f'<a:p{n} xmlns:a="urn:{n}">{"<a:q/>" * 30}</a:p{n}>' for n in range(2000))
+    names = "".join(f'<a:p{n} xmlns:a="urn:{n}">{"<a:q/>" * 20}</a:p{n}>' for n in range(2500))
     scan = scan_packet().replace(b"</rdf:Description>", names.encode() + b"</rdf:Description>")
     made = split(xmp_packet("program 1", "d", "s", scan), 65_000)
     assert len(made.main) <= 65_000
