@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
-from flows import engine_commands, learning
+from flows import engine_commands, learning, status
 from flows.console import DONE, FAILED, STOPPED, USAGE, errors, stop
 
 if TYPE_CHECKING:
@@ -84,18 +85,36 @@ def run(
         bool, typer.Option("--salvage", help="Colour damaged scans too: what cannot be read is gray, and listed.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Colour scans again whose result is there.")] = False,
+    until: Annotated[
+        str | None, typer.Option(help="When to end, at a block: 06:00, +90m or an ISO time. The next run goes on.")
+    ] = None,
+    quarantine_after: Annotated[
+        str, typer.Option(help="Failures in a row that take a scan out of later runs until it changes; 0: none.")
+    ] = "3",
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try all scans, whatever became of them in earlier runs.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Colour scans. Exit code 0: all done; 1: some scans failed, the others finished; 2: bad usage."""
+    """Colour scans.
+
+    Exit code 0: all done; 1: some scans failed, the others finished; 2: bad usage; 3: the time was up before the end.
+    """
     parameters = {name: value for name, value in locals().items() if name not in ("inputs", "dry_run")}
 
     def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
+        from flows.bookkeeping import reading_books
         from flows.jobs import Prepared
         from flows.planning import plan_scans
         from flows.settings import find_scans, parse_options
 
         scans, ready = find_scans(inputs), Prepared.of(parse_options(**parameters))
-        return ready, lambda: plan_scans(scans, ready)
+
+        def plan() -> list[Job | Outcome]:
+            with reading_books(ready.options.output) as files:
+                return plan_scans(scans, replace(ready, files=files))
+
+        return ready, plan
 
     def flow() -> Any:
         from flows.archive import colorize_archive
@@ -108,7 +127,9 @@ def run(
 @app.command()
 def reprocess(
     output: Annotated[str, typer.Argument(help="Folder of earlier results.")],
-    scans: Annotated[list[str] | None, typer.Argument(metavar="[SCAN]...", help="Names or patterns; else all.")] = None,
+    scans: Annotated[
+        list[str] | None, typer.Argument(metavar="[SCAN]...", help="Names, patterns, folders/; else all.")
+    ] = None,
     tile: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     stride: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
     window: Annotated[str | None, typer.Option(help="As in run.", show_default="as it was")] = None,
@@ -132,6 +153,9 @@ def reprocess(
     formats: Annotated[str | None, typer.Option("--format", help="As in run.", show_default="as it was")] = None,
     metadata: Annotated[
         bool | None, typer.Option("--metadata/--no-metadata", help="As in run.", show_default="as it was")
+    ] = None,
+    worse_than: Annotated[
+        str | None, typer.Option(help="Only scans whose seam score is above this, such as 1.05.", show_default="all")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make versions again that are there.")] = False,
     reuse: Annotated[
@@ -167,23 +191,21 @@ def _do(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any], d
     from pipeline.errors import ColorizeError
 
     try:
-        failed = _dry_run(prepare) if dry_run else _run(prepare, flow, parameters)
+        code = _dry_run(prepare) if dry_run else _run(prepare, flow, parameters)
     except (ColorizeError, EngineError) as error:
         stop(error, USAGE)
     except KeyboardInterrupt:
         stop("stopped; finished results and blocks stay, run the same command to go on", STOPPED)
-    raise typer.Exit(FAILED if failed else DONE)
+    raise typer.Exit(code)
 
 
 def _run(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any]) -> int:
-    """Run the flow in this process; returns how many scans failed."""
-    from engines.errors import EngineError
+    """Run the flow in this process; returns the exit code."""
     from flows.cluster import prestarted
     from flows.jobs import prepare_output
     from flows.progress import listening
     from flows.report import RunReport
     from flows.server import embedded_server
-    from pipeline.errors import UsageError
 
     prepared, _ = prepare()
     options = prepared.options
@@ -198,7 +220,7 @@ def _run(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any]) 
     ):
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        from flows.archive import SOME_FAILED
+        from flows.endings import ALL_FAILED, BUSY, NOT_STARTED, SOME_FAILED
 
         try:
             called = flow()
@@ -208,16 +230,16 @@ def _run(prepare: Prepare, flow: Callable[[], Any], parameters: dict[str, Any]) 
                 state: Any = called(**parameters, return_state=True)
         except Exception as trouble:
             stop(f"Prefect did not start ({trouble}); check PREFECT_API_URL and PREFECT_HOME", FAILED)
-    if not state.is_completed() and state.name != SOME_FAILED:
+    if state.name in (BUSY, NOT_STARTED):
+        stop(state.message, USAGE)
+    if not state.is_completed() and state.name not in (SOME_FAILED, ALL_FAILED):
         error = state.result(raise_on_failure=False)
-        if isinstance(error, UsageError | EngineError):
-            raise error
         stop(f"the run broke off: {error}; finished results and blocks stay, run it again", FAILED)
     return report.print_summary()
 
 
 def _dry_run(prepare: Prepare) -> int:
-    """Print the plan; returns how many scans could not be planned."""
+    """Print the plan; returns the exit code, by whether all scans could be planned."""
     from flows.jobs import Job, Outcome
     from flows.report import print_plan
 
@@ -226,7 +248,7 @@ def _dry_run(prepare: Prepare) -> int:
     jobs = [p for p in planned if isinstance(p, Job)]
     outcomes = [p for p in planned if isinstance(p, Outcome)]
     print_plan(Console(soft_wrap=True), prepared, jobs, outcomes, _seconds_per_tile(jobs))
-    return sum(outcome.status == "failed" for outcome in outcomes)
+    return FAILED if any(outcome.has_failed for outcome in outcomes) else DONE
 
 
 def _seconds_per_tile(jobs: list[Job]) -> float:
@@ -352,6 +374,23 @@ def diff(
 
 
 @app.command()
+def sheet(output: Annotated[Path, typer.Argument(help="Folder of earlier results.")]) -> None:
+    """Make the contact sheet OUTPUT/index.html anew: every scan before and after, failures first."""
+    from flows.catalogue import Catalogue
+    from flows.sheet import write_sheet
+    from pipeline.errors import ColorizeError, UsageError
+
+    try:
+        folder = output.expanduser().resolve()
+        if not (folder / "runs").is_dir():
+            raise UsageError(f"{output}: no run has ended in this folder; give the --output folder of one that has")
+        with Catalogue.open(folder) as catalogue:
+            typer.echo(str(write_sheet(folder, catalogue)))
+    except ColorizeError as error:
+        stop(error, USAGE)
+
+
+@app.command()
 def models() -> None:
     """List the shipped models."""
     from engines.spec import find_model, shipped_models
@@ -362,6 +401,7 @@ def models() -> None:
 
 
 learning.register(app)
+status.register(app)
 app.add_typer(engine_commands.app, name="engines")
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.difference import Difference, difference, difference_map
+from pipeline.difference import FULL_PX, Difference, difference, difference_map
 from pipeline.errors import StoreError, UsageError
 from pipeline.files import write_whole
 from pipeline.grid import Roi
@@ -47,8 +47,8 @@ def _named(names: list[str], text: str) -> str:
     return found[0]
 
 
-def compare(store: ScanStore, old: ChromaVersion, new: ChromaVersion) -> Difference:
-    """CIEDE2000 between two versions, by windows. Raises StoreError."""
+def compare(store: ScanStore, old: ChromaVersion, new: ChromaVersion, full_px: int = FULL_PX) -> Difference:
+    """CIEDE2000 between two versions, by windows, of at most ``full_px`` pixels. Raises StoreError."""
 
     def reader(version: ChromaVersion) -> Any:
         scale = np.float32(version.scale_factor)
@@ -58,7 +58,7 @@ def compare(store: ScanStore, old: ChromaVersion, new: ChromaVersion) -> Differe
 
         return read
 
-    return difference(store.info.shape_yx, reader(old), reader(new))
+    return difference(store.info.shape_yx, reader(old), reader(new), full_px=full_px)
 
 
 def write_map(found: Difference, path: Path) -> None:

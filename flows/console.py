@@ -7,7 +7,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+DONE, FAILED, USAGE, TIME_UP, STOPPED = 0, 1, 2, 3, 130
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 

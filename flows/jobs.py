@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
@@ -12,26 +13,34 @@ from typing import Any, Literal
 
 from engines.select import AUTO, Choice, choose, extra_bytes, precisions_of
 from engines.spec import EngineSpec, Model
+from flows.bookkeeping import ScanFiles
 from flows.cluster import split_workers
 from flows.settings import RunOptions, ScanFile
 from pipeline.anchor import canvas_px, has_anchor
-from pipeline.errors import OutputError, ScanNotFoundError, StoreError
+from pipeline.errors import OutputError, ScanNotFoundError, StoreError, UsageError
 from pipeline.files import output_error
 from pipeline.grid import TileGrid
-from pipeline.ingest import source_of
-from pipeline.manifest import ResultPaths, RunSpec, whole_pictures
+from pipeline.manifest import ResultPaths, RunSpec, in_the_way, read_sidecar, whole_pictures
 from pipeline.plan import Plan, Workers, batch_for, make_plan
 from pipeline.quality import Quality
 from pipeline.readers import open_scan
-from pipeline.store import ScanStore, Source
+from pipeline.store import ScanStore, Source, is_store
 from pipeline.types import Reading, ScanInfo
+from pipeline.writers import check_formats
 
-Status = Literal["done", "skipped", "failed"]
+Status = Literal["done", "skipped", "failed", "quarantined", "stopped"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan. ``message`` is one line; ``seconds`` by stage."""
+    """What became of one scan. ``message`` is one line; ``seconds`` by stage; ``warnings`` one line each.
+
+    ``stopped`` is one that the time budget or a cancellation ended, to go on with; ``quarantined`` one that failed once
+    too often, and later runs leave out. ``is_scans_fault`` tells a failure that the same scan would meet again from one
+    of the disk, the cluster or the options, which is not counted against it; ``retry_after`` (ISO 8601, UTC) is when a
+    run tries it again. ``version`` is that of the scan's colours that was made, and ``difference`` what is other in it
+    than in the one before, where they were compared.
+    """
 
     scan: str
     path: str
@@ -42,11 +51,32 @@ class Outcome:
     result: str = ""
     seconds: tuple[tuple[str, float], ...] = ()
     quality: Quality | None = None
+    version: str = ""
+    warnings: tuple[str, ...] = ()
+    is_scans_fault: bool = False
+    retry_after: str = ""
+    page: int = 1
+    difference: Mapping[str, Any] | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """In this run."""
+        return self.status in ("failed", "quarantined")
+
+    @property
+    def is_left_out(self) -> bool:
+        """Not tried in this run, because of failures in earlier ones."""
+        return self.status == "skipped" and not self.result
 
     def to_json(self) -> dict[str, Any]:
         quality = self.quality.to_json() if self.quality else None
-        megapixels = round(self.megapixels, 3)
-        return {**vars(self), "megapixels": megapixels, "seconds": dict(self.seconds), "quality": quality}
+        return {
+            **vars(self),
+            "megapixels": round(self.megapixels, 3),
+            "seconds": dict(self.seconds),
+            "quality": quality,
+            "warnings": list(self.warnings),
+        }
 
 
 @dataclass(frozen=True)
@@ -87,6 +117,7 @@ class Prepared:
     choice: Choice
     model: Model
     workers: Workers
+    files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
 
     @classmethod
     def of(cls, options: RunOptions) -> Prepared:
@@ -156,10 +187,35 @@ class Prepared:
         """
         if not scan.path.exists():
             raise ScanNotFoundError(f"{scan.path}: no such file; check the name")
+        if (there := self._unchanged(scan)) is not None:
+            return there
         with open_scan(scan.path, self._reading(scan)) as reader:
             info = reader.info
-        source = source_of(scan.path, scan.page)
+        source = self.files.source_of(scan.path, scan.page)
         return self.job_for(scan, info, source, self.spec_for(info.shape_yx), scans)
+
+    def _unchanged(self, scan: ScanFile) -> Outcome | None:
+        """A scan whose file is as it was when its current result was made of it: it is not even opened."""
+        source = None if self.options.force else self.files.known(scan.path, scan.page)
+        told = read_sidecar(ResultPaths.of(self.options.output, scan.stem).sidecar) if source else None
+        try:
+            shape_yx = int(told["source"]["height_px"]), int(told["source"]["width_px"])  # type: ignore[index]
+        except (KeyError, TypeError, ValueError):
+            return None
+        return self._there(scan, shape_yx, source, self.spec_for(shape_yx)) if source else None
+
+    def _there(
+        self, scan: ScanFile, shape_yx: tuple[int, int], source: Source, spec: RunSpec, is_exact: bool = False
+    ) -> Outcome | None:
+        """The outcome of a scan whose pictures are there, whole, for these bytes and settings."""
+        options = self.options
+        paths = ResultPaths.of(options.output, scan.stem)
+        there = {} if options.force else whole_pictures(paths, source, spec, options.metadata, is_exact)
+        if not set(options.formats) <= set(there):
+            return None
+        message = "already there for these bytes, model and settings; --force does it again"
+        picture, megapixels = str(paths.picture(options.formats[0])), shape_yx[0] * shape_yx[1] / 1e6
+        return Outcome(scan.stem, str(scan.path), "skipped", message, megapixels, 0, picture, page=scan.page)
 
     def job_for(
         self,
@@ -173,11 +229,10 @@ class Prepared:
         """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.manifest.is_current`."""
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
-        there = {} if options.force else whole_pictures(paths, source, spec, options.metadata, is_exact)
-        if set(options.formats) <= set(there):
-            message = "already there for these bytes, model and settings; --force does it again"
-            picture = str(paths.picture(options.formats[0]))
-            return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, picture)
+        _check_places(scan, paths, options)
+        if (there := self._there(scan, info.shape_yx, source, spec, is_exact)) is not None:
+            return there
+        check_formats(options.formats, info.shape_yx, info.result_dtype)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         engine_bytes = extra_bytes(self._engine_spec(spec))
@@ -212,6 +267,20 @@ class Prepared:
             formats=options.formats,
             metadata=options.metadata,
             reading=self._reading(scan),
+        )
+
+
+def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> None:
+    """Nothing of anybody else's is to be replaced. Raises UsageError."""
+    store = paths.store
+    if store.exists() and not is_store(store):
+        what = "the scan itself" if scan.path.exists() and store.samefile(scan.path) else "not this project's"
+        raise UsageError(f"{store}: is {what}, and the store would take its place; give another --output")
+    taken = None if options.force else in_the_way(paths, options.formats)
+    if taken is not None:
+        raise UsageError(
+            f"{taken}: is there without a JSON that says what it is, and would be replaced; move it away, "
+            "give another --output, or --force"
         )
 
 

@@ -70,8 +70,14 @@ Results = Annotated[str, shown("Results", "Folder of the earlier results, as an 
 Selection = Annotated[
     list[str] | None,
     shown(
-        "Only these scans", "Names or patterns below the folder, without ending; nothing: all.", examples=[["1910*"]]
+        "Only these scans",
+        "Names without ending, patterns, or folders such as albums/; nothing: all.",
+        examples=[["1910*", "albums/"]],
     ),
+]
+WorseThan = Annotated[
+    Annotated[float, Field(json_schema_extra={"minimum": 1, "exclusiveMaximum": 100})] | None,
+    shown("Only seam scores above", "Such as 1.05: leave alone what shows its grid less than that.", examples=[1.05]),
 ]
 Tile = Annotated[Whole | PixelsOrWhole, _TILE]
 NewTile = Annotated[Whole | PixelsOrWhole | None, _TILE]
@@ -133,3 +139,24 @@ Pages = Annotated[
 ]
 Salvage = Annotated[bool, shown("Salvage", "Colour damaged scans too: what cannot be read is plain gray, and listed.")]
 Reuse = Annotated[bool, shown("Take over tiles", "Of a version with twice the stride: a quarter less work.")]
+UNTIL = r"^\s*(\d{1,2}:\d{2}|\+(\d+h)?(\d+m?)?|\d{4}-.*|none|)\s*$"
+Until = Annotated[
+    Annotated[str, Field(json_schema_extra={"pattern": UNTIL})] | None,
+    shown(
+        "Until",
+        "When to end, at a block: 06:00 (the next one, the worker's local time), +90m, +8h or an ISO 8601 time. The "
+        "next run goes on from there. Nothing: when all is done.",
+        examples=["06:00", "+8h"],
+    ),
+]
+QuarantineAfter = Annotated[
+    Annotated[int, Field(json_schema_extra={"minimum": 0, "maximum": 1000})]
+    | Annotated[str, Field(json_schema_extra={"pattern": r"^\d+$"})],
+    shown(
+        "Quarantine after",
+        "Failures in a row after which later runs leave a scan out until its file changes or it is released; 0: never.",
+    ),
+]
+RetryQuarantined = Annotated[
+    bool, shown("Retry all", "Try every scan now, also those that wait after a failure or are quarantined.")
+]

@@ -19,21 +19,21 @@ class Listener(Protocol):
     def said(self, line: str) -> None:
         """One line for the operator."""
 
-    def planned(self, scan: str, tiles: int, megapixels: float) -> None:
-        """A scan will be coloured: its tiles to predict and its size."""
+    def planned(self, scan: str, tiles: int, megapixels: float, lot: str) -> None:
+        """A scan will be coloured: its tiles to predict, its size, and the lot that it is coloured with."""
 
     def predicted(self, scan: str, tiles: int) -> None:
         """So many more tiles of a scan are done."""
 
     def finished(self, outcome: Outcome) -> None:
-        """A scan is done, skipped or failed."""
+        """A scan is done, skipped, failed or stopped."""
 
 
 class _Silent:
     def said(self, line: str) -> None:
         pass
 
-    def planned(self, scan: str, tiles: int, megapixels: float) -> None:
+    def planned(self, scan: str, tiles: int, megapixels: float, lot: str) -> None:
         pass
 
     def predicted(self, scan: str, tiles: int) -> None:

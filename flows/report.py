@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import DONE, FAILED, TIME_UP
 from flows.jobs import Job, Outcome, Prepared
 from pipeline.carried import Carried
 from pipeline.cost import MEASURED, Fleet, Workload, cost_of
@@ -67,7 +68,7 @@ class RunReport:
     def said(self, line: str) -> None:
         self._print(line)
 
-    def planned(self, scan: str, tiles: int, megapixels: float) -> None:
+    def planned(self, scan: str, tiles: int, megapixels: float, lot: str) -> None:
         with self._lock:
             self._planned[scan] = tiles, megapixels
 
@@ -93,15 +94,20 @@ class RunReport:
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def print_summary(self) -> int:
-        """One closing line; returns how many scans failed."""
-        counts = {status: sum(o.status == status for o in self._outcomes) for status in ("done", "skipped", "failed")}
-        megapixels = sum(o.megapixels for o in self._outcomes if o.status == "done")
+        """One closing line, and what an operator has to look after; returns the exit code."""
+        outcomes = self._outcomes
+        counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "stopped")}
+        failed = sum(o.has_failed for o in outcomes)
+        megapixels = sum(o.megapixels for o in outcomes if o.status == "done")
         seconds = time.monotonic() - self._started
+        stopped = f", {counts['stopped']} stopped" if counts["stopped"] else ""
+        if left_out := sum(o.is_left_out for o in outcomes):
+            self._print(f"{left_out} left out after failures; --retry-quarantined tries them now")
         self._print(
-            f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; "
+            f"{counts['done']} done, {counts['skipped']} skipped, {failed} failed{stopped}; "
             f"{megapixels:.1f} megapixels in {seconds:.1f} s"
         )
-        return counts["failed"]
+        return FAILED if failed else TIME_UP if counts["stopped"] else DONE
 
 
 def _line(outcome: Outcome) -> str:
@@ -111,6 +117,10 @@ def _line(outcome: Outcome) -> str:
         return f"done     {outcome.result}  ({outcome.megapixels:.1f} MP, {outcome.tiles} tiles{quality}; {seconds})"
     if outcome.status == "skipped":
         return f"skipped  {outcome.path}: {outcome.message}"
+    if outcome.status == "stopped":
+        return f"stopped  {outcome.message}"
+    if outcome.status == "quarantined":
+        return f"failed   {outcome.message}; quarantined, later runs leave it out until it changes"
     return f"failed   {outcome.message}"
 
 

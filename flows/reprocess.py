@@ -9,6 +9,8 @@ from prefect.client.schemas.objects import State
 
 from flows import parameters
 from flows.archive import STAGE_RUNNER, run_in
+from flows.changes import Changed
+from flows.endings import told
 from flows.stores import find_stores, parse_reprocess, plan_stores
 
 
@@ -36,41 +38,51 @@ def reprocess_archive(
     precision: parameters.Precision = "auto",
     formats: parameters.NewFormats = None,
     metadata: parameters.NewMetadata = None,
+    worse_than: parameters.WorseThan = None,
 ) -> State[Any]:
-    """Make new versions of scans that were coloured before, from their stores.
+    """Make new versions of scans that were coloured before, from their stores, and say how much they differ.
 
     Parameters
     ----------
     output : folder of the earlier results
-    scans : names or patterns of those to do, without ending; all if not given
+    scans : names without ending, patterns or folders (``albums/``) of those to do; all if not given
+    worse_than : of those, only scans whose seam score is above this
     tile, stride, window, model, anchor, quality, formats, metadata : as in colorize-archive; what is not given stays
         as it is in the current version
     engine, precision, workers, cluster, scheduler, tls_ca, tls_cert, tls_key, limit_memory, keep, force : as in
         colorize-archive
     reuse : take over the tiles of a version with twice the stride
     """
-    options, changes = parse_reprocess(
-        output,
-        tile,
-        stride,
-        window,
-        engine,
-        model,
-        workers,
-        limit_memory,
-        keep,
-        force,
-        reuse,
-        anchor,
-        quality,
-        precision,
-        formats,
-        metadata,
-        cluster=cluster,
-        scheduler=scheduler,
-        tls_ca=tls_ca,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-    )
-    stores = find_stores(options.output, scans or [])
-    return run_in(options, lambda _: plan_stores(stores, changes, options))
+
+    def run() -> State[Any]:
+        options, changes = parse_reprocess(
+            output,
+            tile,
+            stride,
+            window,
+            engine,
+            model,
+            workers,
+            limit_memory,
+            keep,
+            force,
+            reuse,
+            anchor,
+            quality,
+            precision,
+            formats,
+            metadata,
+            worse_than,
+            cluster=cluster,
+            scheduler=scheduler,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+        )
+        stores = find_stores(options.output, scans or [])
+        changed = Changed(options.output)
+        return run_in(
+            options, lambda *_: changed.noting(plan_stores(stores, changes, options)), "reprocess", changed.told
+        )
+
+    return told(run)

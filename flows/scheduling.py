@@ -6,11 +6,13 @@ that of the rows: neighbours share the 512-px chunks under their margins, which 
 memory.
 
 Only some tasks are with the cluster at a time, whoever submits them. That keeps the scheduler's memory and the restart
-of a broken run small, and lets a run that is told to stop do so within a block.
+of a broken run small, and lets a run that is told to stop do so within a block: when its budget is over, blocks that a
+worker has begun are finished, and those that wait at the scheduler are taken back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -21,6 +23,7 @@ from typing import Any
 from distributed import Client, Future, as_completed
 
 from flows.blocks import AnchorTask, BlockDone, BlockFailed, BlockTask, run_anchors, run_blocks
+from flows.budget import Budget
 from pipeline.cost import TASK_TILES
 
 # A task for each thread at work and two more waiting for it: a worker never idles for want of the next one.
@@ -58,6 +61,7 @@ class BlockQueue:
     ----------
     run : what a worker calls with a group
     per_thread : groups in flight for each thread that the cluster has at the moment
+    budget : when it is over, no more groups go to the cluster
     """
 
     def __init__(
@@ -65,12 +69,15 @@ class BlockQueue:
         client: Client,
         run: Callable[[Group], Sequence[Result]] = run_blocks,
         per_thread: int = _PER_THREAD,
+        budget: Budget | None = None,
     ) -> None:
         self._client = client
         self._run = run
         self._per_thread = per_thread
         self._free = threading.Condition()
         self._in_flight = 0
+        self.budget = budget or Budget()
+        self._submitted: set[Future] = set()
         self._threads, self._threads_until = 1, 0.0
 
     def threads(self) -> int:
@@ -97,6 +104,17 @@ class BlockQueue:
         """
         return self._results(groups, self._run)
 
+    def take_back(self) -> None:
+        """Cancel what no worker has been given yet; all that is with the cluster, where the run was cancelled."""
+        with self._free:
+            futures = list(self._submitted)
+            self._free.notify_all()
+        with contextlib.suppress(Exception):  # a cluster that is gone has nothing to take back
+            begun: set[str] = set()
+            if not self.budget.is_cancelled:
+                begun = {key for keys in self._client.processing().values() for key in keys}
+            self._client.cancel([future for future in futures if future.key not in begun])
+
     def _results(self, groups: Iterable[_Tasks], run: Callable[[_Tasks], Sequence[Result]]) -> Iterator[list[Result]]:
         done: as_completed = as_completed(loop=self._client.loop)
         running: dict[Future, _Tasks] = {}
@@ -110,6 +128,8 @@ class BlockQueue:
                 if not running:
                     return
                 for group, result in self._ended(running, done.next_batch()):
+                    if isinstance(result, Exception) and self.budget.is_over:
+                        continue  # taken back
                     if isinstance(result, Exception) and len(group) > 1:
                         single.extend((task,) for task in group)
                     else:
@@ -130,8 +150,12 @@ class BlockQueue:
             futures = self._client.map(run, taken, pure=False) if taken else []
         finally:
             self._release(room - len(futures))
+        with self._free:
+            self._submitted.update(futures)
         for future in futures:
-            future.add_done_callback(lambda _: self._release(1))
+            future.add_done_callback(self._out)
+        if futures and self.budget.is_over:
+            self.take_back()  # it ended between the claim and here
         yield from zip(futures, taken, strict=True)
 
     def _ended(
@@ -151,14 +175,23 @@ class BlockQueue:
                 yield group, error
 
     def _claim(self, wait: bool) -> int:
-        """Places for groups that are free; at least one if told to wait for it."""
+        """Places for groups that are free; at least one if told to wait for it, none when the budget is over."""
         with self._free:
             # The time-out is for workers that join while nothing ends.
-            while (room := self._per_thread * self.threads() - self._in_flight) < 1 and wait:
+            while (room := self._room()) < 1 and wait and not self.budget.is_over:
                 self._free.wait(timeout=_THREADS_SECONDS)
             room = max(0, room)
             self._in_flight += room
             return room
+
+    def _room(self) -> int:
+        return 0 if self.budget.is_over else self._per_thread * self.threads() - self._in_flight
+
+    def _out(self, future: Future) -> None:
+        """A group is no longer with the cluster."""
+        with self._free:
+            self._submitted.discard(future)
+        self._release(1)
 
     def _release(self, places: int) -> None:
         with self._free:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from glob import glob, has_magic
 from pathlib import Path
 
 from flows.cluster import CUDA, LOCAL, ClusterOptions
 from pipeline.errors import UsageError
 from pipeline.readers import ENDINGS as SCAN_ENDINGS
-from pipeline.readers import FOLDER_ENDINGS
+from pipeline.readers import FOLDER_ENDINGS, is_folder_scan
 from pipeline.windows import window_weights
 from pipeline.writers import ENDINGS
 
@@ -19,6 +20,8 @@ AUTO = "auto"
 WHOLE = "whole"
 ALL = "all"
 _MOST_PAGES = 10**6
+# Longer budgets are slips of the hand; a run that needs them needs none.
+_MOST_HOURS = 24 * 31
 # A store, one that is being made, and one that is being replaced.
 STORE_ENDINGS = (".zarr", ".zarr.part", ".zarr.old.part")
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -42,7 +45,9 @@ class RunOptions:
     ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is half a tile; ``workers`` None chooses;
     ``anchor`` takes the palette from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0 is
     none; ``keep`` is how many versions of a scan's colours stay, the current one among them; ``metadata`` carries over
-    what the scan says beside its pixels; ``salvage`` fills what cannot be read.
+    what the scan says beside its pixels; ``salvage`` fills what cannot be read. ``until`` ends the run at a block;
+    ``quarantine_after`` is how many failures in a row take a scan out of later runs, 0 is none, and
+    ``retry_quarantined`` tries those all the same.
     """
 
     output: Path
@@ -63,6 +68,13 @@ class RunOptions:
     metadata: bool = True
     pages: Pages = Pages()
     salvage: bool = False
+    until: datetime | None = None
+    quarantine_after: int = 3
+    retry_quarantined: bool = False
+
+
+class NoScansError(UsageError):
+    """The folders and patterns are as they should be, and nothing is in them: for a nightly run that is no mistake."""
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -116,6 +128,47 @@ def _parse_keep(value: str | int) -> int:
     if not re.fullmatch(r"\d+", str(value)) or int(value) < 1:
         raise UsageError(f"keep {value!r}: the current version is always kept; give a number from 1 up")
     return int(value)
+
+
+def _parse_quarantine_after(value: str | int) -> int:
+    if not re.fullmatch(r"\d+", str(value)) or int(value) > 1000:
+        raise UsageError(f"quarantine-after {value!r}: give a number of failures in a row, or 0 for no quarantine")
+    return int(value)
+
+
+def parse_until(text: str | None, now: datetime | None = None) -> datetime | None:
+    """When a run is to end, in UTC: ``06:00`` (the next one, local time), ``+90m``, ``+1h30m`` or an ISO 8601 time.
+
+    An ISO time without an offset is local. None, ``none`` and an empty text give None. Raises UsageError.
+    """
+    if text is None or text.strip().lower() in ("", "none"):
+        return None
+    now = (now or datetime.now(UTC)).astimezone()
+    wrong = UsageError(
+        f"until {text!r}: the run would not know when to end; give 06:00, +90m or an ISO 8601 time, in "
+        "the future and within 31 days"
+    )
+    if clock := re.fullmatch(r"(\d{1,2}):(\d{2})", text.strip()):
+        if int(clock[1]) > 23 or int(clock[2]) > 59:
+            raise wrong
+        end = _next_at(now, int(clock[1]), int(clock[2]))
+    elif span := re.fullmatch(r"\+(?:(\d{1,6})h)?(?:(\d{1,6})m?)?", text.strip().lower()):
+        end = now + timedelta(hours=int(span[1] or 0), minutes=int(span[2] or 0))
+    else:
+        try:
+            end = datetime.fromisoformat(text.strip()).astimezone()
+        except (ValueError, OverflowError, OSError) as error:
+            raise wrong from error
+    if not now < end <= now + timedelta(hours=_MOST_HOURS):
+        raise wrong
+    return end.astimezone(UTC)
+
+
+def _next_at(now: datetime, hour: int, minute: int) -> datetime:
+    """The next local time of this name: on the day the clocks change, by the offset that it has then."""
+    today = now.replace(tzinfo=None, hour=hour, minute=minute, second=0, microsecond=0)
+    end = today.astimezone()
+    return end if end > now else (today + timedelta(days=1)).astimezone()
 
 
 def parse_quality(value: str | float | None) -> float:
@@ -173,6 +226,9 @@ def parse_options(
     metadata: bool = True,
     pages: str | int = ALL,
     salvage: bool = False,
+    until: str | None = None,
+    quarantine_after: str | int = 3,
+    retry_quarantined: bool = False,
     **cluster: str | None,
 ) -> RunOptions:
     """Check everything that can be checked without a scan; ``cluster`` as :func:`parse_cluster`. Raises UsageError."""
@@ -184,6 +240,8 @@ def parse_options(
             f"give a stride of at most {min(tile_yx)}"
         )
     window_weights(window, 1)
+    if not str(output).isprintable() and os.fsencode(output).decode("utf-8", "replace") != str(output):
+        raise UsageError(f"output {output!r}: its name is not UTF-8, so no record could name it; give another")
     return RunOptions(
         output=Path(output).expanduser().resolve(),
         tile_yx=tile_yx,
@@ -203,16 +261,23 @@ def parse_options(
         metadata=metadata,
         pages=parse_pages(pages),
         salvage=salvage,
+        until=parse_until(until),
+        quarantine_after=_parse_quarantine_after(quarantine_after),
+        retry_quarantined=retry_quarantined,
     )
 
 
 @dataclass(frozen=True)
 class ScanFile:
-    """A scan to colour and the place of its results below the output folder, without ending; its page, from 1."""
+    """A scan to colour and the place of its results below the output folder, without ending; its page, from 1.
+
+    ``is_named``: it was asked for by its own name, not found in a folder or by a pattern.
+    """
 
     path: Path
     stem: str
     page: int = 1
+    is_named: bool = False
 
 
 def is_result(path: Path) -> bool:
@@ -230,6 +295,16 @@ def _stem(path: Path) -> str:
     return path.as_posix().removesuffix(path.name[len(path.name) - len(ending) :]) if ending else path.as_posix()
 
 
+def _is_scan_folder(path: Path) -> bool:
+    """Whether a folder is a scan itself; our stores are none."""
+    return path.name.lower().endswith(FOLDER_ENDINGS) and path.is_dir() and is_folder_scan(path)
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """What stands before the first wildcard: a folder above, whatever its name, makes no result of a scan."""
+    return next((parent for parent in pattern.parents if not has_magic(str(parent))), Path())
+
+
 def _in_folder(folder: Path) -> list[ScanFile]:
     found = []
 
@@ -238,15 +313,19 @@ def _in_folder(folder: Path) -> list[ScanFile]:
 
     for parent, names, files in os.walk(folder, onerror=stop):
         names.sort()
-        scans = [name for name in names if name.lower().endswith(FOLDER_ENDINGS) and not is_result(Path(name))]
-        names[:] = [name for name in names if not name.endswith((*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif", ".part"))]
+        if {"runs", "thumbs"} <= set(names) and "index.html" in files:  # an output folder
+            names.remove("thumbs")
+        scans = [name for name in names if _is_scan_folder(Path(parent, name)) and not is_result(Path(name))]
+        # Hidden ones are of the system or of other programs: thumbnails, deleted files, halves that macOS leaves.
+        left_out = (*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif", ".part")
+        names[:] = [name for name in names if not name.endswith(left_out) and not name.startswith(".")]
         found += [ScanFile(Path(parent, name), _stem(Path(parent, name).relative_to(folder))) for name in scans]
         for name in sorted(files):
             path = Path(parent, name)
-            if path.suffix.lower() in SCAN_ENDINGS and not _is_ours(path.relative_to(folder)):
+            if path.suffix.lower() in SCAN_ENDINGS and name[0] != "." and not _is_ours(path.relative_to(folder)):
                 found.append(ScanFile(path, _stem(path.relative_to(folder))))
     if not found:
-        raise UsageError(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
+        raise NoScansError(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
     return found
 
 
@@ -266,24 +345,30 @@ def find_scans(inputs: list[str]) -> list[ScanFile]:
 
     Raises
     ------
-    UsageError : nothing was given, a glob that matches nothing, or a folder without scans.
+    UsageError : nothing was given. NoScansError : a glob that matches nothing, or a folder without scans.
     """
     found: dict[Path, ScanFile] = {}
     for text in inputs:
         path = _expanded(text)
-        if path.is_dir() and path.name.lower().endswith(FOLDER_ENDINGS):
-            scans = [ScanFile(path, _stem(Path(path.name)))]
+        if _is_scan_folder(path):
+            scans = [ScanFile(path, _stem(Path(path.name)), is_named=True)]
         elif path.is_dir():
             scans = _in_folder(path)
         elif not path.exists() and has_magic(text):
             matches = sorted(Path(p) for p in glob(str(path), recursive=True))
-            scans = [ScanFile(p, p.stem) for p in matches if p.is_file() and not _is_ours(p)]
+            root = _fixed_part(path)
+            scans = [
+                ScanFile(p, _stem(Path(p.name)))
+                for p in matches
+                if (p.is_file() and not _is_ours(p.relative_to(root)))
+                or (_is_scan_folder(p) and not is_result(p) and not _is_ours(p.relative_to(root).parent))
+            ]
             if not scans:
-                raise UsageError(f"{text}: no file matches this pattern; check it (and quote it)")
+                raise NoScansError(f"{text}: no file matches this pattern; check it (and quote it)")
         else:
-            scans = [ScanFile(path, path.stem)]
+            scans = [ScanFile(path, path.stem, is_named=True)]
         for scan in scans:
-            found.setdefault(scan.path.resolve(), ScanFile(scan.path.absolute(), scan.stem))
+            found.setdefault(scan.path.resolve(), replace(scan, path=scan.path.absolute()))
     if not found:
         raise UsageError("no input: give scans, folders or patterns to colour")
     return list(found.values())

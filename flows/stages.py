@@ -1,11 +1,12 @@
 """The three stages of a lot of scans: ingest, colorize, export. Prefect sees lots; a large scan is a lot of its own.
 
 Small scans share a lot, so that five hundred postcards do not pay for five hundred starts. A scan that fails drops out
-of its lot and says why; the others go on.
+of its lot and says why; the others go on. So does one that the end of the run's budget leaves unfinished.
 """
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from flows.blocks import AnchorTask, BlockDone, BlockFailed, BlockTask, Reuse, chosen_tiles
+from flows.budget import Budget
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, grid_of
 from flows.planning import failure
 from flows.progress import listener
 from flows.results import export_job
 from flows.scheduling import BlockQueue, grouped
-from pipeline.errors import StoreError
+from pipeline.errors import ScanUnreachableError, StoreError
 from pipeline.grid import Roi
 from pipeline.ingest import ingest, settle_store
 from pipeline.manifest import RunSpec, utc_now
@@ -29,6 +31,24 @@ from pipeline.store import ChromaVersion, ScanStore
 
 _LOT_MEGAPIXELS = 32.0
 _LOT_SCANS = 32
+# What a network drive or a machine behind it says when it is away for a moment; and how long to wait before each try.
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EREMOTEIO,
+    errno.ENOTCONN,
+    errno.EAGAIN,
+    errno.EBUSY,
+}
+_WAITS_SECONDS = (1.0, 5.0)
+NO_END = Budget()
 
 
 @dataclass(frozen=True)
@@ -40,16 +60,30 @@ class Step:
     blocks_there: int = 0
     tiles: int = 0
     quality: Quality | None = None
-    failed: Outcome | None = None
+    warnings: tuple[str, ...] = ()
+    ended: Outcome | None = None
 
     def after(self, stage: str, seconds: float) -> Step:
         return replace(self, seconds=(*self.seconds, (stage, seconds)))
 
     def broken(self, error: BaseException) -> Step:
-        return replace(self, failed=failure(self.job.scan, error))
+        can_salvage = not self.job.is_ingested and not self.job.reading.salvage
+        return replace(self, ended=failure(self.job.scan, error, can_salvage))
+
+    def stopped(self, budget: Budget, missing: int | None = None) -> Step:
+        """Ended by the budget, with so many blocks still to make."""
+        return replace(self, ended=stopped(self.job, budget, missing))
 
 
 Lot = tuple[Step, ...]
+
+
+def stopped(job: Job, budget: Budget, missing: int | None = None) -> Outcome:
+    """What becomes of a scan that the end of the budget leaves unfinished."""
+    blocks = job.plan.blocks
+    there = "" if missing is None or missing > blocks else f" with {blocks - missing} of {blocks} blocks there"
+    message = f"{job.scan.path}: stopped{there}, because {budget.reason}; the same command goes on with it"
+    return Outcome(job.scan.stem, str(job.scan.path), "stopped", message, job.info.megapixels, page=job.scan.page)
 
 
 def lots(jobs: Iterable[Job]) -> Iterator[Lot]:
@@ -77,14 +111,39 @@ def stream_threads() -> int:
     return min(2 * processors(), STREAM_THREADS)
 
 
-def _each(lot: Lot, work: Callable[[Step], Step], threads: int) -> Lot:
-    """Do ``work`` for every scan that has not failed; what it raises is that scan's failure."""
+def is_passing(error: BaseException) -> bool:
+    """Whether an error is, or comes from, one that a drive gives when it is away for a moment."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ScanUnreachableError) or (isinstance(seen, OSError) and seen.errno in _PASSING):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def trying_again(
+    work: Callable[[], Step], scan: str, budget: Budget, waits: tuple[float, ...] = _WAITS_SECONDS
+) -> Step:
+    """Do ``work``, again after each of ``waits`` seconds where the drive was away for a moment; raises what it does."""
+    for seconds in waits:
+        try:
+            return work()
+        except Exception as error:
+            if budget.is_over or not is_passing(error):
+                raise
+            listener().said(f"again    {scan}: {' '.join(str(error).split())}; tried again in {seconds:g} s")
+        budget.pause(seconds)
+    return work()
+
+
+def _each(lot: Lot, work: Callable[[Step], Step], threads: int, budget: Budget) -> Lot:
+    """Do ``work`` for every scan that has not ended; what it raises is that scan's failure."""
 
     def safely(step: Step) -> Step:
-        if step.failed is not None:
+        if step.ended is not None:
             return step
         try:
-            return work(step)
+            return trying_again(lambda: work(step), str(step.job.scan.path), budget)
         except Exception as error:
             return step.broken(error)
 
@@ -94,10 +153,12 @@ def _each(lot: Lot, work: Callable[[Step], Step], threads: int) -> Lot:
         return tuple(pool.map(safely, lot))
 
 
-def ingest_lot(lot: Lot) -> Lot:
+def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
     """Scan files to Zarr; what is there already for the same bytes stays."""
 
     def work(step: Step) -> Step:
+        if budget.is_over:
+            return step.stopped(budget)
         started, job = time.perf_counter(), step.job
         settle_store(job.paths.store)
         if job.is_ingested:
@@ -106,10 +167,10 @@ def ingest_lot(lot: Lot) -> Lot:
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
             threads = stream_threads() if len(lot) == 1 else 1
-            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading)
+            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading, job.metadata)
         return step.after("ingest", time.perf_counter() - started)
 
-    return _each(lot, work, stream_threads())
+    return _each(lot, work, stream_threads(), budget)
 
 
 def _open_version(job: Job) -> tuple[ChromaVersion, set[tuple[int, int]]]:
@@ -174,18 +235,20 @@ def _tasks(job: Job, version: ChromaVersion, finished: set[tuple[int, int]], top
 class _Colouring:
     """A lot on the cluster: what has become of its scans so far."""
 
-    def __init__(self, lot: Lot, queue: BlockQueue, topic: str) -> None:
+    def __init__(self, lot: Lot, queue: BlockQueue, topic: str, budget: Budget) -> None:
         self.steps = {step.job.scan.stem: step for step in lot}
         self._queue = queue
         self._topic = topic
+        self._budget = budget
+        self._missing: dict[str, int] = {}
         self._versions: dict[str, ChromaVersion] = {}
         self._finished: dict[str, set[tuple[int, int]]] = {}
         self._predictions = sum(step.job.plan.predictions for step in lot)
 
     def _try(self, work: Callable[[Step], None]) -> None:
-        """Do ``work`` for every scan that has not failed; what it raises is that scan's failure."""
+        """Do ``work`` for every scan that has not ended; what it raises is that scan's failure."""
         for stem, step in list(self.steps.items()):
-            if step.failed is None:
+            if step.ended is None:
                 try:
                     work(step)
                 except Exception as error:
@@ -194,7 +257,7 @@ class _Colouring:
     def _collect(self, results: Iterable[list[BlockDone | BlockFailed]]) -> None:
         for result in (result for batch in results for result in batch):
             step = self.steps[result.scan]
-            if isinstance(result, BlockFailed) and step.failed is None:
+            if isinstance(result, BlockFailed) and step.ended is None:
                 self.steps[result.scan] = step.broken(result.error)
             if isinstance(result, BlockDone):
                 self.steps[result.scan] = replace(step, tiles=step.tiles + result.tiles)
@@ -206,6 +269,7 @@ class _Colouring:
             stem = step.job.scan.stem
             self._versions[stem], self._finished[stem] = _open_version(step.job)
             self.steps[stem] = replace(step, blocks_there=len(self._finished[stem]))
+            self._missing[stem] = step.job.plan.blocks - len(self._finished[stem])
 
         self._try(work)
 
@@ -227,11 +291,11 @@ class _Colouring:
 
         def tasks() -> Iterator[BlockTask]:
             for stem, step in list(self.steps.items()):
-                if step.failed is not None:
+                if step.ended is not None:
                     continue
                 try:
                     for task in _tasks(step.job, self._versions[stem], self._finished[stem], self._topic):
-                        if self.steps[stem].failed is not None:
+                        if self.steps[stem].ended is not None:
                             break  # what is with the cluster already is finished and counts; no more of this scan
                         yield task
                 except Exception as error:
@@ -246,7 +310,7 @@ class _Colouring:
             tasks: dict[str, list[BlockTask]] = {}
             self._try(partial(self._add_level, level, tasks))
             more = bool(tasks)
-            self._run(task for stem in tasks for task in tasks[stem] if self.steps[stem].failed is None)
+            self._run(task for stem in tasks for task in tasks[stem] if self.steps[stem].ended is None)
             level += 1
 
     def _add_level(self, level: int, tasks: dict[str, list[BlockTask]], step: Step) -> None:
@@ -254,6 +318,7 @@ class _Colouring:
         job, version = step.job, self._versions[step.job.scan.stem]
         if job.spec.quality and level <= version.levels_chosen + 1 and _choose(job, version, level):
             tasks[job.scan.stem] = list(_refining(job, version, level, self._topic))
+            self._missing[job.scan.stem] = len(tasks[job.scan.stem])
 
     def finish(self) -> None:
         """Mark the versions complete, and measure them."""
@@ -269,7 +334,21 @@ class _Colouring:
 
     def _run(self, tasks: Iterator[BlockTask]) -> None:
         batch = next(iter(self.steps.values())).job.engine_spec.batch
-        self._collect(self._queue.results(grouped(tasks, self._queue.group_tiles(self._predictions, batch))))
+        self._collect(
+            self._made(self._queue.results(grouped(tasks, self._queue.group_tiles(self._predictions, batch))))
+        )
+        if self._budget.is_over:
+            for stem, missing in self._missing.items():
+                if missing and self.steps[stem].ended is None:
+                    self.steps[stem] = self.steps[stem].stopped(self._budget, missing)
+
+    def _made(self, results: Iterable[list[BlockDone | BlockFailed]]) -> Iterator[list[BlockDone | BlockFailed]]:
+        """The same, counted off from what is missing."""
+        for batch in results:
+            for result in batch:
+                if isinstance(result, BlockDone):
+                    self._missing[result.scan] -= 1
+            yield batch
 
 
 def _choose(job: Job, version: ChromaVersion, level: int) -> bool:
@@ -304,10 +383,10 @@ def _refining(job: Job, version: ChromaVersion, level: int, topic: str) -> Itera
             yield at_level
 
 
-def colorize_lot(lot: Lot, queue: BlockQueue, topic: str) -> Lot:
+def colorize_lot(lot: Lot, queue: BlockQueue, topic: str, budget: Budget = NO_END) -> Lot:
     """Chroma of every block that is missing, on the cluster. A lot's seconds are shared out by tiles."""
     started = time.perf_counter()
-    colouring = _Colouring(lot, queue, topic)
+    colouring = _Colouring(lot, queue, topic, budget)
     colouring.open_versions()
     colouring.make_anchors()
     colouring.make_blocks()
@@ -315,28 +394,35 @@ def colorize_lot(lot: Lot, queue: BlockQueue, topic: str) -> Lot:
     colouring.finish()
     steps = tuple(colouring.steps.values())
     seconds, tiles = time.perf_counter() - started, max(1, sum(step.tiles for step in steps))
-    return tuple(step if step.failed else step.after("colorize", seconds * step.tiles / tiles) for step in steps)
+    return tuple(step if step.ended else step.after("colorize", seconds * step.tiles / tiles) for step in steps)
 
 
-def export_lot(lot: Lot) -> tuple[Outcome, ...]:
-    """Zarr to the coloured TIFFs, and the JSONs that say what was done."""
+def export_lot(lot: Lot, budget: Budget = NO_END) -> tuple[Outcome, ...]:
+    """Zarr to the coloured TIFFs, and the JSONs that say what was done; also after the end, where all blocks are there.
+
+    The picture of a scan that is coloured costs little beside what it took to get there, and is what the night was for.
+    """
 
     def work(step: Step) -> Step:
+        if budget.is_cancelled:
+            return step.stopped(budget, 0)
         started = time.perf_counter()
         threads = stream_threads() if len(lot) == 1 else 1
         seconds, warnings = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
-        for warning in (*warnings, *_of_holes(step.job)):
-            listener().said(f"warning  {warning}")
-        return replace(step, seconds=seconds)
+        return replace(step, seconds=seconds, warnings=(*warnings, *_of_holes(step.job)))
 
-    return tuple(step.failed or _outcome(step) for step in _each(lot, work, stream_threads()))
+    steps = _each(lot, work, stream_threads(), budget)
+    for warning in (warning for step in steps for warning in step.warnings):
+        listener().said(f"warning  {warning}")
+    return tuple(step.ended or _outcome(step) for step in steps)
 
 
 def _of_holes(job: Job) -> Iterator[str]:
     if holes := ScanStore.open(job.paths.store).holes:
         pixels = sum(hole.shape_yx[0] * hole.shape_yx[1] for hole in holes)
         share = 100 * pixels / (job.info.shape_yx[0] * job.info.shape_yx[1])
-        yield f"{job.scan.path}: {share:.2g} % of it could not be read and is plain gray; the JSON says where"
+        share_text = "less than 1" if share < 1 else f"{share:.0f}"
+        yield f"{job.scan.path}: {share_text} % of it could not be read and is plain gray; the JSON says where"
 
 
 def _outcome(step: Step) -> Outcome:
@@ -352,4 +438,7 @@ def _outcome(step: Step) -> Outcome:
         result=picture,
         seconds=step.seconds,
         quality=step.quality,
+        version=job.spec.version,
+        warnings=step.warnings,
+        page=job.scan.page,
     )

@@ -16,10 +16,11 @@ from pathlib import Path
 from engines.spec import find_model, shipped_models
 from flows.jobs import Job, Outcome, Prepared
 from flows.planning import failure
+from flows.progress import listener
 from flows.settings import STORE_ENDINGS, RunOptions, ScanFile, is_result, parse_options, parse_size
 from pipeline.anchor import has_anchor
 from pipeline.errors import StoreError, UsageError
-from pipeline.manifest import ResultPaths, RunSpec, pictures_of, version_of
+from pipeline.manifest import ResultPaths, RunSpec, pictures_of, read_sidecar, version_of
 from pipeline.store import ScanStore
 
 # A quarter of the tiles is known where the stride is halved. For a sixteenth, other bytes are too high a price.
@@ -28,7 +29,10 @@ _REUSE_FACTOR = 2
 
 @dataclass(frozen=True)
 class Changes:
-    """What is to be other than in a scan's current version; None stays as it is. Text as the options of ``run``."""
+    """What is to be other than in a scan's current version; None stays as it is. Text as the options of ``run``.
+
+    ``worse_than`` leaves alone what has no seam score above it.
+    """
 
     tile: str | None = None
     stride: str | None = None
@@ -39,22 +43,57 @@ class Changes:
     quality: float | None = None
     formats: tuple[str, ...] | None = None
     metadata: bool | None = None
+    worse_than: float | None = None
 
 
 def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
-    """The stores below ``output`` whose name (without ending) matches any of ``patterns``, all if there is none.
+    """The stores below ``output`` that any of ``patterns`` chooses, all if there is none.
+
+    A pattern is a name without ending (``albums/1910-4``), a glob (``albums/1910*``) or a folder (``albums/``).
 
     Raises
     ------
     UsageError : no store is there, or none matches.
     """
     found = sorted(_stores(output))
-    chosen = [stem for stem in found if not patterns or any(fnmatch(stem, pattern) for pattern in patterns)]
+    chosen = [stem for stem in found if not patterns or any(_chooses(p, stem) for p in patterns)]
     if not found:
         raise UsageError(f"{output}: no NAME.zarr in this folder; give the --output folder of an earlier run")
     if not chosen:
         raise UsageError(f"{' '.join(patterns)}: none of the {len(found)} scans in {output} has such a name; check it")
     return [ScanFile(output / f"{stem}.zarr", stem) for stem in chosen]
+
+
+def _chooses(pattern: str, stem: str) -> bool:
+    return stem.startswith(pattern) if pattern.endswith("/") else fnmatch(stem, pattern)
+
+
+def worse_than(score: float, stores: list[ScanFile], output: Path) -> list[ScanFile]:
+    """Those whose current result has a seam score above ``score``; scans too small for one have none to be above."""
+
+    def seam(found: ScanFile) -> float:
+        sidecar = read_sidecar(ResultPaths.of(output, found.stem).sidecar)
+        try:
+            return float((sidecar or {})["quality"]["seam"])
+        except (KeyError, TypeError, ValueError):
+            return 0.0
+
+    chosen = [found for found in stores if seam(found) > score]
+    listener().said(f"{len(chosen)} of {len(stores)} scans have a seam score above {score:g}")
+    return chosen
+
+
+def parse_worse_than(value: str | float | None) -> float | None:
+    """A seam score such as 1.05, None for no choice by it. Raises UsageError."""
+    if value is None:
+        return None
+    try:
+        score = float(value)
+    except ValueError:
+        score = 0.0
+    if not 1.0 <= score < 100:
+        raise UsageError(f"worse-than {value!r} is not a seam score, nothing could be chosen by it; give one like 1.05")
+    return score
 
 
 def _stores(output: Path) -> Iterator[str]:
@@ -146,6 +185,8 @@ def _prepared(options: RunOptions) -> Prepared:
 def plan_stores(stores: list[ScanFile], changes: Changes, options: RunOptions) -> list[Job | Outcome]:
     """A job, or at once an outcome, for every store."""
     workers = _prepared(options).workers
+    if changes.worse_than is not None:
+        stores = worse_than(changes.worse_than, stores, options.output)
 
     def plan(found: ScanFile) -> Job | Outcome:
         store = ScanStore.open(found.path)
@@ -166,8 +207,17 @@ def plan_stores(stores: list[ScanFile], changes: Changes, options: RunOptions) -
         try:
             planned.append(plan(found))
         except Exception as error:
-            planned.append(failure(found, error))
+            planned.append(failure(_scan_of(found, options.output), error))
     return planned
+
+
+def _scan_of(found: ScanFile, output: Path) -> ScanFile:
+    """The scan that a store was made from, as its result tells, where the store itself cannot; else the store."""
+    source = (read_sidecar(ResultPaths.of(output, found.stem).sidecar) or {}).get("source")
+    try:
+        return ScanFile(Path(source["path"]), found.stem, int(source["page"]))  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return found
 
 
 def parse_reprocess(
@@ -187,6 +237,7 @@ def parse_reprocess(
     precision: str = "auto",
     formats: str | None = None,
     metadata: bool | None = None,
+    worse_than: str | float | None = None,
     **cluster: str | None,
 ) -> tuple[RunOptions, Changes]:
     """Check what can be checked without a store. Raises UsageError, ModelError."""
@@ -222,4 +273,5 @@ def parse_reprocess(
         None if quality is None else options.quality,
         None if formats is None else options.formats,
         metadata,
+        parse_worse_than(worse_than),
     )

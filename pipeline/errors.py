@@ -5,6 +5,7 @@
     |-- ScanError (ValueError)        this scan cannot be coloured; others may
     |   |-- ScanNotFoundError (FileNotFoundError)
     |   |-- ScanUnreadableError       empty, truncated, damaged or not an image
+    |   |-- ScanUnreachableError      its drive or network failed; it may be fine
     |   `-- ScanUnsupportedError      a valid image of a kind that is not handled
     |-- StoreError (RuntimeError)     the chunk store is missing, foreign or incomplete
     |-- CoverageError (RuntimeError)  a pixel that no tile covers
@@ -35,6 +36,10 @@ class ScanNotFoundError(ScanError, FileNotFoundError):
 
 class ScanUnreadableError(ScanError):
     """Empty, truncated, damaged or not an image."""
+
+
+class ScanUnreachableError(ScanError):
+    """Its drive or network failed while it was read; it may be fine, so nothing of it is taken for damage."""
 
 
 class ScanUnsupportedError(ScanError):

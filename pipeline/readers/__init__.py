@@ -11,21 +11,25 @@
     OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
 A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (of the
-first bytes) and ``open_reader(path, reading)``; ``page_count(path)`` where a file may hold several pictures. One whose
-scans are folders offers ``FOLDER_ENDINGS`` and ``recognizes_folder(path)`` instead of the first two, or beside them. A
-new file with these names is a new reader; modules with a leading underscore are what readers share.
+first bytes) and ``open_reader(path, reading)``; ``page_count(path, reading)`` where a file may hold several
+pictures. One whose scans are folders offers ``FOLDER_ENDINGS`` and ``recognizes_folder(path)`` instead of the first
+two, or beside them. A new file with these names is a new reader; modules with a leading underscore are what readers
+share.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from ..errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from ..types import Reading, ScanReader
+from ._window import refuse_drive_errors
 
 _HEAD_BYTES = 128
 
@@ -68,30 +72,49 @@ def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
 
     Raises
     ------
-    ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError
+    ScanNotFoundError, ScanUnreadableError, ScanUnreachableError, ScanUnsupportedError
     UsageError : ``reading.limit_pixels`` is below one.
     """
     reading = reading or Reading()
     if reading.limit_pixels < 1:
         raise UsageError(f"limit_pixels is {reading.limit_pixels}: no scan could be opened; give at least 1")
     path = Path(path)
-    name = str(path) if str(path).isprintable() else repr(str(path))
-    reader = _reader_of(path, name)
-    try:
-        opened: ScanReader = reader.open_reader(path, reading)
-    except ScanError as error:
-        # A raise-from chain keeps the library's own words for a debugger; the message stays ours.
-        raise type(error)(f"{name}: {error}") from error.__cause__
+    with _named(path) as name:
+        opened: ScanReader = _reader_of(path, name).open_reader(path, reading)
     return opened
 
 
-def page_count(path: Path) -> int:
-    """How many pictures the file holds, reduced copies and masks not counted; errors as of :func:`open_scan`."""
+def is_folder_scan(path: Path) -> bool:
+    """Whether a reader takes the folder for a scan."""
+    return any(reader.recognizes_folder(path) for reader in READERS if hasattr(reader, "recognizes_folder"))
+
+
+def page_count(path: Path, reading: Reading | None = None) -> int:
+    """How many pictures the file holds, reduced copies and masks not counted; errors as of :func:`open_scan`.
+
+    With ``reading.salvage``, of a file that is cut off those that can be reached; without it, an error.
+    """
+    path = Path(path)
+    with _named(path) as name:
+        count = getattr(_reader_of(path, name), "page_count", None)
+        return int(count(path, reading or Reading())) if count else 1
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[str]:
+    """The path as messages have it; put before those of the readers."""
     name = str(path) if str(path).isprintable() else repr(str(path))
-    count = getattr(_reader_of(path, name), "page_count", None)
     try:
-        return int(count(path)) if count else 1
+        try:
+            yield name
+        except Exception as error:
+            if not isinstance(error, ScanError):
+                refuse_drive_errors(error)
+            raise
     except ScanError as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        # A raise-from chain keeps the library's own words for a debugger; the message stays ours.
         raise type(error)(f"{name}: {error}") from error.__cause__
 
 

@@ -81,8 +81,8 @@ def ink_as_rgb(ink: NDArray) -> Samples:
 class Stretch:
     """Samples that are neither 8 nor 16 bits, brought linearly to the full range of ``dtype``.
 
-    ``low`` and ``high`` become 0 and full scale; what lies outside, the nearer end. Where some of them are no samples
-    (``nodata``, or NaN) those become 0 and ``low`` 1.
+    ``low`` and ``high`` become 0 and full scale; what lies outside, the nearer end. Where there may be pixels that are
+    nothing (all channels ``nodata``, or NaN) those become 0 and ``low`` 1; a channel that is so alone, the nearer end.
     """
 
     low: float
@@ -127,10 +127,14 @@ class Stretch:
         full, first = np.iinfo(self.dtype).max, 0 if self.nodata is None and not self.has_nan else 1
         with np.errstate(invalid="ignore", over="ignore"):
             scaled = (samples.astype(np.float64) - self.low) * ((full - first) / (self.high - self.low)) + first
-        nothing = np.isnan(scaled)
+        no_number = np.asarray(np.isnan(scaled))
+        nothing: NDArray = no_number
         if self.nodata is not None:
-            nothing |= samples == self.nodata
-        converted: Samples = np.where(nothing, 0, np.rint(np.clip(scaled, first, full))).astype(self.dtype)
+            nothing = np.logical_or(nothing, samples == self.nodata)
+        if samples.ndim == 3:
+            nothing = np.asarray(nothing.all(axis=2, keepdims=True))
+        clipped = np.rint(np.clip(np.where(no_number, first, scaled), first, full))
+        converted: Samples = np.where(nothing, 0, clipped).astype(self.dtype)
         return converted
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..carried import Carried
-from ..errors import ScanUnreadableError
+from ..errors import ScanUnreachableError, ScanUnreadableError
 from ..types import Reading, ScanInfo
-from ._window import CACHE_BYTES, Samples, SegmentCache, WindowReader, reason
+from ._window import CACHE_BYTES, Samples, SegmentCache, WindowReader, reason, refuse_drive_errors
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,10 @@ class SegmentedReader(WindowReader):
         columns = range(column * wide, min(column * wide + wide, width))
         try:
             return self._source.decode(rows, columns)
-        except MemoryError:
+        except (MemoryError, ScanUnreachableError):
             raise
         except Exception as error:
+            refuse_drive_errors(error)
             if self._source.sequential:
                 self._lost = row, f"damaged ({reason(error)}); restore it from its source"
             raise

@@ -1,7 +1,5 @@
 """Strips and tiles that `tifffile` does not decode but GDAL does: old-style JPEG, and YCbCr with fewer chroma samples.
 
-Only GDAL's GTiff driver may open the file, and no file beside it is looked for.
-
 References
 ----------
 TIFF 6.0 specification (Aldus, 1992), sections 21 (YCbCr) and 22 (old-style JPEG); GDAL's GTiff driver ("GTIFF_DIR").
@@ -10,25 +8,20 @@ TIFF 6.0 specification (Aldus, 1992), sections 21 (YCbCr) and 22 (old-style JPEG
 from __future__ import annotations
 
 import threading
-import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import rasterio
 import tifffile
 from rasterio.windows import Window
 
+from .. import gdal
 from ..errors import ScanUnreadableError
 from ._tiff_layout import JPEG_COMPRESSIONS, SEGMENT_LIMIT_BYTES
-from ._window import Samples, reason
+from ._window import Samples, check_drive, reason, refuse_drive_errors
 
-GDAL_OPTIONS = {
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_GEOREF_SOURCES": "INTERNAL",
-}
-# Filters of `warnings` are global to the process; one thread at a time may exchange them.
-_WARNINGS_LOCK = threading.Lock()
+# Not of other drivers: the one of JPEG 2000 then gives a transform of whatever lies in memory.
+_OPTIONS = {"GDAL_GEOREF_SOURCES": "INTERNAL"}
 _OLD_JPEG, _YCBCR = 6, 6
 
 
@@ -38,12 +31,14 @@ def is_for_gdal(page: tifffile.TiffPage) -> bool:
     return page.photometric == _YCBCR and page.compression not in JPEG_COMPRESSIONS and page.bitspersample == 8
 
 
-def open_dataset(path: Path, offset: int | None = None) -> rasterio.DatasetReader:
+def environment() -> Any:
+    """The context in which to ask an open dataset of :func:`open_dataset`."""
+    return gdal.environment(**_OPTIONS)
+
+
+def open_dataset(path: Path, offset: int | None = None) -> gdal.Opened:
     """The file's first directory, or the one at that byte."""
-    name = path.absolute() if offset is None else f"GTIFF_DIR:off:{offset}:{path.absolute()}"
-    with _WARNINGS_LOCK, warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
-        warnings.simplefilter("ignore")  # NotGeoreferencedWarning: a scan has no place on Earth
-        return rasterio.open(name, driver="GTiff")
+    return gdal.Opened(path, "GTiff", prefix="" if offset is None else f"GTIFF_DIR:off:{offset}:", **_OPTIONS)
 
 
 class GdalSegments:
@@ -51,10 +46,14 @@ class GdalSegments:
 
     def __init__(self, path: Path, page: tifffile.TiffPage) -> None:
         self._lock = threading.Lock()
+        self._path = path
         try:
-            self._dataset = open_dataset(path, page.offset)
+            self._opened = open_dataset(path, page.offset)
         except Exception as error:
+            refuse_drive_errors(error)
+            check_drive(path)
             raise ScanUnreadableError(f"damaged TIFF ({reason(error)}); restore it from its source") from error
+        self._dataset = self._opened.dataset
         self.size_yx: tuple[int, int] = self._dataset.block_shapes[0]
         shape_yx = self._dataset.shape
         if shape_yx != (page.imagelength, page.imagewidth) or self._dataset.count < 3:
@@ -70,9 +69,11 @@ class GdalSegments:
         top, left = row * tall, column * wide
         window = Window(left, top, min(wide, width - left), min(tall, height - top))
         try:
-            with self._lock, rasterio.Env(**GDAL_OPTIONS):
+            with self._lock, environment():
                 planes = self._dataset.read((1, 2, 3), window=window)
         except Exception as error:  # GDAL's words begin with the file's name and end with what happened
+            refuse_drive_errors(error)
+            check_drive(self._path, top / height)
             raise ScanUnreadableError(
                 f"damaged: segment at row {top}, column {left} ({reason(error).split(': ')[-1]}); "
                 "restore it from its source"
@@ -81,4 +82,4 @@ class GdalSegments:
 
     def close(self) -> None:
         with self._lock:
-            self._dataset.close()
+            self._opened.close()

@@ -3,7 +3,8 @@
 Unsigned integers of up to 16 bits keep their value, or are stretched to the full range. Everything else is mapped
 linearly, from black to white: from SMinSampleValue to SMaxSampleValue where the file gives them; else from 0 to 1 where
 all samples are floating-point numbers between these; from the least to the greatest number of 8, 16 and 24 bits; and
-from the least to the greatest sample of what is left, which takes one pass through the picture.
+from the least to the greatest sample of what is left, which takes one pass through the picture; once, and not each
+time that it is opened.
 
 References
 ----------
@@ -13,15 +14,17 @@ TIFF 6.0 specification (Aldus, 1992), section 19 (data sample format).
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..errors import ScanUnreadableError
+from ..errors import ScanUnreachableError, ScanUnreadableError
+from ._remembered import Remembered
 from ._tiff_segments import Segments
-from ._window import Samples, reason, scaling_table
+from ._window import Samples, reason, refuse_drive_errors, scaling_table
 
 _FULL_RANGE_BITS = range(17, 32)
 
@@ -33,6 +36,9 @@ class Range:
     low: float
     high: float
     gaps: bool = False
+
+
+_RANGES: Remembered[Range] = Remembered(256)
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,8 @@ class NoData:
     value: float
 
     def where(self, stored: NDArray) -> NDArray[np.bool_]:
-        """(h, w) of (h, w, channels): all have the value."""
-        same = np.isnan(stored) if math.isnan(self.value) else stored == stored.dtype.type(self.value)
-        return np.asarray(same.all(axis=2))
+        """Which samples have the value."""
+        return np.asarray(np.isnan(stored) if math.isnan(self.value) else stored == stored.dtype.type(self.value))
 
     def written(self, dtype: np.dtype) -> int:
         """The value in the coloured picture: the same if it can be, else 0."""
@@ -152,7 +157,9 @@ def range_of(
         return Range(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     if dtype.kind == "u" and bits in _FULL_RANGE_BITS:
         return Range(0, 2**bits - 1)
-    found = _met(segments, channels, nodata, salvage=salvage)
+    status = os.fstat(page.parent.filehandle.fileno())
+    what = page.offset, salvage
+    found = _RANGES.get(status, what, lambda: _met(segments, channels, nodata, salvage=salvage))
     if dtype.kind == "f" and found.low >= 0 and found.high <= 1:
         return Range(0.0, 1.0, found.gaps)
     return found
@@ -177,11 +184,15 @@ def _met(segments: Segments, channels: tuple[int, ...], nodata: NoData | None, *
         try:
             stored = segments.read(rows, columns, channels)
         except Exception as error:
+            refuse_drive_errors(error)
+            if isinstance(error, ScanUnreachableError):
+                raise
             if salvage:
                 continue
             if isinstance(error, ScanUnreadableError):
                 raise
             raise ScanUnreadableError(f"damaged ({reason(error)}); restore it from its source") from error
+        # Of every channel: one that has no data alone must not stretch the range of all.
         samples = stored[~nodata.where(stored)] if nodata is not None else stored
         if segments.dtype.kind == "f":
             finite = np.isfinite(samples)

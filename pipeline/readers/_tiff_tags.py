@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import rasterio
 import tifffile
 
 from .. import exif
 from ..carried import Carried, Place, TiffTag
-from ._tiff_gdal import GDAL_OPTIONS, open_dataset
+from ._tiff_gdal import environment, open_dataset
 from ._tiff_layout import compression_name
 
 LIMIT_BYTES = 16 * 2**20
@@ -52,7 +51,7 @@ def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: 
     if notes:
         metadata["lightness"] = "; ".join(notes)
     curves = [f"{name} (not applied)" for code, name in _CURVES.items() if code in page.tags]
-    if left := [*dropped, *_imagej_slices(page), *curves, *_too_large(page)]:
+    if left := [*dropped, *_imagej_slices(page, pages), *curves, *_too_large(page)]:
         metadata["dropped"] = left
     return metadata
 
@@ -76,11 +75,11 @@ def carried_of(page: tifffile.TiffPage, path: Path) -> Carried:
     )
 
 
-def _imagej_slices(page: tifffile.TiffPage) -> Iterator[str]:
+def _imagej_slices(page: tifffile.TiffPage, pages: int) -> Iterator[str]:
     """ImageJ writes stacks with one directory, for the first picture, and says only in words that others follow."""
     said = page.parent.imagej_metadata if page.parent.is_imagej else None
     images = said.get("images", 1) if said else 1
-    if isinstance(images, int) and images > len(page.parent.pages):
+    if isinstance(images, int) and images > pages:
         yield f"ImageJ's slices 2-{images}"
 
 
@@ -182,7 +181,7 @@ def _place_of(page: tifffile.TiffPage, path: Path) -> Place | None:
 
 
 def _as_gdal_sees_it(page: tifffile.TiffPage, path: Path, kept: tuple[TiffTag, ...]) -> Place:
-    with rasterio.Env(**GDAL_OPTIONS), open_dataset(path, page.offset if page.index else None) as dataset:
+    with environment(), open_dataset(path, page.offset if page.index else None) as dataset:
         points, points_crs = dataset.gcps
         transform = tuple(dataset.transform)[:6] if not dataset.transform.is_identity else ()
         return Place(

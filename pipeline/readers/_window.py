@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -10,14 +11,27 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_OutOfMemoryError
 
 from ..carried import Carried
-from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError, UsageError
+from ..errors import (
+    ColorizeError,
+    ScanError,
+    ScanUnreachableError,
+    ScanUnreadableError,
+    ScanUnsupportedError,
+    UsageError,
+)
 from ..types import Reading, ScanInfo
 
 CACHE_BYTES = 48 * 2**20
 PROFILE_DROPPED = "ICC profile (the samples are taken as sRGB)"
 REWRITE = "convert it to 8- or 16-bit gray or RGB"
+_CHECKED_BYTES = 2**28
+# What the system also says of an offset or a name that a damaged file gives.
+_BY_DATA = frozenset(
+    (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+)
 
 Samples = NDArray[np.unsignedinteger]
 Decode = Callable[[range, range], Samples]
@@ -111,6 +125,8 @@ class WindowReader:
         ------
         ScanUnreadableError
             The data in the window is damaged or cut off.
+        ScanUnreachableError
+            The drive or the network failed; salvage does not take that for damage.
         ScanUnsupportedError
             The data uses a variant of its compression that no decoder here knows.
         UsageError
@@ -150,9 +166,15 @@ class WindowReader:
         return self._salvaged(read, *window, filling)
 
     def _checked(self, read: Decode, rows: range, columns: range) -> Samples:
-        """What ``read`` gives; whatever it raises as one of our errors, with the path."""
+        """What ``read`` gives; whatever it raises as one of our errors, with the path; want of memory as it is."""
         try:
-            return read(rows, columns)
+            try:
+                return read(rows, columns)
+            except Exception as error:
+                refuse_drive_errors(error)
+                raise
+        except MemoryError:
+            raise
         except ScanError as error:
             raise type(error)(f"{self._name}: {error}") from error.__cause__
         except (NotImplementedError, ImportError) as error:
@@ -194,6 +216,56 @@ def reason(error: BaseException, limit: int = 160) -> str:
         return reason(error.__cause__, limit)
     text = " ".join(str(error).split())
     return (text if len(text) <= limit else text[: limit - 3] + "...") or type(error).__name__
+
+
+def refuse_drive_errors(error: BaseException) -> None:
+    """Called before ``error`` is taken for damage: raises what is none, which is want of memory and what the system
+    says of a drive or a network. A library may have wrapped it.
+
+    Raises
+    ------
+    MemoryError
+    ScanUnreachableError : without the path, which the caller adds
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, MemoryError):
+            raise found
+        if isinstance(found, CPLE_OutOfMemoryError):
+            raise MemoryError(reason(found)) from error
+        if isinstance(found, OSError) and not isinstance(found, ColorizeError) and _is_of_drive(found):
+            raise _unreachable(found) from error
+        found = found.__cause__
+
+
+def _is_of_drive(error: OSError) -> bool:
+    return error.errno is not None and error.errno not in _BY_DATA
+
+
+def check_drive(path: Path, share: float = 0) -> None:
+    """Read the bytes of a file plainly, for a library that failed on them and does not say why.
+
+    Of a large file that is a part: about ``share`` (0 to 1) of the way through it.
+
+    Raises
+    ------
+    ScanUnreachableError : they cannot be read; without the path
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            start = max(0, min(int(size * share) - _CHECKED_BYTES // 2, size - _CHECKED_BYTES))
+            file.seek(start)
+            while file.tell() < start + _CHECKED_BYTES and file.read(2**20):
+                pass
+    except OSError as error:
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: OSError) -> ScanUnreachableError:
+    return ScanUnreachableError(
+        f"cannot be read ({error.strerror or type(error).__name__}); try again when its drive is there"
+    )
 
 
 def check_size(shape_yx: tuple[int, int], limit_pixels: int) -> None:

@@ -24,7 +24,7 @@ from ..types import Reading, ScanInfo
 from ._lightness import Light, Stretch, by_gamma, by_profile
 from ._segmented import SegmentedReader, Source
 from ._whole import Whole, avif, bmp, is_jpeg_ls, jpeg_ls, jpeg_xl
-from ._window import Samples, check_size, reason
+from ._window import Samples, check_size, reason, refuse_drive_errors
 
 ENDINGS = (".avif", ".jls", ".jxl")
 WHOLE_LIMIT_BYTES = 2**31
@@ -77,6 +77,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
             file.seek(0)
             data = file.read()
     except OSError as error:
+        refuse_drive_errors(error)
         raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
     try:
         stored = np.asarray(known.decode(data))
@@ -84,6 +85,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
     except ScanError:
         raise
     except Exception as error:
+        refuse_drive_errors(error)
         raise ScanUnreadableError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
     return SegmentedReader(path, reading, source)
 

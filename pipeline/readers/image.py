@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ScanUnreadableError
+from ..errors import ScanError, ScanUnreadableError
 from ..types import Reading, ScanInfo
 from . import _png
 from ._gdal import Raster
@@ -29,7 +29,7 @@ from ._lightness import Light, by_gamma, by_profile
 from ._png import PngHeader, parse_png
 from ._segmented import SegmentedReader, Source
 from ._whole import is_jpeg_ls
-from ._window import CACHE_BYTES, Samples, palette_table, reason, scaling_table
+from ._window import CACHE_BYTES, Samples, palette_table, reason, refuse_drive_errors, scaling_table
 
 ENDINGS = (".jpeg", ".jpg", ".png")
 _BAND_BYTES = 4 * 2**20
@@ -57,6 +57,7 @@ class ImageReader(SegmentedReader):
                 is_png = file.read(len(_png.MAGIC)) == _png.MAGIC
                 header = parse_png(file, reading) if is_png else parse_jpeg(file, reading)
         except OSError as error:
+            refuse_drive_errors(error)
             raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
         options = {"GDAL_JPEG_TO_RGB": "NO"} if header.channels == 4 else {}
         if isinstance(header, JpegHeader) and header.coarse:
@@ -66,8 +67,9 @@ class ImageReader(SegmentedReader):
             source = _source_of(raster, header, reading)
         except Exception as error:
             raster.close()
-            if isinstance(error, ScanUnreadableError):
+            if isinstance(error, ScanError):
                 raise
+            refuse_drive_errors(error)
             raise ScanUnreadableError(f"damaged header ({reason(error)}); restore it from its source") from error
         super().__init__(path, reading, source, cache_bytes)
 

@@ -5,7 +5,7 @@ address: VRT, WMS, MRF, ERS, PCIDSK (its channels may lie in any other file), he
 The header is read first (`_declared`): size and what must be decoded at once are known before GDAL allocates.
 
 Samples of 8 and 16 bits are kept. Others are stretched linearly to 16 bits: floats between 0 and 1 as they are, all
-else from the smallest to the largest sample, which takes one pass over the picture on opening.
+else from the smallest to the largest sample, which takes one pass over the picture when it is opened first.
 
 References
 ----------
@@ -14,6 +14,7 @@ GDAL raster drivers (gdal.org/drivers/raster); the formats as `_declared` names 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +30,16 @@ from . import _declared
 from ._declared import Declared
 from ._gdal import Raster
 from ._lightness import Light, Stretch, by_profile, opacity_of
+from ._remembered import Remembered
 from ._segmented import SegmentedReader, Source
 from ._segments import printable
-from ._window import CACHE_BYTES, Samples, check_size, palette_table, reason
+from ._window import CACHE_BYTES, Samples, check_size, palette_table, reason, refuse_drive_errors
 
 ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".pnm", ".ppm", ".sgi", ".webp")
 ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
 WHOLE_LIMIT_BYTES = 2**31
 _BAND_BYTES = 4 * 2**20
+_STRETCHES: Remembered[tuple[Stretch | None]] = Remembered(256)
 _ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks decodes each of them many times
 
 
@@ -80,7 +83,9 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
             head = file.read(32)
             known = next(each for each in _FORMATS if each.matches(head))
             declared = known.declared(file, reading.salvage)
+            status = os.fstat(file.fileno())
     except OSError as error:
+        refuse_drive_errors(error)
         raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
     if declared.shape_yx is not None:
         check_size(declared.shape_yx, reading.limit_pixels)
@@ -95,12 +100,13 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
             raise ScanUnreadableError(
                 f"damaged {known.name}: header and decoder disagree on its size; restore it from its source"
             )
-        source, cache_bytes = _source_of(raster, known, declared)
+        source, cache_bytes = _source_of(raster, known, declared, status)
     except ScanError:
         raster.close()
         raise
     except Exception as error:
         raster.close()
+        refuse_drive_errors(error)
         raise ScanUnreadableError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
     return SegmentedReader(path, reading, source, cache_bytes)
 
@@ -133,7 +139,7 @@ def _bands_of(raster: Raster) -> _Bands:
     return _Bands(colour, alpha, meanings[0] == "palette", dropped)
 
 
-def _source_of(raster: Raster, known: _Format, declared: Declared) -> tuple[Source, int]:
+def _source_of(raster: Raster, known: _Format, declared: Declared, status: os.stat_result) -> tuple[Source, int]:
     bands = _bands_of(raster)
     dtypes = set(raster.ask("dtypes"))
     if len(dtypes) != 1 or "complex" in (stored := dtypes.pop()):
@@ -153,7 +159,11 @@ def _source_of(raster: Raster, known: _Format, declared: Declared) -> tuple[Sour
                 part = decode(range(y, min(y + tall, height)), range(x, min(x + wide, width)))
                 yield part[:, :, : bands.colour]
 
-    samples = _samples_of(raster, declared, bands, stored, every)
+    def stretch_of(top: int, nodata: float | None) -> Stretch | None:
+        found = _STRETCHES.get(status, top, lambda: (Stretch.of(stored, top, every, nodata),))
+        return found[0]
+
+    samples = _samples_of(raster, declared, bands, stored, stretch_of)
     carried = declared.blocks.carried(_place_of(raster) if known.placed else None)
     info = _info_of(raster, known, declared, bands, samples)
     return Source(info, carried, segment_yx, decode, raster.close, samples.convert, samples.opacity), cache_bytes
@@ -185,7 +195,13 @@ class _Samples:
     nodata: int | None = None
 
 
-def _samples_of(raster: Raster, declared: Declared, bands: _Bands, stored: str, every: Callable[[], Any]) -> _Samples:
+def _samples_of(
+    raster: Raster,
+    declared: Declared,
+    bands: _Bands,
+    stored: str,
+    stretch_of: Callable[[int, float | None], Stretch | None],
+) -> _Samples:
     nodata = raster.ask("nodata")
     bits = raster.ask("tags", 1, ns="IMAGE_STRUCTURE").get("NBITS", "")
     if bits.isdecimal() and stored in ("uint8", "uint16") and 0 < int(bits) < 8 * np.dtype(stored).itemsize:
@@ -193,7 +209,7 @@ def _samples_of(raster: Raster, declared: Declared, bands: _Bands, stored: str, 
     if bands.palette:
         return _palette_samples(raster, declared, stored, nodata)
     colour = bands.colour
-    stretch = Stretch.of(stored, declared.top, every, nodata)
+    stretch = stretch_of(declared.top, nodata)
     dtype = stretch.dtype if stretch else stored
     light = by_profile(declared.blocks.parts.get("icc", b""), colour, dtype)
     top = np.iinfo(dtype).max

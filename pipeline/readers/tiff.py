@@ -44,7 +44,7 @@ from ._tiff_scale import (
 )
 from ._tiff_segments import Segments
 from ._tiff_tone import tone_of, unpremultiplied
-from ._window import CACHE_BYTES, Samples, SegmentCache, WindowReader, check_size, reason
+from ._window import CACHE_BYTES, Samples, SegmentCache, WindowReader, check_size, reason, refuse_drive_errors
 
 ENDINGS = (".tif", ".tiff")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -61,14 +61,8 @@ def open_reader(path: Path, reading: Reading) -> TiffReader:
     return TiffReader(path, reading)
 
 
-def page_count(path: Path) -> int:
-    with pages.open_file(path) as file:
-        try:
-            return pages.picture_count(file)
-        except ScanError:
-            raise
-        except Exception as error:
-            raise ScanUnreadableError(f"damaged TIFF tags ({reason(error)}); restore it from its source") from error
+def page_count(path: Path, reading: Reading) -> int:
+    return len(pages.chain_of(path, salvage=reading.salvage).pictures)
 
 
 class TiffReader(WindowReader):
@@ -79,9 +73,10 @@ class TiffReader(WindowReader):
         self._file_lock = threading.Lock()
         self._cache = SegmentCache(cache_bytes)
         self._opened: list[Segments] = []
-        self._file = pages.open_file(path)
+        self._chain = pages.chain_of(path, salvage=reading.salvage)
+        self._file = pages.open_file(path, self._chain)
         try:
-            page, mask_page = pages.choose(self._file, reading.page)
+            page, mask_page = pages.choose(self._file, self._chain, reading.page)
             if not all(isinstance(extent, int) for extent in (page.imagelength, page.imagewidth)):
                 raise ScanUnreadableError("damaged TIFF tags (several widths or heights); restore it from its source")
             check_size((page.imagelength, page.imagewidth), reading.limit_pixels)
@@ -92,6 +87,7 @@ class TiffReader(WindowReader):
             raise
         except Exception as error:
             self._close()
+            refuse_drive_errors(error)
             raise ScanUnreadableError(f"damaged TIFF tags ({reason(error)}); restore it from its source") from error
 
     def _describe(self, page: tifffile.TiffPage, mask_page: tifffile.TiffPage | None) -> None:
@@ -110,7 +106,8 @@ class TiffReader(WindowReader):
         notes = [range_note(page, segments.dtype, over, inverted=kind.inverted)] if over is not None else []
         notes += [tone.note] if tone.note else []
         notes += ["its premultiplied opacity was divided out"] if kind.associated else []
-        metadata = tags.metadata_of(page, pages.picture_count(self._file), notes, (*kind.dropped, *tone.dropped))
+        dropped = *kind.dropped, *tone.dropped, *self._chain.dropped
+        metadata = tags.metadata_of(page, len(self._chain.pictures), notes, dropped)
         mask = self._mask()
         self._info = ScanInfo(
             shape_yx=(page.imagelength, page.imagewidth),
@@ -220,8 +217,8 @@ class TiffReader(WindowReader):
         absent = ~self._segments.present(rows, columns)
         if self._nodata is not None or self._gaps:
             stored = self._stored(rows, columns, self._kind.channels)
+            nothing = ~np.isfinite(stored) if self._gaps else np.zeros(stored.shape, bool)
             if self._nodata is not None:
-                absent |= self._nodata.where(stored)
-            if self._gaps:
-                absent |= ~np.isfinite(stored).all(axis=2)
+                nothing |= self._nodata.where(stored)
+            absent |= nothing.all(axis=2)
         return absent

@@ -122,7 +122,10 @@ def test_nothing_is_left_beside_the_results(identity):
             [
                 ".lock",
                 "box",
+                "catalogue.sqlite",
+                "index.html",
                 "runs",
+                "thumbs",
                 *(f"{stem}{ending}" for stem in STEMS[:3] for ending in (".zarr", ".color.tif", ".color.json")),
             ]
         )

@@ -3,12 +3,8 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import os
 import re
-import shutil
-import subprocess
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +17,9 @@ import pytest
 pytest.importorskip("skimage")
 pytest.importorskip("yaml")
 
+from tests.chromium import Browser, chromium, fits
 from training.evaluation.quiz import Candidate, Case, jpeg, pick_cases, questions, write_quiz
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODELS = ("one", "another <b>&amp; naïve</b> </script>")
 
 
@@ -84,91 +80,10 @@ def test_nothing_of_the_answer_shows_in_the_page(tmp_path: Path) -> None:
     assert len(tables) == 1  # size, sampling and quantization are the same for both kinds
 
 
-class Browser:
-    """A page in headless Chromium, driven over the DevTools protocol as a person would: by mouse and keys."""
-
-    def __init__(self, profile: Path) -> None:
-        from websockets.sync.client import connect
-
-        program = next(filter(None, map(shutil.which, BROWSERS)))
-        command = [program, "--headless=new", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0"]
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            command.append("--no-sandbox")  # Chromium refuses to run as root with it
-        self.log = (profile / "log").open("wb")
-        self.process = subprocess.Popen([*command, f"--user-data-dir={profile}", "about:blank"], stderr=self.log)
-        port_file = profile / "DevToolsActivePort"
-        until = time.monotonic() + 60
-        while not (port_file.is_file() and port_file.read_text().count("\n")):
-            assert self.process.poll() is None
-            assert time.monotonic() < until, "Chromium does not start"
-            time.sleep(0.05)
-        port = port_file.read_text().splitlines()[0]
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        targets = json.load(opener.open(f"http://127.0.0.1:{port}/json/list", timeout=30))
-        address = next(target["webSocketDebuggerUrl"] for target in targets if target["type"] == "page")
-        self.socket = connect(address, max_size=None, proxy=None)
-        self.ids = itertools.count(1)
-        self.events: list[dict[str, Any]] = []
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self.ids)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(self.socket.recv(timeout=60))
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
-            self.events.append(message)
-
-    def value(self, expression: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def wait(self, expression: str) -> None:
-        until = time.monotonic() + 30
-        while not self.value(expression):
-            assert time.monotonic() < until, expression
-            time.sleep(0.02)
-
-    def open(self, path: Path) -> None:
-        for domain in ("Runtime", "Log", "Page", "Network"):
-            self.call(f"{domain}.enable")
-        self.call("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
-
-    def width(self, pixels: int) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=pixels, height=800, deviceScaleFactor=1, mobile=False)
-
-    def click(self, selector: str) -> None:
-        box = self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
-            "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect(); "
-            "return [b.x + b.width / 2, b.y + b.height / 2]; })()"
-        )
-        for kind in ("mousePressed", "mouseReleased"):
-            at = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}
-            self.call("Input.dispatchMouseEvent", type=kind, **at)
-
-    def key(self, letter: str) -> None:
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=letter, text=letter)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=letter)
-
-    def close(self) -> None:
-        self.socket.close()
-        self.process.terminate()
-        self.process.wait(30)
-        self.log.close()
-
-
 @pytest.fixture
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    pytest.importorskip("websockets.sync.client")
-    if not any(map(shutil.which, BROWSERS)):
-        pytest.skip(f"no browser to open the quiz in: none of {', '.join(BROWSERS)} is installed")
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
+    with chromium(tmp_path_factory.mktemp("profile"), "the quiz") as browser:
+        yield browser
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:
@@ -184,10 +99,6 @@ def percent(share: float) -> str:
 
 def _name(node: dict[str, Any]) -> str:
     return str(node.get("name", {}).get("value", "")).strip()
-
-
-def fits(browser: Browser) -> bool:
-    return bool(browser.value("document.documentElement.scrollWidth <= innerWidth"))
 
 
 def answer_all(browser: Browser, cases: list[Case], right: int) -> list[bool]:
@@ -255,8 +166,5 @@ def test_quiz_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     browser.click("#copy")
     browser.wait("document.getElementById('copied').textContent !== ''")
 
-    bad = [e for e in browser.events if e["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
-    bad += [e for e in browser.events if e["method"] == "Runtime.consoleAPICalled"]
-    assert not bad, bad
-    asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
-    assert all(url.startswith(("data:", "file:", "blob:")) for url in asked)
+    assert not browser.troubles()
+    assert all(url.startswith(("data:", "file:", "blob:")) for url in browser.requests())

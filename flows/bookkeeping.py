@@ -1,0 +1,196 @@
+"""The catalogue while a run goes: every outcome is recorded as it comes, and unchanged scans are not read again.
+
+The catalogue is never a reason for a run to fail. What goes wrong with it is one warning line; the run goes on without
+it, and the next one makes it anew from the results, because the end of this run is missing in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from flows.catalogue import FILE, Catalogue, KnownScan
+from flows.catalogue_tables import engine_for, is_sound
+from flows.catalogue_values import COMPLETED, key_of
+from flows.progress import Listener, listener, listening
+from flows.seen import FileState, KnownFile, hashed
+from pipeline.errors import ColorizeError
+from pipeline.ingest import source_of
+from pipeline.manifest import read_sidecar, utc_now
+from pipeline.readers import page_count
+from pipeline.store import Source
+
+if TYPE_CHECKING:
+    from flows.jobs import Outcome
+
+T = TypeVar("T")
+_SKIPPED_AT_ONCE = 200
+BROKE_OFF = "broke off"
+
+
+class Books:
+    """Keeps the catalogue of a run; a :class:`flows.progress.Listener` that passes on to the one before."""
+
+    def __init__(self, output: Path, run: str) -> None:
+        self._run = run
+        self._next = listener()
+        self._told: set[tuple[str, str, int]] = set()
+        self._skipped: list[Outcome] = []
+        self._catalogue: Catalogue | None = None
+        with self._never_failing():
+            self._catalogue = Catalogue.open(output, is_locked=True)
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a listener is told."""
+        return getattr(self._next, name)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Record what became of a scan; of those that were skipped, some hundred at a time."""
+        self._next.finished(outcome)
+        self._told.add(key_of(vars(outcome)))
+        self._skipped.append(outcome)
+        if outcome.status != "skipped" or len(self._skipped) == _SKIPPED_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        outcomes, self._skipped = self._skipped, []
+        self.ask(lambda catalogue: catalogue.record_all(self._run, [(outcome, None) for outcome in outcomes]))
+
+    def ask(self, what: Callable[[Catalogue], T]) -> T | None:
+        """What the catalogue answers, or None where it cannot."""
+        answer = None
+        if self._catalogue is not None:
+            with self._never_failing():
+                answer = what(self._catalogue)
+        return answer
+
+    @contextlib.contextmanager
+    def _never_failing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is: the results are what counts
+            self._catalogue = None
+            reason = " ".join(str(getattr(error, "orig", error)).split())
+            self._next.said(f"warning  the catalogue cannot be kept ({reason}); the next run makes it from the results")
+
+    def end(self, record: Path) -> None:
+        """The run ended as its own record says; where it has none, it broke off."""
+        self._flush()
+        told = read_sidecar(record) or {}
+        rest = [outcome for outcome in told.get("scans", ()) if key_of(outcome) not in self._told]
+        self.ask(lambda catalogue: catalogue.record_all(self._run, [(outcome, None) for outcome in rest]))
+        finished = str(told.get("finished") or utc_now())
+        state = str(told.get("state", COMPLETED)) if told else BROKE_OFF
+        self.ask(lambda catalogue: catalogue.end_run(self._run, finished, state))
+        self.ask(Catalogue.close)
+
+
+@contextlib.contextmanager
+def keeping_books(record: Path, kind: str, started: str, engine: str, model: str) -> Iterator[ScanFiles]:
+    """The catalogue for a run, which is the body; it writes its ``record`` at its end, in a folder that is locked."""
+    books = Books(record.parents[1], record.stem)
+    books.ask(lambda catalogue: catalogue.begin_run(record.stem, kind, started, engine, model))
+    try:
+        with listening(cast(Listener, books)):
+            yield ScanFiles(books)
+    finally:
+        books.end(record)
+
+
+class _Reader:
+    """A catalogue that is asked only; what goes wrong with it is not known."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def ask(self, what: Callable[[Catalogue], T]) -> T | None:
+        with contextlib.suppress(Exception):
+            return what(self._catalogue)
+        return None
+
+
+@contextlib.contextmanager
+def reading_books(output: Path) -> Iterator[ScanFiles]:
+    """What is known of scan files, for a body that writes nothing."""
+    path = output / FILE
+    is_there = False
+    with contextlib.suppress(ColorizeError, OSError):
+        is_there = is_sound(path)
+    if not is_there:
+        yield ScanFiles()
+        return
+    with Catalogue(output, engine_for(path)) as catalogue:
+        yield ScanFiles(_Reader(catalogue), keeps=False)
+
+
+class ScanFiles:
+    """What has to be known of scan files, read again only where the catalogue does not know it safely.
+
+    Where it ``keeps``, what had to be read is remembered.
+    """
+
+    def __init__(self, books: Books | _Reader | None = None, keeps: bool = True) -> None:
+        self._books = books
+        self._keeps = keeps
+        self._pages: dict[Path, tuple[FileState, int]] = {}
+        self._read: dict[Path, KnownFile] = {}
+
+    def _known(self, path: Path) -> KnownFile | None:
+        return None if self._books is None else self._books.ask(lambda catalogue: catalogue.file(path))
+
+    def scan(self, path: Path, page: int = 1) -> KnownScan | None:
+        """What became of a scan in earlier runs, where that is known."""
+        return None if self._books is None else self._books.ask(lambda catalogue: catalogue.known(path, page))
+
+    def scans(self) -> list[KnownScan]:
+        """All scans that are known, as they were before this run."""
+        return [] if self._books is None else self._books.ask(Catalogue.scans) or []
+
+    def page_count(self, path: Path) -> int:
+        """How many pages a file has. Raises ScanError."""
+        known = self._known(path)
+        if known and known.pages:
+            return known.pages
+        with contextlib.suppress(OSError):
+            state = FileState.of(path)
+            self._pages[path] = state, page_count(path)
+            return self._pages[path][1]
+        return page_count(path)
+
+    def known(self, path: Path, page: int) -> Source | None:
+        """The source that a file is which has not changed since it was hashed; None where that is not known."""
+        known = self._known(path)
+        return _source(path, page, known) if known else None
+
+    def source_of(self, path: Path, page: int) -> Source:
+        """Read a scan for its name, size, hash and place; the hash is kept.
+
+        Raises
+        ------
+        ScanNotFoundError, ScanUnreadableError : as :func:`pipeline.ingest.source_of`.
+        """
+        try:
+            read = self._read.get(path)
+            if read is not None and read.state == FileState.of(path):
+                return _source(path, page, read)
+            return _source(path, page, self._hashed(path))
+        except OSError:
+            return source_of(path, page)  # a folder; or else it says what is wrong
+
+    def _hashed(self, path: Path) -> KnownFile:
+        file, is_safe = hashed(path)
+        state, pages = self._pages.get(path, (file.state, 0))
+        if state == file.state:
+            file = replace(file, pages=pages)
+        if file.pages > 1:
+            self._read[path] = file  # for the other pages
+        if is_safe and self._keeps and self._books is not None:
+            self._books.ask(lambda catalogue: catalogue.remember(path, file))
+        return file
+
+
+def _source(path: Path, page: int, file: KnownFile) -> Source:
+    return Source(path.name, file.state.bytes, file.sha256, str(path.absolute()), page)

@@ -1,0 +1,125 @@
+"""GDAL, the same way everywhere: one set of options, one fence to the network, one lock around what is global.
+
+The driver is always named, so that no other can take a file; no sidecar file is looked for, and nothing is fetched
+from the network whatever a file says.
+
+References
+----------
+GDAL configuration options (gdal.org/user/configoptions.html): PAM, directory listing, VSI and HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rasterio
+
+OPTIONS = {
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # A second fence, should a driver follow a name that it found in a file: nothing is fetched.
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
+    "GDAL_HTTP_PROXY": "127.0.0.1:1",
+    "GDAL_HTTPS_PROXY": "127.0.0.1:1",
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "GDAL_HTTP_CONNECTTIMEOUT": "1",
+}
+_OPEN_FILES = Path("/proc/self/fd")
+# Filters of `warnings` and the hooks of `sys` are global to the process; one thread at a time may exchange them.
+_GLOBAL_LOCK = threading.Lock()
+# GDAL's messages arrive as exceptions too; logged, they would reach the user a second time.
+logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
+
+
+def environment(**more: Any) -> Any:
+    """A context with `OPTIONS` and ``more`` of GDAL's configuration options."""
+    return rasterio.Env(**{**OPTIONS, **more})
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No NotGeoreferencedWarning, for a scan has no place on Earth; and no word of rasterio on words of GDAL that quote
+    a file's bytes and are therefore no UTF-8: it prints those."""
+    with _GLOBAL_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        uncaught, unraisable = sys.excepthook, sys.unraisablehook
+
+        def of_unraisable(found: sys.UnraisableHookArgs) -> None:
+            if not isinstance(found.exc_value, UnicodeDecodeError):
+                unraisable(found)
+
+        def of_uncaught(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+            if not isinstance(error, UnicodeDecodeError):
+                uncaught(kind, error, at)
+
+        sys.excepthook, sys.unraisablehook = of_uncaught, of_unraisable
+        try:
+            yield
+        finally:
+            sys.excepthook, sys.unraisablehook = uncaught, unraisable
+
+
+class Opened:
+    """An open dataset, to be closed; as a context manager it gives the dataset itself.
+
+    Parameters
+    ----------
+    path : a file; its name may be of any bytes
+    driver : the only one that may open it
+    mode : "r" or "r+"
+    prefix : of GDAL's name for a part of the file, such as "GTIFF_DIR:off:8:"
+    options : further configuration options, for the opening
+
+    Raises
+    ------
+    OSError, rasterio.errors.RasterioError : as rasterio, or the system, has it
+    """
+
+    def __init__(self, path: Path, driver: str, mode: str = "r", *, prefix: str = "", **options: Any) -> None:
+        self._descriptor: int | None = None
+        name = str(path.absolute())
+        if not _is_utf8(name) and _OPEN_FILES.exists():
+            # GDAL takes names in UTF-8 only. Drivers open a file more than once, so this stays open as long as they do.
+            self._descriptor = os.open(path, os.O_RDWR if mode == "r+" else os.O_RDONLY)
+            name = str(_OPEN_FILES / str(self._descriptor))
+        try:
+            with quiet(), environment(**options):
+                self.dataset: Any = rasterio.open(prefix + name, mode, driver=driver, sharing=False)
+        except BaseException:
+            self._release()
+            raise
+
+    def close(self) -> None:
+        try:
+            self.dataset.close()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Any:
+        return self.dataset
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,166 @@
+"""What Prefect's page shows of a run: a real server, the command, and the server's own answers."""
+
+import base64
+import json
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from flows.artifacts import MOST_PICTURES, MOST_ROWS, before_and_after, code, key_of, summary_of, table_of, to_picture
+from flows.jobs import Outcome
+from pipeline.quality import Quality
+from tests.prefect_server import prefect_server
+
+LIMIT = "colorize-archive-cpu"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with prefect_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+def followed(server, *words):
+    """Start the command so that its log and artifacts go to the server's page."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", *map(str, words), "--engine", "identity"],
+        env={**server.environment, "PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_LOGGING_LEVEL": "INFO"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def scan(path, height, width, seed):
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def night(server, tmp_path_factory):
+    """A run over three scans, one of them bad, that first waits for the place which another has; and a second run."""
+    folder, output = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("Glass plates")
+    scan(folder / "large #1.png", 700, 900, 1)
+    scan(folder / "small.png", 90, 120, 2)
+    (folder / "letter `x`.tif").write_text("Dear archive,\n")
+    limit = server.post("/v2/concurrency_limits/", name=LIMIT, limit=1)["id"]
+    server.post("/v2/concurrency_limits/increment", names=[LIMIT], slots=1, mode="concurrency")
+    process = followed(server, folder, "-o", output, "--tile", 64, "--stride", 8)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and not (runs := server.flow_runs()):
+        time.sleep(0.3)
+    while time.monotonic() < deadline and not any("waiting" in line["message"] for line in server.logs(runs[0]["id"])):
+        time.sleep(0.3)
+    assert not list(output.glob("*.color.tif"))
+    server.post("/v2/concurrency_limits/decrement", names=[LIMIT], slots=1)
+    said, _ = process.communicate(timeout=180)
+    assert process.returncode == 1, said
+    first = server.flow_runs()[0]
+    again = followed(server, folder, "-o", output, "--tile", 64, "--stride", 8, "--quarantine-after", 2)
+    again.communicate(timeout=180)
+    assert server.get(f"/v2/concurrency_limits/{limit}")["active_slots"] == 0
+    return output, first, server.flow_runs()[0]
+
+
+def of_type(server, run, kind):
+    return [each for each in server.artifacts(run["id"]) if each["type"] == kind]
+
+
+def test_the_state_says_that_some_failed(night):
+    _, first, second = night
+    assert (first["state"]["type"], first["state"]["name"]) == ("FAILED", "Some scans failed")
+    assert "2 done, 1 failed" in first["state"]["message"]
+    assert "2 already there, 1 failed" in second["state"]["message"]
+
+
+def test_the_table_has_a_row_for_each_scan_and_failures_first(server, night):
+    output, first, _ = night
+    (table,) = of_type(server, first, "table")
+    assert table["key"] == key_of(output, "scans")
+    rows = json.loads(table["data"])
+    # After the failure the small one: it was done first.
+    assert [(row["scan"], row["status"]) for row in rows] == [
+        ("letter `x`", "failed"),
+        ("small", "done"),
+        ("large #1", "done"),
+    ]
+    assert rows[2]["megapixels"] == 0.63
+    assert rows[2]["tiles"] == 81 * 106
+    assert rows[2]["megapixels/s"] > 0
+    assert rows[2]["version"].startswith("64-8-hann-identity-")
+    assert "letter" in rows[0]["message"]
+
+
+def test_the_summary_names_failures_with_every_character(server, night):
+    output, first, second = night
+    (summary,) = of_type(server, first, "markdown")
+    assert summary["data"].startswith("# Some scans failed\n")
+    assert "## Failed (1)" in summary["data"]
+    assert "letter `x`.tif" in summary["data"]
+    assert str(output / "index.html") in summary["data"]
+    (later,) = of_type(server, second, "markdown")
+    assert later["key"] == summary["key"] == key_of(output, "summary")
+    assert "## Quarantined, left out from now on (1)" in later["data"]
+
+
+def test_pictures_show_the_scan_before_and_after(server, night):
+    output, first, second = night
+    pictures = of_type(server, first, "image")
+    assert {each["key"] for each in pictures} == {key_of(output, "picture", name) for name in ("large #1", "small")}
+    for each in pictures:
+        kind, _, data = each["data"].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        assert len(data) < 100_000
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape[1] > 2 * picture.shape[0]
+    assert of_type(server, second, "image") == []
+
+
+def test_progress_ends_at_all_of_it(server, night):
+    output, first, _ = night
+    progress = {each["key"]: each for each in of_type(server, first, "progress")}
+    whole = progress[key_of(output, "progress")]
+    assert whole["data"] == 100
+    assert whole["description"] == "2 of 2 scans"
+
+
+def test_log_lines_have_the_scans_names(server, night):
+    _, first, second = night
+    lines = {(line["level"], line["message"]) for line in server.logs(first["id"])}
+    assert any(level == 20 and text.startswith("large #1: done, 0.6 MP") for level, text in lines)
+    assert any(level == 40 and text.startswith("letter `x`: ") for level, text in lines)
+    assert any(level == 30 and text.startswith("waiting ") and LIMIT in text for level, text in lines)
+    assert any("quarantined" in line["message"] for line in server.logs(second["id"]) if line["level"] == 40)
+    assert not any(line["message"].startswith("small") for line in server.logs(second["id"]))
+
+
+def test_what_is_shown_is_bounded(tmp_path):
+    many = [Outcome(f"s{n}", f"/s{n}.tif", "done", "", 1.0, 1, f"/o/s{n}") for n in range(MOST_ROWS + 1)]
+    failed = Outcome("bad", "/bad.tif", "failed", "/bad.tif: torn")
+    quality = Quality(1.4, 1.4, 1.0, 2.0, 3.0, ((8, 8),))
+    shows = Outcome("shows", "/a.tif", "done", "", 1.0, 1, "/o/a", quality=quality)
+    rows = table_of([*many, shows, failed])
+    assert len(rows) == MOST_ROWS
+    assert rows[0]["scan"] == "bad"
+    pictures = to_picture([*many, shows, failed])
+    assert len(pictures) == MOST_PICTURES
+    assert pictures[0].scan == "shows"
+    summary = summary_of([failed] * 80, "All scans failed", tmp_path, tmp_path / "r.json", 1.0)
+    assert summary.count("/bad.tif: torn") == 50
+    assert "- and 30 more" in summary
+
+
+def test_a_scan_without_thumbnails_has_no_picture(tmp_path):
+    assert before_and_after(tmp_path, "nothing") == ""
+
+
+@pytest.mark.parametrize("text", ["plain", "`a`", "``", "a\nb", "*x* <b>"])
+def test_code_in_markdown_shows_text_as_it_is(text):
+    from markdown_it import MarkdownIt
+
+    html = MarkdownIt().render(code(text))
+    shown = html.removeprefix("<p><code>").removesuffix("</code></p>\n")
+    assert shown.replace("&lt;", "<").replace("&gt;", ">") == " ".join(text.split())

@@ -1,0 +1,288 @@
+"""Runs night after night: which scans they take, when they end, and what a later one makes of it."""
+
+import errno
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from distributed import LocalCluster
+
+from flows.budget import Budget
+from flows.catalogue import Catalogue, KnownScan
+from flows.endings import name_of
+from flows.jobs import Outcome
+from flows.nightly import History, wait_after
+from flows.settings import ScanFile, parse_options, parse_until
+from flows.stages import is_passing, trying_again
+from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
+from pipeline.files import folder_lock
+from tests.prefect_server import prefect_server, serving
+
+NOW = datetime(2026, 3, 10, 22, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def zone(monkeypatch):
+    """The machine's local time is Berlin's."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "end"),
+    [
+        ("06:00", "2026-03-10T22:00+01:00", "2026-03-11T06:00+01:00"),
+        ("06:00", "2026-03-10T05:59+01:00", "2026-03-10T06:00+01:00"),
+        ("06:00", "2026-03-10T06:00+01:00", "2026-03-11T06:00+01:00"),
+        # The clocks change in between: the end is at six by the clock on the wall.
+        ("06:00", "2026-03-28T22:00+01:00", "2026-03-29T06:00+02:00"),
+        ("+90m", "2026-03-10T22:00+01:00", "2026-03-10T23:30+01:00"),
+        ("+8h", "2026-03-28T22:00+01:00", "2026-03-29T07:00+02:00"),
+        ("+1h30m", "2026-03-10T22:00+01:00", "2026-03-10T23:30+01:00"),
+        ("2026-03-11T06:00", "2026-03-10T22:00+01:00", "2026-03-11T06:00+01:00"),
+        ("2026-03-11T06:00Z", "2026-03-10T22:00+01:00", "2026-03-11T07:00+01:00"),
+        ("none", "2026-03-10T22:00+01:00", None),
+        (None, "2026-03-10T22:00+01:00", None),
+    ],
+)
+def test_until_is_local_time(zone, text, now, end):
+    assert parse_until(text, datetime.fromisoformat(now)) == (end and datetime.fromisoformat(end))
+
+
+@pytest.mark.parametrize("text", ["6", "24:00", "06:60", "+", "+0m", "-1h", "2026-03-01T06:00", "2029-01-01", "soon"])
+def test_an_until_that_is_no_time_to_come_is_refused_in_a_line(zone, text):
+    with pytest.raises(UsageError, match="the run would not know when to end"):
+        parse_until(text, NOW)
+
+
+def history(output, tmp_path, options=(), **known):
+    """A history in which the scan a.tif, which is there, is known so."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"not a picture")
+    state = path.stat()
+    told = {"bytes": state.st_size, "modified_ns": state.st_mtime_ns, "message": f"{path}: torn", **known}
+    scan = KnownScan("a", str(path), **told)
+    return ScanFile(path, "a"), History(parse_options(str(output), **dict(options)), {scan.key: scan}, NOW)
+
+
+LATER = (NOW + timedelta(hours=1)).isoformat()
+QUARANTINED = {"state": "quarantined", "failures": 3}
+
+
+@pytest.mark.parametrize(
+    ("known", "options", "is_held"),
+    [
+        ({"state": "failed", "failures": 1}, {}, False),
+        ({"state": "failed", "failures": 2, "retry_after": LATER}, {}, True),
+        ({"state": "failed", "failures": 2, "retry_after": NOW.isoformat()}, {}, False),
+        ({"state": "failed", "failures": 2, "retry_after": "soon"}, {}, False),
+        (QUARANTINED, {}, True),
+        (QUARANTINED, {"retry_quarantined": True}, False),
+        (QUARANTINED, {"quarantine_after": 0}, False),
+        (QUARANTINED, {"force": True}, False),
+        ({**QUARANTINED, "message": "cut off; give --salvage for what can be read"}, {"salvage": True}, False),
+        (QUARANTINED, {"salvage": True}, True),
+        ({**QUARANTINED, "bytes": 5}, {}, False),
+        ({"state": "done"}, {}, False),
+        ({"state": "stopped"}, {}, False),
+    ],
+)
+def test_what_failed_is_left_out_until_something_changes(tmp_path, known, options, is_held):
+    scan, before = history(tmp_path, tmp_path, options, **known)
+    held = before.held_back(scan)
+    assert (held is not None) == is_held
+    if held is not None:
+        assert held.is_left_out
+        assert "torn" in held.message
+        assert "--retry-quarantined" in held.message
+
+
+def test_a_scan_that_is_named_by_itself_is_always_tried(tmp_path):
+    scan, before = history(tmp_path, tmp_path, **QUARANTINED)
+    assert before.held_back(ScanFile(scan.path, scan.stem, is_named=True)) is None
+
+
+def test_waits_double_until_the_quarantine(tmp_path):
+    scan, _ = history(tmp_path, tmp_path)
+    failed = Outcome("a", str(scan.path), "failed", "torn", is_scans_fault=True)
+    waits = []
+    for failures in range(6):
+        _, before = history(tmp_path, tmp_path, {"quarantine_after": 6}, state="failed", failures=failures)
+        judged = before.judged(failed)
+        when = datetime.fromisoformat(judged.retry_after) if judged.retry_after else NOW
+        waits.append((judged.status, (when - NOW).total_seconds() / 3600))
+    assert waits == [*(("failed", hours) for hours in (0, 1, 2, 4, 8)), ("quarantined", 0)]
+    assert wait_after(60) == timedelta(days=7)
+
+
+def test_a_full_disk_or_a_lost_cluster_is_not_counted_against_the_scan(tmp_path):
+    scan, before = history(tmp_path, tmp_path, state="failed", failures=2)
+    lost = Outcome("a", str(scan.path), "failed", "disk full")
+    assert before.judged(lost) == lost
+
+
+@pytest.mark.parametrize(
+    ("statuses", "name"),
+    [
+        ("done done", "All done"),
+        ("done skipped", "All done"),
+        ("skipped", "Nothing to do"),
+        ("", "Nothing to do"),
+        ("done stopped", "Time is up"),
+        ("done failed", "Some scans failed"),
+        ("failed stopped", "Some scans failed"),
+        ("failed skipped", "Some scans failed"),
+        ("failed quarantined", "All scans failed"),
+    ],
+)
+def test_states_tell_endings_apart(statuses, name):
+    assert name_of([Outcome("a", "/a", each, "", result="/o/a") for each in statuses.split()]) == name
+
+
+def test_a_drive_that_is_away_for_a_moment_is_asked_again():
+    """An error as readers wrap it, twice, then the work itself."""
+    calls = []
+
+    def work():
+        calls.append(time.monotonic())
+        if len(calls) < 3:
+            raise ScanUnreadableError("a.tif: cannot be read") from OSError(errno.ESTALE, "Stale file handle")
+        return "step"
+
+    assert trying_again(work, "a.tif", Budget(), (0.1, 0.2)) == "step"
+    assert calls[1] - calls[0] >= 0.1
+    assert calls[2] - calls[1] >= 0.2
+    assert is_passing(ScanUnreachableError("a.tif: its drive failed"))
+    assert not is_passing(ScanUnreadableError("a.tif: no picture"))
+    assert not is_passing(FileNotFoundError(errno.ENOENT, "No such file"))
+
+
+def test_a_drive_that_stays_away_fails_the_scan():
+    calls = []
+
+    def work():
+        calls.append(1)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        trying_again(work, "a.tif", Budget(), (0.01, 0.01))
+    assert len(calls) == 3
+
+
+def scan(path, height, width, seed):
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8))
+
+
+def record(output):
+    """The last run's."""
+    return json.loads(max((output / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns).read_text())
+
+
+def test_a_bad_scan_is_quarantined_listed_and_tried_again_when_it_changes(command, tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "bad.tif").write_text("Dear archive,\n")
+    scan(folder / "large.png", 200, 300, 1)
+    scan(folder / "tiny.png", 60, 70, 2)
+    words = ("run", folder, "-o", output, "--engine", "identity", "--quarantine-after", 1)
+    first = command(*words)
+    assert first.code == 1
+    assert first.line("failed   ", "bad.tif", "quarantined")
+    told = record(output)
+    assert told["state"] == "Some scans failed"
+    assert [each["scan"] for each in told["scans"]] == ["bad", "tiny", "large"]
+    second = command(*words)
+    assert second.code == 0
+    assert "Dear" not in second.line("skipped  ", "bad.tif", "quarantined after 1 failures")
+    assert second.line("1 left out after failures")
+    assert record(output)["state"] == "Nothing to do"
+    with Catalogue.open(output) as catalogue:
+        assert [each.state for each in catalogue.scans() if each.stem == "bad"] == ["quarantined"]
+    (folder / "bad.tif").unlink()
+    scan(folder / "bad.tif", 50, 60, 3)
+    third = command(*words)
+    assert third.code == 0, third.err
+    assert "1 done, 2 skipped" in third.line("done,")
+    assert (output / "index.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with prefect_server(tmp_path_factory.mktemp("server")) as server, serving(server) as process:
+        yield server, psutil.Process(process.pid)
+
+
+def test_cancelled_and_out_of_time_a_run_goes_on_to_the_same_bytes(served, command, moody, tmp_path):
+    """Of one scan: cancelled on Prefect's page in the middle, then ended by its time, then done; beside an undisturbed
+    run of the command."""
+    server, process = served
+    scan(tmp_path / "a.png", 1200, 1400, 5)
+    settings = {"tile": 64, "stride": 6, "model": str(moody), "engine": "onnxruntime", "workers": 1}
+    output = tmp_path / "out"
+    given = {"inputs": [str(tmp_path / "a.png")], "output": str(output), **settings}
+
+    def blocks():
+        return list(output.glob("a.zarr/versions/*/chroma/c/**/*[0-9]"))
+
+    run = server.started(**given)
+    deadline = time.monotonic() + 120
+    while not (output / "a.zarr" / "versions").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes = process.children(recursive=True)
+    # What the page's button and "prefect flow-run cancel" ask for.
+    server.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+    state = server.ended(run)
+    assert (state["type"], state["name"]) == ("CANCELLED", "Cancelled")
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert alive == []
+    assert not list(output.glob("*.color.*"))
+    assert record(output)["state"] == "Cancelled"
+    assert [each["status"] for each in record(output)["scans"]] == ["stopped"]
+
+    options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    there = set(blocks())
+    # Blocks that no worker takes are given back when the time is up.
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        until = datetime.now(UTC) + timedelta(seconds=25)
+        run = server.started(**given, scheduler=cluster.scheduler_address, until=until.isoformat())
+        assert command("run", tmp_path / "a.png", "-o", tmp_path / "beside", *options).code == 0
+        state = server.ended(run)
+    assert (state["type"], state["name"]) == ("COMPLETED", "Time is up")
+    assert "1 left for the next run" in state["message"]
+    assert record(output)["scans"][0]["message"].endswith("the same command goes on with it")
+    assert set(blocks()) == there
+
+    state = server.ended(server.started(**given))
+    assert (state["type"], state["name"]) == ("COMPLETED", "All done")
+    assert there < set(blocks())
+    assert (output / "a.color.tif").read_bytes() == (tmp_path / "beside" / "a.color.tif").read_bytes()
+
+
+def test_a_night_that_meets_the_one_before_ends_at_once(served, tmp_path):
+    server, _ = served
+    scan(tmp_path / "a.png", 60, 70, 6)
+    output = tmp_path / "out"
+    output.mkdir()
+    with folder_lock(output):
+        state = server.ended(server.started(inputs=[str(tmp_path)], output=str(output), engine="identity"))
+    assert (state["type"], state["name"]) == ("CANCELLED", "Another run is working on this output")
+    assert "wait until it ends" in state["message"]
+
+
+def test_a_folder_without_scans_and_a_wrong_parameter_are_states_of_their_own(served, tmp_path):
+    server, _ = served
+    (tmp_path / "in").mkdir()
+    given = {"inputs": [str(tmp_path / "in")], "output": str(tmp_path / "out"), "engine": "identity"}
+    runs = [server.started(**given), server.started(**given, until="06:99")]
+    empty, wrong = (server.ended(run) for run in runs)
+    assert (empty["type"], empty["name"]) == ("COMPLETED", "Nothing to do")
+    assert (wrong["type"], wrong["name"]) == ("FAILED", "Could not start")
+    assert "until '06:99'" in wrong["message"]
+    assert not any("Traceback" in line["message"] for line in server.logs(runs[1]))

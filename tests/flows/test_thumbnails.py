@@ -1,0 +1,141 @@
+"""Thumbnails: from every format, as they are to be seen, with flat memory, and no more often than needed."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from flows.thumbnails import LONG_SIDE_PX, remove_others, shrunk, thumbnail_path, thumbnails, upright
+from pipeline.files import file_sha256
+from pipeline.writers import ENDINGS, Picture, write_picture
+
+SHAPE_YX = (700, 1300)
+Y, X = np.mgrid[: SHAPE_YX[0], : SHAPE_YX[1]]
+RGB = np.stack([X * 250 // SHAPE_YX[1], Y * 250 // SHAPE_YX[0], 250 - X * 250 // SHAPE_YX[1]], axis=2).astype(np.uint8)
+GRAY = RGB[..., 1]
+
+
+def sidecar(scan: Path, formats=(), orientation=None, finished="2026-01-01T00:00:00+00:00"):
+    source = {
+        "path": str(scan),
+        "page": 1,
+        "bytes": scan.stat().st_size,
+        "sha256": file_sha256(scan),
+        "height_px": SHAPE_YX[0],
+        "width_px": SHAPE_YX[1],
+        "holes": [],
+        "metadata": {"orientation": orientation} if orientation else {},
+    }
+    result = {"version": "256-128-hann-default-00000000", "store": "a.zarr"}
+    return {"source": source, "result": result, "finished": finished, "pictures": {name: {} for name in formats}}
+
+
+@pytest.fixture
+def scan(tmp_path):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), GRAY)
+    return path
+
+
+def write(output, name, stem="a", depth=np.uint8):
+    samples = RGB.astype(depth) * (257 if depth == np.uint16 else 1)
+    picture = Picture(SHAPE_YX, samples.dtype, lambda *window: samples[window], channels=3)
+    write_picture(name, output / f"{stem}{ENDINGS[name]}", picture, 1)
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_of_every_format(name, scan, tmp_path):
+    stem = "50 % #1 ä" if name != "cog" else "a"
+    write(tmp_path, name, stem, np.uint8 if name in ("jpeg", "iiif") else np.uint16)
+    shown = thumbnails(tmp_path, stem, sidecar(scan, (name,)))
+    assert shown.troubles == ()
+    small = cv2.resize(RGB, (LONG_SIDE_PX, 172), interpolation=cv2.INTER_AREA).astype(int)
+    after = np.asarray(Image.open(shown.after)).astype(int)
+    before = np.asarray(Image.open(shown.before)).astype(int)
+    assert after.shape == small.shape
+    assert before.shape == small.shape[:2]
+    assert np.abs(after - small).mean() < 2.5
+    assert np.abs(before - small[..., 1]).mean() < 2.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_as_pillow_turns_it(orientation, tmp_path):
+    told = Image.Exif()
+    told[274] = orientation
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=told)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    assert (upright(RGB, orientation) == expected).all()
+    assert (upright(GRAY, orientation) == expected[..., 1]).all()
+
+
+def test_an_orientation_that_is_none_turns_nothing(scan, tmp_path):
+    write(tmp_path, "tiff")
+    shown = thumbnails(tmp_path, "a", sidecar(scan, ("tiff",), orientation=6))
+    assert Image.open(shown.after).size == Image.open(shown.before).size == (172, LONG_SIDE_PX)
+    for strange in (None, 0, 9, 65_535):
+        assert (upright(RGB, strange) == RGB).all()
+
+
+def test_large_pictures_are_read_by_windows():
+    shape_yx = (5003, 9001)
+    y, x = np.ogrid[: shape_yx[0], : shape_yx[1]]
+    whole = ((y // 40 + x // 60) % 256).astype(np.uint8)
+    asked = []
+
+    def read(roi):
+        asked.append(roi.shape_yx)
+        return whole[roi.rows, roi.columns]
+
+    small = shrunk(read, shape_yx)
+    assert max(height * width for height, width in asked) <= 2048**2
+    assert sum(height * width for height, width in asked) == whole.size  # nothing twice
+    assert LONG_SIDE_PX <= max(small.shape) < 2 * LONG_SIDE_PX
+    plain = whole[:4992, :8992].reshape(312, 16, 562, 16).mean((1, 3))
+    assert np.abs(small[:312, :562] - plain).max() <= 0.5
+
+
+@pytest.mark.parametrize(("shape_yx", "small_yx"), [((1, 1), (1, 1)), ((1, 5001), (1, 626)), ((5000, 3), (625, 1))])
+def test_odd_shapes(shape_yx, small_yx):
+    small = shrunk(lambda roi: np.full(roi.shape_yx, 7, np.uint8), shape_yx)
+    assert small.shape == small_yx
+    assert (small == 7).all()
+
+
+def test_made_again_only_for_another_version(scan, tmp_path):
+    write(tmp_path, "tiff")
+    told = sidecar(scan, ("tiff",))
+    shown = thumbnails(tmp_path, "a", told)
+    first = [path.stat().st_mtime_ns for path in (shown.before, shown.after)]
+    scan.unlink()  # what is there already is not looked for
+    assert thumbnails(tmp_path, "a", told) == shown
+    again = thumbnails(tmp_path, "a", {**told, "finished": "2026-01-02T00:00:00+00:00"})
+    second = [path.stat().st_mtime_ns for path in (again.before, again.after)]
+    assert second[0] == first[0]
+    assert second[1] > first[1]
+
+
+def test_what_cannot_be_shown_says_why(scan, tmp_path):
+    told = sidecar(scan, ("tiff",))
+    (tmp_path / "a.color.tif").write_text("no TIFF")
+    cv2.imwrite(str(scan), GRAY[:, ::-1] // 2)
+    shown = thumbnails(tmp_path, "a", told)
+    assert (shown.before, shown.after) == (None, None)
+    assert "has changed since it was coloured" in shown.troubles[0]
+    assert "no picture of it after" in shown.troubles[1]
+    assert "\n" not in json.dumps(shown.troubles)
+
+
+def test_others_of_ours_are_removed(scan, tmp_path):
+    write(tmp_path, "tiff", "a")
+    (tmp_path / "box").mkdir()
+    write(tmp_path, "tiff", "box/b")
+    kept = thumbnails(tmp_path, "a", sidecar(scan, ("tiff",)))
+    gone = thumbnails(tmp_path, "box/b", sidecar(scan, ("tiff",)))
+    assert gone.after == thumbnail_path(tmp_path, "box/b", "after")
+    strange = tmp_path / "thumbs" / "mine.after.jpg"
+    cv2.imwrite(str(strange), RGB)
+    remove_others(tmp_path, {kept.before, kept.after})
+    assert sorted(p.name for p in (tmp_path / "thumbs").iterdir()) == ["a.after.jpg", "a.before.jpg", strange.name]
