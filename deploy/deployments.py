@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, GlobalConcurrencyLimitCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
 from flows.console import USAGE, stop
+from flows.limits import GPU_LIMIT
 from pipeline.errors import ColorizeError, UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def deploy(asked: Asked) -> list[str]:
     """Make the work pool and all deployments, or bring them up to date; returns their names. Raises DeployError."""
     with get_client(sync_client=True) as client:
         _make_pool(client)
+        _make_limit(client)
         wanted = yaml.safe_load(FILE.read_text(encoding="utf-8"))
         present = {each["name"]: _present(client, each["name"]) for each in wanted["deployments"]}
         for each in wanted["deployments"]:
@@ -103,7 +105,6 @@ def deploy(asked: Asked) -> list[str]:
 
 
 def _make_pool(client: SyncPrefectClient) -> None:
-    from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.workers.process import ProcessWorker
 
     try:
@@ -111,6 +112,14 @@ def _make_pool(client: SyncPrefectClient) -> None:
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+
+
+def _make_limit(client: SyncPrefectClient) -> None:
+    """One colour stage at a time on GPUs, unless the limit is there with another number."""
+    try:
+        client.read_global_concurrency_limit_by_name(GPU_LIMIT)
+    except ObjectNotFound:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=1))
 
 
 def _present(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:

@@ -31,6 +31,8 @@ MARK = "COLORIZE_ARCHIVE_SET_UP"
 _START_SECONDS = 180
 _POLL_SECONDS = 0.2
 _END_SECONDS = 20
+# Its database is whole however it ends, and while it starts it hears nobody.
+_SERVER_END_SECONDS = 5
 # A child that dies more often than this within the hour does not start at all.
 _MOST_DEATHS = 5
 _LOG_BYTES = 10 * 2**20
@@ -125,17 +127,17 @@ class Child:
     def end(self) -> None:
         if self.process is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
-                end_all([psutil.Process(self.process.pid)])
+                end_all([psutil.Process(self.process.pid)], _SERVER_END_SECONDS)
             self.process.wait()
 
 
-def end_all(processes: list[psutil.Process]) -> None:
+def end_all(processes: list[psutil.Process], seconds: float = _END_SECONDS) -> None:
     """Ask them to end, wait, and end those that do not."""
     for ask in ("terminate", "kill"):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 getattr(process, ask)()
-        _, processes = psutil.wait_procs(processes, timeout=_END_SECONDS)
+        _, processes = psutil.wait_procs(processes, timeout=seconds)
 
 
 def tell(what: str, text: str) -> None:

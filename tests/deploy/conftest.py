@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +126,34 @@ def scans(tmp_path_factory) -> Path:
         samples = np.random.default_rng(number).integers(0, 255, (300, 200), dtype=np.uint8)
         tifffile.imwrite(folder / f"scan{number}.tif", samples)
     return folder
+
+
+@pytest.fixture
+def told(set_up):
+    """An operator's webhook: waits for the first text for which the given question is true."""
+    texts: queue.Queue[str] = queue.Queue()
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            texts.put(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        for _ in range(2):  # again is no harm
+            made = set_up.run(sys.executable, UP.with_name("notify.py"), url, PREFECT_PROFILE="colorize-archive")
+            assert url in made.out, made.err
+        assert len(set_up.api("automations/filter", sort="CREATED_DESC")) == 1
+
+        def wait(is_it: Callable[[str], bool]) -> str:
+            while not is_it(text := texts.get(timeout=60)):
+                pass
+            return text
+
+        yield wait
+        server.shutdown()

@@ -40,13 +40,13 @@ def test_the_command_as_users_type_it(set_up, scans, tmp_path):
     typed = f'deployment run colorize-archive -p stride=64 -p inputs=["{scans}"] -p output={tmp_path / "colour"}'
     started = set_up.prefect(*typed.split(), *QUICK, "--flow-run-name", "typed")
     assert started.code == 0, started.err
-    run = set_up.run_that("Completed", name="typed")
-    assert "3 of 3 scans are there" in run["state"]["message"]
+    run = set_up.run_that("All done", name="typed")
+    assert "3 done" in run["state"]["message"]
     assert sorted(p.name for p in (tmp_path / "colour").glob("*.color.tif")) == [f"scan{n}.color.tif" for n in range(3)]
     assert run["parameters"]["stride"] == 64
 
 
-def test_a_run_whose_worker_is_killed_goes_on_and_tells_what_failed(set_up, scans, tmp_path):
+def test_a_run_whose_worker_is_killed_goes_on_and_tells_what_failed(set_up, told, scans, tmp_path):
     (tmp_path / "broken.tif").write_text("This is no picture.")
     inputs = f'inputs=["{scans}", "{tmp_path / "broken.tif"}"]'
     words = ["-p", inputs, "-p", f"output={tmp_path / 'colour'}", *QUICK, "--flow-run-name", "killed"]
@@ -57,6 +57,7 @@ def test_a_run_whose_worker_is_killed_goes_on_and_tells_what_failed(set_up, scan
     run = set_up.run_that("Some scans failed", name="killed")
     assert (run["state_type"], run["run_count"]) == ("FAILED", 2)
     assert len(list((tmp_path / "colour").glob("*.color.tif"))) == 3
+    assert "killed is Some scans failed" in told(lambda text: "Some scans failed" in text)
 
 
 def test_a_schedule_runs_and_stays_as_it_was_set(set_up, scans, tmp_path):
@@ -67,7 +68,7 @@ def test_a_schedule_runs_and_stays_as_it_was_set(set_up, scans, tmp_path):
     soon = (datetime.now(UTC) + timedelta(seconds=8)).strftime("%Y-%m-%dT%H:%M:%S")
     words = ["--interval", 86400, "--anchor-date", soon, "--timezone", "UTC", "--accept-yes"]
     assert set_up.prefect("deployment", "schedule", "create", "colorize-archive", *words).code == 0
-    run = set_up.run_that("Completed", auto_scheduled=True)
+    run = set_up.run_that("All done", auto_scheduled=True)
     assert run["parameters"] == {"engine": "identity", "inputs": [str(scans)], "output": str(tmp_path / "colour")}
     assert (tmp_path / "colour" / "scan2.color.tif").exists()
 
