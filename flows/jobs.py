@@ -15,16 +15,17 @@ from engines.spec import EngineSpec, Model
 from flows.cluster import split_workers
 from flows.settings import RunOptions, ScanFile
 from pipeline.anchor import canvas_px, has_anchor
-from pipeline.errors import OutputError, ScanNotFoundError, StoreError
+from pipeline.errors import OutputError, ScanNotFoundError, StoreError, UsageError
 from pipeline.files import output_error
 from pipeline.grid import TileGrid
 from pipeline.ingest import source_of
-from pipeline.manifest import ResultPaths, RunSpec, whole_pictures
+from pipeline.manifest import ResultPaths, RunSpec, in_the_way, whole_pictures
 from pipeline.plan import Plan, Workers, batch_for, make_plan
 from pipeline.quality import Quality
 from pipeline.readers import open_scan
-from pipeline.store import ScanStore, Source
+from pipeline.store import ScanStore, Source, is_store
 from pipeline.types import Reading, ScanInfo
+from pipeline.writers import check_formats
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -173,11 +174,13 @@ class Prepared:
         """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.manifest.is_current`."""
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
+        _check_places(scan, paths, options)
         there = {} if options.force else whole_pictures(paths, source, spec, options.metadata, is_exact)
         if set(options.formats) <= set(there):
             message = "already there for these bytes, model and settings; --force does it again"
             picture = str(paths.picture(options.formats[0]))
             return Outcome(scan.stem, str(scan.path), "skipped", message, info.megapixels, 0, picture)
+        check_formats(options.formats, info.shape_yx, info.result_dtype)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
         engine_bytes = extra_bytes(self._engine_spec(spec))
@@ -212,6 +215,20 @@ class Prepared:
             formats=options.formats,
             metadata=options.metadata,
             reading=self._reading(scan),
+        )
+
+
+def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> None:
+    """Nothing of anybody else's is to be replaced. Raises UsageError."""
+    store = paths.store
+    if store.exists() and not is_store(store):
+        what = "the scan itself" if scan.path.exists() and store.samefile(scan.path) else "not this project's"
+        raise UsageError(f"{store}: is {what}, and the store would take its place; give another --output")
+    taken = None if options.force else in_the_way(paths, options.formats)
+    if taken is not None:
+        raise UsageError(
+            f"{taken}: is there without a JSON that says what it is, and would be replaced; move it away, "
+            "give another --output, or --force"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,18 +11,19 @@ from engines.errors import EngineError
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, Prepared
 from flows.settings import Pages, ScanFile
-from pipeline.errors import ColorizeError, ScanUnreadableError, UsageError
+from pipeline.errors import ColorizeError, UsageError
 from pipeline.readers import page_count
+from pipeline.types import Reading
 
 # Dask's names for workers or a scheduler that went away.
 _LOST = {"KilledWorker", "CommClosedError", "CancelledError", "FutureCancelledError"}
 
 
-def failure(scan: ScanFile, error: BaseException) -> Outcome:
-    """One line about why a scan failed, whatever was raised."""
+def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> Outcome:
+    """One line about why a scan failed, whatever was raised; with ``can_salvage``, what may help a damaged one."""
     if isinstance(error, ColorizeError | EngineError):
         message = str(error) if str(scan.path) in str(error) else f"{scan.path}: {error}"
-        if isinstance(error, ScanUnreadableError) and re.search("cut off|damaged", message):
+        if can_salvage and message.startswith((f"{scan.path}: cut off", f"{scan.path}: damaged")):
             message += ", or give --salvage for what can be read"
     elif type(error).__name__ in _LOST:
         message = f"{scan.path}: the cluster was lost ({type(error).__name__}), by memory or by hand; run it again"
@@ -35,10 +36,22 @@ def failure(scan: ScanFile, error: BaseException) -> Outcome:
     return Outcome(scan.stem, str(scan.path), "failed", " ".join(message.split()))
 
 
-def _pages(scan: ScanFile, pages: Pages) -> Sequence[ScanFile | Outcome]:
+def _unnameable(scan: ScanFile) -> Outcome | None:
+    """The outcome of a scan whose name is not UTF-8: no JSON, no task of Prefect and no database could say it."""
+    text = os.fsencode(scan.path).decode("utf-8", "backslashreplace")
+    if text == str(scan.path):
+        return None
+    stem = os.fsencode(scan.stem).decode("utf-8", "backslashreplace")
+    message = f"{text}: its name is not UTF-8, so no record could name it; rename it, for example with convmv"
+    return Outcome(stem, text, "failed", message)
+
+
+def _pages(scan: ScanFile, pages: Pages, salvage: bool) -> Sequence[ScanFile | Outcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
+    if (unnameable := _unnameable(scan)) is not None:
+        return [unnameable]
     try:
-        count = page_count(scan.path)
+        count = page_count(scan.path, Reading(salvage=salvage))
     except ColorizeError:
         return [scan]
     if count == 1:
@@ -60,10 +73,15 @@ def plan_scans(scans: list[ScanFile], prepared: Prepared) -> list[Job | Outcome]
         try:
             return prepared.job(scan, len(every))
         except Exception as error:
-            return failure(scan, error)
+            return failure(scan, error, can_salvage=not prepared.options.salvage)
 
+    options = prepared.options
     with ThreadPoolExecutor(processors()) as pool:
-        every = [page for pages in pool.map(lambda scan: _pages(scan, prepared.options.pages), scans) for page in pages]
+        every = [
+            page
+            for pages in pool.map(lambda scan: _pages(scan, options.pages, options.salvage), scans)
+            for page in pages
+        ]
         planned = list(pool.map(plan, every))
     taken: dict[Path, Path] = {}
     for index, scan in enumerate(every):

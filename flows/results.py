@@ -5,16 +5,18 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from flows.jobs import Job
 from pipeline.carried import Carried
 from pipeline.export import export_picture, picture_of
-from pipeline.files import file_sha256, remove, tree_sha256, write_json
+from pipeline.files import file_sha256, tree_sha256, write_json
 from pipeline.handover import carried_by_result, missing_in
 from pipeline.manifest import (
     ResultPaths,
+    pictures_of,
     publish,
     read_sidecar,
     remove_version,
@@ -45,26 +47,39 @@ def export_job(
     paths = job.paths.of_version(made)
     settle(job.paths)
     # A picture that an interrupted run had finished only needs its name.
-    told = {} if job.force else whole_pictures(paths, store.source, job.spec, job.metadata)
-    if not set(job.formats) <= set(told):
-        # Those of the same version that are current already, in other formats, are its pictures too.
-        kept = {} if job.force else whole_pictures(job.paths, store.source, job.spec, job.metadata)
-        remove(paths.sidecar)  # pictures without one are not current, whatever stops this run now
-        wanted = [name for name in job.formats if name not in kept]
-        told = kept | _export(job, store, store.version(made), paths, wanted, threads)
+    told = {} if job.force else _whole(job, store, made)
+    formats = _formats(job, made)
+    if not set(formats) <= set(told) or not paths.sidecar.exists():
+        told |= _export(job, store, store.version(made), paths, [name for name in formats if name not in told], threads)
         seconds = (*seconds, ("export", time.perf_counter() - started))
         write_json(paths.sidecar, _sidecar(job, store, told, seconds, blocks_there, quality))
     before = publish(job.paths, made)
     prune(store, job.paths, made, before, job.keep)
-    lost = ((told[name]["file"], name, _lost(told[name], store)) for name in job.formats)
+    lost = ((told[name]["file"], name, _lost(told[name], job, store)) for name in job.formats)
     return seconds, tuple(
         f"{file}: {name} does not carry all of the scan ({what})" for file, name, what in lost if what
     )
 
 
-def _lost(told: Told, store: ScanStore) -> str:
+def _whole(job: Job, store: ScanStore, made: str) -> dict[str, Told]:
+    """Pictures of the version ``made`` that are there and whole, under its own name or as the current ones."""
+    places = (job.paths, job.paths.of_version(made))
+    found = [whole_pictures(place, store.source, job.spec, job.metadata) for place in places]
+    return {**found[0], **found[1]}
+
+
+def _formats(job: Job, made: str) -> list[str]:
+    """Those that are asked for, and those that the version has already: its pictures stay one set."""
+    sidecars = [job.paths.of_version(made).sidecar]
+    if version_of(job.paths.sidecar) == made:
+        sidecars.append(job.paths.sidecar)
+    there = [name for sidecar in sidecars for name in pictures_of(sidecar)]
+    return list(dict.fromkeys((*job.formats, *there)))
+
+
+def _lost(told: Told, job: Job, store: ScanStore) -> str:
     """What of the scan, other than of ours, a picture does not carry."""
-    ours = {name for name in ("icc", "xmp") if not getattr(store.carried, name)}
+    ours = {name for name in ("icc", "xmp") if not job.metadata or not getattr(store.carried, name)}
     return "; ".join(f"{what}: {why}" for what, why in told["not_carried"].items() if what not in ours)
 
 
@@ -77,7 +92,7 @@ def _export(
     ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
     scans = store.carried if job.metadata else Carried()
     carried, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
-    picture = picture_of(store, coloured, _software(), text, carried)
+    picture = replace(picture_of(store, coloured, _software(), text, carried), name=job.paths.stem)
     told: dict[str, Told] = {}
     for name in formats:
         path = paths.picture(name)
@@ -119,6 +134,8 @@ def _event(job: Job, store: ScanStore, told: Told, when: str) -> dict[str, Any]:
     agents = {SOFTWARE: version(SOFTWARE), f"model {spec.model}": f"SHA-256 {spec.model_sha256}"}
     detail = f"colour added by an algorithm; lightness is the scan's own; version {spec.version}"
     notes = tuple(f"not carried over: {what} ({why})" for what, why in told["not_carried"].items())
+    if store.holes:
+        notes = (*notes, f"{len(store.holes)} parts of the scan could not be read and are plain gray")
     source, result = (store.source.name, store.source.sha256), (str(told["file"]), str(told["sha256"]))
     return premis_event(when, detail, agents, source, result, notes)
 

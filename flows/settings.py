@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.cluster import CUDA, LOCAL, ClusterOptions
 from pipeline.errors import UsageError
 from pipeline.readers import ENDINGS as SCAN_ENDINGS
-from pipeline.readers import FOLDER_ENDINGS
+from pipeline.readers import FOLDER_ENDINGS, is_folder_scan
 from pipeline.windows import window_weights
 from pipeline.writers import ENDINGS
 
@@ -184,6 +184,8 @@ def parse_options(
             f"give a stride of at most {min(tile_yx)}"
         )
     window_weights(window, 1)
+    if not str(output).isprintable() and os.fsencode(output).decode("utf-8", "replace") != str(output):
+        raise UsageError(f"output {output!r}: its name is not UTF-8, so no record could name it; give another")
     return RunOptions(
         output=Path(output).expanduser().resolve(),
         tile_yx=tile_yx,
@@ -230,6 +232,16 @@ def _stem(path: Path) -> str:
     return path.as_posix().removesuffix(path.name[len(path.name) - len(ending) :]) if ending else path.as_posix()
 
 
+def _is_scan_folder(path: Path) -> bool:
+    """Whether a folder is a scan itself; our stores are none."""
+    return path.name.lower().endswith(FOLDER_ENDINGS) and path.is_dir() and is_folder_scan(path)
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """What stands before the first wildcard: a folder above, whatever its name, makes no result of a scan."""
+    return next((parent for parent in pattern.parents if not has_magic(str(parent))), Path())
+
+
 def _in_folder(folder: Path) -> list[ScanFile]:
     found = []
 
@@ -238,12 +250,16 @@ def _in_folder(folder: Path) -> list[ScanFile]:
 
     for parent, names, files in os.walk(folder, onerror=stop):
         names.sort()
-        scans = [name for name in names if name.lower().endswith(FOLDER_ENDINGS) and not is_result(Path(name))]
-        names[:] = [name for name in names if not name.endswith((*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif", ".part"))]
+        if {"runs", "thumbs"} <= set(names) and "index.html" in files:  # an output folder
+            names.remove("thumbs")
+        scans = [name for name in names if _is_scan_folder(Path(parent, name)) and not is_result(Path(name))]
+        # Hidden ones are of the system or of other programs: thumbnails, deleted files, halves that macOS leaves.
+        left_out = (*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif", ".part")
+        names[:] = [name for name in names if not name.endswith(left_out) and not name.startswith(".")]
         found += [ScanFile(Path(parent, name), _stem(Path(parent, name).relative_to(folder))) for name in scans]
         for name in sorted(files):
             path = Path(parent, name)
-            if path.suffix.lower() in SCAN_ENDINGS and not _is_ours(path.relative_to(folder)):
+            if path.suffix.lower() in SCAN_ENDINGS and name[0] != "." and not _is_ours(path.relative_to(folder)):
                 found.append(ScanFile(path, _stem(path.relative_to(folder))))
     if not found:
         raise UsageError(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
@@ -271,13 +287,19 @@ def find_scans(inputs: list[str]) -> list[ScanFile]:
     found: dict[Path, ScanFile] = {}
     for text in inputs:
         path = _expanded(text)
-        if path.is_dir() and path.name.lower().endswith(FOLDER_ENDINGS):
+        if _is_scan_folder(path):
             scans = [ScanFile(path, _stem(Path(path.name)))]
         elif path.is_dir():
             scans = _in_folder(path)
         elif not path.exists() and has_magic(text):
             matches = sorted(Path(p) for p in glob(str(path), recursive=True))
-            scans = [ScanFile(p, p.stem) for p in matches if p.is_file() and not _is_ours(p)]
+            root = _fixed_part(path)
+            scans = [
+                ScanFile(p, _stem(Path(p.name)))
+                for p in matches
+                if (p.is_file() and not _is_ours(p.relative_to(root)))
+                or (_is_scan_folder(p) and not is_result(p) and not _is_ours(p.relative_to(root).parent))
+            ]
             if not scans:
                 raise UsageError(f"{text}: no file matches this pattern; check it (and quote it)")
         else:

@@ -46,7 +46,8 @@ class Step:
         return replace(self, seconds=(*self.seconds, (stage, seconds)))
 
     def broken(self, error: BaseException) -> Step:
-        return replace(self, failed=failure(self.job.scan, error))
+        can_salvage = not self.job.is_ingested and not self.job.reading.salvage
+        return replace(self, failed=failure(self.job.scan, error, can_salvage))
 
 
 Lot = tuple[Step, ...]
@@ -106,7 +107,7 @@ def ingest_lot(lot: Lot) -> Lot:
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
             threads = stream_threads() if len(lot) == 1 else 1
-            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading)
+            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading, job.metadata)
         return step.after("ingest", time.perf_counter() - started)
 
     return _each(lot, work, stream_threads())
@@ -336,7 +337,8 @@ def _of_holes(job: Job) -> Iterator[str]:
     if holes := ScanStore.open(job.paths.store).holes:
         pixels = sum(hole.shape_yx[0] * hole.shape_yx[1] for hole in holes)
         share = 100 * pixels / (job.info.shape_yx[0] * job.info.shape_yx[1])
-        yield f"{job.scan.path}: {share:.2g} % of it could not be read and is plain gray; the JSON says where"
+        share_text = "less than 1" if share < 1 else f"{share:.0f}"
+        yield f"{job.scan.path}: {share_text} % of it could not be read and is plain gray; the JSON says where"
 
 
 def _outcome(step: Step) -> Outcome:

@@ -24,13 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, StoreError
+from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, StoreError, UsageError
 from pipeline.files import remove, size_bytes, tree_sha256, writing
 from pipeline.grid import Roi
 from pipeline.ordered import OrderedPool
 from pipeline.readers import open_scan
 from pipeline.spill import Spill
-from pipeline.store import SCAN_SHARD_PX, ScanStore, Source
+from pipeline.store import SCAN_SHARD_PX, ScanStore, Source, is_store
 from pipeline.types import Reading, ScanInfo, ScanReader
 
 _ROWS_BYTES = 4 * 2**20  # decoded at once of formats that come in whole rows
@@ -42,19 +42,23 @@ def source_of(path: Path, page: int = 1) -> Source:
     """Name, size, hash and place of a scan; reads it once. Raises ScanNotFoundError, ScanUnreadableError."""
     with _reading(path):
         status = _Status.of(path)
-        return Source(path.name, status.bytes, _hash_of(path, status), str(path.absolute()), page)
+        at_rest = time.time_ns() - status.changed_ns > _CLOCK_TICK_NS
+        sha256 = _hash_of(path, status) if at_rest else tree_sha256(path)
+        return Source(path.name, status.bytes, sha256, str(path.absolute()), page)
 
 
 @lru_cache(maxsize=64)
 def _hash_of(path: Path, status: _Status) -> str:
-    """Of a file in that state: the pages of one file need it once."""
+    """Of a file at rest in that state: the pages of one file need it once."""
     return tree_sha256(path)
 
 
-def ingested(store_path: Path, source: Source) -> ScanStore | None:
-    """The store at ``store_path`` if it holds all of exactly ``source``'s samples."""
+def ingested(store_path: Path, source: Source, metadata: bool = True) -> ScanStore | None:
+    """The store at ``store_path`` if it holds all of exactly ``source``'s samples, with or without its ``metadata``."""
     try:
         store = ScanStore.open(store_path)
+        if store.keeps_metadata != metadata:
+            return None
     except StoreError:
         return None
     same = (store.source.sha256, store.source.page) == (source.sha256, source.page)
@@ -62,7 +66,13 @@ def ingested(store_path: Path, source: Source) -> ScanStore | None:
 
 
 def ingest(
-    path: Path, store_path: Path, source: Source, force: bool = False, threads: int = 2, reading: Reading | None = None
+    path: Path,
+    store_path: Path,
+    source: Source,
+    force: bool = False,
+    threads: int = 2,
+    reading: Reading | None = None,
+    metadata: bool = True,
 ) -> ScanStore:
     """Copy the original samples of ``path`` into a Zarr group, unless they are there already and ``force`` is off.
 
@@ -73,14 +83,15 @@ def ingest(
     ------
     ScanError : the scan cannot be read, or changed while it was. OutputError : the group cannot be written.
     """
+    _check_replaceable(store_path)
     settle_store(store_path)
-    if not force and (store := ingested(store_path, source)) is not None:
+    if not force and (store := ingested(store_path, source, metadata)) is not None:
         return store
     part, old = _beside(store_path)
     with writing(store_path):
         try:
             with _unchanged(path, source):
-                _copy(path, part, source, threads, reading or Reading(page=source.page))
+                _copy(path, part, source, threads, reading or Reading(page=source.page), metadata)
         except BaseException:
             remove(part)
             raise
@@ -91,6 +102,15 @@ def ingest(
         os.replace(part, store_path)
         remove(old)
     return ScanStore.open(store_path)
+
+
+def _check_replaceable(store_path: Path) -> None:
+    """Whatever is there is this project's. Raises UsageError: it would be deleted."""
+    if store_path.exists() and not is_store(store_path):
+        raise UsageError(
+            f"{store_path}: is there and no store of this project's, it would be deleted; "
+            "move it away, or give another --output"
+        )
 
 
 def _beside(store_path: Path) -> tuple[Path, Path]:
@@ -160,7 +180,8 @@ class _Status:
 
     @classmethod
     def _of_folder(cls, path: Path) -> _Status:
-        every = [path.stat(), *(found.stat() for found in path.rglob("*") if found.is_file())]
+        # Folders too: a file that is gone changes the times of the one that it was in.
+        every = [path.stat(), *(found.stat() for found in path.rglob("*"))]
         modified, changed = (max(getattr(s, f"st_{kind}time_ns") for s in every) for kind in "mc")
         return cls(size_bytes(path), modified, changed, (every[0].st_dev, every[0].st_ino))
 
@@ -204,9 +225,9 @@ def _sha256(path: Path, stop: threading.Event) -> str:
     return digest.hexdigest()
 
 
-def _copy(path: Path, part: Path, source: Source, threads: int, reading: Reading) -> None:
+def _copy(path: Path, part: Path, source: Source, threads: int, reading: Reading, metadata: bool) -> None:
     with open_scan(path, reading) as reader:
-        store = ScanStore.create(part, reader.info, source, reader.carried)
+        store = ScanStore.create(part, reader.info, source, reader.carried, metadata)
         if _segment_yx(reader)[1] < reader.info.shape_yx[1]:
             _copy_windows(reader, store, threads)
         else:

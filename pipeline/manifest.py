@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import remove, size_bytes, writing
+from pipeline.files import remove, size_bytes, tree_sha256, writing
 from pipeline.store import Source
 from pipeline.writers import ENDINGS
 
@@ -182,6 +182,21 @@ def whole_pictures(
     }
 
 
+def in_the_way(paths: ResultPaths, names: Iterable[str]) -> Path | None:
+    """A picture's place that is taken by something which no sidecar of this project's tells of; None where all is well.
+
+    A publication that was stopped leaves pictures without a sidecar, which one of the scan's other versions tells of.
+    """
+    sidecars = [paths, *paths.all_versions()]
+    for name in names:
+        picture = paths.picture(name)
+        tellers = [told for each in sidecars if (told := pictures_of(each.sidecar).get(name)) is not None]
+        is_told = name in pictures_of(paths.sidecar) or any(is_there(picture, told) for told in tellers)
+        if picture.exists() and not is_told:
+            return picture
+    return None
+
+
 def publish(paths: ResultPaths, version: str) -> str | None:
     """Make ``version``, which lies finished under its own name, the current one; the one before gets its own name.
 
@@ -195,7 +210,11 @@ def publish(paths: ResultPaths, version: str) -> str | None:
         before = version_of(paths.sidecar)
         if before is not None and before != version:
             old, names = paths.of_version(before), list(pictures_of(paths.sidecar))
-            os.replace(paths.sidecar, old.sidecar)
+            if old.sidecar.exists():
+                # An export into further formats was stopped before it was published: its list has these, too.
+                remove(paths.sidecar)
+            else:
+                os.replace(paths.sidecar, old.sidecar)
             for name in names:
                 _move(paths.picture(name), old.picture(name))
         else:
@@ -218,19 +237,23 @@ def settle(paths: ResultPaths) -> None:
     """Bring a publication that was stopped half-way to rest: pictures that lost their sidecar go back beside it."""
     if paths.sidecar.exists():
         return
-    for version in paths.all_versions():
-        for name, told in pictures_of(version.sidecar).items():
-            if not version.picture(name).exists() and is_there(paths.picture(name), told):
-                _move(paths.picture(name), version.picture(name))
+    versions = [(version, pictures_of(version.sidecar)) for version in paths.all_versions()]
+    for name in ENDINGS:
+        lacking = [(v, told[name]) for v, told in versions if name in told and not v.picture(name).exists()]
+        fitting = [(v, told) for v, told in lacking if is_there(paths.picture(name), told)]
+        if len(fitting) > 1:  # as large as each other
+            sha256 = tree_sha256(paths.picture(name))
+            fitting = [(v, told) for v, told in fitting if told.get("sha256") == sha256]
+        if fitting:
+            _move(paths.picture(name), fitting[0][0].picture(name))
 
 
 def remove_version(paths: ResultPaths, version: str) -> None:
     """Remove pictures and sidecar of a version that is not the current one. Raises OutputError."""
     old = paths.of_version(version)
     with writing(old.sidecar):
-        names = set(pictures_of(old.sidecar)) or set(ENDINGS)
         remove(old.sidecar)
-        for name in names:
+        for name in ENDINGS:
             remove(old.picture(name))
 
 

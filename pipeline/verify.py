@@ -23,7 +23,7 @@ from pipeline.files import file_sha256, size_bytes, tree_sha256
 from pipeline.grid import Roi
 from pipeline.manifest import RunSpec, pictures_of, read_sidecar, sidecar_of
 from pipeline.readers import open_scan
-from pipeline.store import ChromaVersion, ScanStore
+from pipeline.store import CARRIED, ChromaVersion, ScanStore
 from pipeline.types import Reading, ScanInfo, ScanReader
 from pipeline.writers import ENDINGS
 
@@ -45,8 +45,9 @@ class Certificate:
     ----------
     picture : the result that was looked at
     lightness_max, lightness_mean : of |dL*| to the scan, over every pixel; None where the scan is not there any more
-    worst : rows and columns of the block of 1024 px with the largest
+    worst : rows and columns of the block (of a megapixel) with the largest
     bound : the largest that is allowed at this depth; None for formats that lose more than a rounding
+    unread : parts of the scan that could not be read, and are plain gray
     problems : one line each; none is a result that keeps its promises
     """
 
@@ -55,6 +56,7 @@ class Certificate:
     lightness_mean: float | None
     worst: tuple[int, int, int, int] | None
     bound: float | None
+    unread: int = 0
     problems: tuple[str, ...] = field(default=())
 
     @property
@@ -71,7 +73,8 @@ class Certificate:
             bound = "lossy" if self.bound is None else f"bound {self.bound:g}"
             lightness = f"|dL*| at most {self.lightness_max:.4f} ({bound}), mean {self.lightness_mean:.4f}"
         state = "whole   " if self.passes else "DAMAGED "
-        return f"{state} {self.picture}  ({'; '.join([lightness, *self.problems])})"
+        unread = [f"{self.unread} parts of the scan could not be read"] if self.unread else []
+        return f"{state} {self.picture}  ({'; '.join([lightness, *unread, *self.problems])})"
 
 
 def verify(result: Path) -> list[Certificate]:
@@ -121,6 +124,7 @@ def _certificate(told: _Told, store_problems: tuple[str, ...]) -> Certificate:
         lightness_mean=round(found.total / found.pixels, 6) if found.pixels else None,
         worst=found.worst,
         bound=told.bound,
+        unread=told.holes,
         problems=tuple(problems),
     )
 
@@ -146,6 +150,7 @@ class _Told:
     not_carried: Mapping[str, str]
     carries_metadata: bool
     page: int
+    holes: int
 
     @classmethod
     def of(cls, sidecar: Mapping[str, Any], picture: Path, name: str) -> _Told:
@@ -162,6 +167,7 @@ class _Told:
             not_carried=dict(told["not_carried"]),
             carries_metadata=bool(told["carries_metadata"]),
             page=int(source["page"]),
+            holes=len(source["holes"]),
             version=RunSpec.from_json(sidecar["settings"]).version,
             store=picture.parent / str(result["store"]),
             store_sha256=dict(store["sha256"]),
@@ -197,7 +203,9 @@ def _file_problems(told: _Told) -> Iterator[str]:
 
 
 def _tiff_problems(tiff: tifffile.TiffFile, told: _Told) -> Iterator[str]:
-    levels = tiff.series[0].levels
+    page = tiff.pages.first
+    # Not tifffile's series, which leaves levels of one pixel out.
+    levels = [page, *page.pages] if page.subifds else tiff.series[0].levels
     if levels[0].shape[:2] != told.shape_yx or str(levels[0].dtype) != told.dtype:
         yield f"it is {levels[0].shape} {levels[0].dtype}, not {told.shape_yx} {told.dtype}"
     if len(levels) != told.levels:
@@ -246,6 +254,8 @@ def _store_problems(told: _Told) -> Iterator[str]:
     version = store.find_version(told.version)
     is_kept = (told.store / "versions" / told.version).is_dir()
     for name, sha256 in told.store_sha256.items():
+        if name == CARRIED and store.keeps_metadata != told.carries_metadata:
+            continue  # left out, or taken in, by a later run
         if name.startswith(f"versions/{told.version}/") and not is_kept:
             continue
         if not (told.store / name).is_file() or file_sha256(told.store / name) != sha256:
@@ -279,6 +289,7 @@ class _Source:
     lightness: Read
     mask: Read | None
     info: ScanInfo
+    is_by_rows: bool = False
 
 
 def _source(told: _Told, stack: contextlib.ExitStack) -> _Source | None:
@@ -298,6 +309,7 @@ def _source(told: _Told, stack: contextlib.ExitStack) -> _Source | None:
         lambda roi: lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone),
         (lambda roi: reader.read_mask(roi.rows, roi.columns)) if reader.info.mask else None,
         reader.info,
+        is_by_rows=True,
     )
 
 
@@ -321,7 +333,9 @@ def _compare(told: _Told, source: _Source, found: _Lightness) -> Iterator[str]:
             if reader.info.shape_yx != told.shape_yx:
                 return  # told already
             same_mask = True
-            for roi in _blocks(told.shape_yx):
+            # What is decoded from the top down only is read from the top down.
+            is_by_rows = getattr(reader, "segment_yx", (1, 0))[1] >= told.shape_yx[1] or source.is_by_rows
+            for roi in _bands(told.shape_yx) if is_by_rows else _blocks(told.shape_yx):
                 seen = lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone)
                 step = np.abs(seen - source.lightness(roi))
                 if source.mask is not None:
@@ -346,6 +360,13 @@ def _add(found: _Lightness, step: NDArray, roi: Roi) -> None:
     found.pixels += step.size
     if found.worst is None or step.max() > found.largest:
         found.largest, found.worst = float(step.max()), (roi.y0, roi.y1, roi.x0, roi.x1)
+
+
+def _bands(shape_yx: tuple[int, int]) -> Iterator[Roi]:
+    """Of about as many pixels as a block has."""
+    rows = max(1, BLOCK_PX**2 // shape_yx[1])
+    for y in range(0, shape_yx[0], rows):
+        yield Roi(y, y + rows, 0, shape_yx[1]).clipped(shape_yx)
 
 
 def _blocks(shape_yx: tuple[int, int]) -> Iterator[Roi]:

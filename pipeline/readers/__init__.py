@@ -84,6 +84,11 @@ def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
     return opened
 
 
+def is_folder_scan(path: Path) -> bool:
+    """Whether a reader takes the folder for a scan."""
+    return any(reader.recognizes_folder(path) for reader in READERS if hasattr(reader, "recognizes_folder"))
+
+
 def page_count(path: Path, reading: Reading | None = None) -> int:
     """How many pictures the file holds, reduced copies and masks not counted; errors as of :func:`open_scan`.
 

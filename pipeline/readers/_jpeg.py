@@ -17,7 +17,7 @@ from typing import BinaryIO
 from .. import xmp
 from ..errors import ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading
-from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, printable
+from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, exif_facts, printable
 from ._window import check_size
 
 WHOLE_LIMIT_BYTES = 2**31
@@ -99,7 +99,17 @@ def parse_jpeg(file: BinaryIO, reading: Reading) -> JpegHeader:
         if header.coarse:
             header.blocks.drop("detail of the lost end of a progressive JPEG")
     _join(header.blocks, chunks)
+    header.resolution = _exact(header.resolution, exif_facts(header.blocks.parts.get("exif", b""))[0])
     return header
+
+
+def _exact(jfif: Resolution | None, exif: Resolution | None) -> Resolution | None:
+    """EXIF's resolution where JFIF's, of whole numbers, is the same rounded."""
+    if jfif is None or exif is None or exif[2] == "none":
+        return jfif
+    factor = {("inch", "cm"): 1 / 2.54, ("cm", "inch"): 2.54}.get((exif[2], jfif[2]), 1.0)
+    is_rounded = all(abs(fine * factor - whole) <= 0.5 for fine, whole in zip(exif[:2], jfif[:2], strict=True))
+    return exif if is_rounded else jfif
 
 
 def _take_frame(header: JpegHeader, marker: int, segment: bytes, limit_pixels: int) -> None:

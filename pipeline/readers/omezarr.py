@@ -168,7 +168,7 @@ def _source_of(
     dtype = stretch.dtype if stretch else array.dtype.name
     masked = stretch is not None and stretch.has_nan
     metadata: dict[str, Any] = {"format": "OME-Zarr", "compression": array.compression}
-    if resolution := _resolution_of(multiscale, axes):
+    if resolution := _resolution_of(multiscale, axes) or _told_resolution(told):
         metadata["resolution"] = resolution
     if stretch and stretch.note:
         metadata["lightness"] = stretch.note
@@ -210,6 +210,15 @@ def _resolution_of(multiscale: Mapping[str, Any], axes: str) -> list[float | str
         return None
     x, y = (1 / (scale[axis] * _CENTIMETRES[units[axis]]) for axis in "xy")
     return [x, y, "cm"]
+
+
+def _told_resolution(told: Mapping[str, Any]) -> list[float | str] | None:
+    """That of a result without a unit of length, for which OME-Zarr has no place."""
+    with contextlib.suppress(TypeError, ValueError):
+        x, y, unit = told.get("resolution", (0, 0, "none"))
+        if unit == "none" and all(0 < float(value) < float("inf") for value in (x, y)):
+            return [float(x), float(y), unit]
+    return None
 
 
 def _carried(multiscale: Mapping[str, Any], told: Mapping[str, Any]) -> Carried:

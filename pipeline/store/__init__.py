@@ -2,7 +2,9 @@
 
     <stem>.zarr/
       zarr.json            attributes: format, source (name, path, bytes, sha256), scan (dtype, channels, metadata)
+      carried.json         what the scan says beside its pixels
       scan                 (H, W) or (H, W, 3), the scan's own samples
+      mask                 (H, W) opacity, where the scan has one or a value for no data
       versions/
         <version>/         attributes: settings (what decides its bytes), block_px, scale_factor, created, complete
           anchor.npy       (2, h, w) float32 a*, b* of the anchor's cells, where there is one
@@ -20,6 +22,16 @@ and its shard is the one that the record describes; both are written beside and 
 from __future__ import annotations
 
 from pipeline.store.chroma import BLOCK_SIZES_PX, BlockTook, ChromaVersion
-from pipeline.store.scan import FORMAT, SCAN_SHARD_PX, ScanStore, Source
+from pipeline.store.scan import CARRIED, FORMAT, SCAN_SHARD_PX, ScanStore, Source, is_store
 
-__all__ = ["BLOCK_SIZES_PX", "FORMAT", "SCAN_SHARD_PX", "BlockTook", "ChromaVersion", "ScanStore", "Source"]
+__all__ = [
+    "BLOCK_SIZES_PX",
+    "CARRIED",
+    "FORMAT",
+    "SCAN_SHARD_PX",
+    "BlockTook",
+    "ChromaVersion",
+    "ScanStore",
+    "Source",
+    "is_store",
+]

@@ -52,8 +52,9 @@ class Multiscale:
         fill: int = 0,
         pixel_um: tuple[float, float] | None = None,
         attributes: Mapping[str, Any],
+        name: str = "",
     ) -> None:
-        ome = _ome(path.name, levels_yx, channels, dtype, pixel_um)
+        ome = _ome(name or path.name, levels_yx, channels, dtype, pixel_um)
         group = zarr.create_group(str(path), zarr_format=3, attributes={"ome": ome, **attributes})
         self._levels = [
             group.create_array(

@@ -26,7 +26,7 @@ from pipeline.types import ScanInfo
 
 FORMAT = 4
 SCAN_SHARD_PX = 2048
-_CARRIED = "carried.json"
+CARRIED = "carried.json"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,17 @@ class Source:
     sha256: str
     path: str = ""
     page: int = 1
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store of this project's, of any release and however damaged, or empty."""
+    if not path.is_dir():
+        return False
+    try:
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        return {"format", "source", "scan"} <= set(attributes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"scan", "versions"} <= {p.name for p in path.iterdir()} or not any(path.iterdir())
 
 
 class ScanStore:
@@ -52,8 +63,15 @@ class ScanStore:
         self.holes: tuple[Roi, ...] = tuple(Roi(*hole) for hole in attributes.get("holes", ()))
 
     @classmethod
-    def create(cls, path: Path, info: ScanInfo, source: Source, carried: Carried | None = None) -> ScanStore:
-        """Make an empty group at ``path``, replacing what is there. Raises OutputError."""
+    def create(
+        cls, path: Path, info: ScanInfo, source: Source, carried: Carried | None = None, keeps_metadata: bool = True
+    ) -> ScanStore:
+        """Make an empty group at ``path``, replacing what is there.
+
+        Of what the scan says beside its pixels, ``carried``, only the profile stays without ``keeps_metadata``.
+
+        Raises OutputError.
+        """
         with writing(path):
             group = zarr.create_group(store=str(path), overwrite=True, zarr_format=3)
             group.attrs.update({"format": FORMAT, "source": asdict(source), "scan": _info_json(info)})
@@ -62,7 +80,9 @@ class ScanStore:
             _create_plane(group, "scan", info.shape_yx, colour, info.dtype)
             if info.mask:
                 _create_plane(group, "mask", info.shape_yx, (), info.result_dtype.name)
-            write_json(path / _CARRIED, (carried or Carried()).to_json())
+            carried = carried or Carried()
+            kept = carried if keeps_metadata else Carried(icc=carried.icc)
+            write_json(path / CARRIED, {"keeps_metadata": keeps_metadata, **kept.to_json()})
         return cls(path, group)
 
     @classmethod
@@ -111,10 +131,20 @@ class ScanStore:
                 yield Path(self.path, name, "c", *map(str, (y, x, *last)))
 
     @cached_property
+    def _told(self) -> Any:
+        with reading(self.path):
+            return json.loads((self.path / CARRIED).read_text(encoding="utf-8"))
+
+    @property
     def carried(self) -> Carried:
         """What the scan file said beside its pixels. Raises StoreError."""
         with reading(self.path):
-            return Carried.from_json(json.loads((self.path / _CARRIED).read_text(encoding="utf-8")))
+            return Carried.from_json(self._told)
+
+    @property
+    def keeps_metadata(self) -> bool:
+        """Whether that is all there was. Raises StoreError."""
+        return bool(self._told.get("keeps_metadata", True))
 
     def read_mask(self, roi: Roi) -> NDArray:
         """(h, w) opacity of ``roi`` in the picture's depth, where ``info.mask`` says so. Raises StoreError."""
@@ -151,7 +181,7 @@ class ScanStore:
     def described_by(self) -> list[Path]:
         """The files beside the shards that say what these are."""
         groups = (self.path, self.path / "scan", self.path / "mask", self.path / "versions")
-        files = [self.path / _CARRIED, *(folder / "zarr.json" for folder in groups)]
+        files = [self.path / CARRIED, *(folder / "zarr.json" for folder in groups)]
         return [file for file in files if file.is_file()]
 
     def version_names(self) -> list[str]:

@@ -24,7 +24,7 @@ def exif_of(picture: Picture, limit_bytes: int = _LIMIT_BYTES) -> tuple[bytes, d
 
     It has the scan's tags, those that describe it, and what the picture says: software, description, orientation,
     resolution. A thumbnail is left out: it shows the scan without colours. Of more than ``limit_bytes`` only what the
-    picture says is kept.
+    picture says is kept, without a description that is too long alone.
     """
     carried, own = picture.carried, _own_tags(picture)
     lost: dict[str, str] = {}
@@ -40,8 +40,12 @@ def exif_of(picture: Picture, limit_bytes: int = _LIMIT_BYTES) -> tuple[bytes, d
         block, reason = b"", str(error)
     if not reason:
         return block, lost
-    short = tuple(tag for tag in own if len(tag.value) < _TEXT_BYTES)
-    return exif_block(short), lost | {name: reason for name in ("exif", "tags") if getattr(carried, name)}
+    lost |= {name: reason for name in ("exif", "tags") if getattr(carried, name)}
+    if len(block := exif_block(own)) <= limit_bytes:
+        return block, lost
+    if any(tag.code == _DESCRIPTION and len(tag.value) >= _TEXT_BYTES for tag in own):
+        lost["description"] = f"{len(block)} bytes of EXIF with it alone, above the limit of {limit_bytes}"
+    return exif_block(tuple(tag for tag in own if len(tag.value) < _TEXT_BYTES)), lost
 
 
 def _own_tags(picture: Picture) -> tuple[TiffTag, ...]:

@@ -21,7 +21,7 @@ UUIDS = {
     "photoshop": bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb"),
     "xmp": bytes.fromhex("be7acfcb97a942e89c71999491e3afac"),
 }
-_SOT, _EOC = b"\xff\x90", b"\xff\xd9"
+_SOT, _EOC, _COD = b"\xff\x90", b"\xff\xd9", b"\xff\x52"
 _INCHES_PER_METRE, _CM_PER_METRE = Fraction(10000, 254), Fraction(100)
 
 
@@ -53,20 +53,27 @@ def boxes(stream: BinaryIO, size_bytes: int) -> Iterator[Box]:
         offset += size
 
 
-def check_codestream(stream: BinaryIO, codestream: Box) -> None:
-    """Follow a codestream from tile to tile to its end (A.4.2). Raises ValueError where it is not whole."""
+def check_codestream(stream: BinaryIO, codestream: Box) -> int:
+    """Follow a codestream from tile to tile to its end (A.4.2): the number of its smaller copies (A.6.1).
+
+    Raises ValueError where it is not whole.
+    """
+    copies = -1
     at, end = codestream.offset + codestream.header_bytes + 2, codestream.offset + codestream.size_bytes
     while at < end:
         stream.seek(at)
         head = stream.read(12)
         if head[:2] == _EOC:
             break
+        if head[:2] == _COD:
+            copies = head[9]
         size = int.from_bytes(head[6:10], "big") if head[:2] == _SOT else 2 + int.from_bytes(head[2:4], "big")
         if head[:1] != b"\xff" or size < 2:
             break
         at += size
-    if head[:2] != _EOC or at + 2 != end:
+    if head[:2] != _EOC or at + 2 != end or copies < 0:
         raise ValueError(f"a codestream that is not whole: no tile and no end at byte {at} of {end}")
+    return copies
 
 
 def box(kind: bytes, data: bytes) -> bytes:

@@ -32,6 +32,7 @@ class Picture:
     resolution : x, y in pixels per unit, and the unit: "none", "inch" or "cm"
     orientation : TIFF tag 274, 1-8
     software, description : for people
+    name : of the result, for formats that have it inside; the file's own where it is empty
     carried : what the scan said beside its pixels, and what is said of the picture: ``carried.icc`` is the profile of
         these samples, ``carried.xmp`` says how they were made. Its descriptive tags are the scan's, without software
         and description.
@@ -46,6 +47,7 @@ class Picture:
     orientation: int | None = None
     software: str = ""
     description: str = ""
+    name: str = ""
     carried: Carried = field(default_factory=lambda: Carried(icc=SRGB_PROFILE))
 
 
@@ -58,8 +60,8 @@ class Written:
     levels_yx : rows, columns of the picture and each smaller copy in it
     bytes : of the file, or of all files of a folder
     not_carried : what of the picture the format has no place for, each with the reason; names are "depth", "alpha",
-        "nodata", "icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "place", "gcps" and
-        "rpcs"
+        "nodata", "icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "description",
+        "place", "gcps" and "rpcs"
     """
 
     levels_yx: tuple[tuple[int, int], ...]

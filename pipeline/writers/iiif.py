@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pyvips
 
+from pipeline.errors import UsageError
 from pipeline.writers._beside import folder_beside, left_out, place_folder
 from pipeline.writers._picture import Picture, Written
 from pipeline.writers._vips import image_of, reopened
 
 ENDING = ".color.iiif"
 QUALITY = 90
+LIMIT_SIDE_PX = 100_000_000  # of libvips (VIPS_MAX_COORD)
 
 _TILE_PX = 512
 _LARGEST_PX = 2048
@@ -34,13 +37,24 @@ _NO_PLACE = ("icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "o
 _SUFFIX = f".jpg[Q={QUALITY},keep=none]"
 
 
+def check(shape_yx: tuple[int, int], dtype: np.dtype) -> None:
+    """Raises UsageError for a picture that is too large for this format."""
+    height, width = shape_yx
+    if max(shape_yx) > LIMIT_SIDE_PX:
+        raise UsageError(
+            f"{width} x {height} pixels, tiles are cut of pictures up to {LIMIT_SIDE_PX} a side; write tiff or cog"
+        )
+
+
 def write(path: Path, picture: Picture, threads: int) -> Written:
     """Write the folder ``path``, which appears only when it is complete.
 
     Raises
     ------
+    UsageError : a side is longer than libvips takes.
     OutputError : it cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
+    check(picture.shape_yx, picture.dtype)
     with folder_beside(path) as folder:
         # "%" and the like in a name mean something to libvips; nothing of the name is in the tiles.
         made = folder / "made"
@@ -51,7 +65,8 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         sizes_yx = [level for level in levels_yx if max(level) <= _LARGEST_PX]
         with reopened(folder) as image:
             _write_whole(image, made, sizes_yx)
-        (made / "info.json").write_text(json.dumps(_info(info, path.name, picture.shape_yx, sizes_yx), indent=2) + "\n")
+        name = f"{picture.name}{ENDING}" if picture.name else path.name
+        (made / "info.json").write_text(json.dumps(_info(info, name, picture.shape_yx, sizes_yx), indent=2) + "\n")
         no_place = dict.fromkeys(_NO_PLACE, "IIIF has no place for it") | {
             "depth": "its tiles are JPEG, which has 8 bit",
             "alpha": "its tiles are JPEG, which has none; the colours are there as if they were opaque",

@@ -1,5 +1,7 @@
 """Lossless JPEG 2000, by GDAL's OpenJPEG driver: 8 or 16 bit, tiles of 1024 pixels, its smaller copies by wavelets.
 
+Very large pictures have tiles of 2048 or 4096 pixels: what decoders take for the list of tiles grows with their number.
+
 GDAL writes the georeference (GeoJP2 and GML). Resolution, EXIF, XMP, IPTC and Photoshop's resources are boxes put in
 here; the sRGB colour space is said by its number, which is what a JP2 has for it.
 
@@ -13,6 +15,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+
+from pipeline.errors import UsageError
 from pipeline.writers._beside import folder_beside, left_out, library_error, place_file
 from pipeline.writers._blocks import exif_of, image_resources
 from pipeline.writers._boxes import box, boxes, check_codestream, metadata_boxes, resolution_box
@@ -22,9 +27,32 @@ from pipeline.writers._picture import Picture, Written
 
 ENDING = ".color.jp2"
 
-_TILE_PX = 1024
+_SMALLEST_TILE_PX, _LARGEST_TILE_PX = 1024, 4096  # coding one takes about 40 bytes a pixel
+_MOST_TILES = 7000  # OpenJPEG takes 13 kB for each component of each before it reads any
 _SMALLEST_PX = 256
 _COPY_BYTES = 2**22
+
+
+def check(shape_yx: tuple[int, int], dtype: np.dtype) -> None:
+    """Raises UsageError for a picture that is too large for this format."""
+    height, width = shape_yx
+    if tile_px(shape_yx) > _LARGEST_TILE_PX:
+        raise UsageError(
+            f"{width} x {height} pixels, a JPEG 2000 of so many tiles takes too much memory, as larger tiles do; "
+            "write tiff, cog or omezarr"
+        )
+
+
+def tile_px(shape_yx: tuple[int, int]) -> int:
+    """The side of the smallest tiles of which there are few enough.
+
+    >>> tile_px((80_000, 80_000)), tile_px((132_000, 132_000))
+    (1024, 2048)
+    """
+    side = _SMALLEST_TILE_PX
+    while -(-shape_yx[0] // side) * -(-shape_yx[1] // side) > _MOST_TILES:
+        side *= 2
+    return side
 
 
 def write(path: Path, picture: Picture, threads: int) -> Written:
@@ -32,9 +60,12 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
 
     Raises
     ------
+    UsageError : it would have more tiles than it may.
     OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
-    levels_yx = pyramid_levels(picture.shape_yx, _SMALLEST_PX)  # as T.800 has them (B.5)
+    check(picture.shape_yx, picture.dtype)
+    side = tile_px(picture.shape_yx)
+    resolutions = min(len(pyramid_levels(picture.shape_yx, _SMALLEST_PX)), side.bit_length() - 1)  # of any tile
     with folder_beside(path) as folder:
         coded = copy_picture(
             picture,
@@ -45,26 +76,33 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
             CODEC="JP2",
             QUALITY="100",
             REVERSIBLE="YES",
-            BLOCKXSIZE=str(_TILE_PX),
-            BLOCKYSIZE=str(_TILE_PX),
-            RESOLUTIONS=str(len(levels_yx)),
+            BLOCKXSIZE=str(side),
+            BLOCKYSIZE=str(side),
+            RESOLUTIONS=str(resolutions),
         )
-        _check(coded)
+        copies = _checked_copies(coded)
         (folder / PLAIN).unlink()
         made = folder / "made.part"
         lost = _add_boxes(coded, made, picture)
         with gdal(folder, threads):
             lost |= lost_place(made, picture.carried.place, "JP2OpenJPEG")
-        return Written(levels_yx, place_file(made, path), lost)
+        return Written(_levels_yx(picture.shape_yx, copies), place_file(made, path), lost)
 
 
-def _check(coded: Path) -> None:
-    """Raise OSError where GDAL did not say that the disk is full."""
+def _levels_yx(shape_yx: tuple[int, int], copies: int) -> tuple[tuple[int, int], ...]:
+    """As T.800 has them (B.5)."""
+    return tuple((-(-shape_yx[0] // 2**level), -(-shape_yx[1] // 2**level)) for level in range(copies + 1))
+
+
+def _checked_copies(coded: Path) -> int:
+    """How many smaller copies there are; of a strip, GDAL makes other ones than it is asked for.
+
+    Raises OSError where GDAL did not say that the disk is full.
+    """
     try:
         with coded.open("rb") as stream:
-            for each in boxes(stream, coded.stat().st_size):
-                if each.kind == b"jp2c":
-                    check_codestream(stream, each)
+            found = list(boxes(stream, coded.stat().st_size))
+            return max(check_codestream(stream, each) for each in found if each.kind == b"jp2c")
     except ValueError as error:
         raise library_error(error, coded.parent) from error
 

@@ -2,7 +2,7 @@
 
 References
 ----------
-ITU-T T.81, annex B; T.871 (JFIF); Exif 3.0, 4.7; ICC.1:2022, B.4; XMP Specification Part 3, 1.1.3.
+ITU-T T.81, annex B; T.871 (JFIF); Exif 3.0, 4.7; ICC.1:2022, B.4; XMP Specification Part 3, 1.1.3 and 1.1.3.1.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ from __future__ import annotations
 import shutil
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from math import isclose
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.writers._beside import folder_beside, left_out, place_file
 from pipeline.writers._blocks import exif_of, image_resources
 from pipeline.writers._picture import Picture, Written
 from pipeline.writers._vips import image_of
+from pipeline.writers._xmp import Split, disclosure, split
 
 ENDING = ".color.jpg"
 LIMIT_SIDE_PX = 65_500  # of libjpeg; the format ends at 65,535
@@ -26,7 +32,19 @@ QUALITY = 95
 _SEGMENT_BYTES = 65_533
 _APP0, _APP1, _APP2, _APP13 = 0xE0, 0xE1, 0xE2, 0xED
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_EXTENDED = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC, _PHOTOSHOP = b"ICC_PROFILE\0", b"Photoshop 3.0\0"
+# JFIF's units (1: inch, 2: centimetre) with how many of ours there are in one, the preferred first.
+_UNITS: dict[str, tuple[tuple[int, float], ...]] = {"none": (), "inch": ((1, 1.0),), "cm": ((1, 2.54), (2, 1.0))}
+_AS_WHOLE = 1e-5  # 118.11 pixels per centimetre are 300 per inch
+_RATIO_PARTS = 1000
+
+
+def check(shape_yx: tuple[int, int], dtype: np.dtype) -> None:
+    """Raises UsageError for a picture that is too large for this format."""
+    height, width = shape_yx
+    if max(shape_yx) > LIMIT_SIDE_PX:
+        raise UsageError(f"{width} x {height} pixels, a JPEG ends at {LIMIT_SIDE_PX} a side; write tiff or cog")
 
 
 def write(path: Path, picture: Picture, threads: int) -> Written:
@@ -37,9 +55,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     UsageError : a side is longer than a JPEG's can be.
     OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
-    height, width = picture.shape_yx
-    if max(picture.shape_yx) > LIMIT_SIDE_PX:
-        raise UsageError(f"{path}: {width} x {height} pixels, a JPEG ends at {LIMIT_SIDE_PX} a side; write tiff or cog")
+    check(picture.shape_yx, picture.dtype)
     segments, lost = _segments(picture)
     with folder_beside(path) as folder:
         coded, made = folder / "coded.part", folder / "made.part"
@@ -63,10 +79,7 @@ def _segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]
     segments = [(_APP0, _jfif(picture.resolution))]
     if exif:
         segments.append((_APP1, _EXIF + exif))
-    if len(_XMP + carried.xmp) > _SEGMENT_BYTES:
-        lost["xmp"] = f"{len(carried.xmp)} bytes, more than a JPEG segment holds"
-    elif carried.xmp:
-        segments.append((_APP1, _XMP + carried.xmp))
+    segments += [(_APP1, data) for data in _xmp(picture, lost)]
     segments += [(_APP13, _PHOTOSHOP + part) for part in _parts(resources, len(_PHOTOSHOP))]
     profile = list(_parts(carried.icc, len(_ICC) + 2))
     if len(profile) > 255:
@@ -76,18 +89,54 @@ def _segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]
     return segments, lost | damaged
 
 
+def _xmp(picture: Picture, lost: dict[str, str]) -> Iterator[bytes]:
+    """The packet, and what it has no room for as extended XMP."""
+    packet = picture.carried.xmp
+    try:
+        made = split(packet, _SEGMENT_BYTES - len(_XMP))
+    except ValueError as error:
+        lost["xmp"] = f"{len(packet)} bytes, more than a JPEG segment holds: {error}"
+        made = Split(disclosure(packet, picture.software, picture.description))
+    if made.main:
+        yield _XMP + made.main
+    whole = _XMP_EXTENDED + made.digest.encode() + struct.pack(">I", len(made.rest))
+    for at, part in enumerate(_parts(made.rest, len(whole) + 4)):
+        yield whole + struct.pack(">I", at * (_SEGMENT_BYTES - len(whole) - 4)) + part
+
+
 def _parts(data: bytes, head_bytes: int) -> Iterator[bytes]:
     step = _SEGMENT_BYTES - head_bytes
     return (data[at : at + step] for at in range(0, len(data), step))
 
 
 def _jfif(resolution: tuple[float, float, str] | None) -> bytes:
-    """JFIF 1.01 with whole pixels per inch or centimetre, or with square pixels and no more than that."""
+    """JFIF 1.01 with whole pixels per inch or centimetre; the ratio of the sides of a pixel where they are not whole.
+
+    Many programs, and verifying ones among them, believe it before the exact numbers of EXIF, so it rounds nothing.
+    """
     x, y, unit = resolution or (1, 1, "none")
-    density = round(x), round(y)
-    if unit == "none" or not all(0 < value < 65_536 for value in density):
-        density, unit = (1, 1), "none"
-    return b"JFIF\0\1\1" + struct.pack(">BHHBB", {"none": 0, "inch": 1, "cm": 2}[unit], *density, 0, 0)
+    code, density = next(_whole(x, y, unit), (0, _ratio(x, y)))
+    return b"JFIF\0\1\1" + struct.pack(">BHHBB", code, *density, 0, 0)
+
+
+def _whole(x: float, y: float, unit: str) -> Iterator[tuple[int, tuple[int, int]]]:
+    """JFIF's number of each unit in which both are whole, and what they are."""
+    for code, per_unit in _UNITS[unit]:
+        exact = x * per_unit, y * per_unit
+        density = round(exact[0]), round(exact[1])
+        is_whole = all(map(partial(isclose, rel_tol=_AS_WHOLE), density, exact))
+        if is_whole and all(0 < value < 65_536 for value in density):
+            yield code, density
+
+
+def _ratio(x: float, y: float) -> tuple[int, int]:
+    """``x`` to ``y`` in small numbers.
+
+    >>> _ratio(40.25, 20.125), _ratio(300.0, 0.0)
+    ((2, 1), (1, 1))
+    """
+    ratio = (Fraction(x) / Fraction(y)).limit_denominator(_RATIO_PARTS) if y > 0 else Fraction()
+    return (ratio.numerator, ratio.denominator) if 0 < ratio.numerator < 65_536 else (1, 1)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, segments: list[tuple[int, bytes]]) -> None:

@@ -24,6 +24,7 @@ from pipeline.writers._beside import folder_beside, left_out, place_folder, wind
 from pipeline.writers._levels import halve, pyramid_levels
 from pipeline.writers._picture import Picture, Written
 from pipeline.writers._plain import windows
+from pipeline.writers._xmp import disclosure, split
 
 ENDING = ".color.ome.zarr"
 ATTRIBUTE = "colorize-archive"
@@ -31,6 +32,7 @@ ATTRIBUTE = "colorize-archive"
 _SMALLEST_PX = 256
 _BAND_ROWS = 512
 _BLOCK_LIMIT_BYTES = 2**20
+_NAMES_CHARACTERS = 160
 _MICROMETERS = {"inch": 25_400.0, "cm": 10_000.0}
 _NO_PLACE = f"readers of OME-Zarr know none; it is in the attribute {ATTRIBUTE}"
 
@@ -54,6 +56,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
             fill=picture.nodata or 0,
             pixel_um=_pixel_um(picture.resolution),
             attributes={ATTRIBUTE: attributes},
+            name=picture.name or path.name.removesuffix(ENDING),
         )
         with OrderedPool(threads) as pool:
             for level in range(len(levels_yx)):
@@ -102,13 +105,29 @@ def _attributes(picture: Picture) -> tuple[dict[str, Any], dict[str, str]]:
     """Our own attribute, and the blocks that are too large for it."""
     carried, lost = picture.carried, {}
     too_large: dict[str, Any] = {}
-    for name in ("icc", "exif", "iptc", "photoshop", "xmp"):
+    for name in ("icc", "exif", "iptc", "photoshop"):
         block: bytes = getattr(carried, name)
         if len(block) > _BLOCK_LIMIT_BYTES:
             too_large[name] = b""
             lost[name] = f"{len(block)} bytes, above the limit of {_BLOCK_LIMIT_BYTES} of an attribute"
-    carried = replace(carried, **too_large)
+    carried = replace(carried, **too_large, xmp=_xmp(picture, lost))
     attributes: dict[str, Any] = {"software": picture.software, "description": picture.description}
     attributes |= {"orientation": picture.orientation, "nodata": picture.nodata, "resolution": picture.resolution}
     attributes |= {"xmp": carried.xmp.decode("utf-8", "replace"), "carried": replace(carried, xmp=b"").to_json()}
     return {name: value for name, value in attributes.items() if value not in (None, "", {})}, lost
+
+
+def _xmp(picture: Picture, lost: dict[str, str]) -> bytes:
+    """The packet without what makes it too large."""
+    packet = picture.carried.xmp
+    try:
+        made = split(packet, _BLOCK_LIMIT_BYTES, extended=False)
+    except ValueError as error:
+        lost["xmp"] = f"{len(packet)} bytes, above the limit of {_BLOCK_LIMIT_BYTES} of an attribute: {error}"
+        return disclosure(packet, picture.software, picture.description)
+    if made.moved:
+        names = ", ".join(made.moved)
+        lost["xmp"] = (
+            f"above the limit of {_BLOCK_LIMIT_BYTES} bytes of an attribute without {names[:_NAMES_CHARACTERS]}"
+        )
+    return made.main

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from pipeline.errors import UsageError
 from pipeline.writers._beside import folder_beside, left_out, place_file
 from pipeline.writers._blocks import exif_of
@@ -24,9 +26,20 @@ from pipeline.writers._vips import image_of
 
 ENDING = ".color.png"
 LIMIT_PIXELS = 2**28
+LIMIT_SIDE_PX = 1_000_000  # of libpng, as it comes (PNG_USER_WIDTH_MAX)
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _PER_METRE = {"inch": 1 / 0.0254, "cm": 100.0}
+
+
+def check(shape_yx: tuple[int, int], dtype: np.dtype) -> None:
+    """Raises UsageError for a picture that is too large for this format."""
+    height, width = shape_yx
+    if height * width > LIMIT_PIXELS or max(shape_yx) > LIMIT_SIDE_PX:
+        raise UsageError(
+            f"{width} x {height} pixels, few programs open a PNG above {LIMIT_PIXELS}, or {LIMIT_SIDE_PX} a side; "
+            "write tiff or cog"
+        )
 
 
 def write(path: Path, picture: Picture, threads: int) -> Written:
@@ -37,11 +50,7 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     UsageError : more pixels than programs open a PNG of.
     OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
-    height, width = picture.shape_yx
-    if height * width > LIMIT_PIXELS:
-        raise UsageError(
-            f"{path}: {width} x {height} pixels, few programs open a PNG above {LIMIT_PIXELS}; write tiff or cog"
-        )
+    check(picture.shape_yx, picture.dtype)
     exif, lost = exif_of(picture)
     with folder_beside(path) as folder:
         coded, made = folder / "coded.part", folder / "made.part"

@@ -1,6 +1,7 @@
 """What archives have beside plain photographs: pages, no-data, transparency, damage, metadata, several formats."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -159,6 +160,9 @@ def test_metadata_is_carried_unless_it_is_not_to_be(command, tmp_path):
             assert (found.get_ifd(0x8825).get(1) == "N") == there
             assert b"compositeWithTrainedAlgorithmicMedia" in (tmp_path / "out" / name).read_bytes()
         assert sidecar(tmp_path / "out", "a")["pictures"]["tiff"]["carries_metadata"] == there
+        store = json.loads((tmp_path / "out" / "a.zarr" / "carried.json").read_text())
+        assert ("exif" in store) == there
+    assert command("verify", tmp_path / "out").code == 0
 
 
 def test_what_a_format_cannot_carry_is_said_once_and_written_down(command, box, tmp_path):
@@ -170,3 +174,30 @@ def test_what_a_format_cannot_carry_is_said_once_and_written_down(command, box, 
     outcome = told["premis"]["eventOutcomeInformation"][0]["eventOutcome"]["value"]
     assert outcome == "warning"
     assert "not carried" in command("inspect", tmp_path / "map.color.png").out
+
+
+def test_a_name_that_is_no_text_is_refused_and_the_others_go_on(command, box, tmp_path):
+    shutil.copy(box / "map.tif", tmp_path / "map.tif")
+    shutil.copy(box / "map.tif", os.fsdecode(bytes(tmp_path) + b"/caf\xe9.tif"))
+    ran = command("run", tmp_path, "-o", tmp_path / "out", "--engine", "identity")
+    assert ran.code == 1
+    assert "not UTF-8" in ran.line("failed", "caf")
+    assert (tmp_path / "out" / "map.color.tif").is_file()
+
+
+def test_nothing_of_others_is_replaced(command, box, tmp_path):
+    """A folder with a result's name, a store's name, and the scan itself where its store would be."""
+    words = ("run", box / "map.tif", "-o", tmp_path, "--engine", "identity")
+    for name in ("map.color.tif", "map.zarr"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+        ran = command(*words)
+        assert ran.code == 1
+        assert name in ran.line("failed", "another --output")
+        assert (tmp_path / name / "notes.txt").read_text() == "mine"
+        shutil.rmtree(tmp_path / name)
+    assert command(*words).code == 0
+    # Searched itself, the output folder offers no store and no picture as a scan.
+    ran = command("run", tmp_path, "-o", tmp_path, "--engine", "identity")
+    assert (ran.code, len(ran.lines)) == (2, 1)
+    assert "no scans" in ran.lines[0]

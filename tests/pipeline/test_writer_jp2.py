@@ -12,6 +12,7 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from pipeline.carried import Carried, Place, TiffTag
+from pipeline.writers import jp2
 from pipeline.writers._boxes import box, boxes, check_codestream, resolution_box
 from pipeline.writers._picture import SRGB_PROFILE
 from tests.pipeline.writer_conformance import (
@@ -52,6 +53,21 @@ class TestJp2(WriterConformance):
             image.reduce = 3
             image.load()
             assert image.size == (138, 129)
+
+    def test_of_a_strip_as_many_smaller_copies_are_told_as_there_are(self, path):
+        written = self.write(path, picture_of(samples((8, 70_000), "uint8")))
+        with rasterio.open(path) as dataset:
+            factors = [1, *dataset.overviews(1)]
+        assert len(factors) > 1
+        assert written.levels_yx == tuple((-(-8 // factor), -(-70_000 // factor)) for factor in factors)
+
+    def test_larger_tiles_where_there_would_be_too_many(self, path, monkeypatch):
+        monkeypatch.setattr(jp2, "_MOST_TILES", 4)
+        image = samples((1100, 2500), "uint8", 4)
+        self.write(path, picture_of(image))
+        with rasterio.open(path) as dataset:
+            assert dataset.block_shapes[0] == (1100, 2048)
+            np.testing.assert_array_equal(np.moveaxis(dataset.read(), 0, -1), image)
 
     def test_it_lies_where_the_scan_lies(self, path):
         written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=PLACE)))

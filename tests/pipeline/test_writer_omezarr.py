@@ -15,6 +15,7 @@ from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import Image
 
 from pipeline.carried import Carried
+from pipeline.readers import open_scan
 from pipeline.store import multiscale
 from pipeline.writers import omezarr
 from pipeline.writers._picture import SRGB_PROFILE
@@ -148,6 +149,22 @@ class TestOmeZarr(WriterConformance):
         assert ours["xmp"].encode() == XMP
         assert base64.b64decode(ours["carried"]["iptc"]) == IPTC
         assert Carried.from_json({**ours["carried"], "xmp": base64.b64encode(XMP).decode()}) == carried
+
+    def test_a_resolution_without_a_unit_is_read_again(self, path):
+        """What tifffile writes where nothing is said; ``verify`` looks for it."""
+        written = self.write(path, picture_of(samples((40, 60), "uint8"), resolution=(1.0, 1.0, "none")))
+        assert not written.not_carried
+        with open_scan(path) as reader:
+            assert reader.info.metadata["resolution"] == [1.0, 1.0, "none"]
+
+    @pytest.mark.parametrize("told", ["300", [1, 2], [1, 1, "inch", 4], [1, "x", "none"], [-1, 1, "none"], {"x": 1}, 5])
+    def test_a_damaged_resolution_is_none(self, path, told):
+        self.write(path, picture_of(samples((40, 60), "uint8")))
+        described = json.loads((path / "zarr.json").read_text())
+        described["attributes"]["colorize-archive"] = {"resolution": told}
+        (path / "zarr.json").write_text(json.dumps(described))
+        with open_scan(path) as reader:
+            assert "resolution" not in reader.info.metadata
 
     def test_a_block_too_large_for_an_attribute_is_said_to_be_lost(self, path):
         picture = picture_of(samples((40, 60), "uint8"), carried=Carried(photoshop=bytes(2**20 + 1), iptc=IPTC))

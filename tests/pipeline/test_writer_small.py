@@ -13,6 +13,7 @@ from PIL import Image, IptcImagePlugin
 
 from pipeline.carried import Carried
 from pipeline.errors import UsageError
+from pipeline.readers import open_scan
 from pipeline.writers import jpeg
 from pipeline.writers._picture import SRGB_PROFILE, Picture
 from tests.pipeline.writer_conformance import (
@@ -132,9 +133,14 @@ class TestPng(Small):
 
     def test_too_large_a_picture_is_refused(self, path):
         picture = Picture((2**14, 2**14 + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
-        with pytest.raises(UsageError, match=r"16385 x 16384 pixels.*write tiff or cog"):
+        with pytest.raises(UsageError, match=r"^16385 x 16384 pixels.*write tiff or cog"):
             self.write(path, picture)
         assert not list(path.parent.iterdir())
+
+    def test_a_side_that_libpng_does_not_read_is_refused(self, path):
+        picture = Picture((1, 1_000_001), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
+        with pytest.raises(UsageError, match=r"^1000001 x 1 pixels.*write tiff or cog"):
+            self.write(path, picture)
 
 
 class TestJpeg(Small):
@@ -190,15 +196,59 @@ class TestJpeg(Small):
         carried = Carried(exif=EXIF, xmp=XMP + b" " * 70_000, tags=(text_tag(315, "A" * 70_000),))
         picture = picture_of(smooth((40, 60)), orientation=6, description="d" * 70_000, carried=carried)
         written = self.write(path, picture)
-        assert set(written.not_carried) == {"exif", "xmp", "tags"}
+        assert set(written.not_carried) == {"exif", "tags", "description"}
         with Image.open(path) as image:
             assert dict(image.getexif()) == {274: 6}
+
+    def test_a_long_description_stays_where_the_tags_have_to_go(self, path):
+        carried = Carried(tags=(text_tag(315, "A" * 50_000),))
+        written = self.write(path, picture_of(smooth((40, 60)), description="d" * 30_000, carried=carried))
+        assert set(written.not_carried) == {"tags"}
+        with Image.open(path) as image:
+            assert dict(image.getexif()) == {270: "d" * 30_000}
 
     def test_colours_are_at_full_resolution(self, path):
         self.write(path, picture_of(smooth((40, 60))))
         with Image.open(path) as image:
             assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
         assert io.BytesIO(path.read_bytes()).read(4) == b"\xff\xd8\xff\xe0"
+
+    @pytest.mark.parametrize(
+        ("resolution", "jfif", "dpi"),
+        [
+            ((300.0, 240.0, "inch"), (1, 300, 240), (300, 240)),
+            ((118.11, 118.11, "cm"), (1, 300, 300), (299.9994, 299.9994)),
+            ((60.0, 60.0, "cm"), (2, 60, 60), (152.4, 152.4)),
+            ((72.49, 72.49, "inch"), (0, 1, 1), (72.49, 72.49)),
+            ((0.4, 0.4, "cm"), (0, 1, 1), (1.016, 1.016)),
+            ((1e6, 1e6, "inch"), (0, 1, 1), (1e6, 1e6)),
+            ((40.25, 20.125, "cm"), (0, 2, 1), (102.235, 51.1175)),
+        ],
+    )
+    def test_jfif_says_the_resolution_where_it_has_numbers_for_it_and_exif_always(self, path, resolution, jfif, dpi):
+        self.write(path, picture_of(smooth((40, 60)), resolution=resolution))
+        with Image.open(path) as image:
+            assert (image.info["jfif_unit"], *image.info["jfif_density"]) == jfif
+            exif = image.getexif()
+            inches = {2: 1, 3: 2.54}[exif[296]]
+            assert [float(exif[code]) * inches for code in (282, 283)] == pytest.approx(dpi, rel=1e-6)
+
+    @pytest.mark.parametrize(
+        ("jfif", "exif", "wanted"),
+        [
+            ((300, 300), (118.11, 3), [118.11, 118.11, "cm"]),
+            ((118, 118), (117.6, 2), [117.6, 117.6, "inch"]),
+            ((72, 72), (118.11, 3), [72.0, 72.0, "inch"]),
+            ((72, 72), (72.2, 1), [72.0, 72.0, "inch"]),
+        ],
+    )
+    def test_what_jfif_rounds_is_read_from_exif(self, path, jfif, exif, wanted):
+        tags = Image.Exif()
+        tags[282], tags[283], tags[296] = exif[0], exif[0], exif[1]
+        Image.fromarray(smooth((40, 60))).save(path, dpi=jfif, exif=tags)
+        with open_scan(path) as reader:
+            x, y, unit = reader.info.metadata["resolution"]
+        assert [round(x, 6), round(y, 6), unit] == wanted
 
     def test_sixteen_bit_is_rounded_to_eight(self, path):
         image = np.full((64, 64, 3), 128, np.uint16)
@@ -210,5 +260,5 @@ class TestJpeg(Small):
 
     def test_too_long_a_side_is_refused(self, path):
         picture = Picture((1, jpeg.LIMIT_SIDE_PX + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
-        with pytest.raises(UsageError, match=r"65501 x 1 pixels.*write tiff or cog"):
+        with pytest.raises(UsageError, match=r"^65501 x 1 pixels.*write tiff or cog"):
             self.write(path, picture)

@@ -17,6 +17,7 @@ from pipeline.carried import Carried, Place, TiffTag
 from pipeline.errors import OutputError, ScanUnreadableError
 from pipeline.exif import exif_block
 from pipeline.files import remove
+from pipeline.readers import open_scan
 from pipeline.writers import FORMATS, Picture, write_picture
 from pipeline.writers._picture import SRGB_PROFILE
 
@@ -173,6 +174,28 @@ class WriterConformance:
     def test_nothing_is_said_to_be_lost_of_what_was_not_there(self, path):
         written = self.write(path, picture_of(smooth((40, 60)), orientation=1))
         assert not written.not_carried
+
+    @pytest.mark.parametrize(
+        "resolution",
+        [
+            (300.0, 240.0, "inch"),
+            (118.11, 118.11, "cm"),
+            (72.49, 72.49, "inch"),
+            (0.4, 0.4, "cm"),
+            (1.0, 1.0, "none"),
+            (3.0, 2.0, "none"),
+        ],
+    )
+    def test_the_resolution_is_read_as_it_was_or_said_to_be_lost(self, path, resolution):
+        """As close as ``verify`` certifies it: PNG and JPEG 2000 have whole pixels a metre."""
+        written = self.write(path, picture_of(smooth((40, 60)), resolution=resolution))
+        if "resolution" in written.not_carried:
+            return
+        with open_scan(path) as reader:
+            found = reader.info.metadata["resolution"]
+        per_cm = [[value / (2.54 if unit == "inch" else 1) for value in (x, y)] for x, y, unit in (found, resolution)]
+        assert (found[2] == "none") == (resolution[2] == "none")
+        assert per_cm[0] == pytest.approx(per_cm[1], rel=1e-4, abs=0.0051)
 
     @pytest.mark.parametrize("threads", [1, 3])
     @pytest.mark.parametrize("failure", [ScanUnreadableError("damaged"), FileNotFoundError("gone"), MemoryError()])
