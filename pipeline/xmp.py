@@ -28,6 +28,7 @@ _DC, _XMP, _MM = (
 _EVENT = "{http://ns.adobe.com/xap/1.0/sType/ResourceEvent#}"
 _TIFF, _EXIF, _PS = (f"{{http://ns.adobe.com/{name}/1.0/}}" for name in ("tiff", "exif", "photoshop"))
 _SOURCE_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+_HAS_EXTENDED = "{http://ns.adobe.com/xmp/note/}HasExtendedXMP"
 _TOOL, _INSTANCE, _HISTORY = f"{_XMP}CreatorTool", f"{_MM}InstanceID", f"{_MM}History"
 _PREFIXES = {
     "x": "adobe:ns:meta/",
@@ -103,6 +104,22 @@ def merged(scan: bytes, ours: bytes, tool: str = "") -> bytes:
     return (_BEGIN + ET.tostring(root, encoding="unicode") + '\n<?xpacket end="r"?>').encode()
 
 
+def with_extended(packet: bytes, extended: bytes) -> bytes:
+    """A packet with what the extended XMP of a JPEG adds to it (XMP Specification Part 3, 1.1.3.1).
+
+    Raises ValueError as :func:`merged`, of either.
+    """
+    root = parsed(packet)
+    into, more = _rdf_of(root), _rdf_of(parsed(extended))
+    into.extend(list(more))
+    for description in into:
+        description.attrib.pop(_HAS_EXTENDED, None)
+    both = ET.tostring(root, encoding="utf-8", xml_declaration=False)
+    if len(both) > LIMIT_BYTES:
+        raise ValueError(f"an XMP packet of {len(both)} bytes, above the limit of {LIMIT_BYTES}; leave it out")
+    return bytes(both)
+
+
 def properties(packet: bytes) -> dict[str, str]:
     """The value of each property by its name ("{namespace}name"), the same however it is written in RDF/XML.
 
@@ -123,11 +140,7 @@ def clean(text: str) -> str:
 def _elements(packet: bytes) -> dict[str, ET.Element]:
     """Each property of the resource as an element; those in attribute form are made elements."""
     found: dict[str, ET.Element] = {}
-    root = parsed(packet)
-    rdf = root if root.tag == f"{_RDF}RDF" else root.find(f".//{_RDF}RDF")
-    if rdf is None:
-        raise ValueError("an XMP packet without rdf:RDF; leave it out")
-    for description in rdf.findall(f"{_RDF}Description"):
+    for description in _rdf_of(parsed(packet)).findall(f"{_RDF}Description"):
         for name, text in description.attrib.items():
             if name.startswith("{") and not name.startswith((_RDF, _XML)):
                 found[name] = ET.Element(name)
@@ -136,6 +149,13 @@ def _elements(packet: bytes) -> dict[str, ET.Element]:
             found[element.tag] = copy.deepcopy(element)
             found[element.tag].tail = None
     return found
+
+
+def _rdf_of(root: ET.Element) -> ET.Element:
+    rdf = root if root.tag == f"{_RDF}RDF" else root.find(f".//{_RDF}RDF")
+    if rdf is None:
+        raise ValueError("an XMP packet without rdf:RDF; leave it out")
+    return rdf
 
 
 def parsed(packet: bytes) -> ET.Element:

@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from .. import xmp
 from ..errors import ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading
-from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, exif_facts, merged_xmp, printable
+from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, exif_facts, printable
 from ._window import check_size
 
 WHOLE_LIMIT_BYTES = 2**31
+
+_LEAST_PART_BYTES = 256  # that a part takes in memory, be it empty
 
 _EXIF = b"Exif\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -44,9 +47,39 @@ class JpegHeader:
     blocks: Blocks = field(default_factory=Blocks)
 
 
+@dataclass
+class _Parts:
+    """What several segments hold together, by its number or first byte; as much of it as a block may have."""
+
+    parts: dict[int, bytes] = field(default_factory=dict)
+    met: int = 0
+    too_many: bool = False
+    _left_bytes: int = BLOCK_LIMIT_BYTES
+
+    def take(self, at: int, part: bytes) -> None:
+        self.met += 1
+        self._left_bytes -= max(len(part), _LEAST_PART_BYTES)
+        if self._left_bytes < 0:
+            self.too_many = True
+            self.parts.clear()
+        else:
+            self.parts.setdefault(at, part)
+
+    def joined(self) -> bytes:
+        return b"".join(part for _, part in sorted(self.parts.items()))
+
+    def follow_each_other(self) -> bool:
+        end = 0
+        for at, part in sorted(self.parts.items()):
+            if at != end:
+                return False
+            end += len(part)
+        return True
+
+
 def parse_jpeg(file: BinaryIO, reading: Reading) -> JpegHeader:
     header = JpegHeader()
-    chunks: dict[str, dict[int, bytes]] = {"icc": {}, "photoshop": {}, "extended": {}}
+    chunks = {kind: _Parts() for kind in ("icc", "photoshop", "extended")}
     for marker, segment in _segments_of(file):
         if marker == 0xFE or 0xE0 <= marker <= 0xEF:
             _take(header, chunks, marker, segment)
@@ -97,7 +130,7 @@ def _take_frame(header: JpegHeader, marker: int, segment: bytes, limit_pixels: i
         )
 
 
-def _take(header: JpegHeader, chunks: dict[str, dict[int, bytes]], marker: int, segment: bytes) -> None:
+def _take(header: JpegHeader, chunks: dict[str, _Parts], marker: int, segment: bytes) -> None:
     """One application segment or comment."""
     blocks = header.blocks
     if marker == 0xE0 and segment[:5] == b"JFIF\0":
@@ -114,12 +147,11 @@ def _take(header: JpegHeader, chunks: dict[str, dict[int, bytes]], marker: int, 
     elif marker == 0xE1 and segment.startswith(_XMP_EXTENDED):
         # 32 letters of a digest, the size of the whole, the offset of this part
         at = len(_XMP_EXTENDED) + 36
-        chunks["extended"].setdefault(int.from_bytes(segment[at : at + 4], "big"), segment[at + 4 :])
+        chunks["extended"].take(int.from_bytes(segment[at : at + 4], "big"), segment[at + 4 :])
     elif marker == 0xE2 and segment.startswith(_ICC) and len(segment) > len(_ICC) + 2:
-        chunks["icc"].setdefault(segment[len(_ICC)], segment[len(_ICC) + 2 :])
+        chunks["icc"].take(segment[len(_ICC)], segment[len(_ICC) + 2 :])
     elif marker == 0xED and segment.startswith(_PHOTOSHOP):
-        if sum(map(len, chunks["photoshop"].values())) <= BLOCK_LIMIT_BYTES:
-            chunks["photoshop"][len(chunks["photoshop"])] = segment[len(_PHOTOSHOP) :]
+        chunks["photoshop"].take(chunks["photoshop"].met, segment[len(_PHOTOSHOP) :])
     elif marker == 0xEE and segment[:5] == b"Adobe" and len(segment) >= 12:
         header.adobe = segment[11]
     elif marker == 0xFE:
@@ -129,22 +161,25 @@ def _take(header: JpegHeader, chunks: dict[str, dict[int, bytes]], marker: int, 
         blocks.drop(f"APP{marker - 0xE0} segment {printable(name)!r}")
 
 
-def _join(blocks: Blocks, chunks: dict[str, dict[int, bytes]]) -> None:
-    for kind in ("icc", "photoshop"):
-        blocks.take(kind, b"".join(part for _, part in sorted(chunks[kind].items())))
-    if not chunks["extended"]:
+def _join(blocks: Blocks, chunks: dict[str, _Parts]) -> None:
+    for kind, parts in chunks.items():
+        if parts.too_many:
+            what = "extended XMP" if kind == "extended" else kind
+            blocks.drop(f"{what} of several segments, above the limit of {BLOCK_LIMIT_BYTES} bytes")
+        elif kind != "extended":
+            blocks.take(kind, parts.joined())
+        elif parts.met:
+            _join_extended(blocks, parts)
+
+
+def _join_extended(blocks: Blocks, parts: _Parts) -> None:
+    if not parts.follow_each_other():
+        blocks.drop("extended XMP (parts of it are missing)")
         return
-    extended = b""
-    for at, part in sorted(chunks["extended"].items()):
-        if at != len(extended) or at + len(part) > BLOCK_LIMIT_BYTES:
-            blocks.drop("extended XMP (parts of it are missing, or it is above the limit)")
-            return
-        extended += part
-    merged = merged_xmp(blocks.parts.get("xmp", b""), extended)
-    if merged is None:
-        blocks.drop("extended XMP (it cannot be parsed)")
-    else:
-        blocks.parts["xmp"] = merged
+    try:
+        blocks.parts["xmp"] = xmp.with_extended(blocks.parts.get("xmp", b""), parts.joined())
+    except ValueError as error:
+        blocks.drop(f"extended XMP ({error})")
 
 
 def _segments_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

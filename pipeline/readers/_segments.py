@@ -8,21 +8,17 @@ specification part 3, 1.1.3 (extended XMP in JPEG); WebP container (RIFF); ISO/I
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
-from xml.etree import ElementTree
 
 from ..carried import Carried, Place, TiffTag
 
 BLOCK_LIMIT_BYTES = 16 * 2**20
 """A block of metadata above this is skipped, and said to be."""
 _MAX_BOXES = 10_000
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_XMP_NOTE = "http://ns.adobe.com/xmp/note/"
 _TIFF_TYPES = {3: "H", 4: "I", 9: "i"}
 
 Resolution = tuple[float, float, str]
@@ -137,36 +133,6 @@ def resource_blocks(photoshop: bytes) -> Iterator[tuple[int, bytes]]:
 def iptc_of(photoshop: bytes) -> bytes:
     """The IIM datasets in image resource blocks; empty without any."""
     return next((contents for number, contents in resource_blocks(photoshop) if number == 0x0404), b"")
-
-
-def merged_xmp(packet: bytes, extended: bytes) -> bytes | None:
-    """A packet with what a JPEG's extended XMP adds to it; None where either of them is no plain XMP."""
-    if b"<!DOCTYPE" in packet + extended or b"<!ENTITY" in packet + extended:
-        return None
-    try:
-        trees = [_parsed(part) for part in (packet, extended)]
-        into, more = (tree if tree.tag == f"{{{_RDF}}}RDF" else tree.find(f".//{{{_RDF}}}RDF") for tree in trees)
-        if into is None or more is None:
-            return None
-        into.extend(list(more))
-        for description in into:
-            description.attrib.pop(f"{{{_XMP_NOTE}}}HasExtendedXMP", None)
-        return bytes(ElementTree.tostring(trees[0], encoding="utf-8", xml_declaration=False))
-    except (ElementTree.ParseError, ValueError, RecursionError):
-        return None
-
-
-def _parsed(packet: bytes) -> ElementTree.Element:
-    root: Any = None
-    for event, value in ElementTree.iterparse(io.BytesIO(packet.strip(b"\0 \r\n\t")), ("start-ns", "start")):
-        named: Any = value
-        if event == "start":
-            root = named if root is None else root
-        elif named[0] and named[0] != "xml":
-            ElementTree.register_namespace(*named)  # so that prefixes stay what they were
-    if not isinstance(root, ElementTree.Element):
-        raise ValueError("no element")
-    return root
 
 
 def riff_chunks(file: BinaryIO, stop: int) -> Iterator[tuple[bytes, int, int]]:

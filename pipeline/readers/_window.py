@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -214,7 +215,8 @@ def reason(error: BaseException, limit: int = 160) -> str:
     """What a library's exception says, on one line."""
     if error.__cause__ is not None and "previous exception" in str(error):  # rasterio hides GDAL's words there
         return reason(error.__cause__, limit)
-    text = " ".join(str(error).split())
+    # GDAL knows a file whose name is no UTF-8 by a name of the system's (`pipeline.gdal`).
+    text = re.sub(r"/proc/self/fd/\d+", "the file", " ".join(str(error).split()))
     return (text if len(text) <= limit else text[: limit - 3] + "...") or type(error).__name__
 
 

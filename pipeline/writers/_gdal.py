@@ -9,10 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import logging
 import struct
-import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,10 @@ import rasterio.shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, RasterioError
 
 from pipeline.carried import Place, TiffTag
+from pipeline.gdal import Opened, environment
 from pipeline.writers._beside import library_error, tiff_text
 from pipeline.writers._picture import Picture
 from pipeline.writers._plain import write_plain
@@ -43,25 +41,15 @@ _TAG_NAMES = {
 _RESOLUTION_UNITS = {"none": 1, "inch": 2, "cm": 3}
 _GDAL_METADATA = 42112
 _GEO_KEYS, _RASTER_TYPE, _POINT = 34735, 1025, 2
-# Filters of `warnings` are global to the process; one thread at a time may exchange them.
-_WARNINGS_LOCK = threading.Lock()
-# GDAL's messages arrive as exceptions too; logged, they would reach the user a second time.
-logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
 
 
 @contextlib.contextmanager
 def gdal(folder: Path, threads: int) -> Iterator[None]:
     """GDAL with a bounded cache, no side files, and errors as OSError; it writes into ``folder``."""
-    settings = {
-        "GDAL_CACHEMAX": _CACHE_MIB,
-        "GDAL_NUM_THREADS": threads,
-        "GDAL_PAM_ENABLED": "NO",
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        "CPL_TMPDIR": str(folder),
-    }
+    settings = {"GDAL_CACHEMAX": _CACHE_MIB, "GDAL_NUM_THREADS": threads, "CPL_TMPDIR": str(folder)}
     _quiet_libtiff()
     try:
-        with rasterio.Env(**settings):
+        with environment(**settings):
             yield
     except (RasterioError, CPLE_BaseError) as error:  # some of these are OSErrors, without a number
         raise library_error(error.__cause__ or error, folder) from error
@@ -75,11 +63,9 @@ def _quiet_libtiff() -> None:
         ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
 
 
-def open_dataset(path: Path, mode: str = "r", driver: str = "GTiff", **options: Any) -> Any:
-    """The dataset ``path``; a picture that lies nowhere on Earth is nothing to warn of."""
-    with _WARNINGS_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, mode, driver=driver, **options)
+def open_dataset(path: Path, mode: str = "r", driver: str = "GTiff") -> Opened:
+    """The dataset ``path``, for a ``with`` statement."""
+    return Opened(path, driver, mode)
 
 
 def copy_picture(picture: Picture, folder: Path, name: str, driver: str, threads: int, **options: Any) -> Path:

@@ -10,7 +10,6 @@ OGC GeoTIFF 1.1 (19-008r4); GDAL's GTiff driver (50844 RPCCoefficientTag).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any
@@ -24,10 +23,9 @@ from rasterio.io import MemoryFile
 from rasterio.rpc import RPC
 
 from pipeline.carried import Place, TiffTag
+from pipeline.gdal import environment, quiet
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 50844)
-# No sidecar: what the tags cannot say must show, and not lie in a file beside.
-_GDAL_OPTIONS = {"GDAL_PAM_ENABLED": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 
 def geo_tags(place: Place | None, missing: dict[str, str]) -> tuple[TiffTag, ...]:
@@ -54,8 +52,8 @@ def _made(place: Place, gcps: Iterable[tuple[float, ...]], missing: dict[str, st
     wkt = place.gcps_crs or place.crs if points else place.crs
     crs = CRS.from_wkt(wkt) if wkt else None
     transform = rasterio.Affine(*place.transform) if place.transform else None
-    with warnings.catch_warnings(), rasterio.Env(**_GDAL_OPTIONS), MemoryFile() as memory:
-        warnings.simplefilter("ignore")  # NotGeoreferencedWarning, where there is a CRS and no transform
+    # Without a sidecar: what the tags cannot say must show. Quiet, for there may be a CRS and no transform.
+    with quiet(), environment(), MemoryFile() as memory:
         with memory.open(**options) as made:
             made.write(np.zeros((1, 1, 1), np.uint8))
             if points:

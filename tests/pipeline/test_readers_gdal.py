@@ -1,0 +1,144 @@
+"""GDAL is used the same way by readers and writers: no network, no leak of warning filters, names of any bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from PIL import Image
+
+from pipeline import gdal
+from pipeline.carried import Place
+from pipeline.errors import ScanUnreadableError
+from pipeline.readers import open_scan, page_count
+from pipeline.writers._gdal import gdal as gdal_of_writers
+from pipeline.writers._gdal import open_dataset
+from pipeline.writers._geo_tags import geo_tags
+from tests.pipeline.test_readers_drives import gdal_tiff, noise
+from tests.pipeline.test_readers_image import soft
+
+pytestmark = pytest.mark.filterwarnings("error", "ignore:'mode' parameter:DeprecationWarning")
+
+EVERYTHING = slice(None), slice(None)
+WEB_MERCATOR = rasterio.crs.CRS.from_epsg(3857).to_wkt()
+
+
+def test_no_context_reaches_the_network(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def attempt(name: str) -> None:
+            with pytest.raises(rasterio.errors.RasterioIOError):
+                rasterio.open(f"/vsicurl/http://127.0.0.1:{server.server_port}/{name}.tif")
+
+        with gdal.environment():
+            attempt("fenced")
+        with gdal_of_writers(tmp_path, 1):
+            attempt("fenced")
+        assert not asked
+        attempt("open")
+        assert any("open" in path for path in asked)
+        server.shutdown()
+
+
+@pytest.mark.parametrize("what", ["reader", "TIFF reader", "writer", "tags"])
+def test_filters_of_warnings_are_exchanged_by_one_thread_at_a_time(tmp_path: Path, what: str) -> None:
+    Image.fromarray(soft()).save(tmp_path / "a.png")
+    gdal_tiff(tmp_path / "a.tif", noise())
+    acts: dict[str, Callable[[], Any]] = {
+        "reader": lambda: open_scan(tmp_path / "a.png").close(),
+        "TIFF reader": lambda: open_scan(tmp_path / "a.tif").close(),
+        "writer": lambda: open_dataset(tmp_path / "a.tif").close(),
+        "tags": lambda: geo_tags(Place(crs=WEB_MERCATOR), {}),
+    }
+    before = list(warnings.filters)
+    other = threading.Thread(target=acts[what])
+    with gdal.quiet():
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+    other.join(30)
+    assert not other.is_alive()
+    assert warnings.filters == before
+
+
+NAMES = ("a.png", "a.jpg", "a.tif", "gdal.tif", "placed.tif", "a.jp2", "a.j2k", "a.webp", "a.gif", "a.bmp", "a.ppm")
+NAMES += ("a.sgi", "a.img", "a.ntf", "a.jxl", "float.img")
+
+
+def made(path: Path) -> None:
+    picture = soft()
+    if path.name == "gdal.tif":
+        gdal_tiff(path, noise())
+    elif path.suffix == ".jxl":
+        path.write_bytes(imagecodecs.jpegxl_encode(picture, lossless=True))
+    elif path.name in ("placed.tif", "a.img", "a.ntf", "float.img"):
+        driver = {".tif": "GTiff", ".img": "HFA", ".ntf": "NITF"}[path.suffix]
+        stored = picture[:, :, 0].astype(np.float32 if path.stem == "float" else np.uint8)
+        profile = {"height": 90, "width": 130, "count": 1, "dtype": stored.dtype, "crs": WEB_MERCATOR}
+        profile["transform"] = rasterio.Affine(2, 0, 7, 0, -2, 9)
+        if driver == "NITF":
+            profile = {name: profile[name] for name in ("height", "width", "count", "dtype")}
+        with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
+            warnings.simplefilter("ignore")
+            with rasterio.open(path, "w", driver=driver, **profile) as file:
+                file.write(stored, 1)
+    elif path.suffix == ".tif":
+        tifffile.imwrite(path, picture, photometric="rgb")
+    else:
+        stream = io.BytesIO()
+        kind = {".jpg": "jpeg", ".j2k": "jpeg2000", ".jp2": "jpeg2000"}.get(path.suffix, path.suffix[1:])
+        Image.fromarray(picture).save(stream, kind, no_jp2=path.suffix == ".j2k")
+        path.write_bytes(stream.getvalue())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_is_no_utf_8_is_a_name(tmp_path: Path, name: str) -> None:
+    plain = tmp_path / name
+    made(plain)
+    stem = os.fsdecode(b"caf\xe9 \xff")
+    odd = tmp_path / stem / f"{stem}{plain.suffix}"
+    odd.parent.mkdir()
+    odd.write_bytes(plain.read_bytes())
+    descriptors = open_files()
+    assert page_count(odd) == 1
+    with open_scan(plain) as one, open_scan(odd) as other:
+        assert one.info == other.info
+        assert one.carried == other.carried
+        np.testing.assert_array_equal(one.read(*EVERYTHING), other.read(*EVERYTHING))
+        if one.info.mask:
+            np.testing.assert_array_equal(one.read_mask(*EVERYTHING), other.read_mask(*EVERYTHING))
+    assert open_files() == descriptors
+    odd.write_bytes(plain.read_bytes()[: plain.stat().st_size // 3])
+    with pytest.raises(ScanUnreadableError) as caught, open_scan(odd) as other:
+        other.read(*EVERYTHING)
+    assert "/proc" not in str(caught.value)
+    assert open_files() == descriptors
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
