@@ -29,6 +29,7 @@ from pipeline.profiles import description
 from pipeline.provenance import premis_event
 from pipeline.quality import Quality
 from pipeline.store import ChromaVersion, ScanStore
+from pipeline.writers import leftovers
 
 SOFTWARE = "colorize-archive"
 Seconds = tuple[tuple[str, float], ...]
@@ -46,6 +47,8 @@ def export_job(
     made = job.spec.version
     paths = job.paths.of_version(made)
     settle(job.paths)
+    for left in leftovers(job.paths.store.parent, job.paths.store.name.removesuffix(".zarr")):
+        remove(left)
     # A picture that an interrupted run had finished only needs its name.
     told = {} if job.force else _whole(job, store, made)
     formats = _formats(job, made)
