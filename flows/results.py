@@ -12,7 +12,7 @@ from typing import Any
 from flows.jobs import Job
 from pipeline.carried import Carried
 from pipeline.export import export_picture, picture_of
-from pipeline.files import file_sha256, tree_sha256, write_json
+from pipeline.files import file_sha256, remove, tree_sha256, write_json
 from pipeline.handover import carried_by_result, missing_in
 from pipeline.manifest import (
     ResultPaths,
