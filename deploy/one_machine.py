@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,6 +141,14 @@ def end_all(processes: list[psutil.Process], seconds: float = _END_SECONDS) -> N
         _, processes = psutil.wait_procs(processes, timeout=seconds)
 
 
+def kill_all(processes: list[psutil.Process]) -> None:
+    """Without a word to anybody: runs stay as begun, and are taken up."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_END_SECONDS)
+
+
 def tell(what: str, text: str) -> None:
     """One line for the operator."""
     print(f"{what:<10}{text}", flush=True)
@@ -213,12 +222,11 @@ def serve(place: Place, port: int, runs: int, asked: Any) -> None:
     import runs as flow_runs
     from deployments import POOL, deploy
 
-    url = f"http://127.0.0.1:{port}/api"
+    url = os.environ["PREFECT_API_URL"]
     before = Running.of(place)
-    end_all(place.processes())
+    kill_all(place.processes())
     check_port(port)
     os.environ |= {
-        "PREFECT_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "3"),
     }
@@ -268,6 +276,7 @@ def _watch(children: list[Child], place: Place, url: str) -> None:
     from deployments import POOL
 
     server, worker = children
+    seen_alive = datetime.now(UTC)
     while True:
         time.sleep(_POLL_SECONDS * 5)
         if server.has_died:
@@ -276,11 +285,13 @@ def _watch(children: list[Child], place: Place, url: str) -> None:
             server.wait(lambda: answers(url))
         if worker.has_died:
             tell("worker", f"died ({worker.last_code}); it is started again")
-            begun = flow_runs.unfinished(POOL)  # before what is left of them says that it crashed
-            end_all(_below(server, place))
+            kill_all(_below(server, place))
+            begun = flow_runs.unfinished(POOL, seen_alive)
             for line in [*flow_runs.schedule_again(begun), *flow_runs.take_up(POOL)]:
                 tell("run", line)
             worker.start_again()
+        else:
+            seen_alive = datetime.now(UTC)
 
 
 def _below(server: Child, place: Place) -> list[psutil.Process]:
@@ -353,7 +364,11 @@ def up(
 ) -> None:
     """Start Prefect's server, a worker and the deployments of colorize-archive on this machine. Again is no harm."""
     place = Place((home or Path(os.environ.get("PREFECT_HOME", "~/.prefect"))).expanduser().absolute())
+    running = Running.of(place)
+    is_there = running is not None and running.is_alive
+    # Prefect reads both when it is first imported; without an address it would start a server of its own.
     os.environ["PREFECT_HOME"] = str(place.home)
+    os.environ["PREFECT_API_URL"] = running.url if running and is_there else f"http://127.0.0.1:{port}/api"
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
         if end:
@@ -387,7 +402,6 @@ def _start(place: Place, port: int, runs: int, asked: Any, detach: bool) -> None
     if running is not None and running.is_alive:
         from deployments import deploy
 
-        os.environ["PREFECT_API_URL"] = running.url
         tell("server", f"{running.url.removesuffix('/api')} runs already (process {running.pid})")
         for name in deploy(asked):
             tell("deployed", name)
@@ -445,7 +459,6 @@ def _say_status(place: Place) -> bool:
     if running is None or not running.is_alive:
         tell("set-up", "does not run; deploy/up starts it")
         return False
-    os.environ["PREFECT_API_URL"] = running.url
     well = answers(running.url)
     tell("server", f"{running.url.removesuffix('/api')} {'is well' if well else 'does not answer'}")
     online = well and flow_runs.is_online(POOL, f"up-{socket.gethostname()}")

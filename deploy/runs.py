@@ -41,9 +41,12 @@ def _runs(pool: str, *states: StateType) -> list[FlowRun]:
         )
 
 
-def unfinished(pool: str) -> list[UUID]:
-    """Runs that a worker has begun."""
-    return [run.id for run in _runs(pool, StateType.PENDING, StateType.RUNNING)]
+def unfinished(pool: str, since: datetime | None = None) -> list[UUID]:
+    """Runs that a worker has begun; and those that crashed after ``since``, as runs do that lose their worker."""
+    begun = _runs(pool, StateType.PENDING, StateType.RUNNING)
+    if since is not None:
+        begun += [run for run in _runs(pool, StateType.CRASHED) if run.state and run.state.timestamp >= since]
+    return [run.id for run in begun]
 
 
 def schedule_again(runs: list[UUID]) -> list[str]:
