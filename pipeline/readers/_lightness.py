@@ -39,7 +39,9 @@ class Light:
 
 def by_profile(icc: bytes, channels: int, dtype: str) -> Light:
     """Of gray (1), RGB (3) or ink (4 channels, 0 for none); without a profile they are sRGB, or plain ink."""
-    plain = Light(ink_as_rgb, "CMYK without a profile, by the plain formula (1 - C)(1 - K)") if channels == 4 else Light()
+    plain = (
+        Light(ink_as_rgb, "CMYK without a profile, by the plain formula (1 - C)(1 - K)") if channels == 4 else Light()
+    )
     if not icc:
         return plain
     try:
