@@ -39,7 +39,9 @@ class Light:
 
 def by_profile(icc: bytes, channels: int, dtype: str) -> Light:
     """Of gray (1), RGB (3) or ink (4 channels, 0 for none); without a profile they are sRGB, or plain ink."""
-    plain = Light(ink_as_rgb, "by (1 - C)(1 - K), for want of a profile") if channels == 4 else Light()
+    plain = (
+        Light(ink_as_rgb, "CMYK without a profile, by the plain formula (1 - C)(1 - K)") if channels == 4 else Light()
+    )
     if not icc:
         return plain
     try:
@@ -71,9 +73,10 @@ def by_gamma(gamma: float, dtype: str) -> Light:
 
 
 def ink_as_rgb(ink: NDArray) -> Samples:
-    """(h, w, 4) uint8 cyan, magenta, yellow, black (0 for none) -> (h, w, 3) RGB, (1 - C)(1 - K) of each."""
-    paper = 255 - ink.astype(np.uint16)
-    rgb: Samples = ((paper[:, :, :3] * paper[:, :, 3:] + 127) // 255).astype(np.uint8)
+    """(h, w, 4) cyan, magenta, yellow, black (0 for none) -> (h, w, 3) RGB of the same type, (1 - C)(1 - K) of each."""
+    top = int(np.iinfo(ink.dtype).max)
+    paper = top - ink.astype(np.uint32)  # whose products are below 2 ** 32
+    rgb: Samples = ((paper[:, :, :3] * paper[:, :, 3:] + np.uint32(top // 2)) // np.uint32(top)).astype(ink.dtype)
     return rgb
 
 

@@ -30,15 +30,22 @@ class Whole:
     Attributes
     ----------
     bits : of a sample; floats have 16 or 32
+    channels : with opacity; the most there may be, where the header does not say
     gamma : the exponent that gives light, where the file names one
     """
 
     shape_yx: tuple[int, int] = (0, 0)
     bits: int = 8
+    channels: int = 4
     gamma: float | None = None
     orientation: int = 1
     resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """That one pixel takes while it is decoded: no less than 4, as libjxl and libavif have it."""
+        return max(4, self.channels * (1 if self.bits <= 8 else 2 if self.bits <= 16 else 4))
 
 
 class _Bits:
@@ -95,6 +102,7 @@ def jpeg_xl(file: BinaryIO) -> Whole:
 def _codestream(header: bytes, whole: Whole) -> None:
     bits = _Bits(header)
     whole.shape_yx = _size(bits)
+    whole.channels = 3
     if bits.u(1):  # all that follows is default: 8 bits, sRGB
         return
     extra_fields = bits.u(1)
@@ -112,10 +120,12 @@ def _codestream(header: bytes, whole: Whole) -> None:
             whole.blocks.drop("all but the first frame of an animation")
     whole.bits = _depth(bits)
     bits.u(1)
-    for _ in range(bits.u32((0, 0), (0, 1), (4, 2), (12, 1))):
+    extra = bits.u32((0, 0), (0, 1), (4, 2), (12, 1))
+    for _ in range(extra):
         _extra_channel(bits)
     bits.u(1)
     _colour(bits, whole)
+    whole.channels += extra
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
@@ -170,6 +180,7 @@ def _colour(bits: _Bits, whole: Whole) -> None:
     if bits.u(1):
         return
     with_icc, space = bits.u(1), bits.enum()
+    whole.channels = 1 if space == _GRAY else 3
     if with_icc:
         whole.blocks.drop("ICC profile (JPEG XL compresses it; the samples are taken as sRGB)")
         return
@@ -261,7 +272,7 @@ def jpeg_ls(file: BinaryIO) -> Whole:
             file.seek(max(0, file.seek(0, 2) - _HEADER_BYTES))
             if b"\xff\xd9" not in file.read():
                 raise ScanUnreadableError("cut off: the JPEG-LS has no end marker; copy it again from its source")
-            return Whole(shape_yx, bits=segment[0])
+            return Whole(shape_yx, bits=segment[0], channels=segment[5])
     raise ScanUnreadableError("damaged or cut off: the JPEG-LS has no frame header; copy it again from its source")
 
 

@@ -27,8 +27,7 @@ from ._whole import Whole, avif, bmp, is_jpeg_ls, jpeg_ls, jpeg_xl
 from ._window import Samples, check_size, reason, refuse_drive_errors
 
 ENDINGS = (".avif", ".jls", ".jxl")
-WHOLE_LIMIT_BYTES = 2**31
-_BYTES_A_PIXEL = 16  # that libjxl works in: four channels of float
+WHOLE_LIMIT_BYTES = 2**29  # of a picture; plans count on windows, and two such pictures may be open at once
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,11 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
             whole = known.declared(file)
             check_size(whole.shape_yx, reading.limit_pixels)
             height, width = whole.shape_yx
-            if max(height * width * _BYTES_A_PIXEL, file.seek(0, 2)) > WHOLE_LIMIT_BYTES:
+            whole_bytes = max(height * width * whole.pixel_bytes, file.seek(0, 2))
+            if whole_bytes > WHOLE_LIMIT_BYTES:
                 raise ScanUnsupportedError(
-                    f"a {known.name} of {width} x {height} pixels, which must be decoded at once; convert it to TIFF"
+                    f"a {known.name} of {width} x {height} pixels, which must be decoded at once: {whole_bytes} bytes, "
+                    f"above the limit of {WHOLE_LIMIT_BYTES} for that; convert it to TIFF"
                 )
             file.seek(0)
             data = file.read()

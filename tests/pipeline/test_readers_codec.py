@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.errors import ScanError, ScanUnsupportedError
+from pipeline.errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from pipeline.readers import open_scan
 from pipeline.types import Reading, ScanInfo
 from tests.pipeline.test_readers_image import EXIF_BLOCK, XMP, lightness_of, linear_profile, soft
@@ -170,3 +170,25 @@ def test_what_a_header_declares_is_checked_before_it_is_decoded(tmp_path: Path) 
     (tmp_path / "b.avif").write_bytes(data)
     with pytest.raises(ScanUnsupportedError, match="at once"):
         open_scan(tmp_path / "b.avif")
+
+
+def jls_header(height: int, width: int, bits: int, channels: int) -> bytes:
+    """Of ITU-T T.87, C.2.2, and nothing behind it but the end marker."""
+    components = b"".join(bytes([n + 1, 0x11, 0]) for n in range(channels))
+    frame = struct.pack(">BHHB", bits, height, width, channels) + components
+    return b"\xff\xd8\xff\xf7" + struct.pack(">H", len(frame) + 2) + frame + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("bits", "channels", "most_pixels"), [(8, 1, 2**27), (8, 3, 2**27), (12, 1, 2**27), (16, 3, 2**29 // 6)]
+)
+def test_half_a_gibibyte_is_decoded_at_once_and_not_more(
+    tmp_path: Path, bits: int, channels: int, most_pixels: int
+) -> None:
+    path, width = tmp_path / "a.jls", 60_000
+    path.write_bytes(jls_header(most_pixels // width + 1, width, bits, channels))
+    with pytest.raises(ScanUnsupportedError, match=r"at once.* 536870912 .*convert it to TIFF"):
+        open_scan(path)
+    path.write_bytes(jls_header(most_pixels // width, width, bits, channels))
+    with pytest.raises(ScanUnreadableError, match="damaged JPEG-LS"):  # by the decoder
+        open_scan(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
@@ -104,6 +105,7 @@ def test_twelve_bits_are_kept(tmp_path: Path) -> None:
     assert np.abs(got / 65535 * 4095 - expected).max() <= 2
 
 
+@functools.cache  # a profile says in which second it was made
 def linear_profile() -> bytes:
     """A gray profile whose samples are light itself, by another library's word: LittleCMS writes and reads it."""
     return bytes(imagecodecs.cms_profile("gray", whitepoint=[0.9642, 1.0, 0.8249], gamma=WIDE_GAMMA))
