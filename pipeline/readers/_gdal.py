@@ -26,44 +26,65 @@ _OPTIONS = {
 class Raster:
     """One open file; not safe to use from several threads at once.
 
+    Parameters
+    ----------
+    prefix : of GDAL's name for a part of the file
+    options : of GDAL's configuration
+
     Raises
     ------
     ScanUnreadableError
         The driver cannot open it.
     """
 
-    def __init__(self, path: Path, driver: str, **options: str) -> None:
-        self._path, self._options = path, {**_OPTIONS, **options}
+    def __init__(self, path: Path, driver: str, *, prefix: str = "", **options: str) -> None:
+        self._path, self._driver, self._prefix, self._options = path, driver, prefix, {**_OPTIONS, **options}
+        self._opened = self._open()
+        self._failed = False
+
+    def _open(self) -> gdal.Opened:
         try:
-            self._opened = gdal.Opened(path, driver, **self._options)
+            return gdal.Opened(self._path, self._driver, prefix=self._prefix, **self._options)
         except Exception as error:
             refuse_drive_errors(error)
-            check_drive(path)
-            raise ScanUnreadableError(f"damaged {driver} ({reason(error)}); restore it from its source") from error
-        self._dataset = self._opened.dataset
+            check_drive(self._path)
+            raise ScanUnreadableError(
+                f"damaged {self._driver} ({reason(error)}); restore it from its source"
+            ) from error
+
+    @property
+    def _dataset(self) -> Any:
+        """Opened anew after an error: some drivers go on from where they were then, and give other rows."""
+        if self._failed:
+            opened = self._open()
+            self._opened.close()
+            self._opened, self._failed = opened, False
+        return self._opened.dataset
 
     @property
     def shape_yx(self) -> tuple[int, int]:
-        return self._dataset.height, self._dataset.width
+        return self._opened.dataset.height, self._opened.dataset.width
 
     def ask(self, name: str, *arguments: Any, **named: Any) -> Any:
         """An attribute of the dataset, called with the arguments where there are any."""
         with gdal.environment(**self._options):
-            found = getattr(self._dataset, name)
+            found = getattr(self._opened.dataset, name)
             return found(*arguments, **named) if arguments or named else found
 
     def read(self, bands: tuple[int, ...], rows: range, columns: range, *, mask: bool = False) -> NDArray:
         """(h, w, bands) samples; with ``mask``, GDAL's own mask of the picture (0 or 255) as one band more."""
         window = Window(columns.start, rows.start, len(columns), len(rows))
+        dataset = self._dataset
         try:
             with gdal.environment(**self._options):
-                planes = self._dataset.read(list(bands), window=window)
+                planes = dataset.read(list(bands), window=window)
                 if mask:
-                    opacity = self._dataset.read_masks(1, window=window)[None].astype(planes.dtype)
+                    opacity = dataset.read_masks(1, window=window)[None].astype(planes.dtype)
                     planes = np.concatenate([planes, opacity])
         except Exception as error:
+            self._failed = True
             refuse_drive_errors(error)
-            check_drive(self._path, rows.start / self.shape_yx[0])
+            check_drive(self._path, rows.start / dataset.height)
             raise
         return np.ascontiguousarray(np.moveaxis(planes, 0, 2))
 

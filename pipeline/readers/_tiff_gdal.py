@@ -11,14 +11,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tifffile
-from rasterio.windows import Window
 
 from .. import gdal
-from ..errors import ScanUnreadableError
+from ..errors import ScanError, ScanUnreadableError
+from ._gdal import Raster
 from ._tiff_layout import JPEG_COMPRESSIONS, SEGMENT_LIMIT_BYTES
-from ._window import Samples, check_drive, reason, refuse_drive_errors
+from ._window import Samples, reason
 
 # Not of other drivers: the one of JPEG 2000 then gives a transform of whatever lies in memory.
 _OPTIONS = {"GDAL_GEOREF_SOURCES": "INTERNAL"}
@@ -38,7 +37,11 @@ def environment() -> Any:
 
 def open_dataset(path: Path, offset: int | None = None) -> gdal.Opened:
     """The file's first directory, or the one at that byte."""
-    return gdal.Opened(path, "GTiff", prefix="" if offset is None else f"GTIFF_DIR:off:{offset}:", **_OPTIONS)
+    return gdal.Opened(path, "GTiff", prefix="" if offset is None else _prefix(offset), **_OPTIONS)
+
+
+def _prefix(offset: int) -> str:
+    return f"GTIFF_DIR:off:{offset}:"
 
 
 class GdalSegments:
@@ -46,17 +49,10 @@ class GdalSegments:
 
     def __init__(self, path: Path, page: tifffile.TiffPage) -> None:
         self._lock = threading.Lock()
-        self._path = path
-        try:
-            self._opened = open_dataset(path, page.offset)
-        except Exception as error:
-            refuse_drive_errors(error)
-            check_drive(path)
-            raise ScanUnreadableError(f"damaged TIFF ({reason(error)}); restore it from its source") from error
-        self._dataset = self._opened.dataset
-        self.size_yx: tuple[int, int] = self._dataset.block_shapes[0]
-        shape_yx = self._dataset.shape
-        if shape_yx != (page.imagelength, page.imagewidth) or self._dataset.count < 3:
+        self._raster = raster = Raster(path, "GTiff", prefix=_prefix(page.offset), **_OPTIONS)
+        self._shape_yx = raster.shape_yx
+        self.size_yx: tuple[int, int] = raster.ask("block_shapes")[0]
+        if self._shape_yx != (page.imagelength, page.imagewidth) or raster.ask("count") < 3:
             self.close()
             raise ScanUnreadableError("damaged TIFF: its tags and its decoder disagree; restore it from its source")
         if self.size_yx[0] * self.size_yx[1] * 4 > SEGMENT_LIMIT_BYTES:
@@ -65,21 +61,20 @@ class GdalSegments:
 
     def decoded(self, row: int, column: int) -> Samples:
         """(h, w, 3) of one block."""
-        (height, width), (tall, wide) = self._dataset.shape, self.size_yx
+        (height, width), (tall, wide) = self._shape_yx, self.size_yx
         top, left = row * tall, column * wide
-        window = Window(left, top, min(wide, width - left), min(tall, height - top))
+        rows, columns = range(top, min(top + tall, height)), range(left, min(left + wide, width))
         try:
-            with self._lock, environment():
-                planes = self._dataset.read((1, 2, 3), window=window)
+            with self._lock:
+                return self._raster.read((1, 2, 3), rows, columns)
+        except (MemoryError, ScanError):
+            raise
         except Exception as error:  # GDAL's words begin with the file's name and end with what happened
-            refuse_drive_errors(error)
-            check_drive(self._path, top / height)
             raise ScanUnreadableError(
                 f"damaged: segment at row {top}, column {left} ({reason(error).split(': ')[-1]}); "
                 "restore it from its source"
             ) from error
-        return np.ascontiguousarray(np.moveaxis(planes, 0, 2))
 
     def close(self) -> None:
         with self._lock:
-            self._opened.close()
+            self._raster.close()

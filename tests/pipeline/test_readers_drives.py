@@ -107,14 +107,16 @@ def test_a_drive_that_fails_is_neither_damage_nor_gray(tmp_path: Path, name: str
     np.testing.assert_array_equal(samples if samples.ndim == 2 else samples[:, :, 0], picture)
 
 
-def test_the_same_reader_goes_on_when_the_drive_is_back(tmp_path: Path) -> None:
-    path, picture = tmp_path.resolve() / "a.tif", noise()
-    tiff(path, picture)
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_same_reader_goes_on_when_the_drive_is_back(tmp_path: Path, name: str) -> None:
+    path, picture = tmp_path.resolve() / name, noise()
+    WRITERS[name](path, picture)
     with open_scan(path, SALVAGE) as reader:
-        with failing(path), pytest.raises(ScanUnreachableError, match="Input/output error"):
+        with failing(path), pytest.raises(ScanUnreachableError):
             reader.read(*EVERYTHING)
-        np.testing.assert_array_equal(reader.read(*EVERYTHING), picture)
+        samples = reader.read(*EVERYTHING)
         assert reader.holes == ()
+    np.testing.assert_array_equal(samples if samples.ndim == 2 else samples[:, :, 0], picture)
 
 
 @pytest.mark.parametrize("name", WRITERS)
