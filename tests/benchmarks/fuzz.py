@@ -40,7 +40,7 @@ def look_at(path: Path, salvage: bool) -> str:
     from pipeline.types import Reading
 
     try:
-        page_count(path)
+        page_count(path, Reading(salvage=salvage))
         with open_scan(path, Reading(salvage=salvage)) as reader:
             _ = reader.carried
             height, width = reader.info.shape_yx

@@ -24,7 +24,7 @@ SCANS = Path(__file__).parents[1] / "scans"
 MARK = "COLORIZE_ARCHIVE_SET_UP"
 
 
-def crops(count: int, side_px: int = 300):
+def crops(count: int, side_px: int = 400):
     """Pieces of the real scans, in turn."""
     files = ("sunset-beach.jpg", "peasant-girls-1909.png", "aerial-caliterra.jpg")
     sources = [cv2.imread(str(SCANS / name), cv2.IMREAD_GRAYSCALE) for name in files]
