@@ -12,8 +12,8 @@ chunks decode every chunk twice. Where a picture is several segments wide, the e
 memory or on disk, until the upper row is out.
 
 Compression is deflate by libdeflate at its fastest level: 11 ns a pixel of a coloured 8-bit photograph. ISA-L takes 6,
-but its bytes, not the pixels in them, differ between kinds of processor, and now and then, for reasons not found, between
-two runs on one.
+but its bytes, not the pixels in them, differ between kinds of processor, and now and then, for reasons not found,
+between two runs on one.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class _Pyramid:
             samples = np.pad(samples, ((0, missing_yx[0]), (0, missing_yx[1]), (0, 0)))
         if self.compression == "none":
             return samples.tobytes()
-        return bytes(imagecodecs.deflate_encode(_differences(samples), level=_DEFLATE_LEVEL))
+        return bytes(imagecodecs.deflate_encode(_differences(samples).tobytes(), level=_DEFLATE_LEVEL))
 
     def _write_level(
         self, tiff: tifffile.TiffWriter, level_yx: tuple[int, int], tiles: Iterator[bytes], tags: dict[str, Any]
