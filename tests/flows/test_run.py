@@ -376,7 +376,7 @@ def test_inspect_says_what_a_scan_is_and_what_is_none(command, scans, tmp_path):
     assert "1400 x 700 px" in command("inspect", scans / "tony-webster-16bit.tif").out
     ran = command("inspect", tmp_path)
     assert (ran.code, len(ran.lines)) == (2, 1)
-    assert "give a NAME.zarr folder" in ran.err
+    assert "a folder, not a scan" in ran.err
     ran = command("inspect", tmp_path / "nothing")
     assert (ran.code, len(ran.lines)) == (2, 1)
 
