@@ -276,7 +276,8 @@ def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> No
     if store.exists() and not is_store(store):
         what = "the scan itself" if scan.path.exists() and store.samefile(scan.path) else "not this project's"
         raise UsageError(f"{store}: is {what}, and the store would take its place; give another --output")
-    taken = None if options.force else in_the_way(paths, options.formats)
+    # Beside a store of the scan lie results of the scan, also those whose JSON was deleted.
+    taken = None if options.force or store.exists() else in_the_way(paths, options.formats)
     if taken is not None:
         raise UsageError(
             f"{taken}: is there without a JSON that says what it is, and would be replaced; move it away, "
