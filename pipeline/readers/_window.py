@@ -26,7 +26,6 @@ from ..errors import (
 from ..types import Reading, ScanInfo
 
 CACHE_BYTES = 48 * 2**20
-PROFILE_DROPPED = "ICC profile (the samples are taken as sRGB)"
 REWRITE = "convert it to 8- or 16-bit gray or RGB"
 _CHECKED_BYTES = 2**28
 # What the system also says of an offset or a name that a damaged file gives.

@@ -11,9 +11,8 @@ Tiles lie in the file in raster order, but segments are two tiles tall: segments
 chunks decode every chunk twice. Where a picture is several segments wide, the encoded tiles of the lower row wait, in
 memory or on disk, until the upper row is out.
 
-Compression is deflate by libdeflate at its fastest level: 11 ns a pixel of a coloured 8-bit photograph. ISA-L takes 6,
-but its bytes, not the pixels in them, differ between kinds of processor, and now and then, for reasons not found,
-between two runs on one.
+Compression is deflate by libdeflate at its fastest level. ISA-L is faster, but its bytes, not the pixels in them,
+differ between kinds of processor, and now and then, for reasons not found, between two runs on one.
 """
 
 from __future__ import annotations
