@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def ended(set_up, name, seconds=240):
 
 
 def status(set_up, output):
-    told = set_up.run("colorize-archive", "status", output, "--json")
+    told = set_up.run(sys.executable, "-m", "flows.cli", "status", output, "--json")
     assert told.code == 0, told.err
     return json.loads(told.out)
 
