@@ -16,9 +16,9 @@ from flows.catalogue import FILE, Catalogue, KnownScan
 from flows.catalogue_tables import engine_for, is_sound
 from flows.catalogue_values import COMPLETED, key_of
 from flows.progress import Listener, listener, listening
-from flows.seen import FileState, KnownFile, hashed
+from pipeline.at_rest import FileState, KnownFile, hashed
 from pipeline.errors import ColorizeError
-from pipeline.ingest import source_of
+from pipeline.ingest import reading, source_from
 from pipeline.manifest import read_sidecar, utc_now
 from pipeline.readers import page_count
 from pipeline.store import Source
@@ -137,7 +137,6 @@ class ScanFiles:
         self._books = books
         self._keeps = keeps
         self._pages: dict[Path, tuple[FileState, int]] = {}
-        self._read: dict[Path, KnownFile] = {}
 
     def _known(self, path: Path) -> KnownFile | None:
         return None if self._books is None else self._books.ask(lambda catalogue: catalogue.file(path))
@@ -157,6 +156,7 @@ class ScanFiles:
             return page_count(path, Reading(salvage=True))
         known = self._known(path)
         if known and known.pages:
+            self._pages[path] = known.state, known.pages
             return known.pages
         with contextlib.suppress(OSError):
             state = FileState.of(path)
@@ -167,7 +167,7 @@ class ScanFiles:
     def known(self, path: Path, page: int) -> Source | None:
         """The source that a file is which has not changed since it was hashed; None where that is not known."""
         known = self._known(path)
-        return _source(path, page, known) if known else None
+        return source_from(path, page, known) if known else None
 
     def source_of(self, path: Path, page: int) -> Source:
         """Read a scan for its name, size, hash and place; the hash is kept.
@@ -176,25 +176,14 @@ class ScanFiles:
         ------
         ScanNotFoundError, ScanUnreadableError : as :func:`pipeline.ingest.source_of`.
         """
-        try:
-            read = self._read.get(path)
-            if read is not None and read.state == FileState.of(path):
-                return _source(path, page, read)
-            return _source(path, page, self._hashed(path))
-        except OSError:
-            return source_of(path, page)  # a folder; or else it says what is wrong
+        with reading(path):
+            return source_from(path, page, self._hashed(path))
 
     def _hashed(self, path: Path) -> KnownFile:
         file, is_safe = hashed(path)
         state, pages = self._pages.get(path, (file.state, 0))
         if state == file.state:
             file = replace(file, pages=pages)
-        if file.pages > 1:
-            self._read[path] = file  # for the other pages
-        if is_safe and self._keeps and self._books is not None:
+        if is_safe and self._keeps and self._books is not None and self._known(path) != file:
             self._books.ask(lambda catalogue: catalogue.remember(path, file))
         return file
-
-
-def _source(path: Path, page: int, file: KnownFile) -> Source:
-    return Source(path.name, file.state.bytes, file.sha256, str(path.absolute()), page)

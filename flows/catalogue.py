@@ -38,7 +38,7 @@ from flows.catalogue_values import (
     version_of_sidecar,
     with_source,
 )
-from flows.seen import FileState, KnownFile
+from pipeline.at_rest import FileState, KnownFile
 from pipeline.errors import UsageError
 from pipeline.files import folder_lock, remove, writing
 from pipeline.manifest import ResultPaths, read_sidecar

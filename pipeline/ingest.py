@@ -4,9 +4,9 @@ A window is one shard of the group, and a few are worked on at once: one decodes
 that can only be decoded as whole rows (PNG, JPEG, strips) would decode a row again for every window across, so they go
 through a nameless file that holds one row of windows, while the rows for the next one are decoded into another.
 
-The file is hashed once, beside the reading. That vouches for what was read only if the file stayed as it was all the
-while: size, modification time, change time and inode must be the same before and after. Clocks of file systems tick
-as slowly as every two seconds, so a file that was written just before is hashed again afterwards.
+What is read is vouched for by the file's hash, if the file stayed as it was all the while (:mod:`pipeline.at_rest`).
+One whose hash this process knows is not hashed again; any other is hashed beside the reading, and one that was written
+just before once more afterwards.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.at_rest import FileState, KnownFile, hash_in, hashed
 from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, StoreError, UsageError
-from pipeline.files import remove, size_bytes, tree_sha256, writing
+from pipeline.files import remove, tree_sha256, writing
 from pipeline.grid import Roi
 from pipeline.ordered import OrderedPool
 from pipeline.readers import open_scan
@@ -35,22 +34,17 @@ from pipeline.types import Reading, ScanInfo, ScanReader
 
 _ROWS_BYTES = 4 * 2**20  # decoded at once of formats that come in whole rows
 _HASH_BYTES = 2**20
-_CLOCK_TICK_NS = 2_000_000_000  # of the slowest file system, FAT
 
 
 def source_of(path: Path, page: int = 1) -> Source:
     """Name, size, hash and place of a scan; reads it once. Raises ScanNotFoundError, ScanUnreadableError."""
-    with _reading(path):
-        status = _Status.of(path)
-        at_rest = time.time_ns() - status.changed_ns > _CLOCK_TICK_NS
-        sha256 = _hash_of(path, status) if at_rest else tree_sha256(path)
-        return Source(path.name, status.bytes, sha256, str(path.absolute()), page)
+    with reading(path):
+        return source_from(path, page, hashed(path)[0])
 
 
-@lru_cache(maxsize=64)
-def _hash_of(path: Path, status: _Status) -> str:
-    """Of a file at rest in that state: the pages of one file need it once."""
-    return tree_sha256(path)
+def source_from(path: Path, page: int, file: KnownFile) -> Source:
+    """The same of a file that was hashed before."""
+    return Source(path.name, file.state.bytes, file.sha256, str(path.absolute()), page)
 
 
 def ingested(store_path: Path, source: Source, metadata: bool = True) -> ScanStore | None:
@@ -152,7 +146,8 @@ def _move_versions(before: Path, after: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Errors of the operating system told as a scan's. Raises ScanNotFoundError, ScanUnreadableError."""
     try:
         yield
     except FileNotFoundError as error:
@@ -161,52 +156,28 @@ def _reading(path: Path) -> Iterator[None]:
         raise ScanUnreadableError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-@dataclass(frozen=True)
-class _Status:
-    """What changes when a file is written, replaced (``file``: device and inode), or has its times set back."""
-
-    bytes: int
-    modified_ns: int
-    changed_ns: int
-    file: tuple[int, int]
-
-    @classmethod
-    def of(cls, path: Path) -> _Status:
-        if path.is_dir():
-            return cls._of_folder(path)
-        with path.open("rb") as stream:  # opened: a network drive then asks its server
-            status = os.fstat(stream.fileno())
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, (status.st_dev, status.st_ino))
-
-    @classmethod
-    def _of_folder(cls, path: Path) -> _Status:
-        # Folders too: a file that is gone changes the times of the one that it was in.
-        every = [path.stat(), *(found.stat() for found in path.rglob("*"))]
-        modified, changed = (max(getattr(s, f"st_{kind}time_ns") for s in every) for kind in "mc")
-        return cls(size_bytes(path), modified, changed, (every[0].st_dev, every[0].st_ino))
-
-
 @contextlib.contextmanager
 def _unchanged(path: Path, source: Source) -> Iterator[None]:
-    """Hash ``path`` beside the body. Raises ScanUnreadableError if the body may have read anything but ``source``."""
+    """Vouch for what the body reads. Raises ScanUnreadableError if it may have read anything but ``source``."""
     stop = threading.Event()
-    with _reading(path):
-        before, at_rest_since_ns = _Status.of(path), time.time_ns() - _CLOCK_TICK_NS
+    with reading(path):
+        began_ns, before = time.time_ns(), FileState.of(path)
     with ThreadPoolExecutor(1) as beside:
-        hashed: Future[str] = beside.submit(_sha256, path, stop)
+        known = hash_in(path, before)
+        sha256: Future[str] | None = beside.submit(_sha256, path, stop) if known is None else None
         try:
             yield
         except BaseException as error:
             stop.set()
-            with _reading(path):
+            with reading(path):
                 # Half of one file and half of another look like damage.
-                if isinstance(error, ScanError) and _Status.of(path) != before:
+                if isinstance(error, ScanError) and FileState.of(path) != before:
                     raise _changed(path) from error
             raise
-    with _reading(path):
-        same = hashed.result() == source.sha256 and before.bytes == source.bytes
-        if same and (_Status.of(path) != before or before.changed_ns >= at_rest_since_ns):
-            same = tree_sha256(path) == source.sha256 and _Status.of(path).modified_ns == before.modified_ns
+    with reading(path):
+        same = (known if sha256 is None else sha256.result()) == source.sha256 and before.bytes == source.bytes
+        if same and (FileState.of(path) != before or not before.is_settled(began_ns)):
+            same = tree_sha256(path) == source.sha256 and FileState.of(path).modified_ns == before.modified_ns
     if not same:
         raise _changed(path)
 

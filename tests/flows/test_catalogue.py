@@ -18,7 +18,8 @@ import tifffile
 from flows.bookkeeping import keeping_books
 from flows.catalogue import Catalogue, rebuild
 from flows.jobs import Outcome
-from flows.seen import FileState, KnownFile
+from pipeline import at_rest
+from pipeline.at_rest import FileState, KnownFile
 from pipeline.errors import UsageError
 from pipeline.files import folder_lock, write_json
 from pipeline.manifest import ResultPaths, RunSpec, publish
@@ -262,6 +263,19 @@ def test_a_file_that_was_just_written_is_not_trusted_until_it_was_at_rest(tmp_pa
         assert files.known(path, 1) == files.source_of(path, 1)
     with Catalogue.open(tmp_path) as catalogue:
         assert catalogue.sha256_of(path) == sha256
+
+
+def test_pages_stay_known_when_a_file_is_hashed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(at_rest, "_CLOCK_TICK_NS", -(10**18))
+    path = tmp_path / "three.tif"
+    tifffile.imwrite(path, np.zeros((3, 40, 50), np.uint8), photometric="minisblack")
+    for night in range(2):
+        record = tmp_path / "runs" / f"2026-01-0{night + 1}T020000Z-7.json"
+        with keeping_books(record, "colorize", "2026-01-01T02:00:00+00:00", "identity", "default") as files:
+            assert files.page_count(path) == 3
+            assert {files.source_of(path, page).page for page in (1, 2, 3)} == {1, 2, 3}
+    with Catalogue.open(tmp_path) as catalogue:
+        assert catalogue.file(path).pages == 3
 
 
 @pytest.fixture(scope="module")

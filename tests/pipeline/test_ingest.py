@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import types
+from functools import partial
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from pipeline import at_rest
 from pipeline import ingest as module
 from pipeline.carried import Carried
 from pipeline.errors import OutputError, ScanNotFoundError, ScanUnreadableError
@@ -176,10 +178,24 @@ def test_what_is_there_is_taken_unless_forced(tmp_path, watched):
     assert ingested(tmp_path / "a.zarr", source) is not None
 
 
+@pytest.fixture
 def settled(monkeypatch):
-    """As if the file had been at rest for long: no second hash."""
-    monkeypatch.setattr(module, "_CLOCK_TICK_NS", -(10**18))
-    monkeypatch.setattr(module, "tree_sha256", lambda path: pytest.fail("hashed again"))
+    """As if every file had been at rest for long."""
+    monkeypatch.setattr(at_rest, "_CLOCK_TICK_NS", -(10**18))
+
+
+@pytest.fixture
+def hashings(monkeypatch):
+    """Each reading of a file for its hash."""
+    made = []
+
+    def counted(path, *more, plain):
+        made.append(path)
+        return plain(path, *more)
+
+    for where, name in ((at_rest, "tree_sha256"), (module, "tree_sha256"), (module, "_sha256")):
+        monkeypatch.setattr(where, name, partial(counted, plain=getattr(where, name)))
+    return made
 
 
 def change_while_read(monkeypatch, change):
@@ -219,14 +235,14 @@ def grow(path):
         stream.write(b"\0")
 
 
-@pytest.mark.parametrize("at_rest", [True, False])
+@pytest.mark.parametrize("is_settled", [True, False])
 @pytest.mark.parametrize("change", [overwrite, overwrite_and_set_the_times_back, replace_by_the_same, grow])
-def test_a_scan_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, change, at_rest):
+def test_a_scan_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, request, change, is_settled):
     path = tmp_path / "a"
     write_tiled(path, noise((2100, 2100)))
+    if is_settled:
+        request.getfixturevalue("settled")
     source = source_of(path)
-    if at_rest:
-        monkeypatch.setattr(module, "_CLOCK_TICK_NS", -(10**18))
     change_while_read(monkeypatch, lambda: change(path))
     with pytest.raises(ScanUnreadableError, match=r"a: changed while it was read; run again when it is at rest"):
         ingest(path, tmp_path / "a.zarr", source)
@@ -241,11 +257,21 @@ def test_a_scan_that_changed_since_it_was_hashed_is_refused(tmp_path):
         ingest(tmp_path / "a", tmp_path / "a.zarr", source)
 
 
-def test_a_scan_at_rest_is_hashed_once_beside_the_reading(tmp_path, monkeypatch):
+def test_a_scan_at_rest_is_hashed_once_for_all_its_pages(tmp_path, settled, hashings):
+    pages = noise((3, 300, 300))
+    tifffile.imwrite(tmp_path / "a", pages, photometric="minisblack")
+    for number, page in enumerate(pages, 1):
+        store = ingest(tmp_path / "a", tmp_path / f"a.{number}.zarr", source_of(tmp_path / "a", number))
+        assert (store.read_scan(Roi(0, 300, 0, 300)) == page).all()
+    assert len(hashings) == 1
+
+
+def test_a_scan_that_was_just_written_is_hashed_beside_the_reading_and_after(tmp_path, hashings):
     write_tiled(tmp_path / "a", noise((300, 300)))
     source = source_of(tmp_path / "a")
-    settled(monkeypatch)
+    hashings.clear()
     ingest(tmp_path / "a", tmp_path / "a.zarr", source)
+    assert len(hashings) == 2
 
 
 def test_other_permissions_are_no_change(tmp_path, monkeypatch):
