@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+BLOCK_LIMIT_BYTES = 16 * 2**20
+"""A block of metadata above this is neither read nor written, and said to be left out."""
+
 
 @dataclass(frozen=True)
 class TiffTag:

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.carried import TiffTag
+from pipeline.carried import BLOCK_LIMIT_BYTES, TiffTag
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 # fmt: off
@@ -30,7 +30,6 @@ STRUCTURE = frozenset((
 ))
 # fmt: on
 """Tags of a first directory that say how samples lie in a file and what they mean there; of no use in another one."""
-BLOCK_LIMIT_BYTES = 16 * 2**20
 # Bytes of one number of each type; a rational is two of them. 129 is the UTF-8 of Exif 3.0, 16-18 are BigTIFF's.
 _NUMBER_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 129: 1}
 _NUMBER_BYTES |= {16: 8, 17: 8, 18: 8}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LIMIT_BYTES = 16 * 2**20
+from pipeline.carried import BLOCK_LIMIT_BYTES
+
 _SIGNATURES = (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR")
 _ONLY_SCAN = frozenset((1033, 1036, 1039, 1058, 1059, 1060))
 
@@ -84,5 +85,5 @@ def parse_iim(block: bytes) -> tuple[tuple[int, int, bytes], ...]:
 
 
 def _check_size(block: bytes, what: str) -> None:
-    if len(block) > LIMIT_BYTES:
-        raise ValueError(f"{what} of {len(block)} bytes, above the limit of {LIMIT_BYTES}; leave them out")
+    if len(block) > BLOCK_LIMIT_BYTES:
+        raise ValueError(f"{what} of {len(block)} bytes, above the limit of {BLOCK_LIMIT_BYTES}; leave them out")

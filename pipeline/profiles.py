@@ -23,12 +23,12 @@ import imagecodecs
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pipeline.carried import BLOCK_LIMIT_BYTES
 from pipeline.color import lightness_from_samples, lightness_of_luminance, luminance_weights, sample_max
 
 Space = Literal["gray", "rgb", "cmyk", "lab"]
 ToLightness = Callable[[NDArray], NDArray[np.uint16]]
 
-LIMIT_BYTES = 16 * 2**20
 _SIGNATURES: dict[str, bytes] = {"gray": b"GRAY", "rgb": b"RGB ", "cmyk": b"CMYK", "lab": b"Lab "}
 _CHANNELS: dict[str, int] = {"gray": 1, "rgb": 3, "cmyk": 4, "lab": 3}
 _AS_SRGB = 0.1  # L*; the many sRGB profiles differ among each other by up to 0.06
@@ -126,8 +126,8 @@ def _text(tag: bytes) -> str:
 def _check(icc: bytes, space: Space) -> None:
     if len(icc) < 132 or icc[36:40] != b"acsp":
         raise ProfileError("not an ICC profile")
-    if len(icc) > LIMIT_BYTES:
-        raise ProfileError(f"{len(icc)} bytes, above the limit of {LIMIT_BYTES}")
+    if len(icc) > BLOCK_LIMIT_BYTES:
+        raise ProfileError(f"{len(icc)} bytes, above the limit of {BLOCK_LIMIT_BYTES}")
     if icc[16:20] != _SIGNATURES[space]:
         raise ProfileError(f"it is for {icc[16:20].decode('latin-1').strip()!r}, not for {space}")
 

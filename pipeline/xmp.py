@@ -17,7 +17,8 @@ import xml.etree.ElementTree as ET
 from typing import Any
 from xml.parsers import expat
 
-LIMIT_BYTES = 16 * 2**20
+from pipeline.carried import BLOCK_LIMIT_BYTES
+
 _DEPTH_LIMIT, _ELEMENT_LIMIT = 64, 100_000
 _RDF, _XML = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://www.w3.org/XML/1998/namespace}"
 _DC, _XMP, _MM = (
@@ -115,8 +116,8 @@ def with_extended(packet: bytes, extended: bytes) -> bytes:
     for description in into:
         description.attrib.pop(_HAS_EXTENDED, None)
     both = ET.tostring(root, encoding="utf-8", xml_declaration=False)
-    if len(both) > LIMIT_BYTES:
-        raise ValueError(f"an XMP packet of {len(both)} bytes, above the limit of {LIMIT_BYTES}; leave it out")
+    if len(both) > BLOCK_LIMIT_BYTES:
+        raise ValueError(f"an XMP packet of {len(both)} bytes, above the limit of {BLOCK_LIMIT_BYTES}; leave it out")
     return bytes(both)
 
 
@@ -161,8 +162,8 @@ def _rdf_of(root: ET.Element) -> ET.Element:
 def parsed(packet: bytes) -> ET.Element:
     """The root of an XML document from a file that anyone may have made. Raises ValueError as :func:`merged`."""
     packet = packet.strip(b"\0 \r\n\t")
-    if len(packet) > LIMIT_BYTES:
-        raise ValueError(f"an XMP packet of {len(packet)} bytes, above the limit of {LIMIT_BYTES}; leave it out")
+    if len(packet) > BLOCK_LIMIT_BYTES:
+        raise ValueError(f"an XMP packet of {len(packet)} bytes, above the limit of {BLOCK_LIMIT_BYTES}; leave it out")
     try:
         _check(packet)
         return ET.fromstring(packet)

@@ -13,8 +13,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from ..carried import BLOCK_LIMIT_BYTES
 from ..errors import ScanUnreadableError, ScanUnsupportedError
-from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, ascii_value, boxes, printable, riff_chunks
+from ._segments import Blocks, Resolution, ascii_value, boxes, printable, riff_chunks
 
 _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")

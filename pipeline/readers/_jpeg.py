@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .. import xmp
+from ..carried import BLOCK_LIMIT_BYTES
 from ..errors import ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading
-from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, exif_facts, printable
+from ._segments import Blocks, Resolution, exif_facts, printable
 from ._window import check_size
 
 WHOLE_LIMIT_BYTES = 2**31

@@ -13,9 +13,10 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
+from ..carried import BLOCK_LIMIT_BYTES
 from ..errors import ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading
-from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, ascii_value, printable
+from ._segments import Blocks, Resolution, ascii_value, printable
 from ._window import check_size
 
 MAGIC = b"\x89PNG\r\n\x1a\n"

@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from ..carried import Carried, Place, TiffTag
+from ..carried import BLOCK_LIMIT_BYTES, Carried, Place, TiffTag
 
-BLOCK_LIMIT_BYTES = 16 * 2**20
-"""A block of metadata above this is skipped, and said to be."""
 _MAX_BOXES = 10_000
 _TIFF_TYPES = {3: "H", 4: "I", 9: "i"}
 

@@ -17,11 +17,10 @@ from typing import Any
 import tifffile
 
 from .. import exif
-from ..carried import Carried, Place, TiffTag
+from ..carried import BLOCK_LIMIT_BYTES, Carried, Place, TiffTag
 from ._tiff_gdal import environment, open_dataset
 from ._tiff_layout import compression_name
 
-LIMIT_BYTES = 16 * 2**20
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
 _EXIF, _GPS = 34665, 34853
 _BLOCKS = {_XMP: "XMP", _IPTC: "IPTC", _PHOTOSHOP: "Photoshop resources", _ICC: "ICC profile"}
@@ -57,7 +56,7 @@ def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: 
 
 
 def carried_of(page: tifffile.TiffPage, path: Path) -> Carried:
-    """Blocks, descriptive tags and place; what is damaged or above `LIMIT_BYTES` is left out."""
+    """Blocks, descriptive tags and place; what is damaged or above `BLOCK_LIMIT_BYTES` is left out."""
     blocks = {code: _raw(page, code) for code in _BLOCKS}
     kept = []
     for tag in page.tags:
@@ -86,7 +85,7 @@ def _imagej_slices(page: tifffile.TiffPage, pages: int) -> Iterator[str]:
 def _too_large(page: tifffile.TiffPage) -> Iterator[str]:
     for tag in page.tags:
         known = tag.code in _BLOCKS or tag.code in _DESCRIPTIVE or tag.code in _GEO
-        if (known or (tag.dtype == _TEXT and tag.code not in _NOT_TEXT)) and _size(tag) > LIMIT_BYTES:
+        if (known or (tag.dtype == _TEXT and tag.code not in _NOT_TEXT)) and _size(tag) > BLOCK_LIMIT_BYTES:
             yield f"{_BLOCKS.get(tag.code, f'tag {tag.code}')} ({_size(tag)} bytes)"
 
 
@@ -116,7 +115,7 @@ def _tiff_tag(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> TiffTag | None:
 def _bytes(page: tifffile.TiffPage, offset: int, size: int) -> bytes:
     """Empty where it is above the limit or not all there."""
     file = page.parent.filehandle
-    if not 0 < size <= LIMIT_BYTES or not 0 < offset <= file.size - size:
+    if not 0 < size <= BLOCK_LIMIT_BYTES or not 0 < offset <= file.size - size:
         return b""
     file.seek(offset)
     value: bytes = file.read(size)
@@ -156,7 +155,7 @@ def _directory(page: tifffile.TiffPage, offset: int) -> tuple[TiffTag, ...]:
     count, size = struct.unpack(number, head)[0], struct.calcsize(entry)
     entries = _bytes(page, offset + len(head), count * size)
     found: dict[int, TiffTag] = {}
-    left = LIMIT_BYTES
+    left = BLOCK_LIMIT_BYTES
     for at in range(0, len(entries), size):
         code, kind, values, field = struct.unpack_from(entry, entries, at)
         value_bytes = exif.value_bytes(kind) * values

@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from ..carried import BLOCK_LIMIT_BYTES
 from ..errors import ScanUnreadableError, ScanUnsupportedError
 from . import _declared
-from ._segments import BLOCK_LIMIT_BYTES, Blocks, Resolution, boxes
+from ._segments import Blocks, Resolution, boxes
 
 _HEADER_BYTES = 65_536
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))

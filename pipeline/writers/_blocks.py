@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from fractions import Fraction
 
-from pipeline.carried import TiffTag
+from pipeline.carried import BLOCK_LIMIT_BYTES, TiffTag
 from pipeline.exif import Exif, exif_block, parse_exif
 from pipeline.photoshop import Resource, parse_resources, resource_block, without_scan_parts
 from pipeline.writers._beside import tiff_text
@@ -16,10 +16,9 @@ _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _UNITS = {"none": 1, "inch": 2, "cm": 3}
 _IPTC_RESOURCE = 0x0404
 _TEXT_BYTES = 2**14
-_LIMIT_BYTES = 16 * 2**20
 
 
-def exif_of(picture: Picture, limit_bytes: int = _LIMIT_BYTES) -> tuple[bytes, dict[str, str]]:
+def exif_of(picture: Picture, limit_bytes: int = BLOCK_LIMIT_BYTES) -> tuple[bytes, dict[str, str]]:
     """The picture's EXIF block, without "Exif" in front, and what of the scan's is lost, with the reason.
 
     It has the scan's tags, those that describe it, and what the picture says: software, description, orientation,
