@@ -15,6 +15,7 @@ Exif 3.0 (CIPA DC-008-2023), 4.6; TIFF 6.0, section 2.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -85,25 +86,38 @@ def parse_exif(block: bytes) -> Exif:
     ------
     ValueError : it is no EXIF block, or a damaged one; one line
     """
-    block = block.removeprefix(b"Exif\0\0")
-    if len(block) > BLOCK_LIMIT_BYTES:
-        raise ValueError(f"an EXIF block of {len(block)} bytes, above the limit of {BLOCK_LIMIT_BYTES}; leave it out")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
-    if order is None or len(block) < 8:
-        raise ValueError(f"an EXIF block that begins with {block[:8].hex() or 'nothing'}, no TIFF header; leave it out")
-    parser = _Parser(block, order)
-    ifd0 = parser.directory(struct.unpack_from(order + "I", block, 4)[0])
+    parser = _Parser(block)
+    ifd0 = parser.directory(parser.first)
     exif = parser.pointed_to(ifd0, EXIF_IFD)
     gps = parser.pointed_to(ifd0, GPS_IFD)
     interop = parser.pointed_to(exif, INTEROP_IFD)
     return Exif(*(_without_pointers(tags.values()) for tags in (ifd0, exif, gps, interop)))
 
 
+def readable_tags(block: bytes) -> dict[int, TiffTag]:
+    """The tags of a block's first directory by code, without those that are damaged; none of what is no EXIF block."""
+    try:
+        parser = _Parser(block)
+        return parser.readable(parser.first)
+    except ValueError:
+        return {}
+
+
 class _Parser:
     """Reads directories of one block; no more bytes of values than twice what it has."""
 
-    def __init__(self, block: bytes, order: str) -> None:
+    def __init__(self, block: bytes) -> None:
+        block = block.removeprefix(b"Exif\0\0")
+        if len(block) > BLOCK_LIMIT_BYTES:
+            raise ValueError(
+                f"an EXIF block of {len(block)} bytes, above the limit of {BLOCK_LIMIT_BYTES}; leave it out"
+            )
+        order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+        if order is None or len(block) < 8:
+            begins = block[:8].hex() or "nothing"
+            raise ValueError(f"an EXIF block that begins with {begins}, no TIFF header; leave it out")
         self._block, self._order = block, order
+        self.first: int = struct.unpack_from(order + "I", block, 4)[0]
         self._left_bytes = 2 * len(block)  # writers let equal values share their place, none much more than that
         self._seen: set[int] = set()
 
@@ -115,10 +129,25 @@ class _Parser:
         entries = self._bytes(offset + 2, 12 * count)
         tags: dict[int, TiffTag] = {}
         for at in range(0, 12 * count, 12):
-            code, kind, values = struct.unpack_from(self._order + "HHI", entries, at)
-            if value_bytes(kind) and code not in tags:
-                tags[code] = TiffTag(code, kind, values, self._value(kind, values, entries[at + 8 : at + 12]))
+            tag = self._tag(entries, at)
+            if value_bytes(tag.type):
+                tags.setdefault(tag.code, tag)
         return dict(sorted(tags.items()))
+
+    def readable(self, offset: int) -> dict[int, TiffTag]:
+        """Of a directory that may be damaged."""
+        count = struct.unpack(self._order + "H", self._bytes(offset, 2))[0]
+        entries = self._block[offset + 2 : offset + 2 + 12 * count]
+        tags: dict[int, TiffTag] = {}
+        for at in range(0, len(entries) - 11, 12):
+            with contextlib.suppress(ValueError):
+                tag = self._tag(entries, at)
+                tags.setdefault(tag.code, tag)
+        return tags
+
+    def _tag(self, entries: bytes, at: int) -> TiffTag:
+        code, kind, values = struct.unpack_from(self._order + "HHI", entries, at)
+        return TiffTag(code, kind, values, self._value(kind, values, entries[at + 8 : at + 12]))
 
     def pointed_to(self, tags: dict[int, TiffTag], code: int) -> dict[int, TiffTag]:
         pointer = tags.get(code)

@@ -8,6 +8,7 @@ chapter 1.6.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.carried import BLOCK_LIMIT_BYTES
@@ -31,9 +32,14 @@ def parse_resources(block: bytes) -> tuple[Resource, ...]:
 
     Raises ValueError, one line, where it is something else or is cut off.
     """
+    return tuple(resources_of(block))
+
+
+def resources_of(block: bytes) -> Iterator[Resource]:
+    """As :func:`parse_resources`, one after the other: those before a damage come before its ValueError."""
     _check_size(block, "Photoshop resources")
     block = block.removeprefix(b"Photoshop 3.0\0")
-    found, at = [], 0
+    at = 0
     while block[at : at + 4].strip(b"\0"):
         signature = block[at : at + 4]
         if signature not in _SIGNATURES or at + 7 > len(block):
@@ -44,9 +50,8 @@ def parse_resources(block: bytes) -> tuple[Resource, ...]:
         size = int.from_bytes(block[at : at + 4], "big")
         if at + 4 + size > len(block):
             raise ValueError(f"damaged Photoshop resources: {number} of {size} bytes is cut off; leave them out")
-        found.append(Resource(number, name, block[at + 4 : at + 4 + size], signature))
+        yield Resource(number, name, block[at + 4 : at + 4 + size], signature)
         at += 4 + size + size % 2
-    return tuple(found)
 
 
 def resource_block(resources: tuple[Resource, ...]) -> bytes:

@@ -8,6 +8,7 @@ specification part 3, 1.1.3 (extended XMP in JPEG); WebP container (RIFF); ISO/I
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from ..carried import BLOCK_LIMIT_BYTES, Carried, Place, TiffTag
+from ..exif import readable_tags
+from ..photoshop import resources_of
 
 _MAX_BOXES = 10_000
-_TIFF_TYPES = {3: "H", 4: "I", 9: "i"}
+_WHOLE_NUMBERS, _RATIONAL = (3, 4, 9), 5
+_IIM = 0x0404
 
 Resolution = tuple[float, float, str]
 
@@ -87,50 +91,33 @@ def ascii_value(text: str) -> bytes:
 
 def exif_facts(exif: bytes) -> tuple[Resolution | None, int | None]:
     """Resolution and orientation of the first directory of a TIFF structure; None where they are not there."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None or len(exif) < 14:
-        return None, None
-    (start,) = struct.unpack_from(order + "I", exif, 4)
-    found: dict[int, Any] = {}
-    if start + 2 <= len(exif):
-        (count,) = struct.unpack_from(order + "H", exif, start)
-        for at in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
-            tag, kind, values = struct.unpack_from(order + "HHI", exif, at)
-            if values != 1:
-                continue
-            if kind == 5:
-                (place,) = struct.unpack_from(order + "I", exif, at + 8)
-                if place + 8 <= len(exif):
-                    top, bottom = struct.unpack_from(order + "II", exif, place)
-                    found[tag] = top / bottom if bottom else 0
-            elif kind in _TIFF_TYPES:
-                (found[tag],) = struct.unpack_from(order + _TIFF_TYPES[kind], exif, at + 8)
-    x, y = found.get(282), found.get(283)
-    unit = {2: "inch", 3: "cm"}.get(found.get(296, 2), "none")
-    orientation = found.get(274)
+    tags = readable_tags(exif)
+    x, y = _number(tags.get(282)), _number(tags.get(283))
+    unit = {2: "inch", 3: "cm"}.get(int(_number(tags.get(296)) or 2), "none")
+    orientation = int(_number(tags.get(274)) or 0)
     return (
-        (float(x), float(y), unit) if x and y and x > 0 and y > 0 else None,
+        (x, y, unit) if x and y and x > 0 and y > 0 else None,
         orientation if orientation in range(1, 9) else None,
     )
 
 
-def resource_blocks(photoshop: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and contents of each image resource block, up to the first that is damaged."""
-    at = 0
-    while photoshop[at : at + 4] in (b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR") and at + 12 <= len(photoshop):
-        number = int.from_bytes(photoshop[at + 4 : at + 6], "big")
-        at += 6 + (photoshop[at + 6] + 2) // 2 * 2  # a Pascal string, padded to even length
-        size = int.from_bytes(photoshop[at : at + 4], "big")
-        contents = photoshop[at + 4 : at + 4 + size]
-        if len(contents) < size:
-            return
-        yield number, contents
-        at += 4 + (size + 1) // 2 * 2
+def _number(tag: TiffTag | None) -> float | None:
+    """Of a tag that has one; None of any other."""
+    if tag is None or tag.count != 1:
+        return None
+    if tag.type == _RATIONAL:
+        top, bottom = struct.unpack("<II", tag.value)
+        return top / bottom if bottom else 0.0
+    return float(int.from_bytes(tag.value, "little")) if tag.type in _WHOLE_NUMBERS else None
 
 
 def iptc_of(photoshop: bytes) -> bytes:
-    """The IIM datasets in image resource blocks; empty without any."""
-    return next((contents for number, contents in resource_blocks(photoshop) if number == 0x0404), b"")
+    """The IIM datasets in image resource blocks, which may be damaged behind them; empty without any."""
+    with contextlib.suppress(ValueError):
+        for resource in resources_of(photoshop):
+            if resource.number == _IIM:
+                return resource.data
+    return b""
 
 
 def riff_chunks(file: BinaryIO, stop: int) -> Iterator[tuple[bytes, int, int]]:

@@ -26,7 +26,7 @@ from pipeline.carrying import (
     tags_as_exif,
 )
 from pipeline.exif import exif_block, parse_exif, swapped
-from pipeline.photoshop import parse_iim, parse_resources, resource_block
+from pipeline.photoshop import parse_iim, parse_resources, resource_block, resources_of
 from pipeline.provenance import xmp_packet
 from pipeline.readers import open_scan
 from pipeline.writers import ENDINGS, FORMATS, Picture, write_picture
@@ -217,6 +217,13 @@ def test_resources_and_datasets_are_those_that_pillow_finds(tmp_path):
         assert found.info["photoshop"][1035] == b"http"
         info = IptcImagePlugin.getiptcinfo(found)
     assert info[(2, 25)] == [value for record, number, value in parse_iim(IPTC) if (record, number) == (2, 25)]
+
+
+def test_resources_before_a_damage_are_found():
+    found = resources_of(RESOURCES + b"8BIM\4\4\0\0" + (99).to_bytes(4, "big"))
+    assert [next(found) for _ in parse_resources(RESOURCES)] == list(parse_resources(RESOURCES))
+    with pytest.raises(ValueError, match="cut off"):
+        next(found)
 
 
 def test_huge_blocks_are_refused():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.carried import TiffTag
-from pipeline.exif import Exif, exif_block, parse_exif, swapped, value_bytes
+from pipeline.exif import Exif, exif_block, parse_exif, readable_tags, swapped, value_bytes
 
 TYPES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 129)
 POINTERS = (34665, 34853, 40965)
@@ -196,3 +196,15 @@ def test_arbitrary_bytes_are_read_or_refused(data, head):
 def test_a_value_of_another_size_than_announced_is_refused():
     with pytest.raises(ValueError, match="tag 315"):
         exif_block((TiffTag(315, 2, 9, b"abc"),))
+
+
+def test_what_stands_beside_a_damaged_tag_is_read_all_the_same():
+    make, artist, orientation = REAL.ifd0
+    block = bytearray(exif_block((make, artist, orientation)))
+    first = 10  # behind the header and the count: the make, whose value lies elsewhere
+    assert struct.unpack_from("<H", block, first) == (271,)
+    struct.pack_into("<I", block, first + 8, 2**31)
+    with pytest.raises(ValueError, match="damaged"):
+        parse_exif(bytes(block))
+    assert readable_tags(bytes(block)) == {274: orientation, 315: artist}
+    assert readable_tags(b"no block") == {}
