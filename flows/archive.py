@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from flows.catalogue import Catalogue
 from flows.catalogue_results import stamp
 from flows.cluster import open_cluster
 from flows.endings import CANCELLED, ended, name_of, told
+from flows.inputs import find_scans, not_taken_line
 from flows.jobs import Job, Outcome, Prepared, prepare_output
 from flows.limits import limit_of, slot
 from flows.nightly import History
@@ -41,7 +42,7 @@ from flows.page import followed
 from flows.planning import failure, plan_scans
 from flows.progress import listener
 from flows.scheduling import BlockQueue
-from flows.settings import RunOptions, find_scans, parse_options
+from flows.settings import RunOptions, parse_options
 from flows.sheet import write_sheet
 from flows.stages import Lot, colorize_lot, export_lot, ingest_lot, lot_name, lots, stopped
 from pipeline.files import folder_lock, write_json, writing
@@ -54,6 +55,7 @@ _CANCEL_SECONDS = 12.0
 _queues: list[BlockQueue] = []
 Plan = Callable[[Prepared, History], list[Job | Outcome]]
 Complete = Callable[[Outcome], Outcome]
+NOTHING: Mapping[str, int] = {}
 
 
 @task(name="ingest", task_run_name="ingest {name}", cache_policy=NO_CACHE, persist_result=False)
@@ -163,7 +165,15 @@ def record_of(output: Path, started: str) -> Path:
     return output / "runs" / f"{stamp(started)}-{os.getpid()}.json"
 
 
-def write_run(path: Path, kind: str, started: str, prepared: Prepared, outcomes: list[Outcome], state: str) -> Path:
+def write_run(
+    path: Path,
+    kind: str,
+    started: str,
+    prepared: Prepared,
+    outcomes: list[Outcome],
+    state: str,
+    not_taken: Mapping[str, int],
+) -> Path:
     """Write the run's own record, every scan with what became of it, and the name of the state that it ended in."""
     with writing(path):
         path.parent.mkdir(exist_ok=True)
@@ -177,6 +187,7 @@ def write_run(path: Path, kind: str, started: str, prepared: Prepared, outcomes:
         "precision": prepared.choice.precision,
         "model": prepared.model.card.name,
         "model_sha256": prepared.model.card.sha256,
+        "not_taken": dict(not_taken),
         "scans": [outcome.to_json() for outcome in outcomes],
     }
     write_json(path, record)
@@ -184,25 +195,33 @@ def write_run(path: Path, kind: str, started: str, prepared: Prepared, outcomes:
 
 
 def run_in(
-    options: RunOptions, plan: Plan, kind: str = "colorize", complete: Complete = lambda outcome: outcome
+    options: RunOptions,
+    plan: Plan,
+    kind: str = "colorize",
+    complete: Complete = lambda outcome: outcome,
+    not_taken: Mapping[str, int] = NOTHING,
 ) -> State[Any]:
     """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in.
 
-    ``complete`` may add to what became of a scan before anybody hears of it.
+    ``complete`` may add to what became of a scan before anybody hears of it; ``not_taken`` is told beside the scans.
     """
     began = time.monotonic()
     prepared = Prepared.of(options)
     prepare_output(options.output)
     with folder_lock(options.output), followed(options.output) as page:
         listener().said(str(prepared.choice))
-        outcomes, record = _do(prepared, plan, kind, complete)
+        if note := not_taken_line(not_taken):
+            listener().said(note)
+        outcomes, record = _do(prepared, plan, kind, complete, not_taken)
         _write_sheet(options.output)
         if page is not None:
-            page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began)
+            page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began, note)
         return ended(outcomes, record)
 
 
-def _do(prepared: Prepared, plan: Plan, kind: str, complete: Complete) -> tuple[list[Outcome], Path]:
+def _do(
+    prepared: Prepared, plan: Plan, kind: str, complete: Complete, not_taken: Mapping[str, int]
+) -> tuple[list[Outcome], Path]:
     """Plan and do the work, and keep the catalogue; what became of all scans, and the run's record."""
     started, options = utc_now(), prepared.options
     budget = Budget(options.until)
@@ -219,9 +238,9 @@ def _do(prepared: Prepared, plan: Plan, kind: str, complete: Complete) -> tuple[
         except (KeyboardInterrupt, TerminationSignal):
             budget.cancel()
             outcomes += _left(planned, outcomes, budget)
-            write_run(record, kind, started, prepared, outcomes, CANCELLED)
+            write_run(record, kind, started, prepared, outcomes, CANCELLED, not_taken)
             raise
-        write_run(record, kind, started, prepared, outcomes, name_of(outcomes))
+        write_run(record, kind, started, prepared, outcomes, name_of(outcomes), not_taken)
         return outcomes, record
 
 
@@ -331,7 +350,11 @@ def colorize_archive(
             tls_cert=tls_cert,
             tls_key=tls_key,
         )
-        scans = find_scans(inputs)
-        return run_in(options, lambda prepared, history: plan_scans(scans, prepared, history.held_back))
+        found = find_scans(inputs)
+
+        def plan(prepared: Prepared, history: History) -> list[Job | Outcome]:
+            return plan_scans(found.scans, prepared, history.held_back)
+
+        return run_in(options, plan, not_taken=found.not_taken)
 
     return told(run)

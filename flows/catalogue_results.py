@@ -23,7 +23,7 @@ from flows.catalogue_values import (
     version_of_sidecar,
     with_source,
 )
-from flows.settings import STORE_ENDINGS
+from flows.inputs import STORE_ENDINGS
 from pipeline.files import write_json, writing
 from pipeline.manifest import read_sidecar
 

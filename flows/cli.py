@@ -104,15 +104,18 @@ def run(
 
     def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
         from flows.bookkeeping import reading_books
+        from flows.inputs import find_scans, not_taken_line
         from flows.jobs import Prepared
         from flows.planning import plan_scans
-        from flows.settings import find_scans, parse_options
+        from flows.settings import parse_options
 
-        scans, ready = find_scans(inputs), Prepared.of(parse_options(**parameters))
+        found, ready = find_scans(inputs), Prepared.of(parse_options(**parameters))
 
         def plan() -> list[Job | Outcome]:
+            if note := not_taken_line(found.not_taken):
+                errors.print(note, markup=False, highlight=False)
             with reading_books(ready.options.output) as files:
-                return plan_scans(scans, replace(ready, files=files))
+                return plan_scans(found.scans, replace(ready, files=files))
 
         return ready, plan
 

@@ -13,8 +13,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from engines.errors import EngineError
+from flows.inputs import NoScansError
 from flows.jobs import Outcome
-from flows.settings import NoScansError
 from pipeline.errors import UsageError
 
 ALL_DONE = "All done"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engines.spec import Model
 from engines.tiles import COUNT, reference_tiles
-from flows.settings import find_scans
+from flows.inputs import find_scans
 from pipeline.color import lightness_from_samples
 from pipeline.errors import UsageError
 from pipeline.readers import open_scan
@@ -30,7 +30,7 @@ def calibration_tiles(folder: Path | None, model: Model) -> NDArray[np.float32]:
     if folder is None:
         return reference_tiles((side, side), COUNT)
     random = np.random.default_rng(0)
-    scans = find_scans([str(folder)])
+    scans = list(find_scans([str(folder)]).scans)
     if len(scans) > _MOST:
         scans = [scans[index] for index in random.choice(len(scans), _MOST, replace=False)]
     tiles = []

@@ -15,7 +15,8 @@ from engines.select import AUTO, Choice, choose, extra_bytes, precisions_of
 from engines.spec import EngineSpec, Model
 from flows.bookkeeping import ScanFiles
 from flows.cluster import split_workers
-from flows.settings import RunOptions, ScanFile
+from flows.inputs import ScanFile
+from flows.settings import RunOptions
 from pipeline.anchor import canvas_px, has_anchor
 from pipeline.errors import OutputError, ScanNotFoundError, StoreError, UsageError
 from pipeline.files import output_error

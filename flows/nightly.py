@@ -17,8 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flows.catalogue import KnownScan
+from flows.inputs import ScanFile
 from flows.jobs import Job, Outcome
-from flows.settings import RunOptions, ScanFile
+from flows.settings import RunOptions
 
 _FIRST_WAIT = timedelta(hours=1)
 _LONGEST_WAIT = timedelta(days=7)

@@ -166,9 +166,11 @@ class Follower:
             return False
         return True
 
-    def show_results(self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float) -> None:
+    def show_results(
+        self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float, note: str = ""
+    ) -> None:
         """Table, summary and pictures."""
-        self.safely(lambda: self.page.show_results(outcomes, state, record, seconds))
+        self.safely(lambda: self.page.show_results(outcomes, state, record, seconds, note))
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ from pathlib import Path
 from engines.errors import EngineError
 from flows.bookkeeping import ScanFiles
 from flows.cluster import processors
+from flows.inputs import ScanFile
 from flows.jobs import Job, Outcome, Prepared
-from flows.settings import RunOptions, ScanFile
+from flows.settings import RunOptions
 from pipeline.errors import ColorizeError, ScanError, ScanUnreachableError, UsageError
 
 # Dask's names for workers or a scheduler that went away. A block that killed one worker after the other is among them.
@@ -76,7 +77,7 @@ def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[Sc
 
 
 def plan_scans(
-    scans: list[ScanFile], prepared: Prepared, held_back: Callable[[ScanFile], Outcome | None] = lambda _: None
+    scans: Sequence[ScanFile], prepared: Prepared, held_back: Callable[[ScanFile], Outcome | None] = lambda _: None
 ) -> list[Job | Outcome]:
     """A job, or at once an outcome (skipped, failed), for every scan, in order; those ``held_back`` are left alone."""
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from glob import glob, has_magic
 from pathlib import Path
 
 from flows.cluster import CUDA, LOCAL, ClusterOptions
 from pipeline.errors import UsageError
-from pipeline.readers import ENDINGS as SCAN_ENDINGS
-from pipeline.readers import FOLDER_ENDINGS, is_folder_scan
 from pipeline.windows import window_weights
 from pipeline.writers import ENDINGS
 
@@ -22,8 +19,6 @@ ALL = "all"
 _MOST_PAGES = 10**6
 # Longer budgets are slips of the hand; a run that needs them needs none.
 _MOST_HOURS = 24 * 31
-# A store, one that is being made, and one that is being replaced.
-STORE_ENDINGS = (".zarr", ".zarr.part", ".zarr.old.part")
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -71,10 +66,6 @@ class RunOptions:
     until: datetime | None = None
     quarantine_after: int = 3
     retry_quarantined: bool = False
-
-
-class NoScansError(UsageError):
-    """The folders and patterns are as they should be, and nothing is in them: for a nightly run that is no mistake."""
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -265,110 +256,3 @@ def parse_options(
         quarantine_after=_parse_quarantine_after(quarantine_after),
         retry_quarantined=retry_quarantined,
     )
-
-
-@dataclass(frozen=True)
-class ScanFile:
-    """A scan to colour and the place of its results below the output folder, without ending; its page, from 1.
-
-    ``is_named``: it was asked for by its own name, not found in a folder or by a pattern.
-    """
-
-    path: Path
-    stem: str
-    page: int = 1
-    is_named: bool = False
-
-
-def is_result(path: Path) -> bool:
-    """Whether the name is one of a picture that this project writes."""
-    return path.name.endswith(tuple(ENDINGS.values()))
-
-
-def _is_ours(path: Path) -> bool:
-    return is_result(path) or any(part.endswith((*STORE_ENDINGS, ".iiif")) for part in path.parts)
-
-
-def _stem(path: Path) -> str:
-    """The name without its ending; that of a folder may have two."""
-    ending = next((ending for ending in FOLDER_ENDINGS if path.name.lower().endswith(ending)), path.suffix)
-    return path.as_posix().removesuffix(path.name[len(path.name) - len(ending) :]) if ending else path.as_posix()
-
-
-def _is_scan_folder(path: Path) -> bool:
-    """Whether a folder is a scan itself; our stores are none."""
-    return path.name.lower().endswith(FOLDER_ENDINGS) and path.is_dir() and is_folder_scan(path)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """What stands before the first wildcard: a folder above, whatever its name, makes no result of a scan."""
-    return next((parent for parent in pattern.parents if not has_magic(str(parent))), Path())
-
-
-def _in_folder(folder: Path) -> list[ScanFile]:
-    found = []
-
-    def stop(error: OSError) -> None:
-        raise UsageError(f"{error.filename}: cannot be listed ({error.strerror}); its scans would be missed; check it")
-
-    for parent, names, files in os.walk(folder, onerror=stop):
-        names.sort()
-        if {"runs", "thumbs"} <= set(names) and "index.html" in files:  # an output folder
-            names.remove("thumbs")
-        scans = [name for name in names if _is_scan_folder(Path(parent, name)) and not is_result(Path(name))]
-        # Hidden ones are of the system or of other programs: thumbnails, deleted files, halves that macOS leaves.
-        left_out = (*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif", ".part")
-        names[:] = [name for name in names if not name.endswith(left_out) and not name.startswith(".")]
-        found += [ScanFile(Path(parent, name), _stem(Path(parent, name).relative_to(folder))) for name in scans]
-        for name in sorted(files):
-            path = Path(parent, name)
-            if path.suffix.lower() in SCAN_ENDINGS and name[0] != "." and not _is_ours(path.relative_to(folder)):
-                found.append(ScanFile(path, _stem(path.relative_to(folder))))
-    if not found:
-        raise NoScansError(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
-    return found
-
-
-def _expanded(text: str) -> Path:
-    try:
-        path = Path(text).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"{text[:100]!r}: not a possible file name ({error}); check it") from error
-    return path
-
-
-def find_scans(inputs: list[str]) -> list[ScanFile]:
-    """Files, folders (searched through; sub-folders are kept in the output) and globs, each file once.
-
-    A named file that does not exist is listed: its failure is that scan's, not the run's.
-
-    Raises
-    ------
-    UsageError : nothing was given. NoScansError : a glob that matches nothing, or a folder without scans.
-    """
-    found: dict[Path, ScanFile] = {}
-    for text in inputs:
-        path = _expanded(text)
-        if _is_scan_folder(path):
-            scans = [ScanFile(path, _stem(Path(path.name)), is_named=True)]
-        elif path.is_dir():
-            scans = _in_folder(path)
-        elif not path.exists() and has_magic(text):
-            matches = sorted(Path(p) for p in glob(str(path), recursive=True))
-            root = _fixed_part(path)
-            scans = [
-                ScanFile(p, _stem(Path(p.name)))
-                for p in matches
-                if (p.is_file() and not _is_ours(p.relative_to(root)))
-                or (_is_scan_folder(p) and not is_result(p) and not _is_ours(p.relative_to(root).parent))
-            ]
-            if not scans:
-                raise NoScansError(f"{text}: no file matches this pattern; check it (and quote it)")
-        else:
-            scans = [ScanFile(path, path.stem, is_named=True)]
-        for scan in scans:
-            found.setdefault(scan.path.resolve(), replace(scan, path=scan.path.absolute()))
-    if not found:
-        raise UsageError("no input: give scans, folders or patterns to colour")
-    return list(found.values())

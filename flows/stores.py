@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 
 from engines.spec import find_model, shipped_models
+from flows.inputs import STORE_ENDINGS, ScanFile, is_result
 from flows.jobs import Job, Outcome, Prepared
 from flows.planning import failure
 from flows.progress import listener
-from flows.settings import STORE_ENDINGS, RunOptions, ScanFile, is_result, parse_options, parse_size
+from flows.settings import RunOptions, parse_options, parse_size
 from pipeline.anchor import has_anchor
 from pipeline.errors import StoreError, UsageError
 from pipeline.manifest import ResultPaths, RunSpec, pictures_of, read_sidecar, version_of

@@ -22,6 +22,8 @@ from pipeline.writers import ENDINGS
 # Raised when the same settings would give other bytes, so that results of older code count as out of date.
 ALGORITHM = 2
 
+SIDECAR_ENDING = ".color.json"
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -89,7 +91,7 @@ class ResultPaths:
 
     @property
     def sidecar(self) -> Path:
-        return self.store.with_name(f"{self.stem}.color.json")
+        return self.store.with_name(f"{self.stem}{SIDECAR_ENDING}")
 
     def picture(self, name: str) -> Path:
         """In the format ``name``; a folder for some."""
@@ -101,7 +103,7 @@ class ResultPaths:
 
     def all_versions(self) -> list[ResultPaths]:
         """Of every version beside the current one that has a sidecar."""
-        start, end = self.store.name.removesuffix("zarr"), ".color.json"
+        start, end = self.store.name.removesuffix("zarr"), SIDECAR_ENDING
         names = (p.name for p in self.store.parent.iterdir()) if self.store.parent.is_dir() else ()
         found = sorted(n for n in names if n.startswith(start) and n.endswith(end) and len(n) > len(start + end))
         versions = [(name[len(start) : -len(end)], self.store.parent / name) for name in found]
@@ -111,9 +113,9 @@ class ResultPaths:
 
 def sidecar_of(result: Path) -> Path | None:
     """The JSON of a picture of this project's, by its name, or that JSON itself; None for other names."""
-    for ending in (".color.json", *sorted(ENDINGS.values(), key=len, reverse=True)):
+    for ending in (SIDECAR_ENDING, *sorted(ENDINGS.values(), key=len, reverse=True)):
         if result.name.endswith(ending):
-            return result.with_name(result.name.removesuffix(ending) + ".color.json")
+            return result.with_name(result.name.removesuffix(ending) + SIDECAR_ENDING)
     return None
 
 

@@ -46,6 +46,7 @@ def night(server, tmp_path_factory):
     scan(folder / "large #1.png", 700, 900, 1)
     scan(folder / "small.png", 90, 120, 2)
     (folder / "letter `x`.tif").write_text("Dear archive,\n")
+    (folder / "negative.cr3").write_bytes(b"?")
     limit = server.post("/v2/concurrency_limits/", name=LIMIT, limit=1)["id"]
     server.post("/v2/concurrency_limits/increment", names=[LIMIT], slots=1, mode="concurrency")
     process = followed(server, folder, "-o", output, "--tile", 64, "--stride", 8)
@@ -100,6 +101,7 @@ def test_the_summary_names_failures_with_every_character(server, night):
     assert summary["data"].startswith("# Some scans failed\n")
     assert "## Failed (1)" in summary["data"]
     assert "letter `x`.tif" in summary["data"]
+    assert "1 file not taken for scans by their endings: 1 .cr3" in summary["data"]
     assert str(output / "index.html") in summary["data"]
     (later,) = of_type(server, second, "markdown")
     assert later["key"] == summary["key"] == key_of(output, "summary")

@@ -14,9 +14,10 @@ from distributed import LocalCluster
 from flows.budget import Budget
 from flows.catalogue import Catalogue, KnownScan
 from flows.endings import name_of
+from flows.inputs import ScanFile
 from flows.jobs import Outcome
 from flows.nightly import History, wait_after
-from flows.settings import ScanFile, parse_options, parse_until
+from flows.settings import parse_options, parse_until
 from flows.stages import is_passing, trying_again
 from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
 from pipeline.files import folder_lock

@@ -11,8 +11,9 @@ import pytest
 
 import flows.blocks as blocks_module
 from flows.blocks import BlockDone, run_anchors, run_blocks
+from flows.inputs import ScanFile
 from flows.jobs import Job, Outcome, Prepared
-from flows.settings import ScanFile, parse_options
+from flows.settings import parse_options
 from flows.stages import Step, colorize_lot, export_lot, ingest_lot
 from flows.stores import find_stores, parse_reprocess, plan_stores
 from pipeline.grid import Roi

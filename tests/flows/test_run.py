@@ -188,6 +188,8 @@ def test_bad_scans_fail_alone_and_say_why(command, tmp_path, scans):
     tiff = (scans / "tony-webster-16bit.tif").read_bytes()
     (folder / "half.tif").write_bytes(tiff[: len(tiff) // 2])
     cv2.imwrite(str(folder / "good.jpg"), picture(100, 120))
+    for name in ("a.heic", "b.HEIC", "notes.txt", ".hidden.txt"):
+        (folder / name).write_text("?")
     ran = command("run", folder, folder / "missing.tif", "-o", output, "--engine", "identity")
     assert ran.code == 1
     assert "empty" in ran.line("failed   ", "empty.tif")
@@ -199,7 +201,9 @@ def test_bad_scans_fail_alone_and_say_why(command, tmp_path, scans):
     assert "1 done" in ran.line("done,", "6 failed")
     assert [p.name for p in output.glob("*.tif")] == ["good.color.tif"]
     assert [p.name for p in output.glob("*.zarr*")] == ["good.zarr"]
+    assert ran.line("3 files not taken for scans by their endings: 2 .heic, 1 .txt; name one")
     (record,) = (output / "runs").glob("*.json")
+    assert json.loads(record.read_text())["not_taken"] == {".heic": 2, ".txt": 1}
     failed = [s for s in json.loads(record.read_text())["scans"] if s["status"] == "failed"]
     assert all(s["message"].count("\n") == 0 for s in failed)
     assert len(failed) == 6
