@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
-from ..types import Reading, ScanInfo
+from ..types import Reading
+from ._conversion import Conversion, converter
 from ._lightness import Light, Stretch, by_gamma, by_profile
 from ._segmented import SegmentedReader, Source
 from ._whole import Whole, avif, bmp, is_jpeg_ls, jpeg_ls, jpeg_xl
@@ -103,25 +104,27 @@ def _source_of(stored: NDArray, known: _Format, whole: Whole) -> Source:
     dtype = stretch.dtype if stretch else stored.dtype.name
     light = _light(whole, colour, dtype)
 
-    def convert(taken: NDArray) -> Samples:
-        samples = taken[:, :, 0] if colour == 1 else taken[:, :, :3]
-        if stretch:
-            samples = stretch.convert(samples)
-        return light.convert(samples) if light.convert else samples
-
     def opacity(taken: NDArray) -> Samples:
         if not stretch:
             return taken[:, :, -1]
         return Stretch(0, top or 1, dtype).convert(taken[:, :, -1])
 
+    made = Conversion(
+        channels=colour,
+        dtype=dtype,
+        convert=converter(colour, light, stretch.convert if stretch else None),
+        light=light,
+        note=stretch.note if stretch else "",
+        opacity=opacity if with_alpha else None,
+    )
     return Source(
-        info=_info_of(stored.shape[:2], known, whole, (colour, dtype), light, stretch, with_alpha=with_alpha),
+        info=made.info(stored.shape[:2], _metadata_of(known, whole), whole.blocks.dropped),
         carried=whole.blocks.carried(),
         segment_yx=stored.shape[:2],
         decode=lambda rows, columns: stored[rows.start : rows.stop, columns.start : columns.stop],
         close=lambda: None,
-        convert=convert,
-        opacity=opacity if with_alpha else None,
+        convert=made.convert,
+        opacity=made.opacity,
     )
 
 
@@ -131,32 +134,9 @@ def _light(whole: Whole, colour: int, dtype: str) -> Light:
     return Light() if whole.gamma is None else by_gamma(whole.gamma, dtype)
 
 
-def _info_of(
-    shape_yx: tuple[int, int],
-    known: _Format,
-    whole: Whole,
-    samples: tuple[int, str],
-    light: Light,
-    stretch: Stretch | None,
-    *,
-    with_alpha: bool,
-) -> ScanInfo:
-    channels, dtype = samples
+def _metadata_of(known: _Format, whole: Whole) -> dict[str, Any]:
     metadata: dict[str, Any] = {"format": known.name, "compression": known.compression}
     metadata |= whole.blocks.metadata(whole.resolution)
     if whole.orientation != 1 or (known is _JPEG_XL and "orientation" in metadata):
         metadata["orientation"] = whole.orientation  # of the picture itself, which comes before what Exif says
-    if note := "; ".join(filter(None, (stretch.note if stretch else "", light.note))):
-        metadata["lightness"] = note
-    if dropped := [*([light.dropped] if light.dropped else []), *whole.blocks.dropped]:
-        metadata["dropped"] = dropped
-    by_light = light.tone == "lightness"
-    return ScanInfo(
-        shape_yx=shape_yx,
-        channels=1 if by_light else channels,
-        dtype="uint16" if by_light else dtype,
-        metadata=metadata,
-        tone=light.tone,
-        depth=dtype,
-        mask="alpha" if with_alpha else "",
-    )
+    return metadata

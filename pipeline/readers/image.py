@@ -13,7 +13,7 @@ PNG (W3C, third edition), 11.3; ITU-T T.81 (JPEG); ITU-T T.872, 6.5.3 (CMYK and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ScanError, ScanUnreadableError
-from ..types import Reading, ScanInfo
+from ..types import Reading
 from . import _png
+from ._conversion import Conversion, converter
 from ._gdal import Raster
 from ._jpeg import JpegHeader, parse_jpeg
 from ._lightness import Light, by_gamma, by_profile
@@ -74,17 +75,6 @@ class ImageReader(SegmentedReader):
         super().__init__(path, reading, source, cache_bytes)
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """How stored bands become samples and opacity; ``channels`` and ``dtype`` of those samples."""
-
-    channels: int
-    dtype: str
-    convert: Callable[[NDArray], Samples]
-    light: Light
-    opacity: Callable[[NDArray], Samples] | None = None
-
-
 def _source_of(raster: Raster, header: PngHeader | JpegHeader, reading: Reading) -> Source:
     width = header.shape_yx[1]
     driver = "PNG" if isinstance(header, PngHeader) else "JPEG"
@@ -97,11 +87,13 @@ def _source_of(raster: Raster, header: PngHeader | JpegHeader, reading: Reading)
     else:
         masked = header.bits == 8 and bool({"all_valid", "nodata"}.isdisjoint(_mask_flags(raster)))
         samples = _jpeg_samples(header, masked=masked)
+    metadata: dict[str, Any] = {"format": driver, "compression": "deflate" if driver == "PNG" else "jpeg"}
+    metadata |= header.blocks.metadata(header.resolution)
     stored_bytes = width * (header.channels + masked) * (1 if header.bits <= 8 else 2)
     tall = max(1, _BAND_BYTES // stored_bytes)
     bands = tuple(range(1, header.channels + 1))
     return Source(
-        info=_info_of(header, driver, samples),
+        info=samples.info(header.shape_yx, metadata, header.blocks.dropped),
         carried=header.blocks.carried(),
         segment_yx=(min(tall, _SALVAGE_ROWS) if reading.salvage else tall, width),
         decode=lambda rows, columns: raster.read(bands, rows, columns, mask=masked),
@@ -112,46 +104,23 @@ def _source_of(raster: Raster, header: PngHeader | JpegHeader, reading: Reading)
     )
 
 
-def _info_of(header: PngHeader | JpegHeader, driver: str, samples: _Samples) -> ScanInfo:
-    light, blocks = samples.light, header.blocks
-    metadata: dict[str, Any] = {"format": driver, "compression": "deflate" if driver == "PNG" else "jpeg"}
-    metadata |= blocks.metadata(header.resolution)
-    if light.note:
-        metadata["lightness"] = light.note
-    if dropped := [*([light.dropped] if light.dropped else []), *blocks.dropped]:
-        metadata["dropped"] = dropped
-    by_light = light.tone == "lightness"
-    return ScanInfo(
-        shape_yx=header.shape_yx,
-        channels=1 if by_light else samples.channels,
-        dtype="uint16" if by_light else samples.dtype,
-        metadata=metadata,
-        tone=light.tone,
-        depth="uint8" if header.bits <= 8 else "uint16",
-        mask="alpha" if samples.opacity else "",
-    )
-
-
 def _mask_flags(raster: Raster) -> set[str]:
     return {flag.name for band in raster.ask("mask_flag_enums") for flag in band}
 
 
-def _jpeg_samples(header: JpegHeader, *, masked: bool) -> _Samples:
+def _jpeg_samples(header: JpegHeader, *, masked: bool) -> Conversion:
     channels = header.channels
     dtype = "uint8" if header.bits == 8 else "uint16"
     light = by_profile(header.blocks.parts.get("icc", b""), channels, dtype)
     table = None if header.bits == 8 else scaling_table(header.bits)
 
-    def convert(stored: NDArray) -> Samples:
-        samples = stored[:, :, 0] if channels == 1 else stored[:, :, :channels]
+    def first(samples: NDArray) -> Samples:
         if table is not None:
             samples = table.take(samples, mode="clip")
-        if channels == 4:
-            samples = _ink(samples, header.adobe)
-        return light.convert(samples) if light.convert else samples
+        return _ink(samples, header.adobe) if channels == 4 else samples
 
     opacity = (lambda stored: stored[:, :, -1]) if masked else None
-    return _Samples(1 if channels == 1 else 3, dtype, convert, light, opacity)
+    return Conversion(1 if channels == 1 else 3, dtype, converter(channels, light, first), light, opacity=opacity)
 
 
 def _ink(stored: NDArray, adobe: int) -> Samples:
@@ -167,7 +136,7 @@ def _ink(stored: NDArray, adobe: int) -> Samples:
     return ink
 
 
-def _png_samples(raster: Raster, header: PngHeader) -> _Samples:
+def _png_samples(raster: Raster, header: PngHeader) -> Conversion:
     if header.palette:
         return _palette_samples(raster, header)
     dtype = "uint8" if header.bits <= 8 else "uint16"
@@ -175,13 +144,9 @@ def _png_samples(raster: Raster, header: PngHeader) -> _Samples:
     light = _png_light(header, channels, dtype)
     table = None if header.bits in (8, 16) else scaling_table(header.bits)
 
-    def convert(stored: NDArray) -> Samples:
-        samples = stored[:, :, 0] if channels == 1 else stored[:, :, :3]
-        if table is not None:
-            samples = table.take(samples, mode="clip")
-        return light.convert(samples) if light.convert else samples
-
-    return _Samples(channels, dtype, convert, light, _png_opacity(header, channels, dtype))
+    first = None if table is None else partial(np.take, table, mode="clip")
+    opacity = _png_opacity(header, channels, dtype)
+    return Conversion(channels, dtype, converter(channels, light, first), light, opacity=opacity)
 
 
 def _png_opacity(header: PngHeader, channels: int, dtype: str) -> Callable[[NDArray], Samples] | None:
@@ -195,7 +160,7 @@ def _png_opacity(header: PngHeader, channels: int, dtype: str) -> Callable[[NDAr
     return lambda stored: np.where((stored == values).all(axis=2), 0, top).astype(dtype)
 
 
-def _palette_samples(raster: Raster, header: PngHeader) -> _Samples:
+def _palette_samples(raster: Raster, header: PngHeader) -> Conversion:
     colours = np.zeros((2**header.bits, 3), dtype=np.uint8)
     for index, colour in raster.ask("colormap", 1).items():
         colours[index] = colour[:3]
@@ -208,7 +173,8 @@ def _palette_samples(raster: Raster, header: PngHeader) -> _Samples:
         alpha[: len(header.transparent)] = np.frombuffer(header.transparent[:256], np.uint8)
         opacity = lambda stored: alpha.take(stored[:, :, 0])  # noqa: E731
     channels = 3 if table.ndim == 2 else 1
-    return _Samples(channels, "uint8", lambda stored: table.take(stored[:, :, 0], axis=0, mode="clip"), light, opacity)
+    convert = lambda stored: table.take(stored[:, :, 0], axis=0, mode="clip")  # noqa: E731
+    return Conversion(channels, "uint8", convert, light, opacity=opacity)
 
 
 def _png_light(header: PngHeader, channels: int, dtype: str) -> Light:

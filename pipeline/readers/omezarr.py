@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 
 from ..carried import Carried, TiffTag
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
-from ..types import Mask, Reading, ScanInfo
-from ._lightness import Stretch, opacity_of
+from ..types import Reading
+from ._conversion import Conversion, converter
+from ._lightness import Light, Stretch, opacity_of
 from ._segmented import SegmentedReader, Source
 from ._segments import ascii_value, printable
-from ._window import CACHE_BYTES, Samples, check_size, reason, refuse_drive_errors
+from ._window import CACHE_BYTES, check_size, reason, refuse_drive_errors
 from ._zarr import ZarrArray, load_json
 
 FOLDER_ENDINGS = (".zarr",)
@@ -161,31 +162,30 @@ def _source_of(
 
     stretch = Stretch(0, 1, "uint8") if array.dtype == bool else Stretch.of(array.dtype.name, 0, every)
 
-    def convert(stored: NDArray) -> Samples:
-        samples = stored[:, :, 0] if channels == 1 else stored[:, :, :3]
-        return stretch.convert(samples) if stretch else samples
-
     dtype = stretch.dtype if stretch else array.dtype.name
     masked = stretch is not None and stretch.has_nan
     metadata: dict[str, Any] = {"format": "OME-Zarr", "compression": array.compression}
     if resolution := _resolution_of(multiscale, axes) or _told_resolution(told):
         metadata["resolution"] = resolution
-    if stretch and stretch.note:
-        metadata["lightness"] = stretch.note
-    if dropped:
-        metadata["dropped"] = dropped
     if told.get("orientation") in range(1, 9):
         metadata["orientation"] = told["orientation"]
-    mask: Mask = "alpha" if has_alpha else "nodata" if masked else ""
-    opacity = (lambda stored: stored[:, :, 3]) if has_alpha else opacity_of(None, dtype) if masked else None
+    made = Conversion(
+        channels=channels,
+        dtype=dtype,
+        convert=converter(channels, Light(), stretch.convert if stretch else None),
+        light=Light(),
+        note=stretch.note if stretch else "",
+        opacity=(lambda stored: stored[:, :, 3]) if has_alpha else opacity_of(None, dtype) if masked else None,
+        nodata=0 if masked else None,
+    )
     source = Source(
-        info=ScanInfo((height, width), channels, dtype, metadata, mask=mask, nodata=0 if masked else None),
+        info=made.info((height, width), metadata, dropped),
         carried=_carried(multiscale, told),
         segment_yx=(tall, wide),
         decode=decode,
         close=lambda: None,
-        convert=convert,
-        opacity=opacity,
+        convert=made.convert,
+        opacity=made.opacity,
     )
     row_of_segments = tall * width * bands * array.dtype.itemsize
     return source, max(CACHE_BYTES, min(row_of_segments + CACHE_BYTES, _ROW_OF_CHUNKS_BYTES))

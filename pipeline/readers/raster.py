@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,9 +27,10 @@ from ..carried import Place
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading, ScanInfo
 from . import _declared
+from ._conversion import Conversion, converter
 from ._declared import Declared
 from ._gdal import Raster
-from ._lightness import Light, Stretch, by_profile, opacity_of
+from ._lightness import Stretch, by_profile, opacity_of
 from ._remembered import Remembered
 from ._segmented import SegmentedReader, Source
 from ._segments import printable
@@ -184,24 +185,13 @@ def _segments_of(raster: Raster, bands: int, sample_bytes: int) -> tuple[tuple[i
     return (tall, wide), max(CACHE_BYTES, min(row_of_blocks + CACHE_BYTES, _ROW_OF_BLOCKS_BYTES))
 
 
-@dataclass(frozen=True)
-class _Samples:
-    channels: int
-    dtype: str
-    convert: Callable[[NDArray], Samples]
-    light: Light
-    note: str = ""
-    opacity: Callable[[NDArray], Samples] | None = None
-    nodata: int | None = None
-
-
 def _samples_of(
     raster: Raster,
     declared: Declared,
     bands: _Bands,
     stored: str,
     stretch_of: Callable[[int, float | None], Stretch | None],
-) -> _Samples:
+) -> Conversion:
     nodata = raster.ask("nodata")
     bits = raster.ask("tags", 1, ns="IMAGE_STRUCTURE").get("NBITS", "")
     if bits.isdecimal() and stored in ("uint8", "uint16") and 0 < int(bits) < 8 * np.dtype(stored).itemsize:
@@ -214,19 +204,19 @@ def _samples_of(
     light = by_profile(declared.blocks.parts.get("icc", b""), colour, dtype)
     top = np.iinfo(dtype).max
 
-    def convert(taken: NDArray) -> Samples:
-        samples = taken[:, :, 0] if colour == 1 else taken[:, :, :3]
-        if stretch:
-            samples = stretch.convert(samples)
-        return light.convert(samples) if light.convert else samples
-
-    note = "; ".join(filter(None, (stretch.note if stretch else "", light.note)))
+    made = Conversion(
+        channels=colour,
+        dtype=dtype,
+        convert=converter(colour, light, stretch.convert if stretch else None),
+        light=light,
+        note=stretch.note if stretch else "",
+    )
     if bands.alpha:
-        return _Samples(colour, dtype, convert, light, note, _alpha(stored, declared.top, dtype))
+        return replace(made, opacity=_alpha(stored, declared.top, dtype))
     if nodata is None and not (stretch and stretch.has_nan):
-        return _Samples(colour, dtype, convert, light, note)
+        return made
     as_written = int(nodata) if nodata in range(top + 1) and not stretch else 0
-    return _Samples(colour, dtype, convert, light, note, opacity_of(nodata, dtype), as_written)
+    return replace(made, opacity=opacity_of(nodata, dtype), nodata=as_written)
 
 
 def _alpha(stored: str, declared_top: int, dtype: str) -> Callable[[NDArray], Samples]:
@@ -242,7 +232,7 @@ def _alpha(stored: str, declared_top: int, dtype: str) -> Callable[[NDArray], Sa
     return opacity
 
 
-def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: float | None) -> _Samples:
+def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: float | None) -> Conversion:
     colours = np.zeros((np.iinfo(stored).max + 1, 4), np.uint8)
     colours[:, 3] = 255
     for index, colour in raster.ask("colormap", 1).items():
@@ -255,37 +245,21 @@ def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: fl
     # Unused entries must not turn a gray palette into colour: they are black, which is gray.
     table = light.convert(rgb[None])[0] if light.convert else palette_table(rgb)
     opacity = (lambda taken: alpha.take(taken[:, :, 0])) if alpha.min() < 255 else None
-    return _Samples(
+    return Conversion(
         channels=3 if table.ndim == 2 else 1,
         dtype="uint8",
         convert=lambda taken: table.take(taken[:, :, 0], axis=0),
         light=light,
-        note=light.note,
         opacity=opacity,
     )
 
 
-def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, samples: _Samples) -> ScanInfo:
-    light = samples.light
+def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, samples: Conversion) -> ScanInfo:
     if known.driver == "HFA" and (names := sorted(set(raster.ask("tags", ns=None)) - {"AREA_OR_POINT"})):
         declared.blocks.drop(f"metadata {printable(', '.join(names), 80)}")
     metadata: dict[str, Any] = {"format": known.name, "compression": _compression_of(raster, declared)}
     metadata |= declared.blocks.metadata(declared.resolution)
-    if samples.note:
-        metadata["lightness"] = samples.note
-    if dropped := [*bands.dropped, *([light.dropped] if light.dropped else []), *declared.blocks.dropped]:
-        metadata["dropped"] = dropped
-    by_light = light.tone == "lightness"
-    return ScanInfo(
-        shape_yx=raster.shape_yx,
-        channels=1 if by_light else samples.channels,
-        dtype="uint16" if by_light else samples.dtype,
-        metadata=metadata,
-        tone=light.tone,
-        depth=samples.dtype,
-        mask="" if samples.opacity is None else "alpha" if samples.nodata is None else "nodata",
-        nodata=samples.nodata,
-    )
+    return samples.info(raster.shape_yx, metadata, (*bands.dropped, *declared.blocks.dropped))
 
 
 def _compression_of(raster: Raster, declared: Declared) -> str:
