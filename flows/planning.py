@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from engines.errors import EngineError
 from flows.bookkeeping import ScanFiles
 from flows.cluster import processors
 from flows.inputs import ScanFile
 from flows.jobs import Job, Outcome, Prepared
+from flows.naming import Names
 from flows.settings import RunOptions
 from pipeline.errors import ColorizeError, ScanError, ScanUnreachableError, UsageError
 
@@ -76,6 +76,20 @@ def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[Sc
     return found
 
 
+def _under_names(
+    found: Sequence[ScanFile | Outcome], options: RunOptions, files: ScanFiles
+) -> list[ScanFile | Outcome]:
+    """Each scan under a name of its own, or what is wrong with its name. Of two new ones a TIFF comes first."""
+    names, every = Names(options.output, files), list(found)
+    scans = [(index, scan) for index, scan in enumerate(found) if isinstance(scan, ScanFile)]
+    for index, scan in sorted(scans, key=lambda each: each[1].path.suffix.lower() not in (".tif", ".tiff")):
+        try:
+            every[index] = names.claim(scan)
+        except UsageError as error:
+            every[index] = failure(scan, error)
+    return every
+
+
 def plan_scans(
     scans: Sequence[ScanFile], prepared: Prepared, held_back: Callable[[ScanFile], Outcome | None] = lambda _: None
 ) -> list[Job | Outcome]:
@@ -92,15 +106,5 @@ def plan_scans(
     options = prepared.options
     with ThreadPoolExecutor(processors()) as pool:
         found = pool.map(lambda scan: _pages(scan, options, prepared.files), scans)
-        every = [page for pages in found for page in pages]
-        planned = list(pool.map(plan, every))
-    taken: dict[Path, Path] = {}
-    for index, scan in enumerate(every):
-        if isinstance(scan, Outcome):
-            continue
-        first = taken.setdefault(prepared.options.output / scan.stem, scan.path)
-        if first != scan.path:
-            message = f"{scan.path}: would overwrite the result of {first}; rename it or give it another --output"
-            # The names' fault, not the scan's.
-            planned[index] = Outcome(scan.stem, str(scan.path), "failed", message, page=scan.page)
-    return planned
+        every = _under_names([page for pages in found for page in pages], options, prepared.files)
+        return list(pool.map(plan, every))

@@ -138,7 +138,7 @@ def serving(server: Server) -> Iterator[subprocess.Popen[bytes]]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(timeout=30)
+        process.wait(timeout=5)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

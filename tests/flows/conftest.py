@@ -1,4 +1,4 @@
-"""The command line as a user runs it: a real process with a real embedded server and a real cluster."""
+"""The command line as a user runs it: a real process with a real Prefect server and a real cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.spec import ModelCard
+from tests.prefect_server import prefect_server
 
 
 @dataclass(frozen=True)
@@ -40,36 +43,49 @@ class Ran:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
+    """Of a user who has no Prefect server: each command starts its own."""
     return {**os.environ, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "COLUMNS": "200"}
 
 
 @pytest.fixture(scope="session")
-def command(environment):
-    """Run ``colorize-archive`` with the given words."""
-
-    def run(*words: object, **options: object) -> Ran:
-        process = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *map(str, words)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=240,
-            **options,
-        )
-        assert "Traceback" not in process.stderr + process.stdout, process.stderr
-        return Ran(process.returncode, process.stdout, process.stderr)
-
-    return run
+def shared_server(tmp_path_factory):
+    with prefect_server(tmp_path_factory.mktemp("shared")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def killed(environment):
+def command(shared_server):
+    """Run ``colorize-archive`` with the given words, beside a Prefect server that the user has: sooner at work."""
+    return partial(_run, shared_server.environment)
+
+
+@pytest.fixture(scope="session")
+def lone_command(environment):
+    """The same where there is no server."""
+    return partial(_run, environment)
+
+
+def _run(environment: Mapping[str, str], *words: object, **options: object) -> Ran:
+    process = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=dict(environment),
+        timeout=240,
+        **options,
+    )
+    assert "Traceback" not in process.stderr + process.stdout, process.stderr
+    return Ran(process.returncode, process.stdout, process.stderr)
+
+
+@pytest.fixture(scope="session")
+def killed(shared_server):
     """Start ``colorize-archive`` in a process group of its own, and kill all of it without warning when ``ready()``."""
 
     def kill(words, ready):
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *map(str, words)],
-            env=environment,
+            env=dict(shared_server.environment),
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )

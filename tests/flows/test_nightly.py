@@ -251,7 +251,7 @@ def test_cancelled_and_out_of_time_a_run_goes_on_to_the_same_bytes(served, comma
     there = set(blocks())
     # Blocks that no worker takes are given back when the time is up.
     with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
-        until = datetime.now(UTC) + timedelta(seconds=25)
+        until = datetime.now(UTC) + timedelta(seconds=12)
         run = server.started(**given, scheduler=cluster.scheduler_address, until=until.isoformat())
         assert command("run", tmp_path / "a.png", "-o", tmp_path / "beside", *options).code == 0
         state = server.ended(run)
