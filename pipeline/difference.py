@@ -33,6 +33,7 @@ from skimage.color import deltaE_ciede2000
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.grid import Roi
+from pipeline.strips import row_strips
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -49,8 +50,6 @@ WORST_COUNT = 5
 MAP_CELLS = 1024
 MAP_TOP = 10.0  # CIEDE2000 of the brightest colour of the heat map
 
-# Pixels given to scikit-image at once: it makes some thirty temporaries of that size.
-_STRIP_PX = 65_536
 _BINS = round(QUANTILE_TOP / QUANTILE_STEP) + 1
 _NOTICEABLE = 1.0
 _PLAIN = 5.0
@@ -197,10 +196,8 @@ def _ciede2000(old_ab: F32, new_ab: F32) -> F32:
     """(h, w) CIEDE2000 between two (2, h, w) chromas at equal lightness, which cancels out."""
     _, height, width = old_ab.shape
     delta = np.empty((height, width), np.float32)
-    rows = max(1, _STRIP_PX // width)
-    for start in range(0, height, rows):
-        strip = slice(start, min(height, start + rows))
-        zero = np.zeros((1, strip.stop - start, width), np.float32)
+    for strip in row_strips(delta.shape):
+        zero = np.zeros((1, strip.stop - strip.start, width), np.float32)
         pair = (np.concatenate([zero, chroma[:, strip]]) for chroma in (old_ab, new_ab))
         delta[strip] = deltaE_ciede2000(*pair, channel_axis=0)
     return delta

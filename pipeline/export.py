@@ -12,11 +12,10 @@ from pipeline.color import lightness_from_samples, samples_from_lab
 from pipeline.grid import Roi
 from pipeline.process import tune_process
 from pipeline.store import ChromaVersion, ScanStore
+from pipeline.strips import row_strips
 from pipeline.writers import Picture, Written, write_picture
 from pipeline.writers._picture import SRGB_PROFILE
 
-# Pixels composed at once: their float32 planes stay in the cache, and their memory is used again for the next ones.
-_STRIP_PX = 65_536
 _HALF_BITS = np.uint32(0x8FFF_E000).view(np.int32)
 
 
@@ -30,9 +29,7 @@ def compose(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
     mask = store.read_mask(roi) if info.mask else None
     bare = _bare(store, roi, mask)
     samples = np.empty((*roi.shape_yx, 4 if info.mask == "alpha" else 3), info.result_dtype)
-    step = max(1, _STRIP_PX // max(1, roi.shape_yx[1]))
-    for start in range(0, roi.shape_yx[0], step):
-        rows = slice(start, start + step)
+    for rows in row_strips(roi.shape_yx):
         chroma = chroma_from_half(stored_chroma[:, rows], version.scale_factor)
         if bare is not None:
             chroma[:, bare[rows]] = 0

@@ -32,7 +32,6 @@ ToLightness = Callable[[NDArray], NDArray[np.uint16]]
 _SIGNATURES: dict[str, bytes] = {"gray": b"GRAY", "rgb": b"RGB ", "cmyk": b"CMYK", "lab": b"Lab "}
 _CHANNELS: dict[str, int] = {"gray": 1, "rgb": 3, "cmyk": 4, "lab": 3}
 _AS_SRGB = 0.1  # L*; the many sRGB profiles differ among each other by up to 0.06
-_STRIP_PX = 65_536
 # Bradford, D50 to D65: only the row of Y is wanted.
 _Y_D65 = np.array([-0.0283248, 1.0099429, 0.0210544], np.float64)
 
@@ -150,19 +149,14 @@ def _is_srgb(icc: bytes) -> bool:
 
 
 class _Transformed:
-    """Samples to L* through LittleCMS, strip by strip; safe to use from several threads."""
+    """Samples to L* through LittleCMS; safe to use from several threads."""
 
     def __init__(self, icc: bytes, space: Space) -> None:
         self._icc = icc
         self._space = space
 
     def __call__(self, samples: NDArray) -> NDArray[np.uint16]:
-        lightness = np.empty(samples.shape[:2], np.uint16)
-        step = max(1, _STRIP_PX // max(1, samples.shape[1]))
-        for start in range(0, samples.shape[0], step):
-            rows = slice(start, start + step)
-            lightness[rows] = _codes(_lightness_by_profile(self._icc, self._space, samples[rows]))
-        return lightness
+        return _codes(_lightness_by_profile(self._icc, self._space, samples))
 
 
 def _lightness_by_profile(icc: bytes, space: Space, samples: NDArray) -> NDArray:

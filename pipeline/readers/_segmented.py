@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..carried import Carried
 from ..errors import ScanUnreachableError, ScanUnreadableError
+from ..strips import by_strips
 from ..types import Reading, ScanInfo
 from ._window import CACHE_BYTES, Samples, SegmentCache, WindowReader, reason, refuse_drive_errors
 
@@ -69,11 +70,11 @@ class SegmentedReader(WindowReader):
             self._source.close()
 
     def _read(self, rows: range, columns: range) -> Samples:
-        return self._source.convert(self._stored(rows, columns))
+        return by_strips(self._source.convert, self._stored(rows, columns))
 
     def _read_mask(self, rows: range, columns: range) -> Samples:
         assert self._source.opacity is not None
-        return self._source.opacity(self._stored(rows, columns))
+        return by_strips(self._source.opacity, self._stored(rows, columns))
 
     def _stored(self, rows: range, columns: range) -> NDArray:
         tall, wide = self.segment_yx

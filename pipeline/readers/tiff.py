@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ..carried import Carried
 from ..errors import ScanError, ScanUnreadableError, UsageError
+from ..strips import by_strips
 from ..types import Mask, Reading, ScanInfo
 from . import _tiff_pages as pages
 from . import _tiff_tags as tags
@@ -187,14 +188,18 @@ class TiffReader(WindowReader):
         return self._segments.read(rows, columns, channels, filling)
 
     def _read(self, rows: range, columns: range) -> Samples:
-        kind, count = self._kind, len(self._kind.channels)
+        kind = self._kind
         if kind.associated and kind.alpha is not None:
-            stored = self._stored(rows, columns, (*kind.channels, kind.alpha))
-            opacity = self._opacity(stored[:, :, count])
-            samples = unpremultiplied(self._scaled(stored[:, :, :count]), to_depth(opacity, self._scale.dtype))
-        else:
-            samples = self._scaled(self._stored(rows, columns, kind.channels))
-        return self._tone.convert(samples)
+            return by_strips(self._unpremultiplied, self._stored(rows, columns, (*kind.channels, kind.alpha)))
+        return by_strips(self._converted, self._stored(rows, columns, kind.channels))
+
+    def _converted(self, stored: NDArray) -> Samples:
+        return self._tone.convert(self._scaled(stored))
+
+    def _unpremultiplied(self, stored: NDArray) -> Samples:
+        """Of colours and, last, the opacity that they were multiplied with."""
+        opacity = to_depth(self._opacity(stored[:, :, -1]), self._scale.dtype)
+        return self._tone.convert(unpremultiplied(self._scaled(stored[:, :, :-1]), opacity))
 
     def _scaled(self, stored: NDArray) -> Samples:
         if self._scale.table is not None and self._scale.table.ndim == 2:

@@ -64,7 +64,7 @@ def test_strips_do_not_show(dtype, monkeypatch):
     lightness = random.random((40, 33), dtype=np.float32) * 100
     chroma = random.normal(0, 60, (2, 40, 33)).astype(np.float32)
     whole = color.samples_from_lab(lightness, chroma, np.dtype(dtype))
-    monkeypatch.setattr(color, "_STRIP_PX", 70)
+    monkeypatch.setattr("pipeline.strips.STRIP_PX", 70)
     np.testing.assert_array_equal(color.samples_from_lab(lightness, chroma, np.dtype(dtype)), whole)
 
 

@@ -48,7 +48,7 @@ def plainly_composed(scan, chroma, scale=1.0):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_picture_is_what_whole_arrays_make(tmp_path, monkeypatch, channels, dtype):
     monkeypatch.setattr(writer, "_SEGMENT_PX", 2**18)
-    monkeypatch.setattr("pipeline.export._STRIP_PX", 5_000)
+    monkeypatch.setattr("pipeline.strips.STRIP_PX", 5_000)
     store, version, scan, chroma = make_store(tmp_path, (701, 1303), channels, dtype)
     summary = export_picture("tiff", tmp_path / "a.tif", picture_of(store, version, "", ""), 2)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), plainly_composed(scan, chroma))
