@@ -22,12 +22,12 @@ from pipeline.errors import OutputError, ScanNotFoundError, StoreError, UsageErr
 from pipeline.files import output_error
 from pipeline.grid import TileGrid
 from pipeline.manifest import ResultPaths, RunSpec, in_the_way, read_sidecar, whole_pictures
-from pipeline.plan import Plan, Workers, batch_for, make_plan
+from pipeline.plan import Held, Plan, Workers, batch_for, make_plan
 from pipeline.quality import Quality
 from pipeline.readers import open_scan
 from pipeline.store import ScanStore, Source, is_store
 from pipeline.types import Reading, ScanInfo
-from pipeline.writers import check_formats
+from pipeline.writers import check_formats, held_bytes
 
 Status = Literal["done", "skipped", "failed", "quarantined", "stopped"]
 
@@ -191,9 +191,10 @@ class Prepared:
         if (there := self._unchanged(scan)) is not None:
             return there
         with open_scan(scan.path, self._reading(scan)) as reader:
-            info = reader.info
+            info, decoder_bytes = reader.info, reader.decoder_bytes
         source = self.files.source_of(scan.path, scan.page)
-        return self.job_for(scan, info, source, self.spec_for(info.shape_yx), scans)
+        spec = self.spec_for(info.shape_yx)
+        return self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes)
 
     def _unchanged(self, scan: ScanFile) -> Outcome | None:
         """A scan whose file is as it was when its current result was made of it: it is not even opened."""
@@ -226,8 +227,12 @@ class Prepared:
         spec: RunSpec,
         scans: int = 1,
         is_exact: bool = False,
+        decoder_bytes: int = 0,
     ) -> Job | Outcome:
-        """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.manifest.is_current`."""
+        """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.manifest.is_current`.
+
+        ``decoder_bytes`` is what reading its file takes, 0 where that is not read.
+        """
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
         _check_places(scan, paths, options)
@@ -236,7 +241,7 @@ class Prepared:
         check_formats(options.formats, info.shape_yx, info.result_dtype)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force else _begun_px(paths.store, source, spec)
-        engine_bytes = extra_bytes(self._engine_spec(spec))
+        held = Held(extra_bytes(self._engine_spec(spec)), decoder_bytes, held_bytes(options.formats))
         limit_bytes = options.limit_memory_bytes
         plan = make_plan(
             info,
@@ -247,7 +252,7 @@ class Prepared:
             scans,
             begun_px,
             spec.anchor,
-            engine_bytes,
+            held,
             len(options.formats),
         )
         _check_room(options.output, plan, paths.store)

@@ -23,6 +23,12 @@ from typing import Any
 
 import rasterio
 
+CACHE_BYTES = 128 * 2**20
+"""Most that GDAL keeps of decoded blocks, of all files together."""
+# By itself it keeps a twentieth of the machine's memory. Its limit is the process's, read once: set for some calls by
+# several threads, it would be whichever came last. All bands of a JPEG 2000 tile must fit, or each decodes it anew.
+os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES // 2**20))
+
 OPTIONS = {
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",

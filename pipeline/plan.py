@@ -56,6 +56,25 @@ class Workers:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What libraries hold beside the arrays of our own.
+
+    Attributes
+    ----------
+    engine_bytes : in each worker, beyond a float32 engine with one stream
+    decoder_bytes : of the scan's reader (:class:`pipeline.types.ScanReader`); 0 where the file is not read
+    writer_bytes : of the formats that the result is written in
+    """
+
+    engine_bytes: int = 0
+    decoder_bytes: int = 0
+    writer_bytes: int = 0
+
+
+NOTHING_HELD = Held()
+
+
+@dataclass(frozen=True)
 class Plan:
     """Projected work and cost of one scan.
 
@@ -118,7 +137,7 @@ def _memory_bytes(
     batch: int,
     workers: Workers,
     has_anchor: bool,
-    engine_bytes: int,
+    held: Held,
     scans: int,
 ) -> int:
     sample_bytes = _sample_bytes(info)
@@ -131,13 +150,19 @@ def _memory_bytes(
     colorize = min(workers.blocks_at_once, rows * columns) * (block_bytes + _tile_bytes(grid.tile_yx, batch))
     windows = min(STREAM_THREADS, 2 * workers.blocks_at_once * workers.engine_threads) + 1
     pixels = info.shape_yx[0] * info.shape_yx[1]
-    ingest = windows * min(SCAN_SHARD_PX**2, pixels) * sample_bytes * _INGEST_COPIES
-    export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX
-    each = WORKER_BYTES + engine_bytes + (ANCHOR_BYTES if has_anchor else 0)
+    ingest = ingest_bytes(info, windows - 1, held.decoder_bytes)
+    export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX + held.writer_bytes
+    each = WORKER_BYTES + held.engine_bytes + (ANCHOR_BYTES if has_anchor else 0)
     fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * each
     # Of several, one is exported, and the next ingested, while another is coloured.
     stages = max(colorize, ingest + export) if scans == 1 else colorize + ingest + export
     return fixed + stages + _KEPT_BYTES
+
+
+def ingest_bytes(info: ScanInfo, threads: int, decoder_bytes: int = 0) -> int:
+    """What an ingest holds at most, beside a reader's cache; ``decoder_bytes`` as its reader says."""
+    window_px = min(SCAN_SHARD_PX**2, info.shape_yx[0] * info.shape_yx[1])
+    return (threads + 1) * window_px * _sample_bytes(info) * _INGEST_COPIES + decoder_bytes
 
 
 def _sample_bytes(info: ScanInfo) -> int:
@@ -161,7 +186,7 @@ def make_plan(
     scans: int = 1,
     begun_px: int | None = None,
     has_anchor: bool = False,
-    engine_bytes: int = 0,
+    held: Held = NOTHING_HELD,
     pictures: int = 1,
 ) -> Plan:
     """Choose the block size with the shortest projected run that stays below ``limit_bytes``.
@@ -171,7 +196,7 @@ def make_plan(
     scans : in the run; where there are many, a small one need not keep every worker busy and its blocks may be large
     begun_px : block size of an interrupted run, kept if it fits, so that its blocks count
     has_anchor : whether the workers make a palette of the whole scan first
-    engine_bytes : what the engine takes in a worker beyond a float32 one with one stream
+    held : by libraries
     pictures : formats that the result is written in
 
     Raises
@@ -181,7 +206,7 @@ def make_plan(
     best: tuple[int, int] | None = None
 
     def memory_bytes(block_px: int) -> int:
-        return _memory_bytes(info, grid, block_px, batch, workers, has_anchor, engine_bytes, scans)
+        return _memory_bytes(info, grid, block_px, batch, workers, has_anchor, held, scans)
 
     smallest_bytes = memory_bytes(BLOCK_SIZES_PX[-1])
     is_one_of_many = scans >= workers.blocks_at_once and len(grid) <= _SMALL_TILES

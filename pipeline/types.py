@@ -90,6 +90,11 @@ class ScanReader(Protocol):
         """y0, y1, x0, x1 of the parts met so far that could not be read; only ever some where salvage was asked for."""
         ...
 
+    @property
+    def decoder_bytes(self) -> int:
+        """What decoding holds, at most, beside windows and a few tens of megabytes of segments that are kept."""
+        ...
+
     def read(self, rows: slice, columns: slice) -> NDArray[np.unsignedinteger]:
         """(h, w) gray or (h, w, 3) RGB samples of the scan's dtype. Raises ScanUnreadableError on damaged data."""
         ...

@@ -47,6 +47,11 @@ class JpegHeader:
     resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
 
+    @property
+    def whole_bytes(self) -> int:
+        """That decoding allocates at once: the coefficients of a progressive JPEG; 0 where it goes by rows."""
+        return self.shape_yx[0] * self.shape_yx[1] * self.channels * 2 if self.progressive else 0
+
 
 @dataclass
 class _Parts:
@@ -125,7 +130,7 @@ def _take_frame(header: JpegHeader, marker: int, segment: bytes, limit_pixels: i
             f"a JPEG of {channels} channels of {header.bits} bits, which is not handled; convert it to gray or RGB"
         )
     check_size(header.shape_yx, limit_pixels)
-    if header.progressive and height * width * channels * 2 > WHOLE_LIMIT_BYTES:
+    if header.whole_bytes > WHOLE_LIMIT_BYTES:
         raise ScanUnsupportedError(
             f"a progressive JPEG of {width} x {height} pixels, which must be decoded at once; save it as baseline"
         )

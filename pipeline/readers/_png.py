@@ -53,6 +53,12 @@ class PngHeader:
     def palette(self) -> bool:
         return self.colour == 3
 
+    @property
+    def whole_bytes(self) -> int:
+        """That decoding allocates at once: all of an interlaced PNG; 0 where it goes by rows."""
+        height, width = self.shape_yx
+        return height * width * self.channels * -(-self.bits // 8) if self.interlaced else 0
+
 
 def parse_png(file: BinaryIO, reading: Reading) -> PngHeader:
     file.seek(len(MAGIC))
@@ -66,7 +72,7 @@ def parse_png(file: BinaryIO, reading: Reading) -> PngHeader:
             f"damaged PNG: colour type {header.colour} with {header.bits} bits; restore it from its source"
         )
     check_size(header.shape_yx, reading.limit_pixels)
-    if header.interlaced and height * width * header.channels * -(-header.bits // 8) > WHOLE_LIMIT_BYTES:
+    if header.whole_bytes > WHOLE_LIMIT_BYTES:
         raise ScanUnsupportedError(
             f"an interlaced PNG of {width} x {height} pixels, which must be decoded at once; save it without"
         )

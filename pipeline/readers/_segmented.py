@@ -30,6 +30,7 @@ class Source:
     convert : (h, w, bands) as stored -> (h, w) or (h, w, 3) as ``info`` says
     opacity : (h, w, bands) as stored -> (h, w) opacity, where ``info.mask`` says that there is one
     sequential : decodes only from the top, so that what follows damage is lost
+    decoder_bytes : that the decoder holds beside the segment that it gives
     """
 
     info: ScanInfo
@@ -40,6 +41,7 @@ class Source:
     convert: Callable[[NDArray], Samples]
     opacity: Callable[[NDArray], Samples] | None = None
     sequential: bool = False
+    decoder_bytes: int = 0
 
 
 class SegmentedReader(WindowReader):
@@ -50,6 +52,7 @@ class SegmentedReader(WindowReader):
         self._source = source
         self._lock = threading.Lock()
         self._cache = SegmentCache(cache_bytes)
+        self._more_cache_bytes = max(0, cache_bytes - CACHE_BYTES)
         self._lost: tuple[int, str] | None = None
 
     @property
@@ -63,6 +66,10 @@ class SegmentedReader(WindowReader):
     @property
     def segment_yx(self) -> tuple[int, int]:
         return self._source.segment_yx
+
+    @property
+    def decoder_bytes(self) -> int:
+        return self._source.decoder_bytes + self._more_cache_bytes
 
     def _close(self) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,13 @@ import tifffile
 from numpy.typing import NDArray
 
 from ..errors import ScanUnreadableError
+from ..gdal import CACHE_BYTES
 from . import _tiff_gdal as gdal
 from ._tiff_embedded import check_embedded_size
 from ._tiff_layout import JPEG_COMPRESSIONS, Layout, layout_of, stored_dtype
 from ._window import SegmentCache
+
+_AT_ONCE = 4  # threads of an ingest
 
 
 class Segments:
@@ -50,6 +54,16 @@ class Segments:
             self.layout = layout_of(page, self._file.size, channels, salvage=salvage)
             self.dtype = stored_dtype(page)
             self._decode = page.decode  # built here: building it is not safe from several threads
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Of the segments that several threads decode at once: each as it is stored, and decoded."""
+        layout = self.layout
+        samples = 1 if layout.planes > 1 else self._page.samplesperpixel
+        decoded = math.prod(layout.size_yx) * samples * self.dtype.itemsize
+        stored = min(decoded, int(layout.byte_counts.max(initial=0)))
+        at_once = min(_AT_ONCE, math.prod(layout.grid_yx) * layout.planes)
+        return int(at_once * (decoded + stored)) + (CACHE_BYTES if self._gdal is not None else 0)
 
     def close(self) -> None:
         if self._gdal is not None:

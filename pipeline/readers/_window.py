@@ -105,6 +105,11 @@ class WindowReader:
         """Rows and columns of what is decoded at once, which is also what is lost at once; one row unless told."""
         return 1, self.info.shape_yx[1]
 
+    @property
+    def decoder_bytes(self) -> int:
+        """What decoding holds beside windows and a :class:`SegmentCache` of the usual size."""
+        return 0
+
     def _read(self, rows: range, columns: range) -> Samples:
         raise NotImplementedError
 

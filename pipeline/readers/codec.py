@@ -11,7 +11,7 @@ libjxl, libavif, CharLS and imcd, as imagecodecs calls them; the formats as `_wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,6 +84,8 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
     try:
         stored = np.asarray(known.decode(data))
         source = _source_of(stored if stored.ndim == 3 else stored[:, :, None], known, whole)
+        # Beside the picture itself, what its decoder made it of.
+        source = replace(source, decoder_bytes=2 * max(stored.nbytes, len(data)))
     except ScanError:
         raise
     except Exception as error:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import gdal
 from ..errors import ScanError, ScanUnreadableError
 from ..types import Reading
 from . import _png
@@ -101,6 +102,7 @@ def _source_of(raster: Raster, header: PngHeader | JpegHeader, reading: Reading)
         convert=samples.convert,
         opacity=samples.opacity,
         sequential=True,
+        decoder_bytes=gdal.CACHE_BYTES + header.whole_bytes,
     )
 
 

@@ -16,6 +16,7 @@ codecs: bytes, transpose, gzip, blosc, zstd, crc32c, sharding_indexed.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,7 @@ _CENTIMETRES = {
     "meter": 100.0,
     "inch": 2.54,
 }
+_CHUNK_COPIES = 3  # encoded, decoded, and as part of a window
 _ROW_OF_CHUNKS_BYTES = 2**28
 _SEGMENT_PX = 512
 _RGBA = ["red", "green", "blue", "alpha"]
@@ -186,6 +188,7 @@ def _source_of(
         close=lambda: None,
         convert=made.convert,
         opacity=made.opacity,
+        decoder_bytes=_CHUNK_COPIES * math.prod(array.chunks) * array.dtype.itemsize,
     )
     row_of_segments = tall * width * bands * array.dtype.itemsize
     return source, max(CACHE_BYTES, min(row_of_segments + CACHE_BYTES, _ROW_OF_CHUNKS_BYTES))

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import gdal
 from ..carried import Place
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading, ScanInfo
@@ -40,6 +41,8 @@ ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".p
 ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
 WHOLE_LIMIT_BYTES = 2**31
 _BAND_BYTES = 4 * 2**20
+_BLOCK_COPIES = 3  # of the block that is decoded
+_LISTS_BYTES = 96 * 2**20  # of where in a JPEG 2000 what lies
 _STRETCHES: Remembered[tuple[Stretch | None]] = Remembered(256)
 _ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks decodes each of them many times
 
@@ -167,7 +170,20 @@ def _source_of(raster: Raster, known: _Format, declared: Declared, status: os.st
     samples = _samples_of(raster, declared, bands, stored, stretch_of)
     carried = declared.blocks.carried(_place_of(raster) if known.placed else None)
     info = _info_of(raster, known, declared, bands, samples)
-    return Source(info, carried, segment_yx, decode, raster.close, samples.convert, samples.opacity), cache_bytes
+    tall, wide = raster.ask("block_shapes")[0]
+    block_bytes = tall * wide * len(bands.read) * np.dtype(stored).itemsize
+    source = Source(
+        info=info,
+        carried=carried,
+        segment_yx=segment_yx,
+        decode=decode,
+        close=raster.close,
+        convert=samples.convert,
+        opacity=samples.opacity,
+        # OpenJPEG decodes into integers of four bytes, and keeps a tile's code blocks beside them.
+        decoder_bytes=gdal.CACHE_BYTES + declared.whole_bytes + _BLOCK_COPIES * block_bytes + _LISTS_BYTES,
+    )
+    return source, cache_bytes
 
 
 def _segments_of(raster: Raster, bands: int, sample_bytes: int) -> tuple[tuple[int, int], int]:

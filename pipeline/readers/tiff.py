@@ -177,6 +177,10 @@ class TiffReader(WindowReader):
         """Rows and columns of a tile, or of a strip or a cut of one: what is decoded at once."""
         return self._segments.layout.size_yx
 
+    @property
+    def decoder_bytes(self) -> int:
+        return sum(segments.decoder_bytes for segments in self._opened)
+
     def _close(self) -> None:
         self._cache.clear()
         for segments in self._opened:

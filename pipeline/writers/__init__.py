@@ -2,8 +2,8 @@
 
 A format is one module of this package, called as the user calls it. It offers ``ENDING`` (of the file or folder, after
 NAME) and ``write(path, picture, threads)``, which returns a :class:`Written`; a new file with these names is a new
-format. One that cannot hold every picture has ``check(shape_yx, dtype)``, too, which says so. Modules with a leading
-underscore are what formats share.
+format. One that cannot hold every picture has ``check(shape_yx, dtype)``, too, which says so; one whose library takes
+much memory beside the windows has ``HELD_BYTES``. Modules with a leading underscore are what formats share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from pipeline.errors import UsageError
 from pipeline.writers._beside import PART
 from pipeline.writers._picture import Picture, ReadWindow, Written
 
-__all__ = ["ENDINGS", "FORMATS", "Picture", "ReadWindow", "Written", "check_formats", "leftovers", "write_picture"]
+__all__ = [
+    "ENDINGS",
+    "FORMATS",
+    "Picture",
+    "ReadWindow",
+    "Written",
+    "check_formats",
+    "held_bytes",
+    "leftovers",
+    "write_picture",
+]
 
 FORMATS: dict[str, ModuleType] = {
     found.name: importlib.import_module(f"{__name__}.{found.name}")
@@ -50,6 +60,11 @@ def check_formats(names: Iterable[str], shape_yx: tuple[int, int], dtype: np.dty
         check = getattr(_format(name), "check", None)
         if check is not None:
             check(shape_yx, dtype)
+
+
+def held_bytes(names: Iterable[str]) -> int:
+    """What the libraries of these formats hold at most beside the windows; one format is written after the other."""
+    return max((getattr(_format(name), "HELD_BYTES", 0) for name in names), default=0)
 
 
 def leftovers(folder: Path, stem: str) -> list[Path]:

@@ -29,7 +29,6 @@ from pipeline.writers._plain import write_plain
 
 PLAIN = "plain.part"
 
-_CACHE_MIB = 64
 # Of the descriptive tags, those that GDAL has a name for.
 _TAG_NAMES = {
     269: "TIFFTAG_DOCUMENTNAME",
@@ -45,8 +44,8 @@ _GEO_KEYS, _RASTER_TYPE, _POINT = 34735, 1025, 2
 
 @contextlib.contextmanager
 def gdal(folder: Path, threads: int) -> Iterator[None]:
-    """GDAL with a bounded cache, no side files, and errors as OSError; it writes into ``folder``."""
-    settings = {"GDAL_CACHEMAX": _CACHE_MIB, "GDAL_NUM_THREADS": threads, "CPL_TMPDIR": str(folder)}
+    """GDAL without side files, its errors as OSError; it writes into ``folder``."""
+    settings = {"GDAL_NUM_THREADS": threads, "CPL_TMPDIR": str(folder)}
     _quiet_libtiff()
     try:
         with environment(**settings):

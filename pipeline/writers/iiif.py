@@ -29,6 +29,7 @@ from pipeline.writers._picture import Picture, Written
 from pipeline.writers._vips import image_of, reopened
 
 ENDING = ".color.iiif"
+HELD_BYTES = 96 * 2**20  # that libvips holds
 QUALITY = 90
 LIMIT_SIDE_PX = 100_000_000  # of libvips (VIPS_MAX_COORD)
 

@@ -27,6 +27,7 @@ from pipeline.writers._plain import windows
 from pipeline.writers._xmp import disclosure, split
 
 ENDING = ".color.ome.zarr"
+HELD_BYTES = 288 * 2**20  # that Zarr holds: shards of several threads, encoded and not
 ATTRIBUTE = "colorize-archive"
 
 _SMALLEST_PX = 256
