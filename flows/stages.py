@@ -166,7 +166,7 @@ def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
                 raise StoreError(f"{job.paths.store}: not all of the scan is there; use colorize-archive run")
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
-            threads = stream_threads() if len(lot) == 1 else 1
+            threads = job.plan.stream_threads if len(lot) == 1 else 1
             ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading, job.metadata)
         return step.after("ingest", time.perf_counter() - started)
 
@@ -407,7 +407,7 @@ def export_lot(lot: Lot, budget: Budget = NO_END) -> tuple[Outcome, ...]:
         if budget.is_cancelled:
             return step.stopped(budget, 0)
         started = time.perf_counter()
-        threads = stream_threads() if len(lot) == 1 else 1
+        threads = step.job.plan.stream_threads if len(lot) == 1 else 1
         seconds, warnings = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
         return replace(step, seconds=seconds, warnings=(*warnings, *_of_holes(step.job)))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.files import size_bytes, tree_sha256
 
 _CLOCK_TICK_NS = 2_000_000_000
-_KEPT_FILES = 4096
+_KEPT_FILES = 2**16  # some 25 MB
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ from types import TracebackType
 from typing import Any
 
 import rasterio
+from rasterio.env import get_gdal_config, set_gdal_config
 
-CACHE_BYTES = 128 * 2**20
-"""Most that GDAL keeps of decoded blocks, of all files together."""
-# By itself it keeps a twentieth of the machine's memory. Its limit is the process's, read once: set for some calls by
-# several threads, it would be whichever came last. All bands of a JPEG 2000 tile must fit, or each decodes it anew.
+CACHE_BYTES = 16 * 2**20
+"""What GDAL keeps of decoded blocks, of all files together, where none of them has larger ones."""
+_MOST_CACHE_BYTES = 2**28
+# By itself it keeps a twentieth of the machine's memory. The limit is the process's and not a thread's.
 os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES // 2**20))
+_RAISING = threading.Lock()
 
 OPTIONS = {
     "GDAL_PAM_ENABLED": "NO",
@@ -50,6 +52,18 @@ logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
 def environment(**more: Any) -> Any:
     """A context with `OPTIONS` and ``more`` of GDAL's configuration options."""
     return rasterio.Env(**{**OPTIONS, **more})
+
+
+def cache_for(block_bytes: int) -> int:
+    """Let GDAL keep a block of that size, with all its bands; the bytes that it keeps then.
+
+    A driver that decodes all bands of a block at once would otherwise do it again for each of them.
+    """
+    wanted = min(max(CACHE_BYTES, block_bytes * 5 // 4), _MOST_CACHE_BYTES)
+    with _RAISING:  # never lowered: another thread may be reading such blocks, too
+        if get_gdal_config("GDAL_CACHEMAX") < wanted:
+            set_gdal_config("GDAL_CACHEMAX", wanted)
+    return wanted
 
 
 @contextlib.contextmanager

@@ -83,6 +83,7 @@ class Plan:
     megapixels, tiles : of the scan and its grid
     block_px, blocks : side of an output block; how many there are
     predictions : tiles predicted, counting those on block edges once for each block
+    stream_threads : of the ingest and of the export
     memory_bytes : peak of all processes together
     disk_bytes : store, result and temporary files, before compression
     """
@@ -92,6 +93,7 @@ class Plan:
     block_px: int
     blocks: int
     predictions: int
+    stream_threads: int
     memory_bytes: int
     disk_bytes: int
 
@@ -139,6 +141,7 @@ def _memory_bytes(
     has_anchor: bool,
     held: Held,
     scans: int,
+    stream_threads: int,
 ) -> int:
     sample_bytes = _sample_bytes(info)
     rows, columns = grid.block_counts_yx(block_px)
@@ -148,10 +151,9 @@ def _memory_bytes(
     )
     block_bytes = min(height, grid.y.reach) * min(width, grid.x.reach) * (_BLOCK_BYTES_PER_PX + sample_bytes)
     colorize = min(workers.blocks_at_once, rows * columns) * (block_bytes + _tile_bytes(grid.tile_yx, batch))
-    windows = min(STREAM_THREADS, 2 * workers.blocks_at_once * workers.engine_threads) + 1
     pixels = info.shape_yx[0] * info.shape_yx[1]
-    ingest = ingest_bytes(info, windows - 1, held.decoder_bytes)
-    export = windows * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX + held.writer_bytes
+    ingest = ingest_bytes(info, stream_threads, held.decoder_bytes)
+    export = (stream_threads + 1) * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX + held.writer_bytes
     each = WORKER_BYTES + held.engine_bytes + (ANCHOR_BYTES if has_anchor else 0)
     fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * each
     # Of several, one is exported, and the next ingested, while another is coloured.
@@ -191,6 +193,8 @@ def make_plan(
 ) -> Plan:
     """Choose the block size with the shortest projected run that stays below ``limit_bytes``.
 
+    Ingest and export get as many threads as have room beside it: the engine takes longer than both.
+
     Parameters
     ----------
     scans : in the run; where there are many, a small one need not keep every worker busy and its blocks may be large
@@ -203,30 +207,33 @@ def make_plan(
     ------
     UsageError : not even the smallest block fits; the message names what would.
     """
-    best: tuple[int, int] | None = None
+    most_threads = min(STREAM_THREADS, 2 * workers.blocks_at_once * workers.engine_threads)
 
-    def memory_bytes(block_px: int) -> int:
-        return _memory_bytes(info, grid, block_px, batch, workers, has_anchor, held, scans)
+    def memory_bytes(block_px: int, stream_threads: int) -> int:
+        return _memory_bytes(info, grid, block_px, batch, workers, has_anchor, held, scans, stream_threads)
 
-    smallest_bytes = memory_bytes(BLOCK_SIZES_PX[-1])
+    best: tuple[int, int, int] | None = None
     is_one_of_many = scans >= workers.blocks_at_once and len(grid) <= _SMALL_TILES
     sharing = 1 if is_one_of_many else workers.blocks_at_once
     for block_px in BLOCK_SIZES_PX:
-        if memory_bytes(block_px) > limit_bytes:
+        fitting = (n for n in range(most_threads, 0, -1) if memory_bytes(block_px, n) <= limit_bytes)
+        stream_threads = next(fitting, 0)
+        if not stream_threads:
             continue
         rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
         span = _makespan([_filled(a * b, batch) for a in rows for b in columns], sharing)
         if best is None or span < best[0]:
-            best = span, block_px
+            best = span, block_px, stream_threads
         if block_px == begun_px:
-            best = 0, block_px
+            best = 0, block_px, stream_threads
     if best is None:
+        smallest_bytes = memory_bytes(BLOCK_SIZES_PX[-1], 1)
         raise UsageError(
             f"projected memory {smallest_bytes / 2**30:.2f} GiB even with {BLOCK_SIZES_PX[-1]}-px blocks is above "
             f"--limit-memory {limit_bytes / 2**30:.2f} GiB: the machine could run out; "
             f"give --limit-memory {-(-smallest_bytes // 2**28) / 4:g}GiB, a smaller --tile, or fewer --workers"
         )
-    block_px = best[1]
+    _, block_px, stream_threads = best
     rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
     return Plan(
         megapixels=info.megapixels,
@@ -234,6 +241,7 @@ def make_plan(
         block_px=block_px,
         blocks=len(rows) * len(columns),
         predictions=sum(rows) * sum(columns),
-        memory_bytes=memory_bytes(block_px),
+        stream_threads=stream_threads,
+        memory_bytes=memory_bytes(block_px, stream_threads),
         disk_bytes=_disk_bytes(info, pictures),
     )

@@ -21,6 +21,7 @@ _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
 # OpenJPEG takes about 13 kB for each component of each tile that is declared, before it decodes any.
 _JP2_MOST_TILES = 50_000
+_JP2_MOST_LISTS_BYTES = 2**27
 _PHOTOSHOP_UUID = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")
 _GEOJP2_UUID = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
 _EXIF_UUID = b"JpgTiffExif->JP2"
@@ -38,11 +39,13 @@ class Declared:
     ----------
     shape_yx : rows, columns; None where the driver says it without allocating
     whole_bytes : that decoding allocates at once; 0 where it goes by rows or blocks
+    lists_bytes : that it holds of where what lies, and of the file itself
     top : the largest sample; 0 where it is that of the data type
     """
 
     shape_yx: tuple[int, int] | None = None
     whole_bytes: int = 0
+    lists_bytes: int = 0
     top: int = 0
     compression: str = "none"
     resolution: Resolution | None = None
@@ -96,6 +99,8 @@ def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
             f"a JPEG 2000 of {tiles} tiles of {wide} x {tall} pixels, whose list takes too much memory; "
             "rewrite it in larger ones"
         )
+    # OpenJPEG holds a tile as it is in the file, and lists of its code blocks.
+    declared.lists_bytes = min(wide * tall * count, _JP2_MOST_LISTS_BYTES) + file.seek(0, 2) // tiles
     depths = {components[3 * n] for n in range(min(count, 3))}
     if len(depths) > 1:
         raise ScanUnsupportedError("a JPEG 2000 of components of unequal depth; convert it to 8- or 16-bit gray or RGB")

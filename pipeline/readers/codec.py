@@ -10,6 +10,7 @@ libjxl, libavif, CharLS and imcd, as imagecodecs calls them; the formats as `_wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,9 @@ from ._whole import Whole, avif, bmp, is_jpeg_ls, jpeg_ls, jpeg_xl
 from ._window import Samples, check_size, reason, refuse_drive_errors
 
 ENDINGS = (".avif", ".jls", ".jxl")
-WHOLE_LIMIT_BYTES = 2**29  # of a picture; plans count on windows, and two such pictures may be open at once
+# A run looks at many scans at once before it begins: pictures that are decoded for that come one after the other.
+_DECODING = threading.Lock()
+WHOLE_LIMIT_BYTES = 2**29  # of a picture, which lies in memory as a whole
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
         refuse_drive_errors(error)
         raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
     try:
-        stored = np.asarray(known.decode(data))
+        with _DECODING:
+            stored = np.asarray(known.decode(data))
         source = _source_of(stored if stored.ndim == 3 else stored[:, :, None], known, whole)
         # Beside the picture itself, what its decoder made it of.
         source = replace(source, decoder_bytes=2 * max(stored.nbytes, len(data)))

@@ -41,8 +41,7 @@ ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".p
 ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
 WHOLE_LIMIT_BYTES = 2**31
 _BAND_BYTES = 4 * 2**20
-_BLOCK_COPIES = 3  # of the block that is decoded
-_LISTS_BYTES = 96 * 2**20  # of where in a JPEG 2000 what lies
+_BLOCK_COPIES = 2  # of the block that is decoded
 _STRETCHES: Remembered[tuple[Stretch | None]] = Remembered(256)
 _ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks decodes each of them many times
 
@@ -172,6 +171,7 @@ def _source_of(raster: Raster, known: _Format, declared: Declared, status: os.st
     info = _info_of(raster, known, declared, bands, samples)
     tall, wide = raster.ask("block_shapes")[0]
     block_bytes = tall * wide * len(bands.read) * np.dtype(stored).itemsize
+    decoding_bytes = _BLOCK_COPIES * block_bytes + declared.whole_bytes + declared.lists_bytes
     source = Source(
         info=info,
         carried=carried,
@@ -180,8 +180,7 @@ def _source_of(raster: Raster, known: _Format, declared: Declared, status: os.st
         close=raster.close,
         convert=samples.convert,
         opacity=samples.opacity,
-        # OpenJPEG decodes into integers of four bytes, and keeps a tile's code blocks beside them.
-        decoder_bytes=gdal.CACHE_BYTES + declared.whole_bytes + _BLOCK_COPIES * block_bytes + _LISTS_BYTES,
+        decoder_bytes=gdal.cache_for(block_bytes) + decoding_bytes,
     )
     return source, cache_bytes
 

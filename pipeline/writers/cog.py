@@ -22,7 +22,7 @@ from pipeline.writers._gdal import copy_picture, gdal, lost_place, lost_tags, op
 from pipeline.writers._picture import Picture, Written
 
 ENDING = ".color.cog.tif"
-HELD_BYTES = 288 * 2**20  # that GDAL holds: its cache, and tiles of several threads
+HELD_BYTES = 128 * 2**20  # that GDAL holds: its cache, and tiles of several threads
 
 _DAMAGED = cast("type[Exception]", isal_zlib.error)
 _NO_PLACE = "GDAL's COG driver does not write it"

@@ -26,7 +26,7 @@ from pipeline.writers._levels import pyramid_levels
 from pipeline.writers._picture import Picture, Written
 
 ENDING = ".color.jp2"
-HELD_BYTES = 160 * 2**20  # that GDAL and OpenJPEG hold
+HELD_BYTES = 64 * 2**20  # that GDAL and OpenJPEG hold
 
 _SMALLEST_TILE_PX, _LARGEST_TILE_PX = 1024, 4096  # coding one takes about 30 bytes a pixel
 _MOST_TILES = 7000  # OpenJPEG takes 13 kB for each component of each before it reads any

@@ -5,7 +5,7 @@ import pytest
 from flows import cluster
 from pipeline.errors import UsageError
 from pipeline.grid import TileGrid
-from pipeline.plan import Workers, batch_for, make_plan
+from pipeline.plan import Held, Workers, batch_for, make_plan
 from pipeline.types import ScanInfo
 
 GIB = 2**30
@@ -61,6 +61,22 @@ def test_of_many_scans_a_small_one_is_one_block_and_a_large_one_is_divided():
 def test_blocks_that_leave_batches_half_empty_are_not_chosen():
     """At stride 256 a block of 512 pixels has four tiles: half a batch, for which the engine computes eight."""
     assert plan((2896, 2896), workers=Workers(1, 2, 1)).block_px > 512
+
+
+def test_a_large_scan_of_16_bits_among_others_fits_the_default_with_fewer_threads_for_the_disk():
+    grid, workers = TileGrid.of((7000, 7000), (256, 256), (128, 128)), Workers(1, 2, 1)
+    info = ScanInfo((7000, 7000), 3, "uint16")
+    held = Held(engine_bytes=188 * 2**20)  # of bf16 on two processors
+    made = make_plan(info, grid, 8, workers, 2 * GIB, scans=9, has_anchor=True, held=held)
+    alone = make_plan(info, grid, 8, workers, 4 * GIB, scans=9, has_anchor=True, held=held)
+    assert made.memory_bytes <= 2 * GIB
+    assert 1 <= made.stream_threads < alone.stream_threads
+
+
+def test_what_a_decoder_holds_is_in_the_plan():
+    grid, info = TileGrid.of((7000, 7000), (256, 256), (128, 128)), ScanInfo((7000, 7000), 1, "uint8")
+    with pytest.raises(UsageError, match="projected memory"):
+        make_plan(info, grid, 8, Workers(1, 2, 1), 2 * GIB, scans=9, held=Held(decoder_bytes=2**30))
 
 
 def test_memory_does_not_grow_with_the_scan():
