@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..types import ScanInfo
-from ._lightness import Light
+from ._lightness import Light, Stretch
 from ._window import Samples
 
 Convert = Callable[[NDArray], Samples]
@@ -55,6 +55,17 @@ class Conversion:
             mask="" if self.opacity is None else "alpha" if self.nodata is None else "nodata",
             nodata=self.nodata,
         )
+
+
+def stretched(bands: int, dtype: str, light: Light, stretch: Stretch | None) -> Conversion:
+    """Of the first ``bands``: brought to ``dtype`` by ``stretch`` where there is one, then converted by ``light``."""
+    return Conversion(
+        channels=bands,
+        dtype=dtype,
+        convert=converter(bands, light, stretch.convert if stretch else None),
+        light=light,
+        note=stretch.note if stretch else "",
+    )
 
 
 def converter(bands: int, light: Light, first: Convert | None = None) -> Convert:

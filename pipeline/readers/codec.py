@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading
-from ._conversion import Conversion, converter
+from ._conversion import stretched
 from ._lightness import Light, Stretch, by_gamma, by_profile
 from ._segmented import SegmentedReader, Source
 from ._whole import Whole, avif, bmp, is_jpeg_ls, jpeg_ls, jpeg_xl
@@ -115,14 +115,7 @@ def _source_of(stored: NDArray, known: _Format, whole: Whole) -> Source:
             return taken[:, :, -1]
         return Stretch(0, top or 1, dtype).convert(taken[:, :, -1])
 
-    made = Conversion(
-        channels=colour,
-        dtype=dtype,
-        convert=converter(colour, light, stretch.convert if stretch else None),
-        light=light,
-        note=stretch.note if stretch else "",
-        opacity=opacity if with_alpha else None,
-    )
+    made = replace(stretched(colour, dtype, light, stretch), opacity=opacity if with_alpha else None)
     return Source(
         info=made.info(stored.shape[:2], _metadata_of(known, whole), whole.blocks.dropped),
         carried=whole.blocks.carried(),

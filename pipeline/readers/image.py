@@ -145,7 +145,6 @@ def _png_samples(raster: Raster, header: PngHeader) -> Conversion:
     channels = 3 if header.channels >= 3 else 1
     light = _png_light(header, channels, dtype)
     table = None if header.bits in (8, 16) else scaling_table(header.bits)
-
     first = None if table is None else partial(np.take, table, mode="clip")
     opacity = _png_opacity(header, channels, dtype)
     return Conversion(channels, dtype, converter(channels, light, first), light, opacity=opacity)

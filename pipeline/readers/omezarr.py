@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..carried import Carried, TiffTag
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading
-from ._conversion import Conversion, converter
+from ._conversion import stretched
 from ._lightness import Light, Stretch, opacity_of
 from ._segmented import SegmentedReader, Source
 from ._segments import ascii_value, printable
@@ -171,12 +171,8 @@ def _source_of(
         metadata["resolution"] = resolution
     if told.get("orientation") in range(1, 9):
         metadata["orientation"] = told["orientation"]
-    made = Conversion(
-        channels=channels,
-        dtype=dtype,
-        convert=converter(channels, Light(), stretch.convert if stretch else None),
-        light=Light(),
-        note=stretch.note if stretch else "",
+    made = replace(
+        stretched(channels, dtype, Light(), stretch),
         opacity=(lambda stored: stored[:, :, 3]) if has_alpha else opacity_of(None, dtype) if masked else None,
         nodata=0 if masked else None,
     )

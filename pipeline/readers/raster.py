@@ -28,7 +28,7 @@ from ..carried import Place
 from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading, ScanInfo
 from . import _declared
-from ._conversion import Conversion, converter
+from ._conversion import Conversion, stretched
 from ._declared import Declared
 from ._gdal import Raster
 from ._lightness import Stretch, by_profile, opacity_of
@@ -219,13 +219,7 @@ def _samples_of(
     light = by_profile(declared.blocks.parts.get("icc", b""), colour, dtype)
     top = np.iinfo(dtype).max
 
-    made = Conversion(
-        channels=colour,
-        dtype=dtype,
-        convert=converter(colour, light, stretch.convert if stretch else None),
-        light=light,
-        note=stretch.note if stretch else "",
-    )
+    made = stretched(colour, dtype, light, stretch)
     if bands.alpha:
         return replace(made, opacity=_alpha(stored, declared.top, dtype))
     if nodata is None and not (stretch and stretch.has_nan):
