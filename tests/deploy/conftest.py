@@ -1,4 +1,4 @@
-"""One set-up for all tests of a session: a real server, worker and deployments, as ``deploy/up`` starts them."""
+"""One set-up for all tests of a file: a real server, worker and deployments, as ``deploy/up`` starts them."""
 
 from __future__ import annotations
 
@@ -120,8 +120,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def set_up(tmp_path_factory):
+    """Each file's own: what one leaves on its server, its schedules or its end, is nothing to another's tests."""
     found = SetUp(tmp_path_factory.mktemp("prefect"), free_port())
     quick = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2", "PREFECT_WORKER_QUERY_SECONDS": "1"}
     started = found.up("--detach", "--port", found.port, PREFECT_SERVER_METRICS_ENABLED="true", **quick)

@@ -128,7 +128,7 @@ def test_metrics_are_there_to_be_scraped(set_up):
 
 
 def test_it_is_well_and_ends_all_that_it_started(set_up):
-    """The last one here: another start brings the same set-up back."""
+    """The last but one here; the next needs no set-up that runs."""
     status = set_up.up("--status")
     assert (status.code, "is well" in status.out, "is online" in status.out) == (0, True, True)
     profiles = tomllib.loads((set_up.home / "profiles.toml").read_text())
