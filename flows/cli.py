@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -408,8 +409,18 @@ status.register(app)
 app.add_typer(engine_commands.app, name="engines")
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"colorize-archive {version('colorize-archive')}")
+        raise typer.Exit(DONE)
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
     """Entry point of all commands."""
 
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -386,3 +388,9 @@ def test_inspect_says_what_a_scan_is_and_what_is_none(command, scans, tmp_path):
 
 def test_models_lists_what_is_shipped(command):
     assert "default: efficientnet_unet" in command("models").out
+
+
+def test_the_version_is_that_of_the_project(command):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    ran = command("--version")
+    assert (ran.code, ran.out.split()) == (0, ["colorize-archive", project["version"]])
