@@ -15,6 +15,7 @@ from engines.select import AUTO, Choice, choose, extra_bytes, precisions_of
 from engines.spec import EngineSpec, Model
 from flows.bookkeeping import ScanFiles
 from flows.cluster import split_workers
+from flows.current import is_other_choice, settings_to_keep
 from flows.inputs import ScanFile
 from flows.settings import RunOptions
 from pipeline.anchor import canvas_px, has_anchor
@@ -167,13 +168,13 @@ class Prepared:
 
     def _engine_spec(self, spec: RunSpec) -> EngineSpec:
         return EngineSpec(
-            backend=spec.engine,
+            backend=self.choice.backend,
             model_folder=str(self.model.folder),
             tile_yx=spec.tile_yx,
             batch=spec.batch,
             threads=self.workers.engine_threads,
             streams=self.workers.threads,
-            precision=spec.precision,
+            precision=self.choice.precision,
         )
 
     def _reading(self, scan: ScanFile) -> Reading:
@@ -193,7 +194,7 @@ class Prepared:
         with open_scan(scan.path, self._reading(scan)) as reader:
             info, decoder_bytes = reader.info, reader.decoder_bytes
         source = self.files.source_of(scan.path, scan.page)
-        spec = self.spec_for(info.shape_yx)
+        spec = self._spec_to_keep(scan, source, info.shape_yx)
         return self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes)
 
     def _unchanged(self, scan: ScanFile) -> Outcome | None:
@@ -204,7 +205,11 @@ class Prepared:
             shape_yx = int(told["source"]["height_px"]), int(told["source"]["width_px"])  # type: ignore[index]
         except (KeyError, TypeError, ValueError):
             return None
-        return self._there(scan, shape_yx, source, self.spec_for(shape_yx)) if source else None
+        return self._there(scan, shape_yx, source, self._spec_to_keep(scan, source, shape_yx)) if source else None
+
+    def _spec_to_keep(self, scan: ScanFile, source: Source, shape_yx: tuple[int, int]) -> RunSpec:
+        paths = ResultPaths.of(self.options.output, scan.stem)
+        return settings_to_keep(paths, source, self.spec_for(shape_yx), self.options)
 
     def _there(
         self, scan: ScanFile, shape_yx: tuple[int, int], source: Source, spec: RunSpec, is_exact: bool = False
@@ -216,6 +221,8 @@ class Prepared:
         if not set(options.formats) <= set(there):
             return None
         message = "already there for these bytes, model and settings; --force does it again"
+        if is_other_choice(spec, self.spec_for(shape_yx), options):
+            message = "already there, as reprocess made it; --force takes the settings of this run"
         picture, megapixels = str(paths.picture(options.formats[0])), shape_yx[0] * shape_yx[1] / 1e6
         return Outcome(scan.stem, str(scan.path), "skipped", message, megapixels, 0, picture, page=scan.page)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+from flows.current import COLORIZE, REPROCESS, made_by
 from flows.jobs import Job
 from pipeline.carried import Carried
 from pipeline.export import export_picture, picture_of
@@ -147,6 +148,14 @@ def _software() -> str:
     return f"{SOFTWARE} {version(SOFTWARE)}"
 
 
+def _flow(job: Job) -> str:
+    """Which flow made the version: where only a picture is made anew, that is the one before."""
+    if job.is_ingested:
+        return REPROCESS
+    is_the_same = not job.force and version_of(job.paths.sidecar) == job.spec.version
+    return (made_by(read_sidecar(job.paths.sidecar)) if is_the_same else "") or COLORIZE
+
+
 def _described(store: ScanStore, made: str) -> dict[str, str]:
     """SHA-256 of the small files of a store, by their path in it; its shards have checksums of their own."""
     files = [*store.described_by(), *store.version(made).described_by()]
@@ -167,6 +176,7 @@ def _sidecar(
     return {
         "what": "colour added by an algorithm; lightness is the scan's own",
         "software": _software(),
+        "flow": _flow(job),
         "finished": finished,
         "source": {
             "path": store.source.path,

@@ -223,9 +223,10 @@ def _indices(job: Job) -> Iterator[tuple[int, int]]:
 
 
 def _tasks(job: Job, version: ChromaVersion, finished: set[tuple[int, int]], topic: str) -> Iterator[BlockTask]:
-    task = _task(job, version, topic)
+    # Where all is there, a version whose tiles were taken over may be gone.
+    task = _task(job, version, topic) if any(index not in finished for index in _indices(job)) else None
     for index in _indices(job):
-        if index in finished:
+        if task is None or index in finished:
             tiles = len(job.grid.block(index, job.plan.block_px).tiles_yx)
             listener().predicted(job.scan.stem, tiles)
         else:

@@ -1,6 +1,7 @@
 """What an operator does again: go on after a stop, try other settings, keep and compare versions."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -78,6 +79,36 @@ def test_tiles_taken_over_give_the_plain_colours_but_for_rounding(command, done,
 def test_a_version_made_with_tiles_taken_over_counts_as_done(command, done):
     output, _, _ = done
     assert "1 skipped" in command("reprocess", output, "--stride", "32").line("done,")
+
+
+def test_the_next_night_leaves_what_was_reprocessed(command, done, scan, tmp_path):
+    output = shutil.copytree(done[0], tmp_path / "out")
+    before = (output / "girls.color.tif").read_bytes()
+    night = ("run", scan.parent, "-o", output, *MODEL)
+    assert "reprocess" in command(*night).line("skipped  ", "girls")
+    # A picture in another format is one of the same colours, and they stay the ones that reprocess made.
+    for also in ("tiff,png", "tiff"):
+        ran = command(*night, "--format", also)
+        assert ran.code == 0, ran.err
+        assert sidecar(output)["settings"]["stride_yx"] == [32, 32]
+        assert sidecar(output)["flow"] == "reprocess-archive"
+        assert (output / "girls.color.tif").read_bytes() == before
+    np.testing.assert_array_equal(
+        cv2.imread(str(output / "girls.color.png"))[..., ::-1], tifffile.imread(output / "girls.color.tif")
+    )
+    assert "1 done" in command(*night, "--force").line("done,")
+    assert (sidecar(output)["settings"]["stride_yx"], sidecar(output)["flow"]) == ([64, 64], "colorize-archive")
+
+
+def test_another_release_of_the_engine_makes_nothing_anew(command, scan, moody, tmp_path):
+    words = ("run", scan, "-o", tmp_path, *MODEL, "--model", moody)
+    assert command(*words).code == 0
+    told = sidecar(tmp_path)
+    told["settings"] |= {"engine": "tensorrt", "engine_version": "1.0", "precision": "fp16"}
+    (tmp_path / "girls.color.json").write_text(json.dumps(told))
+    assert "1 skipped" in command(*words).line("done,")
+    # Nobody asked for that engine; of this one somebody does.
+    assert "1 done" in command(*words, "--engine", "onnxruntime").line("done,")
 
 
 def test_without_reuse_the_bytes_are_those_of_a_plain_run(command, scan, moody, tmp_path):
