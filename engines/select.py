@@ -82,6 +82,11 @@ def refusal(name: str, precision: str) -> str:
     return str(getattr(module, "lacks", lambda _: "")(precision))
 
 
+def processor_of(name: str) -> str:
+    """Where a backend computes: "cpu" or "gpu". Raises EngineUnavailableError."""
+    return str(getattr(backend_module(name), "PROCESSOR", "cpu"))
+
+
 def compiles(name: str) -> bool:
     """Whether a backend compiles engines to files that are kept. Raises EngineUnavailableError."""
     return hasattr(backend_module(name), "build")

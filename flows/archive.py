@@ -14,9 +14,10 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import parameters
@@ -34,7 +36,7 @@ from flows.catalogue import Catalogue
 from flows.catalogue_results import stamp
 from flows.cluster import open_cluster
 from flows.endings import CANCELLED, ended, name_of, told
-from flows.inputs import find_scans, not_taken_line
+from flows.inputs import Aside, find_scans
 from flows.jobs import Job, Outcome, Prepared, prepare_output
 from flows.limits import limit_of, slot
 from flows.nightly import History
@@ -53,9 +55,9 @@ _STAGES_AT_ONCE = 3
 _LOTS_SUBMITTED = _STAGES_AT_ONCE + 2
 _CANCEL_SECONDS = 12.0
 _queues: list[BlockQueue] = []
-Plan = Callable[[Prepared, History], list[Job | Outcome]]
+Plan = Callable[[Prepared, History, Budget], list[Job | Outcome]]
 Complete = Callable[[Outcome], Outcome]
-NOTHING: Mapping[str, int] = {}
+NOTHING_ASIDE = Aside()
 
 
 @task(name="ingest", task_run_name="ingest {name}", cache_policy=NO_CACHE, persist_result=False)
@@ -172,7 +174,7 @@ def write_run(
     prepared: Prepared,
     outcomes: list[Outcome],
     state: str,
-    not_taken: Mapping[str, int],
+    aside: Aside,
 ) -> Path:
     """Write the run's own record, every scan with what became of it, and the name of the state that it ended in."""
     with writing(path):
@@ -187,7 +189,7 @@ def write_run(
         "precision": prepared.choice.precision,
         "model": prepared.model.card.name,
         "model_sha256": prepared.model.card.sha256,
-        "not_taken": dict(not_taken),
+        **aside.to_json(),
         "scans": [outcome.to_json() for outcome in outcomes],
     }
     write_json(path, record)
@@ -199,29 +201,31 @@ def run_in(
     plan: Plan,
     kind: str = "colorize",
     complete: Complete = lambda outcome: outcome,
-    not_taken: Mapping[str, int] = NOTHING,
+    aside: Aside = NOTHING_ASIDE,
 ) -> State[Any]:
     """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in.
 
-    ``complete`` may add to what became of a scan before anybody hears of it; ``not_taken`` is told beside the scans.
+    ``complete`` may add to what became of a scan before anybody hears of it; ``aside`` is told beside the scans.
     """
     began = time.monotonic()
     prepared = Prepared.of(options)
     prepare_output(options.output)
     with folder_lock(options.output), followed(options.output) as page:
         listener().said(str(prepared.choice))
-        if note := not_taken_line(not_taken):
-            listener().said(note)
-        outcomes, record = _do(prepared, plan, kind, complete, not_taken)
+        for line in aside.lines:
+            listener().said(line)
+        try:
+            outcomes, record = _do(prepared, plan, kind, complete, aside)
+        except (KeyboardInterrupt, TerminationSignal):
+            _write_sheet(options.output)
+            raise
         _write_sheet(options.output)
         if page is not None:
-            page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began, note)
-        return ended(outcomes, record)
+            page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began, aside.lines)
+        return ended(outcomes, record, aside)
 
 
-def _do(
-    prepared: Prepared, plan: Plan, kind: str, complete: Complete, not_taken: Mapping[str, int]
-) -> tuple[list[Outcome], Path]:
+def _do(prepared: Prepared, plan: Plan, kind: str, complete: Complete, aside: Aside) -> tuple[list[Outcome], Path]:
     """Plan and do the work, and keep the catalogue; what became of all scans, and the run's record."""
     started, options = utc_now(), prepared.options
     budget = Budget(options.until)
@@ -229,7 +233,7 @@ def _do(
     engine, model = str(prepared.choice), prepared.model.card.name
     with keeping_books(record, kind, started, engine, model) as files:
         history = History.of(options, files.scans())
-        planned = plan(replace(prepared, files=files), history)
+        planned = plan(replace(prepared, files=files), history, budget)
         outcomes: list[Outcome] = []
         try:
             with closing(run_planned(planned, prepared, budget, history, complete)) as done:
@@ -238,9 +242,9 @@ def _do(
         except (KeyboardInterrupt, TerminationSignal):
             budget.cancel()
             outcomes += _left(planned, outcomes, budget)
-            write_run(record, kind, started, prepared, outcomes, CANCELLED, not_taken)
+            write_run(record, kind, started, prepared, outcomes, CANCELLED, aside)
             raise
-        write_run(record, kind, started, prepared, outcomes, name_of(outcomes), not_taken)
+        write_run(record, kind, started, prepared, outcomes, name_of(outcomes), aside)
         return outcomes, record
 
 
@@ -258,6 +262,15 @@ def _left(planned: list[Job | Outcome], outcomes: list[Outcome], budget: Budget)
     told = {(outcome.scan, outcome.path) for outcome in outcomes}
     jobs = [p for p in planned if isinstance(p, Job)]
     return [stopped(job, budget) for job in jobs if (job.scan.stem, str(job.scan.path)) not in told]
+
+
+def due() -> datetime | None:
+    """When the run that this is was to start, where Prefect knows it.
+
+    From then on its time counts: one that comes late, or goes on after it was broken off, gets no second night.
+    """
+    when = flow_run.scheduled_start_time  # pendulum's own kind of time
+    return None if when is None else min(datetime.fromtimestamp(when.timestamp(), UTC), datetime.now(UTC))
 
 
 STAGE_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=_STAGES_AT_ONCE)
@@ -349,12 +362,13 @@ def colorize_archive(
             tls_ca=tls_ca,
             tls_cert=tls_cert,
             tls_key=tls_key,
+            now=due(),
         )
         found = find_scans(inputs)
 
-        def plan(prepared: Prepared, history: History) -> list[Job | Outcome]:
-            return plan_scans(found.scans, prepared, history.held_back)
+        def plan(prepared: Prepared, history: History, budget: Budget) -> list[Job | Outcome]:
+            return plan_scans(found.scans, prepared, history.held_back, budget)
 
-        return run_in(options, plan, not_taken=found.not_taken)
+        return run_in(options, plan, aside=found.aside)
 
     return told(run)

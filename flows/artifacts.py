@@ -79,13 +79,13 @@ class RunPage:
         self.client.update_artifact(artifact, ArtifactUpdate(data=data, description=description))
 
     def show_results(
-        self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float, note: str = ""
+        self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
     ) -> None:
-        """The table, the summary with a ``note``, and the pictures of a run that has ended."""
+        """The table, the summary with ``notes``, and the pictures of a run that has ended."""
         rows = table_of(outcomes)
         left = f"; {len(outcomes) - len(rows)} more in {record}" if len(rows) < len(outcomes) else ""
         self.show("scans", "table", json.dumps(rows), f"{in_words(outcomes)}{left}")
-        summary = summary_of(outcomes, state, self.output, record, seconds, note)
+        summary = summary_of(outcomes, state, self.output, record, seconds, notes)
         self.show("summary", "markdown", summary, state)
         for outcome in to_picture(outcomes):
             picture = before_and_after(self.output, outcome.scan)
@@ -133,9 +133,9 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def summary_of(
-    outcomes: Sequence[Outcome], state: str, output: Path, record: Path, seconds: float, note: str = ""
+    outcomes: Sequence[Outcome], state: str, output: Path, record: Path, seconds: float, notes: Sequence[str] = ()
 ) -> str:
-    """Markdown: totals and ``note``, then failures, then what else somebody has to look at."""
+    """Markdown: totals and ``notes``, then failures, then what else somebody has to look at."""
     done = [outcome for outcome in outcomes if outcome.status == "done"]
     megapixels = sum(outcome.megapixels for outcome in done)
     lines = [
@@ -148,7 +148,7 @@ def summary_of(
         "",
         f"Results {code(output)}, contact sheet {code(output / 'index.html')}, record {code(record)}",
     ]
-    lines += ["", code(note)] if note else []
+    lines += [line for note in notes for line in ("", code(note))]
     lists: list[tuple[str, Sequence[str]]] = [
         ("Quarantined, left out from now on", _messages(outcomes, lambda o: o.status == "quarantined")),
         ("Failed", _messages(outcomes, lambda o: o.status == "failed")),

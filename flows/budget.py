@@ -74,3 +74,6 @@ class Budget:
         finally:
             is_left.set()
             watcher.join()
+
+
+NO_END = Budget()

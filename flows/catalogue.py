@@ -14,7 +14,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
 
 from flows import catalogue_tables as tables
-from flows.catalogue_results import QUARANTINED, RELEASED, Results, results_of, write_decision
+from flows.catalogue_results import RELEASED, Results, is_gone, is_record, results_of, write_decision
 from flows.catalogue_tables import engine_for, is_sound
 from flows.catalogue_values import (
     KILLED,
@@ -32,7 +32,6 @@ from flows.catalogue_values import (
     KnownScan,
     KnownVersion,
     key_of,
-    quarantined,
     released,
     scan_after,
     version_of_sidecar,
@@ -81,6 +80,7 @@ class Catalogue:
             catalogue.close()
             return rebuild(output, is_locked)
         catalogue._mark_killed()
+        catalogue._forget_gone()
         return catalogue
 
     def __enter__(self) -> Self:
@@ -196,7 +196,7 @@ class Catalogue:
         after = scan_after(before, told, run_id)
         if after is None or after == before:
             return
-        if state := self._looked.get(path):
+        if (state := self._looked.get(path)) and not told.get("file_modified_ns"):
             after = replace(after, bytes=state.bytes, modified_ns=state.modified_ns)
         if after.state == "done":
             sidecar = sidecar or read_sidecar(ResultPaths.of(self.output, stem).sidecar)
@@ -229,28 +229,29 @@ class Catalogue:
         with self._transaction() as connection:
             connection.execute(update(tables.runs).where(tables.runs.c.id == id).values(finished=finished, state=state))
 
-    def quarantine(self, stem: str, reason: str) -> None:
-        """Leave a scan that failed alone until it is released or its file changes."""
-        write_decision(self.output, QUARANTINED, [stem], reason)
-        self._change([stem], lambda scan: quarantined(scan, reason))
-
     def release(self, stems: Iterable[str]) -> None:
-        """Try scans again that were quarantined; their count of failures begins anew."""
+        """Have scans tried again that failed; their count of failures begins anew. The folder is locked."""
         chosen = sorted(set(stems))
         write_decision(self.output, RELEASED, chosen)
-        self._change(chosen, released)
-
-    def _change(self, stems: list[str], change: Callable[[KnownScan], KnownScan]) -> None:
         with self._transaction() as connection:
-            for stem in stems:
+            for stem in chosen:
                 query = select(tables.scans).where(tables.scans.c.stem == stem)
                 for row in connection.execute(query).mappings().all():
-                    _replace(connection, tables.scans, vars(change(KnownScan(**row))))
+                    _replace(connection, tables.scans, vars(released(KnownScan(**row))))
+
+    def _forget_gone(self) -> None:
+        """Scans that failed and are not there any more, and have no result: nobody has to look at them."""
+        gone = [s for s in self.scans() if is_gone(s) and not ResultPaths.of(self.output, s.stem).sidecar.exists()]
+        table = tables.scans
+        with self._transaction() as connection:
+            for scan in gone:
+                wanted = (table.c.stem == scan.stem, table.c.path == scan.path, table.c.page == scan.page)
+                connection.execute(delete(table).where(*wanted))
 
     def _misses_runs(self) -> bool:
         """Whether there are records of runs whose end was not recorded here."""
         ended = {run.id for run in self.runs() if run.finished}
-        return any(path.stem not in ended for path in self.output.glob("runs/*.json"))
+        return any(path.stem not in ended and is_record(path) for path in self.output.glob("runs/*.json"))
 
     def _mark_killed(self) -> None:
         with self._transaction() as connection:

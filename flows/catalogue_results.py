@@ -16,7 +16,6 @@ from flows.catalogue_values import (
     KnownScan,
     KnownVersion,
     key_of,
-    quarantined,
     released,
     run_of_record,
     scan_after,
@@ -27,7 +26,7 @@ from flows.inputs import STORE_ENDINGS
 from pipeline.files import write_json, writing
 from pipeline.manifest import read_sidecar
 
-RELEASED, QUARANTINED = "released", "quarantined"
+RELEASED = "released"
 _DECISIONS = "runs/decisions"
 Key = tuple[str, str, int]
 
@@ -56,8 +55,23 @@ def results_of(output: Path) -> Results:
         if version.is_current:
             there.add(version.stem)
             _add_source(scans, version.stem, sidecar)
-    known = [scan for scan in scans.values() if scan.state != "done" or scan.stem in there]
+    known = [scan for scan in scans.values() if (scan.stem in there) or not (scan.state == "done" or is_gone(scan))]
     return Results(tuple(known), tuple(versions), tuple(history.runs), tuple(history.failures.values()))
+
+
+def is_gone(scan: KnownScan) -> bool:
+    """Whether the file of a scan without a result is not in its folder any more; the folder's drive may be away."""
+    path = Path(scan.path)
+    return scan.state != "done" and path.is_absolute() and not os.path.lexists(path) and path.parent.is_dir()
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is the record of a run, which somebody else's in that folder is not."""
+    record = read_sidecar(path)
+    try:
+        return record is not None and bool(run_of_record(path.stem, record))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _add_source(scans: dict[Key, KnownScan], stem: str, sidecar: Mapping[str, Any]) -> None:
@@ -114,19 +128,18 @@ class _History:
 
     def _decide(self, decision: Mapping[str, Any]) -> None:
         for key, scan in self.scans.items():
-            if key[0] in decision["scans"]:
-                is_release = decision["decision"] == RELEASED
-                self.scans[key] = released(scan) if is_release else quarantined(scan, str(decision["reason"]))
+            if decision["decision"] == RELEASED and key[0] in decision["scans"]:
+                self.scans[key] = released(scan)
 
 
-def write_decision(output: Path, decision: str, stems: list[str], reason: str = "") -> None:
+def write_decision(output: Path, decision: str, stems: list[str]) -> None:
     """Keep what was decided about scans, so that a catalogue made anew knows it too. Raises OutputError."""
     now = time.time_ns()
     when = datetime.fromtimestamp(now // 10**9, UTC).isoformat(timespec="seconds")
     path = output / _DECISIONS / f"{stamp(when)}-{now % 10**9:09}.json"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"decision": decision, "when": when, "scans": stems, "reason": reason})
+    write_json(path, {"decision": decision, "when": when, "scans": stems})
 
 
 def stamp(when: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import (
     JSON,
@@ -122,7 +124,12 @@ files = Table(
 
 
 def engine_for(path: Path, is_new: bool = False) -> Engine:
-    """Connections to the file; one that is made anew gets its tables and needs no journal until it has its name."""
+    """Connections to the file; one that is made anew gets its tables and needs no journal until it has its name.
+
+    Who may not write it, or in its folder, can still read it.
+    """
+    if not is_new and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        return _reading(path)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
@@ -137,6 +144,13 @@ def engine_for(path: Path, is_new: bool = False) -> Engine:
             connection.execute(text(f"PRAGMA user_version={LAYOUT}"))
             connection.execute(text(f"PRAGMA application_id={APPLICATION_ID}"))
     return engine
+
+
+def _reading(path: Path) -> Engine:
+    """Connections that change nothing. SQLite is told where there is no journal: it could make none."""
+    immutable = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    address = f"file:{quote(str(path))}?mode=ro{immutable}"
+    return create_engine("sqlite://", creator=lambda: sqlite3.connect(address, timeout=_BUSY_SECONDS, uri=True))
 
 
 def is_sound(path: Path) -> bool:

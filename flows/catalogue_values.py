@@ -101,13 +101,10 @@ class KnownRun:
 
 
 def released(scan: KnownScan) -> KnownScan:
-    """A scan that runs try again; its count of failures begins anew."""
-    return replace(scan, state="failed", failures=0, retry_after="") if scan.state == "quarantined" else scan
-
-
-def quarantined(scan: KnownScan, reason: str) -> KnownScan:
-    """A scan that failed and that runs leave out."""
-    return scan if scan.state == "done" else replace(scan, state="quarantined", retry_after="", message=reason)
+    """A scan that the next run tries again; its count of failures begins anew."""
+    if scan.state not in ("failed", "quarantined"):
+        return scan
+    return replace(scan, state="failed", failures=0, retry_after="")
 
 
 @dataclass(frozen=True)
@@ -142,9 +139,18 @@ def scan_after(before: KnownScan | None, outcome: Mapping[str, Any], run: str) -
     if status == "stopped":
         return replace(known, state="stopped", message=message, run=run)
     state: ScanState = "quarantined" if status == "quarantined" else "failed"
-    # A full disk or a lost cluster says nothing against the scan.
-    failures = known.failures + bool(outcome.get("is_scans_fault", True))
+    failures = failures_after(before, outcome)
+    if outcome.get("file_bytes") or outcome.get("file_modified_ns"):
+        known = replace(known, bytes=outcome["file_bytes"], modified_ns=outcome["file_modified_ns"])
     return replace(known, state=state, failures=failures, retry_after=retry_after, message=message, run=run)
+
+
+def failures_after(before: KnownScan | None, outcome: Mapping[str, Any]) -> int:
+    """How many there are in a row after one more: those of another file that had its place do not count."""
+    file = outcome.get("file_bytes", 0), outcome.get("file_modified_ns", 0)
+    is_same = before is not None and (not any(file) or file == (before.bytes, before.modified_ns))
+    # A full disk or a lost cluster says nothing against the scan.
+    return (before.failures if before is not None and is_same else 0) + bool(outcome.get("is_scans_fault", True))
 
 
 def with_source(scan: KnownScan, sidecar: Mapping[str, Any]) -> KnownScan:

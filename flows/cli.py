@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -105,7 +106,7 @@ def run(
 
     def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
         from flows.bookkeeping import reading_books
-        from flows.inputs import find_scans, not_taken_line
+        from flows.inputs import find_scans
         from flows.jobs import Prepared
         from flows.planning import plan_scans
         from flows.settings import parse_options
@@ -113,8 +114,8 @@ def run(
         found, ready = find_scans(inputs), Prepared.of(parse_options(**parameters))
 
         def plan() -> list[Job | Outcome]:
-            if note := not_taken_line(found.not_taken):
-                errors.print(note, markup=False, highlight=False)
+            for line in found.aside.lines:
+                errors.print(line, markup=False, highlight=False)
             with reading_books(ready.options.output) as files:
                 return plan_scans(found.scans, replace(ready, files=files))
 
@@ -388,10 +389,24 @@ def sheet(output: Annotated[Path, typer.Argument(help="Folder of earlier results
         folder = output.expanduser().resolve()
         if not (folder / "runs").is_dir():
             raise UsageError(f"{output}: no run has ended in this folder; give the --output folder of one that has")
-        with Catalogue.open(folder) as catalogue:
-            typer.echo(str(write_sheet(folder, catalogue)))
+        with contextlib.ExitStack() as stack:
+            is_alone = _is_locked(stack, folder)
+            catalogue = stack.enter_context(Catalogue.open(folder, is_locked=is_alone))
+            typer.echo(str(write_sheet(folder, catalogue, tidies=is_alone)))
     except ColorizeError as error:
         stop(error, USAGE)
+
+
+def _is_locked(stack: contextlib.ExitStack, folder: Path) -> bool:
+    """Lock the folder until the stack is closed; False where a run works on it."""
+    from pipeline.errors import UsageError
+    from pipeline.files import folder_lock
+
+    try:
+        stack.enter_context(folder_lock(folder))
+    except UsageError:
+        return False
+    return True
 
 
 @app.command()

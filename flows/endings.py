@@ -13,9 +13,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from engines.errors import EngineError
-from flows.inputs import NoScansError
+from flows.inputs import Aside, NoScansError
 from flows.jobs import Outcome
-from pipeline.errors import UsageError
+from pipeline.errors import OutputError, UsageError
 
 ALL_DONE = "All done"
 NOTHING = "Nothing to do"
@@ -54,9 +54,10 @@ def in_words(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no scans"
 
 
-def ended(outcomes: Sequence[Outcome], where: object) -> State[Any]:
-    """The state of a run that came to its end; ``where`` its record lies."""
-    name, message = name_of(outcomes), f"{in_words(outcomes)}; {where}"
+def ended(outcomes: Sequence[Outcome], where: object, aside: Aside) -> State[Any]:
+    """The state of a run that came to its end; ``where`` its record lies, and what was left ``aside``."""
+    in_vain = f"{len(aside.in_vain)} of the inputs or folders gave nothing; " if aside.in_vain else ""
+    name, message = name_of(outcomes), f"{in_words(outcomes)}; {in_vain}{where}"
     if name in (SOME_FAILED, ALL_FAILED):
         return Failed(name=name, message=message)
     return Completed(name=name, message=message)
@@ -72,7 +73,7 @@ def told(run: Callable[[], State[Any]]) -> State[Any]:
         return run()
     except NoScansError as error:
         return Completed(name=NOTHING, message=str(error))
-    except (UsageError, EngineError) as error:
+    except (UsageError, OutputError, EngineError) as error:
         if isinstance(error.__cause__, BlockingIOError):
             return Cancelled(name=BUSY, message=str(error))
         return Failed(name=NOT_STARTED, message=str(error))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.manifest import SIDECAR_ENDING
@@ -19,6 +20,7 @@ from pipeline.writers import ENDINGS
 STORE_ENDINGS = (".zarr", ".zarr.part", ".zarr.old.part")
 NO_ENDING = "without"
 _MOST_KINDS = 6
+_OF_THE_DISK = "lost+found"  # only the system may look into it
 
 
 class NoScansError(UsageError):
@@ -39,15 +41,38 @@ class ScanFile:
 
 
 @dataclass(frozen=True)
+class Aside:
+    """What a search met and did not take, or could not look into.
+
+    Attributes
+    ----------
+    not_taken : how many files of each ending were passed over in folders, the most frequent first
+    in_vain : one line for each input without a scan, and for each folder that could not be listed
+    """
+
+    not_taken: Mapping[str, int] = field(default_factory=dict)
+    in_vain: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """For people: what may be missing first."""
+        line = not_taken_line(self.not_taken)
+        return (*self.in_vain, line) if line else self.in_vain
+
+    def to_json(self) -> dict[str, Any]:
+        return {"not_taken": dict(self.not_taken), "in_vain": list(self.in_vain)}
+
+
+@dataclass(frozen=True)
 class Found:
-    """Scans to colour, and how many files of each ending were met in folders and not taken, the most frequent first."""
+    """Scans to colour, and what else was met."""
 
     scans: tuple[ScanFile, ...]
-    not_taken: Mapping[str, int]
+    aside: Aside
 
 
 def not_taken_line(not_taken: Mapping[str, int]) -> str:
-    """One line on :attr:`Found.not_taken`, with a remedy; empty where nothing was left.
+    """One line on :attr:`Aside.not_taken`, with a remedy; empty where nothing was left.
 
     >>> not_taken_line({".heic": 2, NO_ENDING: 1})
     '3 files not taken for scans by their endings: 2 .heic, 1 without; name one to have it tried'
@@ -88,15 +113,18 @@ def _fixed_part(pattern: Path) -> Path:
     return next((parent for parent in pattern.parents if not has_magic(str(parent))), Path())
 
 
-def _in_folder(folder: Path, not_taken: Counter[str]) -> list[ScanFile]:
-    """The scans in a folder; the other files are counted by their endings."""
-    found = []
+def _in_folder(folder: Path, not_taken: Counter[str], in_vain: list[str]) -> list[ScanFile]:
+    """The scans in a folder; the other files are counted by their endings, folders in it that cannot be listed told."""
+    found: list[ScanFile] = []
 
-    def stop(error: OSError) -> None:
-        raise UsageError(f"{error.filename}: cannot be listed ({error.strerror}); its scans would be missed; check it")
+    def cannot_list(error: OSError) -> None:
+        line = f"{error.filename}: cannot be listed ({error.strerror}), its scans are missed; check its permissions"
+        if Path(error.filename) == folder:
+            raise UsageError(line)
+        in_vain.append(line)
 
-    for parent, names, files in os.walk(folder, onerror=stop):
-        names.sort()
+    for parent, names, files in os.walk(folder, onerror=cannot_list):
+        names[:] = sorted(name for name in names if name != _OF_THE_DISK)
         if is_output := {"runs", "thumbs"} <= set(names) and "index.html" in files:
             names[:] = [name for name in names if name not in ("runs", "thumbs")]
         scans = [name for name in names if _is_scan_folder(Path(parent, name)) and not is_result(Path(name))]
@@ -113,7 +141,7 @@ def _in_folder(folder: Path, not_taken: Counter[str]) -> list[ScanFile]:
             elif not is_output and not name.endswith(SIDECAR_ENDING):
                 not_taken[path.suffix.lower() or NO_ENDING] += 1
     if not found:
-        raise NoScansError(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
+        in_vain.append(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
     return found
 
 
@@ -133,16 +161,18 @@ def find_scans(inputs: list[str]) -> Found:
 
     Raises
     ------
-    UsageError : nothing was given. NoScansError : a glob that matches nothing, or a folder without scans.
+    UsageError : nothing was given, or a folder that was given cannot be listed. NoScansError : there is no scan in all
+    that was given; where only some of it has none, that is told in :attr:`Found.aside`.
     """
     found: dict[Path, ScanFile] = {}
     not_taken: Counter[str] = Counter()
+    in_vain: list[str] = []
     for text in inputs:
         path = _expanded(text)
         if _is_scan_folder(path):
             scans = [ScanFile(path, _stem(Path(path.name)), is_named=True)]
         elif path.is_dir():
-            scans = _in_folder(path, not_taken)
+            scans = _in_folder(path, not_taken, in_vain)
         elif not path.exists() and has_magic(text):
             matches = sorted(Path(p) for p in glob(str(path), recursive=True))
             root = _fixed_part(path)
@@ -153,11 +183,13 @@ def find_scans(inputs: list[str]) -> Found:
                 or (_is_scan_folder(p) and not is_result(p) and not _is_ours(p.relative_to(root).parent))
             ]
             if not scans:
-                raise NoScansError(f"{text}: no file matches this pattern; check it (and quote it)")
+                in_vain.append(f"{text}: no file matches this pattern; check it (and quote it)")
         else:
             scans = [ScanFile(path, path.stem, is_named=True)]
         for scan in scans:
             found.setdefault(scan.path.resolve(), replace(scan, path=scan.path.absolute()))
+    if not found and in_vain:
+        raise NoScansError("; ".join(in_vain))
     if not found:
         raise UsageError("no input: give scans, folders or patterns to colour")
-    return Found(tuple(found.values()), dict(not_taken.most_common()))
+    return Found(tuple(found.values()), Aside(dict(not_taken.most_common()), tuple(in_vain)))

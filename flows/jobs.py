@@ -40,8 +40,9 @@ class Outcome:
     ``stopped`` is one that the time budget or a cancellation ended, to go on with; ``quarantined`` one that failed once
     too often, and later runs leave out. ``is_scans_fault`` tells a failure that the same scan would meet again from one
     of the disk, the cluster or the options, which is not counted against it; ``retry_after`` (ISO 8601, UTC) is when a
-    run tries it again. ``version`` is that of the scan's colours that was made, and ``difference`` what is other in it
-    than in the one before, where they were compared.
+    run tries it again; ``file_bytes`` and ``file_modified_ns`` are of the file at fault. ``version`` is that of
+    the scan's colours that was made, and ``difference`` what is other in it than in the one before, where they were
+    compared.
     """
 
     scan: str
@@ -57,6 +58,8 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     is_scans_fault: bool = False
     retry_after: str = ""
+    file_bytes: int = 0
+    file_modified_ns: int = 0
     page: int = 1
     difference: Mapping[str, Any] | None = None
 
@@ -85,13 +88,14 @@ class Outcome:
 class Job:
     """A scan that will be coloured: source, settings, plan, and where the results go.
 
-    Where ``is_ingested``, the samples come from the store and the scan file is not looked for again. ``formats`` are
-    those that the picture is to be there in, ``metadata`` whether it carries what the scan says beside its pixels.
+    ``source`` is None where the file is to be hashed just before it is ingested, by ``files``. Where ``is_ingested``,
+    the samples come from the store and the scan file is not looked for again. ``formats`` are those that the picture is
+    to be there in, ``metadata`` whether it carries what the scan says beside its pixels.
     """
 
     scan: ScanFile
     info: ScanInfo
-    source: Source
+    source: Source | None
     spec: RunSpec
     plan: Plan
     paths: ResultPaths
@@ -104,7 +108,13 @@ class Job:
     formats: tuple[str, ...] = ("tiff",)
     metadata: bool = True
     reading: Reading = field(default_factory=Reading)
+    files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
     is_ingested: bool = False
+
+    @property
+    def output(self) -> Path:
+        """The folder of all results."""
+        return self.paths.store.parents[len(Path(self.scan.stem).parts) - 1]
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -193,9 +203,16 @@ class Prepared:
             return there
         with open_scan(scan.path, self._reading(scan)) as reader:
             info, decoder_bytes = reader.info, reader.decoder_bytes
-        source = self.files.source_of(scan.path, scan.page)
-        spec = self._spec_to_keep(scan, source, info.shape_yx)
+        source = self._source(scan)
+        spec = self._spec_to_keep(scan, source, info.shape_yx) if source else self.spec_for(info.shape_yx)
         return self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes)
+
+    def _source(self, scan: ScanFile) -> Source | None:
+        """None where nothing was made of a scan of this name: hashing all that is new takes a night's first hours."""
+        paths = ResultPaths.of(self.options.output, scan.stem)
+        if paths.sidecar.exists() or paths.store.exists():
+            return self.files.source_of(scan.path, scan.page)
+        return self.files.known(scan.path, scan.page)
 
     def _unchanged(self, scan: ScanFile) -> Outcome | None:
         """A scan whose file is as it was when its current result was made of it: it is not even opened."""
@@ -230,7 +247,7 @@ class Prepared:
         self,
         scan: ScanFile,
         info: ScanInfo,
-        source: Source,
+        source: Source | None,
         spec: RunSpec,
         scans: int = 1,
         is_exact: bool = False,
@@ -243,11 +260,12 @@ class Prepared:
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
         _check_places(scan, paths, options)
-        if (there := self._there(scan, info.shape_yx, source, spec, is_exact)) is not None:
+        there = self._there(scan, info.shape_yx, source, spec, is_exact) if source else None
+        if there is not None:
             return there
         check_formats(options.formats, info.shape_yx, info.result_dtype)
         grid = grid_of(spec, info.shape_yx)
-        begun_px = None if options.force else _begun_px(paths.store, source, spec)
+        begun_px = None if options.force or source is None else _begun_px(paths.store, source, spec)
         held = Held(extra_bytes(self._engine_spec(spec)), decoder_bytes, held_bytes(options.formats))
         limit_bytes = options.limit_memory_bytes
         plan = make_plan(
@@ -280,6 +298,7 @@ class Prepared:
             formats=options.formats,
             metadata=options.metadata,
             reading=self._reading(scan),
+            files=self.files,
         )
 
 

@@ -16,6 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
+from engines.select import processor_of
 from flows.budget import Budget
 from flows.cluster import CUDA
 from flows.jobs import Prepared
@@ -30,8 +31,7 @@ _TELL_SECONDS = 2.0
 
 def limit_of(prepared: Prepared) -> str | None:
     """The limit that a run has to respect, by where its engine computes; None where nobody has set it."""
-    backend = prepared.choice.backend
-    is_gpu = prepared.options.cluster.kind == CUDA or backend.startswith("tensorrt") or backend.endswith("cuda")
+    is_gpu = prepared.options.cluster.kind == CUDA or processor_of(prepared.choice.backend) == "gpu"
     name = GPU_LIMIT if is_gpu else CPU_LIMIT
     try:
         with get_client(sync_client=True) as client:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flows.catalogue import KnownScan
+from flows.catalogue_values import KnownScan, failures_after
 from flows.inputs import ScanFile
 from flows.jobs import Job, Outcome
 from flows.settings import RunOptions
+from pipeline.at_rest import FileState
 
 _FIRST_WAIT = timedelta(hours=1)
 _LONGEST_WAIT = timedelta(days=7)
@@ -67,8 +68,10 @@ class History:
         """A failure of a scan with when it is tried again, or as the one that puts it into quarantine."""
         if outcome.status != "failed" or not outcome.is_scans_fault:
             return outcome
+        if (state := _state(Path(outcome.path))) is not None:
+            outcome = replace(outcome, file_bytes=state.bytes, file_modified_ns=state.modified_ns)
         before = self.scans.get((outcome.scan, outcome.path, outcome.page))
-        failures = 1 + (before.failures if before else 0)
+        failures = failures_after(before, vars(outcome))
         if self.options.quarantine_after and failures >= self.options.quarantine_after:
             return replace(outcome, status="quarantined")
         wait = wait_after(failures)
@@ -86,11 +89,15 @@ class History:
 
 def _has_changed(path: Path, known: KnownScan) -> bool:
     """Whether a file is other than when it failed, or that is not known."""
+    state = _state(path)
+    return state is None or (state.bytes, state.modified_ns) != (known.bytes, known.modified_ns)
+
+
+def _state(path: Path) -> FileState | None:
     try:
-        state = path.stat()
+        return FileState.of(path)
     except OSError:
-        return True
-    return (state.st_size, state.st_mtime_ns) != (known.bytes, known.modified_ns)
+        return None
 
 
 def _time(text: str) -> datetime | None:

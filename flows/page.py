@@ -167,10 +167,10 @@ class Follower:
         return True
 
     def show_results(
-        self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float, note: str = ""
+        self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
     ) -> None:
         """Table, summary and pictures."""
-        self.safely(lambda: self.page.show_results(outcomes, state, record, seconds, note))
+        self.safely(lambda: self.page.show_results(outcomes, state, record, seconds, notes))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from engines.errors import EngineError
 from flows.bookkeeping import ScanFiles
+from flows.budget import NO_END, Budget
 from flows.cluster import processors
 from flows.inputs import ScanFile
 from flows.jobs import Job, Outcome, Prepared
@@ -37,6 +38,12 @@ def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> 
         message = f"{scan.path}: {type(error).__name__}: {error}; please report this"
     message = " ".join(message.split())
     return Outcome(scan.stem, str(scan.path), "failed", message, is_scans_fault=_is_scans_fault(error), page=scan.page)
+
+
+def stopped(scan: ScanFile, budget: Budget, how_far: str = "") -> Outcome:
+    """What becomes of a scan that the end of the budget leaves unfinished."""
+    message = f"{scan.path}: stopped{how_far}, because {budget.reason}; the same command goes on with it"
+    return Outcome(scan.stem, str(scan.path), "stopped", message, page=scan.page)
 
 
 def _is_scans_fault(error: BaseException) -> bool:
@@ -91,13 +98,21 @@ def _under_names(
 
 
 def plan_scans(
-    scans: Sequence[ScanFile], prepared: Prepared, held_back: Callable[[ScanFile], Outcome | None] = lambda _: None
+    scans: Sequence[ScanFile],
+    prepared: Prepared,
+    held_back: Callable[[ScanFile], Outcome | None] = lambda _: None,
+    budget: Budget = NO_END,
 ) -> list[Job | Outcome]:
-    """A job, or at once an outcome (skipped, failed), for every scan, in order; those ``held_back`` are left alone."""
+    """A job, or at once an outcome (skipped, failed), for every scan, in order.
+
+    Those ``held_back`` are left alone, and those that the end of the ``budget`` leaves no time to look at stopped.
+    """
 
     def plan(scan: ScanFile | Outcome) -> Job | Outcome:
         if isinstance(scan, Outcome):
             return scan
+        if budget.is_over:
+            return stopped(scan, budget)
         try:
             return held_back(scan) or prepared.job(scan, len(every))
         except Exception as error:

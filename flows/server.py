@@ -15,11 +15,13 @@ import sys
 import time
 import tomllib
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 START_SECONDS = 120
+UP_PROFILE = "colorize-archive"
 _POLL_SECONDS = 0.05
 
 
@@ -28,7 +30,10 @@ class ServerError(RuntimeError):
 
 
 def users_server() -> str | None:
-    """Address of the Prefect server that the environment or the active profile names."""
+    """Address of the Prefect server that the environment or the active profile names.
+
+    The profile of ``deploy/up`` outlives a power cut, and its server does not: one that is away does not count.
+    """
     if url := os.environ.get("PREFECT_API_URL"):
         return url
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
@@ -36,10 +41,20 @@ def users_server() -> str | None:
     try:
         profiles = tomllib.loads(path.read_text(encoding="utf-8"))
         active = os.environ.get("PREFECT_PROFILE") or profiles["active"]
-        url = profiles["profiles"][active]["PREFECT_API_URL"]
+        url = str(profiles["profiles"][active]["PREFECT_API_URL"])
     except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError):
         return None
-    return str(url)
+    return url if active != UP_PROFILE or _is_there(url) else None
+
+
+def _is_there(url: str) -> bool:
+    """Whether a machine listens there; whatever it says, it is the user's."""
+    address = urllib.parse.urlsplit(url)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 80), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _free_port() -> int:

@@ -220,9 +220,13 @@ def parse_options(
     until: str | None = None,
     quarantine_after: str | int = 3,
     retry_quarantined: bool = False,
+    now: datetime | None = None,
     **cluster: str | None,
 ) -> RunOptions:
-    """Check everything that can be checked without a scan; ``cluster`` as :func:`parse_cluster`. Raises UsageError."""
+    """Check everything that can be checked without a scan; ``cluster`` as :func:`parse_cluster`. Raises UsageError.
+
+    ``until`` counts from ``now``.
+    """
     tile_yx = None if str(tile) == WHOLE else parse_size(tile, "tile")
     stride_yx = None if stride is None else parse_size(stride, "stride")
     if tile_yx and stride_yx and any(s > t for s, t in zip(stride_yx, tile_yx, strict=True)):
@@ -252,7 +256,7 @@ def parse_options(
         metadata=metadata,
         pages=parse_pages(pages),
         salvage=salvage,
-        until=parse_until(until),
+        until=parse_until(until, now),
         quarantine_after=_parse_quarantine_after(quarantine_after),
         retry_quarantined=retry_quarantined,
     )

@@ -50,8 +50,10 @@ class Known(Protocol):
     def runs(self) -> list[KnownRun]: ...
 
 
-def write_sheet(output: Path, catalogue: Known) -> Path:
+def write_sheet(output: Path, catalogue: Known, tidies: bool = True) -> Path:
     """Make the contact sheet of ``output`` and the thumbnails that it lacks; returns its path.
+
+    Where it ``tidies``, thumbnails of what is not there any more are removed: not beside a run, which makes new ones.
 
     Raises
     ------
@@ -73,7 +75,8 @@ def write_sheet(output: Path, catalogue: Known) -> Path:
     record = _record(output, [_entry(result) for result in results], catalogue.runs())
     write_whole(output / PAGE, page_of(record).encode())
     # After the page, which shows those that are there from now on.
-    remove_others(output, {path for r in results for path in (r.shown.before, r.shown.after) if path is not None})
+    if tidies:
+        remove_others(output, {path for r in results for path in (r.shown.before, r.shown.after) if path is not None})
     return output / PAGE
 
 

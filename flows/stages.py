@@ -6,7 +6,9 @@ of its lot and says why; the others go on. So does one that the end of the run's
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +16,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from flows.blocks import AnchorTask, BlockDone, BlockFailed, BlockTask, Reuse, chosen_tiles
-from flows.budget import Budget
+from flows.budget import NO_END, Budget
 from flows.cluster import processors
 from flows.jobs import Job, Outcome, grid_of
 from flows.planning import failure
+from flows.planning import stopped as stopped_before
 from flows.progress import listener
 from flows.results import export_job
 from flows.scheduling import BlockQueue, grouped
+from flows.thumbnails import thumbnails
 from pipeline.errors import ScanUnreachableError, StoreError
 from pipeline.grid import Roi
 from pipeline.ingest import ingest, settle_store
-from pipeline.manifest import RunSpec, utc_now
+from pipeline.manifest import RunSpec, read_sidecar, utc_now
 from pipeline.plan import STREAM_THREADS
 from pipeline.quality import Quality, has_helped, levels_of, measure, tiles_to_add
 from pipeline.store import ChromaVersion, ScanStore
@@ -48,7 +52,8 @@ _PASSING = {
     errno.EBUSY,
 }
 _WAITS_SECONDS = (1.0, 5.0)
-NO_END = Budget()
+# One at a time: the plan has no room for more of their windows.
+_SHOWING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,9 @@ class Step:
 
     def broken(self, error: BaseException) -> Step:
         can_salvage = not self.job.is_ingested and not self.job.reading.salvage
-        return replace(self, ended=failure(self.job.scan, error, can_salvage))
+        ended = failure(self.job.scan, error, can_salvage)
+        # Of a scan that was ingested before, the file is not read: nothing is said against it.
+        return replace(self, ended=replace(ended, is_scans_fault=ended.is_scans_fault and not self.job.is_ingested))
 
     def stopped(self, budget: Budget, missing: int | None = None) -> Step:
         """Ended by the budget, with so many blocks still to make."""
@@ -82,8 +89,7 @@ def stopped(job: Job, budget: Budget, missing: int | None = None) -> Outcome:
     """What becomes of a scan that the end of the budget leaves unfinished."""
     blocks = job.plan.blocks
     there = "" if missing is None or missing > blocks else f" with {blocks - missing} of {blocks} blocks there"
-    message = f"{job.scan.path}: stopped{there}, because {budget.reason}; the same command goes on with it"
-    return Outcome(job.scan.stem, str(job.scan.path), "stopped", message, job.info.megapixels, page=job.scan.page)
+    return replace(stopped_before(job.scan, budget, there), megapixels=job.info.megapixels)
 
 
 def lots(jobs: Iterable[Job]) -> Iterator[Lot]:
@@ -167,7 +173,8 @@ def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
             threads = job.plan.stream_threads if len(lot) == 1 else 1
-            ingest(job.scan.path, job.paths.store, job.source, job.force, threads, job.reading, job.metadata)
+            source = job.source or job.files.source_of(job.scan.path, job.scan.page)
+            ingest(job.scan.path, job.paths.store, source, job.force, threads, job.reading, job.metadata)
         return step.after("ingest", time.perf_counter() - started)
 
     return _each(lot, work, stream_threads(), budget)
@@ -410,12 +417,23 @@ def export_lot(lot: Lot, budget: Budget = NO_END) -> tuple[Outcome, ...]:
         started = time.perf_counter()
         threads = step.job.plan.stream_threads if len(lot) == 1 else 1
         seconds, warnings = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
+        _show(step.job)
         return replace(step, seconds=seconds, warnings=(*warnings, *_of_holes(step.job)))
 
     steps = _each(lot, work, stream_threads(), budget)
     for warning in (warning for step in steps for warning in step.warnings):
         listener().said(f"warning  {warning}")
     return tuple(step.ended or _outcome(step) for step in steps)
+
+
+def _show(job: Job) -> None:
+    """Make the thumbnails now, while the scan's shards are still in memory, and not after the end of the budget.
+
+    The contact sheet makes those that are missing then, and says what is wrong with them.
+    """
+    sidecar = read_sidecar(job.paths.sidecar)
+    with _SHOWING, contextlib.suppress(Exception):
+        thumbnails(job.output, job.scan.stem, sidecar or {})
 
 
 def _of_holes(job: Job) -> Iterator[str]:

@@ -25,6 +25,7 @@ _STATES = ("done", "failed", "quarantined", "stopped")
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command()(status)
+    app.command()(release)
 
 
 def status(
@@ -51,12 +52,48 @@ def status(
         console.print(line, markup=False, highlight=False)
 
 
-def _opened(output: Path, anew: bool) -> Catalogue:
-    from flows.catalogue import FILE, Catalogue, rebuild
+def release(
+    output: Annotated[Path, typer.Argument(help="The --output folder of earlier runs.")],
+    scans: Annotated[
+        list[str],
+        typer.Argument(metavar="SCAN...", help="Names as status has them, patterns, or folders (albums/)."),
+    ],
+) -> None:
+    """Have the next run try scans again that wait after failures or are quarantined; their count begins anew.
 
-    # Any folder could be searched for results; one that was named by mistake is not to get a catalogue.
+    Exit code 2: bad usage, such as a name that none of them has.
+    """
+    from flows.catalogue import Catalogue
+    from flows.stores import chooses
+    from pipeline.files import folder_lock
+
+    try:
+        folder = output.expanduser().resolve()
+        _check_output(folder)
+        with folder_lock(folder), Catalogue.open(folder, is_locked=True) as catalogue:
+            failed = [scan.stem for scan in catalogue.scans() if scan.state in ("failed", "quarantined")]
+            chosen = [stem for stem in failed if any(chooses(pattern, stem) for pattern in scans)]
+            if not chosen:
+                raise UsageError(f"{' '.join(scans)}: none of the {len(failed)} scans that failed has such a name")
+            catalogue.release(chosen)
+    except ColorizeError as error:
+        stop(error, USAGE)
+    for stem in chosen:
+        typer.echo(f"released     {stem}")
+
+
+def _check_output(output: Path) -> None:
+    """Any folder could be searched for results; one that was named by mistake is not to get a catalogue."""
+    from flows.catalogue import FILE
+
     if not (output / FILE).exists() and not (output / "runs").is_dir():
         raise UsageError(f"{output}: no results of a run are here; give the --output folder of an earlier run")
+
+
+def _opened(output: Path, anew: bool) -> Catalogue:
+    from flows.catalogue import Catalogue, rebuild
+
+    _check_output(output)
     return rebuild(output) if anew else Catalogue.open(output)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
     UsageError : no store is there, or none matches.
     """
     found = sorted(_stores(output))
-    chosen = [stem for stem in found if not patterns or any(_chooses(p, stem) for p in patterns)]
+    chosen = [stem for stem in found if not patterns or any(chooses(p, stem) for p in patterns)]
     if not found:
         raise UsageError(f"{output}: no NAME.zarr in this folder; give the --output folder of an earlier run")
     if not chosen:
@@ -65,8 +65,15 @@ def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
     return [ScanFile(output / f"{stem}.zarr", stem) for stem in chosen]
 
 
-def _chooses(pattern: str, stem: str) -> bool:
-    return stem.startswith(pattern) if pattern.endswith("/") else fnmatch(stem, pattern)
+def chooses(pattern: str, stem: str) -> bool:
+    """Whether a name without ending, a glob or a folder is, or has, the scan of that name.
+
+    >>> chooses("albums/", "albums/1910"), chooses("plate [1]", "plate [1]"), chooses("plate*", "plate [1]")
+    (True, True, True)
+    """
+    if pattern.endswith("/"):
+        return stem.startswith(pattern)
+    return pattern == stem or fnmatchcase(stem, pattern)
 
 
 def worse_than(score: float, stores: list[ScanFile], output: Path) -> list[ScanFile]:
@@ -208,7 +215,8 @@ def plan_stores(stores: list[ScanFile], changes: Changes, options: RunOptions) -
         try:
             planned.append(plan(found))
         except Exception as error:
-            planned.append(failure(_scan_of(found, options.output), error))
+            # Whatever it is, the scan's file, which `run` takes, was not read.
+            planned.append(replace(failure(_scan_of(found, options.output), error), is_scans_fault=False))
     return planned
 
 

@@ -62,10 +62,11 @@ class Server:
         wanted = {"flow_run_id": {"any_": [flow_run]}}
         return self.post("/logs/filter", logs=wanted, sort="TIMESTAMP_ASC", limit=200)
 
-    def started(self, **parameters: Any) -> str:
-        """A run of the served deployment; its id."""
+    def started(self, state: dict[str, Any] | None = None, **parameters: Any) -> str:
+        """A run of the served deployment, in ``state`` where it is given; its id."""
         deployment = self.get("/deployments/name/colorize-archive/colorize-archive")["id"]
-        return str(self.post(f"/deployments/{deployment}/create_flow_run", parameters=parameters)["id"])
+        wanted = {"parameters": parameters, **({"state": state} if state else {})}
+        return str(self.post(f"/deployments/{deployment}/create_flow_run", **wanted)["id"])
 
     def ended(self, flow_run: str, seconds: float = 180) -> dict[str, Any]:
         """The state of a run when it is over."""

@@ -4,6 +4,7 @@
 ``REASON``       why ``auto`` took it, in words
 ``PRECISIONS``   what it computes in, of :data:`engines.spec.PRECISIONS`
 ``version()``    of the runtime; ImportError where it is missing, EngineUnavailableError where it cannot run
+``PROCESSOR``    optional: "gpu" where it computes on one, else "cpu"
 ``lacks(precision)``    optional: why this machine cannot compute in it; empty where it can
 ``INSTALL``      optional: what pip installs for it, where that is not the backend's name
 ``extra_bytes(spec)``    optional: memory beyond that of a float32 engine with one stream

@@ -8,6 +8,7 @@ from engines.spec import EngineSpec, Model
 RANK = -1
 REASON = "a GPU, and TensorRT is not usable"
 PRECISIONS = ("fp32",)
+PROCESSOR = "gpu"
 _PROVIDER = "CUDAExecutionProvider"
 # TensorFloat-32 has ten bits of fraction: a picture would differ from the reference more than float32 may.
 _OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}

@@ -9,6 +9,7 @@ from engines.spec import EngineSpec, Model
 RANK = -2
 REASON = "TensorRT through onnxruntime"
 PRECISIONS = ("fp16", "int8", "fp32")
+PROCESSOR = "gpu"
 _PROVIDER = "TensorrtExecutionProvider"
 
 

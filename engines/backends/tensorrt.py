@@ -8,6 +8,7 @@ from engines.spec import EngineSpec, Model
 RANK = -4
 REASON = "an NVIDIA GPU and TensorRT are here"
 PRECISIONS = ("fp16", "bf16", "int8", "fp32")
+PROCESSOR = "gpu"
 INSTALL = "'colorize-archive[tensorrt]'"
 RECIPE = nvidia.RECIPE
 LIBRARY = nvidia.Library("tensorrt", "TensorRT", portable=False)

@@ -8,6 +8,7 @@ from engines.spec import EngineSpec, Model
 RANK = -3
 REASON = "an NVIDIA GPU and TensorRT for RTX are here"
 PRECISIONS = ("fp16", "bf16", "int8", "fp32")
+PROCESSOR = "gpu"
 INSTALL = "'colorize-archive[rtx]'"
 RECIPE = nvidia.RECIPE
 LIBRARY = nvidia.Library("tensorrt_rtx_bindings", "TensorRT for RTX", portable=True)

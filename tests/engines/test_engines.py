@@ -10,7 +10,7 @@ import pytest
 
 from engines.backends import openvino as openvino_backend
 from engines.errors import EngineUnavailableError, ModelError
-from engines.select import check_tile, choose, model_for, open_engine
+from engines.select import backend_names, check_tile, choose, model_for, open_engine, processor_of
 from engines.spec import EngineSpec, find_model, shipped_models
 from tests.backends import NETWORKS
 from tests.models import KERNELS, make_model
@@ -173,3 +173,8 @@ def test_threads_that_predict_first_at_the_same_time_do_not_block_each_other(mod
     """OpenVINO's binding did in every second process: a worker stood still until it was killed."""
     for _ in range(4):
         subprocess.run([sys.executable, "-c", _FIRST_AT_ONCE, backend, str(model_folder)], check=True, timeout=60)
+
+
+def test_runs_share_the_limit_of_the_processor_that_their_engine_computes_on():
+    on_gpu = {name for name in backend_names() if processor_of(name) == "gpu"}
+    assert on_gpu == {"tensorrt", "tensorrt_rtx", "onnxruntime_tensorrt", "onnxruntime_cuda"}

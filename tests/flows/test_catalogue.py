@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from sqlalchemy.exc import OperationalError
 
 from flows.bookkeeping import keeping_books
 from flows.catalogue import Catalogue, rebuild
@@ -66,6 +67,11 @@ def outcome(stem, status, message="", page=1):
     return Outcome(stem, path, status, message, 1.5 if done else 0.0, 12, result, page=page, is_scans_fault=not done)
 
 
+def of_file(each, file_bytes):
+    """With what a run says of a file at fault."""
+    return replace(each, file_bytes=file_bytes, file_modified_ns=file_bytes * 10**9)
+
+
 def run_once(output, catalogue, number, outcomes, kind="colorize"):
     """Record a run as a run does, and write its own record."""
     run, started = f"2026-01-{number:02}T020000Z-7", f"2026-01-{number:02}T02:00:00+00:00"
@@ -83,8 +89,8 @@ def run_once(output, catalogue, number, outcomes, kind="colorize"):
 
 
 def everything(catalogue):
-    """All that a catalogue knows, without what it knows of files only."""
-    scans = [replace(scan, modified_ns=0, bytes=0) for scan in catalogue.scans()]
+    """All that a catalogue knows, without what only it knows of the files of scans that are done."""
+    scans = [replace(scan, modified_ns=0, bytes=0) if scan.state == "done" else scan for scan in catalogue.scans()]
     return scans, catalogue.versions(), catalogue.runs(), catalogue.failures()
 
 
@@ -103,10 +109,10 @@ def test_made_anew_from_the_results_it_is_the_one_that_was_recorded(tmp_path, se
                 if status == "done":
                     stride, when = chance.choice([32, 64, 128]), f"2026-01-{night:02}T02:05:00+00:00"
                     make_result(tmp_path, stem, f"/scans/{stem}.tif", stride, when)
-                outcomes.append(outcome(stem, status, "cut off" if status in ("failed", "quarantined") else ""))
+                each = outcome(stem, status, "cut off" if status in ("failed", "quarantined") else "")
+                outcomes.append(of_file(each, chance.choice([7, 7, 9])) if each.has_failed else each)
             run_once(tmp_path, catalogue, night, outcomes, chance.choice(["colorize", "reprocess"]))
-        for scan in [scan for scan in catalogue.scans() if scan.state == "failed"][:2]:
-            catalogue.quarantine(scan.stem, "cut off, as an operator saw")
+        run_once(tmp_path, catalogue, 8, [of_file(outcome(f"new{n}", "quarantined", "cut off"), 7) for n in range(2)])
         assert {scan.state for scan in catalogue.scans()} >= {"done", "quarantined"}
         catalogue.release([s.stem for s in catalogue.scans() if s.state == "quarantined"][:1])
         recorded = everything(catalogue)
@@ -130,10 +136,13 @@ def test_it_knows_scans_versions_runs_and_failures(tmp_path):
         assert all((tmp_path / each.pictures["png"]).is_file() for each in (now, before))
         assert [(run.done, run.failed, run.seconds) for run in catalogue.runs()] == [(1, 1, 600.0)] * 2
         assert len(catalogue.failures()) == 2
-        catalogue.quarantine("b", "failed 2 times")
+        run_once(tmp_path, catalogue, 3, [outcome("b", "quarantined", "cut off")])
         assert catalogue.known(Path("/scans/b.tif")).state == "quarantined"
         catalogue.release(["b"])
-        assert catalogue.known(Path("/scans/b.tif")).failures == 0
+        assert (catalogue.known(Path("/scans/b.tif")).state, catalogue.known(Path("/scans/b.tif")).failures) == (
+            "failed",
+            0,
+        )
 
 
 def _write_for_ever(output, told):
@@ -397,3 +406,59 @@ def test_a_run_that_is_killed_is_told_as_such_and_the_next_one_goes_on(command, 
     assert [run["state"] for run in told["runs"]] in (["All done", "killed"], ["Nothing to do", "killed"])
     anew = json.loads(command("status", output, "--json", "--rebuild").out)
     assert anew == told
+
+
+def test_a_failed_scan_that_was_taken_away_is_forgotten(tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    output.mkdir()
+    away, there, no_drive = (Outcome(name, str(folder / name), "failed", "cut off") for name in ("a", "b", "drive/c"))
+    (folder / "b").write_text("Dear archivist,")
+    with Catalogue.open(output) as catalogue:
+        run_once(output, catalogue, 1, [away, there, no_drive])
+    for opened in (lambda: Catalogue.open(output, is_locked=True), lambda: rebuild(output)):
+        with opened() as catalogue:
+            assert [scan.stem for scan in catalogue.scans()] == ["b", "drive/c"]
+
+
+def test_files_of_others_among_the_records_are_passed_over(tmp_path):
+    with Catalogue.open(tmp_path) as catalogue:
+        run_once(tmp_path, catalogue, 1, [of_file(outcome("b", "quarantined", "cut off"), 7)])
+        catalogue.remember(Path(__file__), KnownFile(FileState(1, 2, 3, 4), "ff", 1))
+    before = (tmp_path / "catalogue.sqlite").stat().st_ino
+    (tmp_path / "runs" / "notes.json").write_text('{"what": "mine"}')
+    (tmp_path / "runs" / "half.json").write_text('{"started": ')
+    with Catalogue.open(tmp_path, is_locked=True) as catalogue:
+        assert [scan.state for scan in catalogue.scans()] == ["quarantined"]
+    assert (tmp_path / "catalogue.sqlite").stat().st_ino == before
+
+
+def test_who_may_not_write_can_read(tmp_path, monkeypatch):
+    with Catalogue.open(tmp_path) as catalogue:
+        run_once(tmp_path, catalogue, 1, [outcome("b", "failed", "cut off")])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with Catalogue.open(tmp_path) as catalogue:
+        assert [scan.stem for scan in catalogue.scans()] == ["b"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        with pytest.raises(OperationalError, match="readonly"):
+            catalogue.begin_run("x", "colorize", "", "", "")
+
+
+def test_released_scans_are_tried_again(command, tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    (folder / "plate [1]").mkdir(parents=True)
+    for name in ("plate [1]/a.tif", "b.tif"):
+        (folder / name).write_text("Dear archivist,")
+    words = ("run", folder, "-o", output, *IDENTITY, "--quarantine-after", 1)
+    assert command(*words).code == 1
+    assert "2 left out after failures" in command(*words).err
+    refused = command("release", output, "c*")
+    assert (refused.code, len(refused.lines)) == (2, 1)
+    ran = command("release", output, "plate [1]/a")
+    assert (ran.code, ran.out.split(None, 1)) == (0, ["released", "plate [1]/a\n"])
+    with rebuild(output) as catalogue:
+        assert {scan.stem: scan.state for scan in catalogue.scans()} == {"b": "quarantined", "plate [1]/a": "failed"}
+    again = command(*words).err
+    assert "1 left out after failures" in again
+    assert "1 failed" in again

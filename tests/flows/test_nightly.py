@@ -3,6 +3,7 @@
 import errno
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import cv2
@@ -13,10 +14,12 @@ from distributed import LocalCluster
 
 from flows.budget import Budget
 from flows.catalogue import Catalogue, KnownScan
+from flows.catalogue_values import scan_after
 from flows.endings import name_of
 from flows.inputs import ScanFile
-from flows.jobs import Outcome
+from flows.jobs import Job, Outcome, Prepared
 from flows.nightly import History, wait_after
+from flows.planning import plan_scans
 from flows.settings import parse_options, parse_until
 from flows.stages import is_passing, trying_again
 from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
@@ -108,6 +111,52 @@ def test_what_failed_is_left_out_until_something_changes(tmp_path, known, option
 def test_a_scan_that_is_named_by_itself_is_always_tried(tmp_path):
     scan, before = history(tmp_path, tmp_path, **QUARANTINED)
     assert before.held_back(ScanFile(scan.path, scan.stem, is_named=True)) is None
+
+
+def test_another_file_in_its_place_begins_anew(tmp_path):
+    scan, before = history(tmp_path, tmp_path, state="failed", failures=2)
+    failed = Outcome("a", str(scan.path), "failed", "torn", is_scans_fault=True)
+    assert before.judged(failed).status == "quarantined"
+    scan.path.write_bytes(b"another file, torn too")
+    judged = before.judged(failed)
+    assert (judged.status, judged.retry_after, judged.file_bytes) == ("failed", "", 22)
+    known = scan_after(before.scans[scan.stem, str(scan.path), 1], judged.to_json(), "night")
+    assert (known.failures, known.bytes) == (1, 22)
+
+
+def test_a_folder_that_is_a_scan_waits_like_any_other(tmp_path):
+    path = tmp_path / "a.ome.zarr"
+    (path / "0").mkdir(parents=True)
+    (path / "zarr.json").write_text("{")
+    scan, options = ScanFile(path, "a"), parse_options(str(tmp_path))
+    failed = History(options, {}, NOW).judged(Outcome("a", str(path), "failed", "torn", is_scans_fault=True))
+    known = replace(scan_after(None, failed.to_json(), "night"), state="quarantined")
+    assert History(options, {known.key: known}, NOW).held_back(scan)
+    (path / "0" / "zarr.json").write_text("{}")
+    assert not History(options, {known.key: known}, NOW).held_back(scan)
+
+
+def test_planning_ends_with_the_time(tmp_path):
+    """To hash and to look at an archive takes hours."""
+    scans = []
+    for number in range(3):
+        scan(tmp_path / f"{number}.png", 50, 60, number)
+        scans.append(ScanFile(tmp_path / f"{number}.png", str(number)))
+    prepared = Prepared.of(parse_options(str(tmp_path / "out"), engine="identity"))
+    planned = plan_scans(scans, prepared, budget=Budget(datetime.now(UTC)))
+    assert [outcome.status for outcome in planned] == ["stopped"] * 3
+    assert all(isinstance(job, Job) and job.source is None for job in plan_scans(scans, prepared))
+
+
+def test_a_run_that_comes_late_has_no_time_beyond_its_night(served, tmp_path):
+    server, _ = served
+    scan(tmp_path / "a.png", 60, 70, 4)
+    given = {"inputs": [str(tmp_path)], "output": str(tmp_path / "out"), "engine": "identity", "until": "+2h"}
+    due = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+    state = server.ended(server.started({"type": "SCHEDULED", "state_details": {"scheduled_time": due}}, **given))
+    assert (state["type"], state["name"]) == ("COMPLETED", "Time is up")
+    assert not list((tmp_path / "out").glob("*.tif"))
+    assert server.ended(server.started(**given))["name"] == "All done"
 
 
 def test_waits_double_until_the_quarantine(tmp_path):
@@ -255,7 +304,7 @@ def test_cancelled_and_out_of_time_a_run_goes_on_to_the_same_bytes(served, comma
         run = server.started(**given, scheduler=cluster.scheduler_address, until=until.isoformat())
         assert command("run", tmp_path / "a.png", "-o", tmp_path / "beside", *options).code == 0
         state = server.ended(run)
-    assert (state["type"], state["name"]) == ("COMPLETED", "Time is up")
+    assert (state["type"], state["name"]) == ("COMPLETED", "Time is up"), state["message"]
     assert "1 left for the next run" in state["message"]
     assert record(output)["scans"][0]["message"].endswith("the same command goes on with it")
     assert set(blocks()) == there
