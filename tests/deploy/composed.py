@@ -79,7 +79,7 @@ class Composed:
     def said(self, name: str) -> str:
         return self.log(name).read_text(errors="replace")
 
-    def wait_healthy(self, name: str, seconds: float = 60) -> None:
+    def wait_healthy(self, name: str, seconds: float = 120) -> None:
         kind, *words = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
         check = [self.here(word) for word in words]
@@ -88,7 +88,7 @@ class Composed:
             assert time.monotonic() < deadline, self.said(name)
             time.sleep(0.2)
 
-    def wait_done(self, name: str, seconds: float = 60) -> None:
+    def wait_done(self, name: str, seconds: float = 120) -> None:
         assert self.processes[name].wait(seconds) == 0, self.said(name)
 
     def run(self, name: str, *words: str) -> str:

@@ -59,8 +59,8 @@ def places(terminal):
 @pytest.fixture(scope="module")
 def whole(terminal, places):
     """All services of the profile ``cpu`` but the worker, each when those that it waits for are well."""
-    for folder in ("scans", "colour", "tmp"):
-        (terminal.home / folder).mkdir()
+    for folder in ("scans", "colour", "tmp", "var/lib", "var/cache"):
+        (terminal.home / folder).mkdir(parents=True)
     tifffile.imwrite(terminal.home / "scans" / "plate.tif", np.arange(100 * 80, dtype=np.uint16).reshape(100, 80))
     port = places["postgres:5432"].split(":")[1]
     with postgres(int(port), "prefect", ASKED["POSTGRES_PASSWORD"]) as database:
@@ -114,6 +114,13 @@ def test_runs_are_coloured_on_the_dask_services(whole, terminal):
     seen = _answer(whole.here("http://127.0.0.1:8787/metrics"))
     assert 'task_prefix_name="run_blocks"' in seen
     assert "dask_scheduler_client_connections_added_total 2.0" in seen
+
+
+def test_the_server_takes_the_automation_for_runs_that_are_silent(whole, terminal):
+    file = str(DEPLOY / "kubernetes" / "heartbeats.yaml")
+    assert "Created" in whole.run("worker", "prefect", "automation", "create", "--from-file", file)
+    (made,) = terminal.api("automations/filter", sort="CREATED_DESC")
+    assert (made["trigger"]["posture"], made["actions"][0]["state"]) == ("Proactive", "SCHEDULED")
 
 
 @pytest.mark.parametrize("profile", ["cpu", "cuda"])
