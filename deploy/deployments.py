@@ -34,6 +34,10 @@ FILE = Path(__file__).with_name("prefect.yaml")
 POOL = "colorize-archive"
 COLORIZE = "colorize-archive"
 NIGHTLY = "nightly"
+# Of what is asked for, what each deployment has a parameter for.
+TAKES = {COLORIZE: ("inputs", "output", "scheduler"), "reprocess-archive": ("output", "scheduler")}
+# What a night cannot be without, and the options that give it.
+NEEDED = {"inputs": "--scans", "output": "--results"}
 
 
 class DeployError(ColorizeError):
@@ -59,14 +63,14 @@ class Asked:
     cron: str | None = None
     timezone: str = "UTC"
 
-    @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self, deployment: str) -> dict[str, Any]:
+        """Those of the deployment of that name."""
         given = {
             "inputs": list(self.scans) if self.scans else None,
             "output": self.results,
             "scheduler": self.scheduler,
         }
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: given[name] for name in TAKES.get(deployment, ()) if given[name] is not None}
 
 
 def parse_nightly(text: str | None) -> str | None:
@@ -84,8 +88,32 @@ def parse_nightly(text: str | None) -> str | None:
     return cron
 
 
+def check_nights(asked: Asked) -> None:
+    """Whether nights that are to be switched on have what they need, now or from before. Raises UsageError."""
+    if asked.cron is None:
+        return
+    with get_client(sync_client=True) as client:
+        found = _present(client, COLORIZE)
+    known = (found.parameters if found else {}) | asked.parameters(COLORIZE)
+    missing = [option for name, option in NEEDED.items() if not known.get(name)]
+    if missing:
+        raise UsageError(
+            f"--nightly: there is no {' and no '.join(missing)}, now or from before, so every night would fail and "
+            f"nothing was switched on; give {' and '.join(missing)} too"
+        )
+
+
 def deploy(asked: Asked) -> list[str]:
-    """Make the work pool and all deployments, or bring them up to date; returns their names. Raises DeployError."""
+    """Make the work pool and all deployments, or bring them up to date; returns their names.
+
+    Raises
+    ------
+    UsageError
+        Nights are to be switched on without scans or results; nothing was made.
+    DeployError
+        Prefect refused.
+    """
+    check_nights(asked)
     with get_client(sync_client=True) as client:
         _make_pool(client)
         _make_limit(client)
@@ -96,8 +124,7 @@ def deploy(asked: Asked) -> list[str]:
             if found is not None:
                 each |= _as_it_is(found)
                 each.pop("schedules", None)
-            if each["name"] == COLORIZE:
-                each["parameters"] = {**each.get("parameters", {}), **asked.parameters}
+            each["parameters"] = {**each.get("parameters", {}), **asked.parameters(each["name"])}
         _run_prefect_deploy(wanted)
         if asked.cron is not None:
             _switch_on(client, asked)
@@ -171,7 +198,7 @@ def _switch_on(client: SyncPrefectClient, asked: Asked) -> None:
 Scans = Annotated[
     list[str] | None, typer.Option(help="Files, folders or patterns that colorize-archive takes if not told others.")
 ]
-Results = Annotated[str | None, typer.Option(help="Folder for the results.")]
+Results = Annotated[str | None, typer.Option(help="Folder for the results, of reprocess-archive too.")]
 Nightly = Annotated[
     str | None, typer.Option(metavar="HH:MM", help="Switch the nightly schedule on, at this time (or a cron line).")
 ]

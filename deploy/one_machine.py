@@ -77,7 +77,7 @@ def serve(place: Place, port: int, runs: int, asked: Any) -> None:
     """Start everything, watch it until Ctrl-C or SIGTERM, and end it. Raises ColorizeError."""
     import profiles
     import runs as flow_runs
-    from deployments import POOL, deploy
+    from deployments import POOL, check_nights, deploy
 
     url = os.environ["PREFECT_API_URL"]
     before = Running.of(place)
@@ -97,6 +97,7 @@ def serve(place: Place, port: int, runs: int, asked: Any) -> None:
             server.start()
             server.wait(lambda: answers(url))
             tell("server", f"{url.removesuffix('/api')}  (database and logs in {place.home})")
+            check_nights(asked)  # what was given before, only the server knows
             for line in flow_runs.take_up(POOL):
                 tell("run", line)
             for name in deploy(asked):
@@ -201,7 +202,7 @@ def up(
         list[str] | None,
         typer.Option(help="Files, folders or patterns that colorize-archive takes if not told others."),
     ] = None,
-    results: Annotated[str | None, typer.Option(help="Folder for the results.")] = None,
+    results: Annotated[str | None, typer.Option(help="Folder for the results, of reprocess-archive too.")] = None,
     nightly: Annotated[
         str | None, typer.Option(metavar="HH:MM", help="Switch the nightly schedule on, at this time (or a cron line).")
     ] = None,
@@ -269,7 +270,7 @@ def _start(place: Place, port: int, runs: int, asked: Any, detach: bool) -> None
 
 
 def _start_apart(place: Place) -> None:
-    """The same command without --detach, on its own; returns when it is ready. Raises SetUpError."""
+    """The same command without --detach, on its own; returns when it is ready. Raises SetUpError, UsageError."""
     words = [word for word in sys.argv if word != "--detach"]
     place.folder.joinpath("ready").unlink(missing_ok=True)
     child = Child("up", [], place)
@@ -286,7 +287,8 @@ def _start_apart(place: Place) -> None:
     except SetUpError:
         if child.process.poll() is None:
             child.end()
-        raise SetUpError(child.last_words().removeprefix("colorize-archive: ")) from None
+        kind = UsageError if child.process.returncode == USAGE else SetUpError
+        raise kind(child.last_words().removeprefix("colorize-archive: ")) from None
     print(place.log("up").read_text(), end="")
 
 

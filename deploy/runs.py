@@ -1,10 +1,18 @@
-"""Runs that nobody works on any more, and whether the worker is there."""
+"""Runs that nobody works on any more, and whether the worker is there.
+
+``python deploy/runs.py POOL COMMAND...`` takes up what is left of POOL and becomes COMMAND, a worker of it: so begins a
+worker's container, whose runs died with the container before it. Right only where no other worker serves the pool:
+which worker a run is with, Prefect does not say.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from datetime import datetime
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -98,3 +106,22 @@ def _skip_missed(pool: str) -> list[str]:
 
 def _due(run: FlowRun) -> datetime:
     return run.expected_start_time or now("UTC")
+
+
+def main(pool: str, *command: str) -> None:
+    """Take up what is left of ``pool``, and become ``command`` where there is one."""
+    try:
+        lines = take_up(pool)
+    except (httpx.HTTPError, RuntimeError) as error:  # the latter is Prefect's, where nobody answers
+        why = " ".join(str(error).split()) or type(error).__name__
+        sys.exit(
+            f"pool {pool}: what was broken off is not known ({why}), no worker was started; start the server first"
+        )
+    for line in lines:
+        print(line, flush=True)
+    if command:
+        os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

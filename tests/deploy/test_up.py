@@ -36,6 +36,23 @@ def test_the_night_is_off_until_it_is_switched_on(set_up):
     assert (nightly["schedule"]["cron"], nightly["active"]) == ("0 1 * * *", False)
 
 
+def test_a_night_without_scans_or_results_is_not_switched_on(set_up):
+    refused = set_up.up("--nightly", "01:00")
+    assert refused.code == 2
+    assert "no --scans and no --results" in refused.complaint
+    (nightly,) = set_up.deployment("colorize-archive")["schedules"]
+    assert (nightly["schedule"]["cron"], nightly["active"]) == ("0 1 * * *", False)
+
+
+def test_a_start_with_a_night_without_results_ends(set_up, scans, tmp_path):
+    """What was given before is known when the server answers; then all of it ends again."""
+    refused = set_up.up("--home", tmp_path, "--port", free_port(), "--detach", "--nightly", "01:00", "--scans", scans)
+    assert refused.code == 2
+    assert "no --results" in refused.complaint
+    assert "--scans" not in refused.complaint
+    assert _marked(tmp_path) == []
+
+
 def test_the_command_as_users_type_it(set_up, scans, tmp_path):
     typed = f'deployment run colorize-archive -p stride=64 -p inputs=["{scans}"] -p output={tmp_path / "colour"}'
     started = set_up.prefect(*typed.split(), *QUICK, "--flow-run-name", "typed")
@@ -63,8 +80,11 @@ def test_a_run_whose_worker_is_killed_goes_on_and_tells_what_failed(set_up, told
 def test_a_schedule_runs_and_stays_as_it_was_set(set_up, scans, tmp_path):
     in_the_page = {"parameters": {"engine": "identity"}, "paused": False}
     set_up.api(f"deployments/{set_up.deployment('colorize-archive')['id']}", method="PATCH", **in_the_page)
+    set_up.api(f"deployments/{set_up.deployment('reprocess-archive')['id']}", method="PATCH", parameters={"keep": 3})
     once_more = set_up.up("--scans", scans, "--results", tmp_path / "colour", "--nightly", "02:30")
     assert "runs already" in once_more.out, once_more.err
+    assert set_up.deployment("reprocess-archive")["parameters"] == {"keep": 3, "output": str(tmp_path / "colour")}
+    assert set_up.deployment("build-engines")["parameters"] == {}
     soon = (datetime.now(UTC) + timedelta(seconds=8)).strftime("%Y-%m-%dT%H:%M:%S")
     words = ["--interval", 86400, "--anchor-date", soon, "--timezone", "UTC", "--accept-yes"]
     assert set_up.prefect("deployment", "schedule", "create", "colorize-archive", *words).code == 0
