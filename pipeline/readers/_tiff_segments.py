@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import ScanUnreadableError
 from ..gdal import CACHE_BYTES
 from . import _tiff_gdal as gdal
-from ._tiff_embedded import check_embedded_size
+from ._tiff_embedded import check_embedded_size, unwrapped
 from ._tiff_layout import JPEG_COMPRESSIONS, Layout, layout_of, stored_dtype
 from ._window import SegmentCache
 
@@ -130,7 +130,10 @@ class Segments:
         where = f"segment at row {row * layout.size_yx[0]}, column {column * layout.size_yx[1]}"
         data = self._encoded(*layout.extent(plane, row, column), where)
         if not page.jpegheader:
-            check_embedded_size(data, page.compression, layout.size_yx, where)
+            per_pixel = 1 if layout.planes > 1 else int(page.samplesperpixel)
+            segment_bytes = math.prod(layout.size_yx) * per_pixel * self.dtype.itemsize
+            data = unwrapped(data, page.compression, segment_bytes, where)
+            check_embedded_size(data, page.compression, layout.size_yx, where, per_pixel)
         tables: dict[str, Any] = {}
         if page.compression in JPEG_COMPRESSIONS:
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}

@@ -504,6 +504,44 @@ def test_a_picture_in_a_tile_that_claims_to_be_larger(tmp_path: Path, name: str,
     assert np.abs(read(tmp_path / "f.tif")[1].astype(int) - 90).max() <= 2
 
 
+def outside(data: bytes, compression: str) -> bytes:
+    return zlib.compress(data) if compression == "deflate" else bytes(imagecodecs.zstd_encode(data))
+
+
+@pytest.mark.parametrize("compression", ["deflate", "zstd"])
+@pytest.mark.parametrize("begin", [b"", b"Lerc2 \4\0\0\0"])
+def test_lerc_is_inflated_no_further_than_its_tile(tmp_path: Path, compression: str, begin: bytes) -> None:
+    bomb = outside(begin + bytes(50 * 2**20), compression)
+    (tmp_path / "b.tif").write_bytes(bare_tiff(16, 16, {259: 34887}, bomb))
+    tracemalloc.start()
+    try:
+        with open_scan(tmp_path / "b.tif") as reader, pytest.raises(ScanUnreadableError, match="no LERC of at most"):
+            reader.read(*WHOLE)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compression", ["deflate", "zstd"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lerc_with_another_compression_outside(tmp_path: Path, compression: str, channels: int) -> None:
+    picture = noise("uint8", channels)
+    tags: dict[int, Any] = {259: 34887, **({258: (8, 8, 8), 262: 2, 277: 3} if channels == 3 else {})}
+    data = bytes(imagecodecs.lerc_encode(picture, compression=compression))
+    (tmp_path / "o.tif").write_bytes(bare_tiff(*SHAPE, tags, data))
+    np.testing.assert_array_equal(read(tmp_path / "o.tif")[1], picture)
+    huge = outside(bytes(imagecodecs.lerc_encode(np.zeros((4000, 4000, *picture.shape[2:]), np.uint8))), compression)
+    (tmp_path / "h.tif").write_bytes(bare_tiff(*SHAPE, tags, huge))
+    refused(tmp_path / "h.tif", ScanUnreadableError, "claims 4000 x 4000 pixels")
+
+
+def test_lerc_that_claims_many_samples_of_a_pixel(tmp_path: Path) -> None:
+    data = bytearray(imagecodecs.lerc_encode(np.full(SHAPE, 90, np.uint8)))
+    struct.pack_into("<I", data, 22, 2**24)
+    (tmp_path / "d.tif").write_bytes(bare_tiff(*SHAPE, {259: 34887}, bytes(data)))
+    refused(tmp_path / "d.tif", ScanUnreadableError, "claims")
+
+
 @pytest.mark.parametrize("shape_yx", [(2048, 1536), (1234, 1234), (136, 256), (256, 200), (20_000, 300)])
 @pytest.mark.parametrize("container", [False, True])
 def test_jpeg_xl_says_its_size(shape_yx: tuple[int, int], container: bool) -> None:
