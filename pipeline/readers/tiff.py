@@ -105,7 +105,7 @@ class TiffReader(WindowReader):
         self._gaps = over is not None and over.gaps
         self._opacity = self._opacity_scale()
         notes = [range_note(page, segments.dtype, over, inverted=kind.inverted)] if over is not None else []
-        notes += [tone.note] if tone.note else []
+        notes += [note for note in (kind.note, tone.note) if note]
         notes += ["its premultiplied opacity was divided out"] if kind.associated else []
         dropped = *kind.dropped, *tone.dropped, *self._chain.dropped
         metadata = tags.metadata_of(page, len(self._chain.pictures), notes, dropped)

@@ -432,6 +432,18 @@ def test_a_stack_that_imagej_describes_in_words(tmp_path: Path) -> None:
     assert read(tmp_path / "s.tif")[0].metadata["dropped"] == ["ImageJ's slices 2-7"]
 
 
+@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
+def test_a_fax_that_does_not_say_what_is_white_is_no_negative(tmp_path: Path, compression: str) -> None:
+    page = noise("uint8") > 40
+    Image.fromarray(page).save(tmp_path / "f.tif", compression=compression)
+    assert "lightness" not in read(tmp_path / "f.tif")[0].metadata
+    without(tmp_path / "f.tif", 262)
+    info, samples, _ = read(tmp_path / "f.tif")
+    with Image.open(tmp_path / "f.tif") as picture:
+        np.testing.assert_array_equal(samples, np.asarray(picture) * np.uint8(255))
+    assert "0 is white" in info.metadata["lightness"]
+
+
 # What is refused, and what is salvaged
 
 
@@ -581,6 +593,16 @@ def test_rows_of_one_long_strip_are_salvaged_up_to_the_cut(tmp_path: Path) -> No
         samples, first = reader.read(*WHOLE), reader.holes[0][0]
     assert first > 0.45 * picture.shape[0]
     np.testing.assert_array_equal(samples[:first], picture[:first])
+
+
+def without(path: Path, code: int) -> None:
+    """Rename a tag of a little-endian TIFF of one page to one that nobody knows."""
+    data = bytearray(path.read_bytes())
+    at = struct.unpack_from("<I", data, 4)[0]
+    entries = range(at + 2, at + 2 + 12 * struct.unpack_from("<H", data, at)[0], 12)
+    place = next(entry for entry in entries if struct.unpack_from("<H", data, entry)[0] == code)
+    struct.pack_into("<H", data, place, code + 1000)
+    path.write_bytes(data)
 
 
 def mark_as_masks(path: Path, pages: Iterable[int]) -> None:
