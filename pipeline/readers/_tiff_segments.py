@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,15 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..errors import ScanUnreadableError
+from ..errors import ScanUnreadableError, ScanUnsupportedError
 from ..gdal import CACHE_BYTES
+from ..strips import STRIP_PX, row_strips
 from . import _tiff_gdal as gdal
 from ._tiff_embedded import check_embedded_size, unwrapped
-from ._tiff_layout import JPEG_COMPRESSIONS, Layout, layout_of, stored_dtype
+from ._tiff_layout import JPEG_COMPRESSIONS, UNPLANNED_LIMIT_BYTES, Layout, layout_of, stored_dtype
 from ._window import SegmentCache
 
+_NATIVE = "<" if sys.byteorder == "little" else ">"
 _AT_ONCE = 4  # threads of an ingest
 
 
@@ -58,12 +61,32 @@ class Segments:
     @property
     def decoder_bytes(self) -> int:
         """Of the segments that several threads decode at once: each as it is stored, and decoded."""
-        layout = self.layout
-        samples = 1 if layout.planes > 1 else self._page.samplesperpixel
-        decoded = math.prod(layout.size_yx) * samples * self.dtype.itemsize
+        layout, decoded = self.layout, self._segment_bytes
         stored = min(decoded, int(layout.byte_counts.max(initial=0)))
         at_once = min(_AT_ONCE, math.prod(layout.grid_yx) * layout.planes)
         return int(at_once * (decoded + stored)) + (CACHE_BYTES if self._gdal is not None else 0)
+
+    @property
+    def _per_pixel(self) -> int:
+        """Samples of a pixel in one segment."""
+        return 1 if self.layout.planes > 1 else int(self._page.samplesperpixel)
+
+    @property
+    def _segment_bytes(self) -> int:
+        return int(math.prod(self.layout.size_yx) * self._per_pixel * self.dtype.itemsize)
+
+    def check_unplanned(self) -> None:
+        """Refuse segments that are too large to be decoded before anybody planned for it."""
+        page = self._page
+        as_decoded = page.parent.byteorder == _NATIVE and page.predictor in (1, 2)
+        as_decoded &= page.bitspersample == 8 * self.dtype.itemsize
+        copies = 1 if as_decoded and page.compression not in tifffile.TIFF.IMAGE_COMPRESSIONS else 2
+        if copies * self._segment_bytes > UNPLANNED_LIMIT_BYTES:
+            height, width = self.layout.size_yx
+            raise ScanUnsupportedError(
+                f"one segment holds {width} x {height} samples of {page.bitspersample} bits, which must be decoded at "
+                "once to find their range; rewrite it in tiles"
+            )
 
     def close(self) -> None:
         if self._gdal is not None:
@@ -100,15 +123,28 @@ class Segments:
                     there[y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start] = False
         return there
 
-    def windows(self) -> Iterator[tuple[range, range]]:
-        """Rows and columns of each segment that the file has in full, in raster order."""
-        tall, wide = self.layout.size_yx
+    def whole(self) -> Iterator[tuple[int, int]]:
+        """Row and column, in the grid, of each segment that the file has in full, in raster order."""
         height, width = self.layout.shape_yx
         for row, column in self._touched(range(height), range(width)):
             offset, count = self.layout.extent(0, row, column)
             if count > 0 and 0 <= offset <= self._file.size - count:
-                rows = range(row * tall, min(height, row * tall + tall))
-                yield rows, range(column * wide, min(width, column * wide + wide))
+                yield row, column
+
+    def pieces(self, row: int, column: int, channels: tuple[int, ...]) -> Iterator[NDArray]:
+        """(h, w, channels) samples of a segment in the grid: views of small parts, so that nothing of it is doubled."""
+        tall, wide = self.layout.covered_yx(row, column)
+        planes = (0,) if self.layout.planes == 1 else channels
+        for plane in planes:
+            segment = self._segment(plane, row, column)
+            if segment is None:
+                continue
+            samples = segment[:tall, :wide]
+            for rows in row_strips((tall, wide)):
+                for first in range(0, wide, STRIP_PX):
+                    piece = samples[rows, first : first + STRIP_PX]
+                    yield piece if self.layout.planes > 1 else _picked(piece, channels)
+            del segment, samples, piece
 
     def _touched(self, rows: range, columns: range) -> Iterator[tuple[int, int]]:
         tall, wide = self.layout.size_yx
@@ -130,10 +166,8 @@ class Segments:
         where = f"segment at row {row * layout.size_yx[0]}, column {column * layout.size_yx[1]}"
         data = self._encoded(*layout.extent(plane, row, column), where)
         if not page.jpegheader:
-            per_pixel = 1 if layout.planes > 1 else int(page.samplesperpixel)
-            segment_bytes = math.prod(layout.size_yx) * per_pixel * self.dtype.itemsize
-            data = unwrapped(data, page.compression, segment_bytes, where)
-            check_embedded_size(data, page.compression, layout.size_yx, where, per_pixel)
+            data = unwrapped(data, page.compression, self._segment_bytes, where)
+            check_embedded_size(data, page.compression, layout.size_yx, where, self._per_pixel)
         tables: dict[str, Any] = {}
         if page.compression in JPEG_COMPRESSIONS:
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}

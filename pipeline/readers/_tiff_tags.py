@@ -165,7 +165,7 @@ def _name(tag: tifffile.TiffTag) -> str:
 def _describes(tag: tifffile.TiffTag) -> bool:
     """Whether the result has it too."""
     text = tag.dtype == _TEXT and tag.code not in _NOT_TEXT and tag.code not in exif.STRUCTURE
-    return text or tag.code in _DESCRIPTIVE
+    return bool(text or tag.code in _DESCRIPTIVE)
 
 
 def _is_carried(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> bool:

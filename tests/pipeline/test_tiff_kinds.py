@@ -112,6 +112,35 @@ def test_white_is_zero_and_declared_ends(tmp_path: Path) -> None:
     assert "from 5 to 25 were mapped linearly to white and black" in info.metadata["lightness"]
 
 
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_finding_the_range_holds_little_more_than_one_segment(tmp_path: Path, nodata: int | None) -> None:
+    path, rows = tmp_path / "r.tif", 2048
+    picture = np.tile(noise("int32", low=-9, high=98).astype(np.float32), (70, 135))[
+        : 2 * rows, :6300
+    ]  # more than is kept
+    picture[5, 7] = np.nan
+    extra = [] if nodata is None else [(42113, 2, 0, str(nodata), True)]
+    tifffile.imwrite(path, picture, compression="zlib", metadata=None, extratags=extra, rowsperstrip=rows)
+    tracemalloc.start()
+    try:
+        with open_scan(path) as reader:
+            assert "from -9 to 98" in reader.info.metadata["lightness"]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * (picture.nbytes + path.stat().st_size) / 2
+
+
+@pytest.mark.parametrize(("byteorder", "side"), [("<", 12_000), (">", 9_000)])
+def test_a_range_that_only_much_memory_could_find_is_refused(tmp_path: Path, byteorder: Any, side: int) -> None:
+    path, row = tmp_path / "r.tif", np.zeros((1, side), np.float32)
+    tifffile.imwrite(path, row, compression="zlib", metadata=None, byteorder=byteorder)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for code in (257, 278):
+            file.pages[0].tags[code].overwrite(side)
+    refused(path, ScanUnsupportedError, "to find their range; rewrite it in tiles")
+
+
 def test_a_constant_picture_is_gray_and_24_bits_keep_their_range(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "c.tif", np.full(SHAPE, 7.5, np.float32))
     info, samples, _ = read(tmp_path / "c.tif")
