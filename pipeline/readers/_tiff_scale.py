@@ -2,9 +2,10 @@
 
 Unsigned integers of up to 16 bits keep their value, or are stretched to the full range. Everything else is mapped
 linearly, from black to white: from SMinSampleValue to SMaxSampleValue where the file gives them; else from 0 to 1 where
-all samples are floating-point numbers between these; from the least to the greatest number of 8, 16 and 24 bits; and
-from the least to the greatest sample of what is left, which takes one pass through the picture; once, and not each
-time that it is opened.
+all samples are floating-point numbers between these; from the least to the greatest number of unsigned integers of 17
+to 31 bits; and from the least to the greatest sample of what is left. Signed integers are among that whatever their
+depth, for heights and counts seldom fill it. It takes one pass through the picture; once, and not each time that it is
+opened.
 
 References
 ----------
@@ -134,7 +135,8 @@ def to_depth(samples: Samples, dtype: np.dtype) -> Samples:
 
 def range_note(page: tifffile.TiffPage, dtype: np.dtype, over: Range, *, inverted: bool) -> str:
     """One line for people on what a range of samples became."""
-    kind = "floating-point" if dtype.kind == "f" else f"{page.bitspersample}-bit integer"
+    signed = "signed " * (dtype.kind == "i")
+    kind = "floating-point" if dtype.kind == "f" else f"{signed}{page.bitspersample}-bit integer"
     if not over.low < over.high:
         return f"{kind} samples that are all {over.low:.6g} became mid gray"
     ends = "white and black" if inverted else "black and white"
@@ -154,8 +156,6 @@ def range_of(
     if declared is not None:
         return declared
     dtype, bits = segments.dtype, page.bitspersample
-    if dtype in (np.int8, np.int16):
-        return Range(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     if dtype.kind == "u" and bits in _FULL_RANGE_BITS:
         return Range(0, 2**bits - 1)
     status = os.fstat(page.parent.filehandle.fileno())

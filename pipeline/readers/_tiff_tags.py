@@ -175,7 +175,7 @@ def _is_carried(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> bool:
 
 
 def _is_inside(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> bool:
-    return 0 < tag.valueoffset <= page.parent.filehandle.size - _size(tag)
+    return 0 < int(tag.valueoffset) <= page.parent.filehandle.size - _size(tag)
 
 
 def _size(tag: tifffile.TiffTag) -> int:

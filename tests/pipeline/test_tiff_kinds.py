@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import tracemalloc
+import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,8 +75,8 @@ def refused(path: Path, kind: type[ScanError], *words: str, **options: Any) -> N
 @pytest.mark.parametrize(
     ("dtype", "low", "high", "black", "white"),
     [
-        ("int8", -100, 90, -128, 127),
-        ("int16", -100, 9000, -32768, 32767),
+        ("int8", -100, 90, -100, 90),
+        ("int16", -100, 9000, -100, 9000),
         ("int32", -100, 9000, -100, 9000),
         ("uint32", 5, 3_000_000_000, 5, 3_000_000_000),
         ("int64", -(2**62), 2**62, -(2**62), 2**62),
@@ -101,6 +103,23 @@ def test_other_numbers_are_mapped_linearly(
     assert mask is None
     assert info.metadata["lightness"].endswith("were mapped linearly to black and white")
     assert f"from {black:.6g} to {white:.6g} " in info.metadata["lightness"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "dtype"),
+    [*itertools.product(("GTiff", "HFA"), ("int8", "int16", "int32")), ("NITF", "int16"), ("NITF", "int32")],
+)
+def test_signed_integers_are_stretched_alike_in_every_format(tmp_path: Path, driver: str, dtype: str) -> None:
+    picture = noise(dtype, low=0, high=100)
+    options = {"driver": driver, "height": SHAPE[0], "width": SHAPE[1], "count": 1, "dtype": dtype}
+    with warnings.catch_warnings(action="ignore"):
+        dataset = rasterio.open(tmp_path / "s", "w", **options)
+    with dataset:
+        dataset.write(picture, 1)
+    info, samples, _ = read(tmp_path / "s")
+    top = np.iinfo(samples.dtype).max
+    np.testing.assert_array_equal(samples, np.rint(picture / 100 * top).astype(samples.dtype))
+    assert "0 to 100" in info.metadata["lightness"]
 
 
 def test_white_is_zero_and_declared_ends(tmp_path: Path) -> None:
