@@ -182,7 +182,7 @@ def _met(segments: Segments, channels: tuple[int, ...], nodata: NoData | None, *
     segments.check_unplanned()
     ends: list[float] = []
     gaps = False
-    for row, column in segments.whole():
+    for row, column in segments.there():
         try:
             found, has_gaps = _ends(segments.pieces(row, column, channels), nodata)
         except Exception as error:

@@ -171,11 +171,11 @@ def _describes(tag: tifffile.TiffTag) -> bool:
 def _is_carried(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> bool:
     """Whether it is in what :func:`carried_of` gives, where it is whole."""
     place = tag.code in _GEO and any(code in page.tags for code in _GEOTIFF)
-    return place or tag.code in _BLOCKS or _describes(tag)
+    return bool(place or tag.code in _BLOCKS or _describes(tag))
 
 
 def _is_inside(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> bool:
-    return 0 < int(tag.valueoffset) <= page.parent.filehandle.size - _size(tag)
+    return bool(0 < tag.valueoffset <= page.parent.filehandle.size - _size(tag))
 
 
 def _size(tag: tifffile.TiffTag) -> int:

@@ -623,14 +623,15 @@ def test_what_is_left_of_a_cut_file_is_salvaged(tmp_path: Path, compression: str
     with open_scan(path, Reading(salvage=True)) as reader:
         samples = reader.read(*WHOLE)
         holes = reader.holes
-    np.testing.assert_array_equal(samples[:28], whole[:28])
-    assert holes[0][0] == 28
+    kept = holes[0][0]
+    assert 28 < kept < 35 if compression == "zlib" else kept == 28
+    np.testing.assert_array_equal(samples[:kept], whole[:kept])
     lost = np.zeros(SHAPE[0], bool)
     for y0, y1, x0, x1 in holes:
         lost[y0:y1] = True
         assert (x0, x1) == (0, picture.shape[1])
-    assert lost[28:].all()
-    assert (samples[28:] == 127).all()
+    assert lost[kept:].all()
+    assert (samples[kept:] == 127).all()
 
 
 def test_rows_of_one_long_strip_are_salvaged_up_to_the_cut(tmp_path: Path) -> None:
@@ -641,6 +642,113 @@ def test_rows_of_one_long_strip_are_salvaged_up_to_the_cut(tmp_path: Path) -> No
         samples, first = reader.read(*WHOLE), reader.holes[0][0]
     assert first > 0.45 * picture.shape[0]
     np.testing.assert_array_equal(samples[:first], picture[:first])
+
+
+def cut_strip(path: Path, share: float, strip: int = 0) -> None:
+    """Cut a file off in one of its strips, whose bytes follow the directory."""
+    with tifffile.TiffFile(path) as file:
+        offset, count = file.pages.first.dataoffsets[strip], file.pages.first.databytecounts[strip]
+    path.write_bytes(path.read_bytes()[: offset + int(share * count)])
+
+
+def salvaged(path: Path) -> tuple[NDArray[Any], int, ScanInfo]:
+    """What is left of a scan, how many rows that is, and the rest is marked, by whatever windows it is read."""
+    with open_scan(path, Reading(salvage=True)) as reader:
+        samples, height = reader.read(*WHOLE), reader.info.shape_yx[0]
+        rows = min(y0 for y0, _, _, _ in reader.holes)
+        assert sorted(y for y0, y1, _, _ in reader.holes for y in range(y0, y1)) == list(range(rows, height))
+        again = np.concatenate([reader.read(slice(y, y + 17), slice(None)) for y in range(0, height, 17)])
+        np.testing.assert_array_equal(again, samples)
+        assert min(y0 for y0, _, _, _ in reader.holes) == rows
+        assert (samples[rows:] == np.iinfo(samples.dtype).max // 2).all()
+        return samples, rows, reader.info
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits", "lzma"])
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        ("uint8", {}),
+        ("uint8", {"photometric": "rgb", "planarconfig": "separate"}),
+        ("uint16", {"predictor": 2, "byteorder": ">"}),
+        ("uint16", {"photometric": "rgb", "predictor": 2}),
+        ("float32", {"predictor": 3}),
+    ],
+)
+def test_whole_rows_of_a_compressed_strip_are_salvaged(
+    tmp_path: Path, compression: str, dtype: str, options: dict[str, Any]
+) -> None:
+    path, strip = tmp_path / "s.tif", 0
+    rng = np.random.default_rng(3)
+    picture: NDArray[Any] = (rng.integers(60, 90, (300, 200, 3)) * (0.01 if dtype == "float32" else 1)).astype(dtype)
+    picture = picture if "photometric" in options else picture[:, :, 0]
+    if "planarconfig" in options:
+        picture, strip = np.moveaxis(picture, 2, 0), 2
+    if compression in ("packbits", "lzma") and "predictor" in options:
+        pytest.skip("predictors are of deflate and LZW")
+    tifffile.imwrite(path, picture, compression=compression, rowsperstrip=300, metadata=None, **options)
+    whole = read(path)[1]
+    cut_strip(path, 0.9, strip)
+    refused(path, ScanUnreadableError, "cut off")
+    samples, rows, info = salvaged(path)
+    assert 0.8 * 300 < rows < 300, info
+    np.testing.assert_array_equal(samples[:rows], whole[:rows])
+
+
+@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
+@pytest.mark.parametrize("share", [0.004, 0.1, 0.5, 0.77, 0.95])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_whole_rows_of_a_fax_are_salvaged(tmp_path: Path, compression: str, share: float, seed: int) -> None:
+    page = np.ones((600, 400), bool)
+    rng = np.random.default_rng(seed)
+    page[rng.integers(20, 560, 2000), rng.integers(0, 400, 2000)] = False
+    page[100:200, 50:300] = page[300:420] = False
+    Image.fromarray(page).save(tmp_path / "f.tif", compression=compression, tiffinfo={278: 600})
+    with tifffile.TiffFile(tmp_path / "f.tif") as file:
+        tags = {code: file.pages.first.tags.valueof(code, default=1) for code in (258, 259, 262, 266)}
+        file.filehandle.seek(file.pages.first.dataoffsets[0])
+        data = file.filehandle.read(file.pages.first.databytecounts[0])
+    (tmp_path / "f.tif").write_bytes(bare_tiff(600, 400, tags, data))  # whose directory is not behind the strip
+    whole = read(tmp_path / "f.tif")[1]
+    cut_strip(tmp_path / "f.tif", share)
+    samples, rows, _ = salvaged(tmp_path / "f.tif")
+    np.testing.assert_array_equal(samples[:rows], whole[:rows])
+    assert rows > 600 * share * 0.8 - 25
+
+
+@pytest.mark.parametrize(("bits", "order"), [(8, 2), (12, 1), (1, 2)])
+def test_bits_in_any_order_and_depth_are_salvaged(tmp_path: Path, bits: int, order: int) -> None:
+    path = tmp_path / "o.tif"
+    picture = np.random.default_rng(3).integers(0, 2**bits, (300, 200), dtype=np.uint16 if bits > 8 else np.uint8)
+    data = zlib.compress(imagecodecs.packints_encode(picture, bits) if bits != 8 else picture)
+    data = bytes(imagecodecs.bitorder_encode(data)) if order == 2 else data
+    path.write_bytes(bare_tiff(300, 200, {258: bits, 259: 8, 266: order}, data))
+    whole = read(path)[1]
+    cut_strip(path, 0.9)
+    samples, rows, _ = salvaged(path)
+    assert 220 < rows < 300
+    np.testing.assert_array_equal(samples[:rows], whole[:rows])
+
+
+def test_a_cut_strip_that_is_damaged_besides_is_a_hole(tmp_path: Path) -> None:
+    path = tmp_path / "d.tif"
+    tifffile.imwrite(path, np.tile(noise("uint8"), (9, 9)), compression="zlib", rowsperstrip=9 * SHAPE[0])
+    cut_strip(path, 0.9)
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages.first.dataoffsets[0]
+    data = path.read_bytes()
+    path.write_bytes(data[: offset + 2] + b"\xff" * 9 + data[offset + 11 :])
+    assert salvaged(path)[1] == 0
+
+
+def test_the_range_of_a_cut_strip_is_of_what_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "r.tif"
+    picture = np.linspace(-5, 300, 300 * 200).reshape(300, 200).astype(np.float32)
+    tifffile.imwrite(path, picture, compression="zlib", rowsperstrip=300)
+    cut_strip(path, 0.5)
+    samples, rows, info = salvaged(path)
+    assert f"from -5 to {picture[rows - 1, -1]:.6g}" in info.metadata["lightness"]
+    assert (samples[0, 0], samples[rows - 1, -1]) == (0, 65535)
 
 
 def without(path: Path, code: int) -> None:
