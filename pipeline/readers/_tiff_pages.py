@@ -48,12 +48,14 @@ class Chain:
     offsets : the byte of each
     kinds : the lowest bits of the NewSubfileType of each
     broken : others follow, by a pointer to what is no directory or beyond the end
+    loose : whether others follow is not known: the last pointer is missing, or the only one leads beyond the end
     loops : the last one points back to one of them
     """
 
     offsets: array[int]
     kinds: bytes
     broken: bool = False
+    loose: bool = False
     loops: bool = False
 
     @property
@@ -64,6 +66,10 @@ class Chain:
     @property
     def dropped(self) -> tuple[str, ...]:
         """What to say of a chain that broke off."""
+        if self.loose:
+            return (
+                f"pages that may follow page {len(self.pictures)} (what should lead to them is missing or damaged)",
+            )
         return (f"the pages after page {len(self.pictures)} (the file is cut off or damaged there)",) * self.broken
 
 
@@ -107,6 +113,8 @@ def _walked(file: BinaryIO, file_bytes: int, *, slide: bool) -> Chain:
         return Chain(array("Q"), b"")
     offsets, kinds, seen, left = array("Q"), bytearray(), set[int](), file_bytes
     while offset and offset not in seen:
+        if len(offsets) == 1 and offset >= file_bytes:  # rubbish is likelier than a file cut off just here
+            return Chain(offsets, bytes(kinds), loose=True)
         entries, following = _directory(file, layout, offset, file_bytes)
         left -= len(entries)
         if not entries or left < 0:  # directories that lie in each other
@@ -117,7 +125,7 @@ def _walked(file: BinaryIO, file_bytes: int, *, slide: bool) -> Chain:
         offsets.append(offset)
         kinds.append(_kind_of(layout, entries) & 0xFF)
         if following is None:
-            return Chain(offsets, bytes(kinds), broken=True)
+            return Chain(offsets, bytes(kinds), loose=True)
         offset = following
     return Chain(offsets, bytes(kinds), loops=bool(offset))
 

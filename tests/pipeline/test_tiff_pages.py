@@ -82,11 +82,40 @@ def test_a_directory_that_is_none_breaks_the_chain(tmp_path: Path, tags: int) ->
     assert_lost_after(path, pictures[:2])
 
 
-def test_a_pointer_out_of_the_file_after_the_last_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("offset", [1000, 0x20202020, 2**32 - 2])
+def test_a_picture_whose_pointer_to_another_is_rubbish_is_read(tmp_path: Path, offset: int) -> None:
     path = tmp_path / "out.tif"
     pictures = written(path, 1)
-    lead_to(path, 0, 2**32 - 2)
-    assert_lost_after(path, pictures)
+    assert path.stat().st_size <= 1100
+    lead_to(path, 0, max(offset, path.stat().st_size))
+    assert_loose(path, pictures)
+    os.truncate(path, path.stat().st_size - 1)  # within the picture
+    with pytest.raises(ScanUnreadableError, match="cut off"):
+        open_scan(path)
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+@pytest.mark.parametrize("there", [0, 3])
+def test_a_last_pointer_that_is_not_there_is_said(tmp_path: Path, pages: int, there: int) -> None:
+    path = tmp_path / "none.tif"
+    pictures = written(path, pages)
+    last, data = directories(path)[-1], path.read_bytes()
+    entries = data[last : last + 2 + 12 * struct.unpack_from("<H", data, last)[0]]
+    path.write_bytes(data + entries + bytes(there))
+    if pages == 1:
+        path.write_bytes(data[:4] + struct.pack("<I", len(data)) + path.read_bytes()[8:])
+    else:
+        lead_to(path, pages - 2, len(data))
+    assert_loose(path, pictures)
+
+
+def assert_loose(path: Path, pictures: list[NDArray[Any]]) -> None:
+    """All pictures are read, with a word on others that may be lost."""
+    assert page_count(path) == len(pictures)
+    for number, picture in enumerate(pictures, 1):
+        samples, metadata = read(path, Reading(page=number))
+        np.testing.assert_array_equal(samples, picture)
+        assert [f"may follow page {len(pictures)}" in each for each in metadata["dropped"]] == [True]
 
 
 @pytest.mark.timeout(20)
