@@ -492,6 +492,24 @@ def test_a_fax_that_does_not_say_what_is_white_is_no_negative(tmp_path: Path, co
     assert "0 is white" in info.metadata["lightness"]
 
 
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_gray_old_style_jpeg(tmp_path: Path, white_is_zero: bool) -> None:
+    picture = np.add.outer(np.arange(64), 2 * np.arange(96)).astype(np.uint8)
+    data = bytes(imagecodecs.jpeg_encode(picture, level=98))
+    tags = {259: 6, 262: 0 if white_is_zero else 1, 512: 1, 514: len(data)}
+    (tmp_path / "o.tif").write_bytes(bare_tiff(64, 96, {**tags, 513: None}, data))
+    decoded = np.asarray(imagecodecs.jpeg_decode(data))
+    info, samples, _ = read(tmp_path / "o.tif")
+    assert info.channels == 1
+    np.testing.assert_array_equal(samples, 255 - decoded if white_is_zero else decoded)
+    huge = bytes(imagecodecs.jpeg_encode(np.zeros((900, 900), np.uint8)))
+    (tmp_path / "h.tif").write_bytes(bare_tiff(64, 96, {**tags, 513: None}, huge))
+    refused(tmp_path / "h.tif", ScanUnreadableError, "claims 900 x 900")
+    start = data.index(b"\xff\xda")
+    (tmp_path / "s.tif").write_bytes(bare_tiff(64, 96, {**tags, 513: None}, data[start:]))
+    refused(tmp_path / "s.tif", ScanUnreadableError, "no readable header")
+
+
 # What is refused, and what is salvaged
 
 
