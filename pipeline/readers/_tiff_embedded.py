@@ -10,20 +10,51 @@ and 18181-2, 9; RFC 9649 (WebP); Esri LERC, Lerc2; PNG (W3C, third edition), 11.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
+
+import imagecodecs
 
 from ..errors import ScanUnreadableError
 from ._tiff_layout import JPEG_COMPRESSIONS
 
 Size = tuple[int, int]
+_LERC = 34887
+_LERC_ROOM_BYTES = 2**16  # of headers, masks and tables beside the samples
 _ROOM = 4  # decoders may pad, and writers declare more than the tags do
 _LEAST_PIXELS = 4096
 _JPEG_XL_RATIOS = (None, *(Fraction(*r) for r in ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))))
 
 
-def check_embedded_size(data: bytes, compression: int, size_yx: Size, where: str) -> None:
-    """Refuse a segment whose own header declares much more than its strip or tile holds, or nothing readable."""
+def unwrapped(data: bytes, compression: int, segment_bytes: int, where: str) -> bytes:
+    """LERC without the deflate or Zstandard around it, which its decoder would inflate to whatever comes out.
+
+    LERC that is much larger than the ``segment_bytes`` of its samples is refused; no writer makes any.
+    """
+    if int(compression) != _LERC or data[:4] == b"Lerc" or data[:9] == b"CntZImage":
+        return data
+    limit = 2 * segment_bytes + _LERC_ROOM_BYTES
+    try:
+        if data[:4] == b"\x28\xb5\x2f\xfd":
+            inflated = bytes(imagecodecs.zstd_decode(data, out=limit))
+        else:
+            stream = zlib.decompressobj()
+            inflated = stream.decompress(data, limit)
+            if stream.unconsumed_tail and not stream.eof:
+                raise ValueError("more than may be")
+    except (ValueError, RuntimeError, zlib.error):
+        raise ScanUnreadableError(
+            f"damaged: {where} is no LERC of at most {limit} bytes; restore it from its source"
+        ) from None
+    return inflated
+
+
+def check_embedded_size(data: bytes, compression: int, size_yx: Size, where: str, samples: int = 1) -> None:
+    """Refuse a segment whose own header declares much more than its strip or tile holds, or nothing readable.
+
+    ``samples`` are those of a pixel.
+    """
     declared = _DECLARED.get(int(compression))
     if declared is None:
         return
@@ -31,6 +62,8 @@ def check_embedded_size(data: bytes, compression: int, size_yx: Size, where: str
         height, width = declared(data)
     except (ValueError, IndexError, StopIteration):
         raise ScanUnreadableError(f"damaged: {where} has no readable header; restore it from its source") from None
+    if int(compression) == _LERC:
+        height = -(-height // samples)
     if height * width > _ROOM * max(size_yx[0] * size_yx[1], _LEAST_PIXELS):
         raise ScanUnreadableError(f"damaged: {where} claims {width} x {height} pixels; restore it from its source")
 
@@ -85,10 +118,15 @@ def _webp(data: bytes) -> Size:
 
 
 def _lerc(data: bytes) -> Size:
+    """Of all samples of a pixel and all bands, one below the other, as they are decoded."""
+    if data[:9] == b"CntZImage":
+        return _little(data, 18), _little(data, 22)
     if data[:6] != b"Lerc2 ":
-        return 0, 0  # deflated or Zstandard outside; what comes out is bounded by the tile
-    at = 14 if _little(data, 6) >= 3 else 10
-    return _little(data, at), _little(data, at + 4)
+        raise ValueError("no LERC")
+    version = _little(data, 6)
+    at = 14 if version >= 3 else 10
+    depth = _little(data, at + 8) if version >= 4 else 1
+    return _little(data, at) * max(1, depth) * data.count(b"Lerc2 "), _little(data, at + 4)
 
 
 def _jpeg_xr(data: bytes) -> Size:
@@ -144,6 +182,6 @@ _DECLARED: dict[int, Callable[[bytes], Size]] = {
     **dict.fromkeys((22610, 34934), _jpeg_xr),
     **dict.fromkeys((50002, 52546), _jpeg_xl),
     **dict.fromkeys((34927, 50001), _webp),
-    34887: _lerc,
+    _LERC: _lerc,
     34933: _png,
 }

@@ -21,13 +21,17 @@ from ._window import Samples, reason
 
 # Not of other drivers: the one of JPEG 2000 then gives a transform of whatever lies in memory.
 _OPTIONS = {"GDAL_GEOREF_SOURCES": "INTERNAL"}
-_OLD_JPEG, _YCBCR = 6, 6
+_OLD_JPEG, _YCBCR, _GRAY = 6, 6, (0, 1)
 
 
 def is_for_gdal(page: tifffile.TiffPage) -> bool:
     if page.compression == _OLD_JPEG:
-        return True
+        return not _is_declared_gray(page)  # GDAL has old-style JPEG as RGB only
     return page.photometric == _YCBCR and page.compression not in JPEG_COMPRESSIONS and page.bitspersample == 8
+
+
+def _is_declared_gray(page: tifffile.TiffPage) -> bool:
+    return 262 in page.tags and page.photometric in _GRAY and page.samplesperpixel == 1
 
 
 def environment() -> Any:

@@ -44,6 +44,7 @@ _REFUSED = {
 }
 _FORMATS = {1: "unsigned integer", 2: "signed integer", 3: "floating point", 5: "complex integer", 6: "complex"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_FAX = frozenset((2, 3, 4, 32771))
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Kind:
     alpha : index of the channel of opacity
     associated : the colours are already multiplied with it
     dropped : what is left out
+    note : one line on what was taken for granted; empty where there is nothing to say
     """
 
     model: Model
@@ -66,6 +68,7 @@ class Kind:
     alpha: int | None = None
     associated: bool = False
     dropped: tuple[str, ...] = ()
+    note: str = ""
 
 
 def kind_of(page: tifffile.TiffPage) -> Kind:
@@ -97,13 +100,21 @@ def kind_of(page: tifffile.TiffPage) -> Kind:
         alpha=alpha,
         associated=alpha is not None and marked[alpha - width] == _ASSOCIATED,
         dropped=(f"{left} extra channel{'s' if left > 1 else ''}",) if left else (),
+        note="0 is white, as in fax, for it does not say which is" if _is_undeclared_fax(page) else "",
     )
 
 
 def photometric_of(page: tifffile.TiffPage) -> int:
+    if _is_undeclared_fax(page):
+        return WHITE_IS_ZERO
     if 262 not in page.tags and page.compression != 6:
         return _RGB if page.samplesperpixel >= 3 else BLACK_IS_ZERO
     return int(page.photometric)
+
+
+def _is_undeclared_fax(page: tifffile.TiffPage) -> bool:
+    """Whether a fax does not say which of its two is white; libtiff takes 0, as fax machines do."""
+    return 262 not in page.tags and page.compression in _FAX and page.samplesperpixel == 1
 
 
 def palette_of(page: tifffile.TiffPage) -> Samples:

@@ -21,6 +21,7 @@ from ..errors import ScanUnreadableError, ScanUnsupportedError
 from ._window import REWRITE
 
 SEGMENT_LIMIT_BYTES = 2**30
+UNPLANNED_LIMIT_BYTES = 2**29  # of what is decoded before a limit on memory is known: to find the range of samples
 CUT_BYTES = 4 * 2**20  # uncompressed strips are cut to about this
 SALVAGE_CUT_BYTES = 2**16  # and to this where each row may be the last
 _MAX_SEGMENTS = 2**26

@@ -7,7 +7,8 @@ opened by its offset, so that a page of a thousand costs as much as one of two.
 References
 ----------
 TIFF 6.0 specification (Aldus, 1992), sections 2 (image file directories) and 8 (NewSubfileType); BigTIFF; Adobe
-PageMaker 6.0 TIFF Technical Notes (SubIFDs); GDAL's GTiff driver (masks).
+PageMaker 6.0 TIFF Technical Notes (SubIFDs); GDAL's GTiff driver (masks); Aperio's digital slides (SVS), as `tifffile`
+takes them: what their smaller copies are is told only by their sizes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _MAX_TAGS = 4096  # of a directory; as tifffile
 _REDUCED, _MASK = 0b1, 0b100
 _MASK_BITS = (1, 8)
 _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
+_WIDTH, _LENGTH, _DESCRIPTION, _TILE_WIDTH = 256, 257, 270, 322
+_TELLING = frozenset((_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _WIDTH, _LENGTH, _TILE_WIDTH))
+_TEXT, _APERIO = 2, b"Aperio "
 _INTEGER_BYTES = {1: 1, 3: 2, 4: 4, 16: 8}
 _FORMATS: dict[bytes, Any] = {
     b"II*\0": tifffile.TIFF.CLASSIC_LE,
@@ -46,14 +50,16 @@ class Chain:
     Attributes
     ----------
     offsets : the byte of each
-    kinds : the lowest bits of the NewSubfileType of each
+    kinds : the lowest bits of the NewSubfileType of each; smaller copies of a slide are marked as reduced
     broken : others follow, by a pointer to what is no directory or beyond the end
+    loose : whether others follow is not known: the last pointer is missing, or the only one leads beyond the end
     loops : the last one points back to one of them
     """
 
     offsets: array[int]
     kinds: bytes
     broken: bool = False
+    loose: bool = False
     loops: bool = False
 
     @property
@@ -64,6 +70,10 @@ class Chain:
     @property
     def dropped(self) -> tuple[str, ...]:
         """What to say of a chain that broke off."""
+        if self.loose:
+            return (
+                f"pages that may follow page {len(self.pictures)} (what should lead to them is missing or damaged)",
+            )
         return (f"the pages after page {len(self.pictures)} (the file is cut off or damaged there)",) * self.broken
 
 
@@ -106,7 +116,10 @@ def _walked(file: BinaryIO, file_bytes: int, *, slide: bool) -> Chain:
     except struct.error:
         return Chain(array("Q"), b"")
     offsets, kinds, seen, left = array("Q"), bytearray(), set[int](), file_bytes
+    slide_yx: tuple[int, int] | None = None
     while offset and offset not in seen:
+        if len(offsets) == 1 and offset >= file_bytes:  # rubbish is likelier than a file cut off just here
+            return Chain(offsets, bytes(kinds), loose=True)
         entries, following = _directory(file, layout, offset, file_bytes)
         left -= len(entries)
         if not entries or left < 0:  # directories that lie in each other
@@ -115,9 +128,13 @@ def _walked(file: BinaryIO, file_bytes: int, *, slide: bool) -> Chain:
             raise ScanUnsupportedError(f"has more than {_MAX_DIRECTORIES} directories; split it into several files")
         seen.add(offset)
         offsets.append(offset)
-        kinds.append(_kind_of(layout, entries) & 0xFF)
+        values = _values_of(layout, entries)
+        if len(offsets) == 1:
+            slide_yx = _size_of(values) if _is_aperio(file, layout, entries, values) else None
+        copy = slide_yx is not None and _is_copy(values, slide_yx, is_second=len(offsets) == 2)
+        kinds.append((_kind_of(values) | _REDUCED * copy) & 0xFF)
         if following is None:
-            return Chain(offsets, bytes(kinds), broken=True)
+            return Chain(offsets, bytes(kinds), loose=True)
         offset = following
     return Chain(offsets, bytes(kinds), loops=bool(offset))
 
@@ -139,17 +156,48 @@ def _directory(file: BinaryIO, layout: Any, offset: int, file_bytes: int) -> tup
     return entries, int(struct.unpack(layout.offsetformat, following)[0])
 
 
-def _kind_of(layout: Any, entries: bytes) -> int:
-    """NewSubfileType, or what the older SubfileType says of a reduced copy."""
+def _values_of(layout: Any, entries: bytes) -> dict[int, int]:
+    """The first numbers of those tags that tell what a directory is for."""
     found: dict[int, int] = {}
     order = "little" if layout.byteorder == "<" else "big"
     field = layout.tagsize - layout.tagoffsetthreshold
     for at in range(0, len(entries), layout.tagsize):
         code, kind = struct.unpack_from(layout.byteorder + "HH", entries, at)
-        if code in (_NEW_SUBFILE_TYPE, _SUBFILE_TYPE) and kind in _INTEGER_BYTES:
+        if code in _TELLING and kind in _INTEGER_BYTES:
             value = entries[at + field : at + field + min(_INTEGER_BYTES[kind], layout.tagoffsetthreshold)]
             found.setdefault(code, int.from_bytes(value, order))  # type: ignore[arg-type]
-    return found.get(_NEW_SUBFILE_TYPE, 0) or (_REDUCED if found.get(_SUBFILE_TYPE) == 2 else 0)
+    return found
+
+
+def _kind_of(values: dict[int, int]) -> int:
+    """NewSubfileType, or what the older SubfileType says of a reduced copy."""
+    return values.get(_NEW_SUBFILE_TYPE, 0) or (_REDUCED if values.get(_SUBFILE_TYPE) == 2 else 0)
+
+
+def _size_of(values: dict[int, int]) -> tuple[int, int]:
+    return values.get(_LENGTH, 0), values.get(_WIDTH, 0)
+
+
+def _is_aperio(file: BinaryIO, layout: Any, entries: bytes, values: dict[int, int]) -> bool:
+    """Whether the first directory is a tiled picture whose description begins as Aperio's do."""
+    field = layout.tagsize - layout.tagoffsetthreshold
+    for at in range(0, len(entries) if _TILE_WIDTH in values else 0, layout.tagsize):
+        code, kind = struct.unpack_from(layout.byteorder + "HH", entries, at)
+        if (code, kind) == (_DESCRIPTION, _TEXT):
+            (offset,) = struct.unpack_from(layout.offsetformat, entries, at + field)
+            file.seek(min(offset, os.fstat(file.fileno()).st_size))
+            return file.read(len(_APERIO)) == _APERIO
+    return False
+
+
+def _is_copy(values: dict[int, int], slide_yx: tuple[int, int], *, is_second: bool) -> bool:
+    """Whether a directory is a slide's thumbnail, which comes second, or a tiled copy of the same shape."""
+    (height, width), (tall, wide) = _size_of(values), slide_yx
+    if not (0 < height < tall and 0 < width < wide):
+        return False
+    # Each side was rounded by itself.
+    alike = abs(height * wide - width * tall) <= max(height * wide // 50, tall + wide)
+    return alike and (is_second or _TILE_WIDTH in values)
 
 
 def open_file(path: Path, chain: Chain) -> tifffile.TiffFile:

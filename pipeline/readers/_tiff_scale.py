@@ -2,9 +2,10 @@
 
 Unsigned integers of up to 16 bits keep their value, or are stretched to the full range. Everything else is mapped
 linearly, from black to white: from SMinSampleValue to SMaxSampleValue where the file gives them; else from 0 to 1 where
-all samples are floating-point numbers between these; from the least to the greatest number of 8, 16 and 24 bits; and
-from the least to the greatest sample of what is left, which takes one pass through the picture; once, and not each
-time that it is opened.
+all samples are floating-point numbers between these; from the least to the greatest number of unsigned integers of 17
+to 31 bits; and from the least to the greatest sample of what is left. Signed integers are among that whatever their
+depth, for heights and counts seldom fill it. It takes one pass through the picture; once, and not each time that it is
+opened.
 
 References
 ----------
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,7 +135,8 @@ def to_depth(samples: Samples, dtype: np.dtype) -> Samples:
 
 def range_note(page: tifffile.TiffPage, dtype: np.dtype, over: Range, *, inverted: bool) -> str:
     """One line for people on what a range of samples became."""
-    kind = "floating-point" if dtype.kind == "f" else f"{page.bitspersample}-bit integer"
+    signed = "signed " * (dtype.kind == "i")
+    kind = "floating-point" if dtype.kind == "f" else f"{signed}{page.bitspersample}-bit integer"
     if not over.low < over.high:
         return f"{kind} samples that are all {over.low:.6g} became mid gray"
     ends = "white and black" if inverted else "black and white"
@@ -153,8 +156,6 @@ def range_of(
     if declared is not None:
         return declared
     dtype, bits = segments.dtype, page.bitspersample
-    if dtype in (np.int8, np.int16):
-        return Range(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     if dtype.kind == "u" and bits in _FULL_RANGE_BITS:
         return Range(0, 2**bits - 1)
     status = os.fstat(page.parent.filehandle.fileno())
@@ -178,11 +179,12 @@ def _declared(page: tifffile.TiffPage, channels: tuple[int, ...]) -> Range | Non
 
 
 def _met(segments: Segments, channels: tuple[int, ...], nodata: NoData | None, *, salvage: bool) -> Range:
-    low = high = None
+    segments.check_unplanned()
+    ends: list[float] = []
     gaps = False
-    for rows, columns in segments.windows():
+    for row, column in segments.there():
         try:
-            stored = segments.read(rows, columns, channels)
+            found, has_gaps = _ends(segments.pieces(row, column, channels), nodata)
         except Exception as error:
             refuse_drive_errors(error)
             if isinstance(error, ScanUnreachableError):
@@ -192,16 +194,29 @@ def _met(segments: Segments, channels: tuple[int, ...], nodata: NoData | None, *
             if isinstance(error, ScanUnreadableError):
                 raise
             raise ScanUnreadableError(f"damaged ({reason(error)}); restore it from its source") from error
-        # Of every channel: one that has no data alone must not stretch the range of all.
-        samples = stored[~nodata.where(stored)] if nodata is not None else stored
-        if segments.dtype.kind == "f":
-            finite = np.isfinite(samples)
-            gaps |= not finite.all()
-            samples = samples[finite]
-        if samples.size:
-            least, most = samples.min().item(), samples.max().item()
-            low, high = (least, most) if low is None or high is None else (min(low, least), max(high, most))
-    return Range(0, 1, gaps) if low is None or high is None else Range(low, high, gaps)
+        ends += found
+        ends = [min(ends), max(ends)] if ends else []
+        gaps |= has_gaps
+    return Range(ends[0], ends[1], gaps) if ends else Range(0, 1, gaps)
+
+
+def _ends(pieces: Iterable[NDArray], nodata: NoData | None) -> tuple[list[float], bool]:
+    """The least and the greatest of the samples, empty without any; and whether some are no numbers.
+
+    Each channel counts for itself: one that has no data alone must not stretch the range of all.
+    """
+    ends: list[float] = []
+    gaps = False
+    for samples in pieces:
+        met = samples if nodata is None else samples[~nodata.where(samples)]
+        if met.dtype.kind == "f":
+            finite = np.isfinite(met)
+            if not finite.all():
+                met, gaps = met[finite], True
+        if met.size:
+            ends += [met.min().item(), met.max().item()]
+            ends = [min(ends), max(ends)]
+    return ends, gaps
 
 
 def _linear(stored: NDArray, over: Range, dtype: np.dtype) -> Samples:

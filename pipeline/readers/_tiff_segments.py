@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +14,16 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..errors import ScanUnreadableError
+from ..errors import ScanUnreadableError, ScanUnsupportedError
 from ..gdal import CACHE_BYTES
+from ..strips import STRIP_PX, row_strips
 from . import _tiff_gdal as gdal
-from ._tiff_embedded import check_embedded_size
-from ._tiff_layout import JPEG_COMPRESSIONS, Layout, layout_of, stored_dtype
+from ._tiff_embedded import check_embedded_size, unwrapped
+from ._tiff_layout import JPEG_COMPRESSIONS, UNPLANNED_LIMIT_BYTES, Layout, layout_of, stored_dtype
+from ._tiff_partial import is_partial, whole_rows
 from ._window import SegmentCache
 
+_NATIVE = "<" if sys.byteorder == "little" else ">"
 _AT_ONCE = 4  # threads of an ingest
 
 
@@ -45,6 +50,8 @@ class Segments:
         self._file = page.parent.filehandle
         self._file_lock = file_lock
         self._cache = cache
+        self._salvage = salvage
+        self._rows_left: dict[int, int] = {}  # of strips that are cut off, as far as they were looked at
         self._gdal: gdal.GdalSegments | None = None
         if gdal.is_for_gdal(page):
             self._gdal = gdal.GdalSegments(path, page)
@@ -58,12 +65,34 @@ class Segments:
     @property
     def decoder_bytes(self) -> int:
         """Of the segments that several threads decode at once: each as it is stored, and decoded."""
-        layout = self.layout
-        samples = 1 if layout.planes > 1 else self._page.samplesperpixel
-        decoded = math.prod(layout.size_yx) * samples * self.dtype.itemsize
+        layout, decoded = self.layout, self._segment_bytes
         stored = min(decoded, int(layout.byte_counts.max(initial=0)))
         at_once = min(_AT_ONCE, math.prod(layout.grid_yx) * layout.planes)
+        cut = self._salvage and bool((layout.byte_offsets + layout.byte_counts > self._file.size).any())
+        at_once += 2 * cut  # of a strip that is cut off, its rows in full and once more
         return int(at_once * (decoded + stored)) + (CACHE_BYTES if self._gdal is not None else 0)
+
+    @property
+    def _per_pixel(self) -> int:
+        """Samples of a pixel in one segment."""
+        return 1 if self.layout.planes > 1 else int(self._page.samplesperpixel)
+
+    @property
+    def _segment_bytes(self) -> int:
+        return int(math.prod(self.layout.size_yx) * self._per_pixel * self.dtype.itemsize)
+
+    def check_unplanned(self) -> None:
+        """Refuse segments that are too large to be decoded before anybody planned for it."""
+        page = self._page
+        as_decoded = page.parent.byteorder == _NATIVE and page.predictor in (1, 2)
+        as_decoded &= page.bitspersample == 8 * self.dtype.itemsize
+        copies = 1 if as_decoded and page.compression not in tifffile.TIFF.IMAGE_COMPRESSIONS else 2
+        if copies * self._segment_bytes > UNPLANNED_LIMIT_BYTES:
+            height, width = self.layout.size_yx
+            raise ScanUnsupportedError(
+                f"one segment holds {width} x {height} samples of {page.bitspersample} bits, which must be decoded at "
+                "once to find their range; rewrite it in tiles"
+            )
 
     def close(self) -> None:
         if self._gdal is not None:
@@ -80,13 +109,37 @@ class Segments:
             into = stored[y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start]
             part = slice(y0 - row * tall, y1 - row * tall), slice(x0 - column * wide, x1 - column * wide)
             if layout.planes == 1:
-                segment = self._segment(0, row, column)
-                into[:] = filling if segment is None else _picked(segment[part], channels)
+                found = self._part(0, row, column, part)
+                into[:] = filling if found is None else _picked(found, channels)
                 continue
             for at, channel in enumerate(channels):
-                segment = self._segment(channel, row, column)
-                into[:, :, at] = filling if segment is None else segment[part][:, :, 0]
+                found = self._part(channel, row, column, part)
+                into[:, :, at] = filling if found is None else found[:, :, 0]
         return stored
+
+    def _part(self, plane: int, row: int, column: int, part: tuple[slice, slice]) -> NDArray | None:
+        """Of a segment; None where a sparse file has none."""
+        index, segment = self.layout.index(plane, row, column), None
+        if part[0].stop <= self._rows_left.get(index, part[0].stop):
+            segment = self._segment(plane, row, column)
+            if segment is None or part[0].stop <= len(segment):
+                return None if segment is None else segment[part]
+        left = self._rows_left.get(index, 0)
+        raise ScanUnreadableError(f"cut off: {self._where(row, column)} ends after {left} rows; copy it again")
+
+    def breaks(self, rows: range) -> list[int]:
+        """Where strips that are cut off end, of those that are asked for with a range of rows."""
+        found = set()
+        for row, _ in self._touched(rows, range(1)):
+            for plane in range(self.layout.planes):
+                if not self._is_partial(plane, row, 0):
+                    continue
+                index = self.layout.index(plane, row, 0)
+                if index not in self._rows_left:
+                    with contextlib.suppress(Exception):  # which is raised again where the rows are read
+                        self._segment(plane, row, 0)
+                found.add(row * self.layout.size_yx[0] + self._rows_left.get(index, 0))
+        return sorted(at for at in found if rows.start < at < rows.stop)
 
     def present(self, rows: range, columns: range) -> NDArray[np.bool_]:
         """(h, w) False where a sparse file has no segment."""
@@ -100,15 +153,30 @@ class Segments:
                     there[y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start] = False
         return there
 
-    def windows(self) -> Iterator[tuple[range, range]]:
-        """Rows and columns of each segment that the file has in full, in raster order."""
-        tall, wide = self.layout.size_yx
+    def there(self) -> Iterator[tuple[int, int]]:
+        """Row and column, in the grid, of each segment that the file has in full, in raster order; in salvage, of
+        those too that are cut off."""
         height, width = self.layout.shape_yx
         for row, column in self._touched(range(height), range(width)):
             offset, count = self.layout.extent(0, row, column)
-            if count > 0 and 0 <= offset <= self._file.size - count:
-                rows = range(row * tall, min(height, row * tall + tall))
-                yield rows, range(column * wide, min(width, column * wide + wide))
+            is_whole = count > 0 and 0 <= offset <= self._file.size - count
+            if is_whole or self._is_partial(0, row, column):
+                yield row, column
+
+    def pieces(self, row: int, column: int, channels: tuple[int, ...]) -> Iterator[NDArray]:
+        """(h, w, channels) samples of a segment in the grid: views of small parts, so that nothing of it is doubled."""
+        tall, wide = self.layout.covered_yx(row, column)
+        planes = (0,) if self.layout.planes == 1 else channels
+        for plane in planes:
+            segment = self._segment(plane, row, column)
+            if segment is None:
+                continue
+            samples = segment[:tall, :wide]
+            for rows in row_strips(samples.shape):
+                for first in range(0, wide, STRIP_PX):
+                    block = rows, slice(first, first + STRIP_PX)
+                    yield samples[block] if self.layout.planes > 1 else _picked(samples[block], channels)
+            del segment, samples  # before the next is decoded
 
     def _touched(self, rows: range, columns: range) -> Iterator[tuple[int, int]]:
         tall, wide = self.layout.size_yx
@@ -123,27 +191,57 @@ class Segments:
         return self._cache.get(key, lambda: self._decoded(plane, row, column))
 
     def _decoded(self, plane: int, row: int, column: int) -> NDArray:
-        """(h, w, samples) of one segment, at least as large as the part of the picture that it holds."""
+        """(h, w, samples) of one segment, at least as large as the part of the picture that it holds.
+
+        In salvage, of a strip that is cut off: its whole rows.
+        """
         if self._gdal is not None:
             return self._gdal.decoded(row, column)
+        layout = self.layout
+        where, index = self._where(row, column), layout.index(plane, row, column)
+        offset, count = layout.extent(plane, row, column)
+        covered = layout.covered_yx(row, column)
+        if self._is_partial(plane, row, column):
+            data = self._encoded(offset, self._file.size - offset, where)
+            rows = whole_rows(
+                data, self._page, covered, self._per_pixel, lambda each: self._samples(each, index, where)
+            )
+            self._rows_left[index] = len(rows)
+            return rows
+        samples = self._samples(self._encoded(offset, count, where), index, where)
+        if samples.shape[0] < covered[0] or samples.shape[1] < covered[1]:
+            raise ScanUnreadableError(
+                f"damaged: {where} holds {samples.dtype} {samples.shape}, not what its tags declare; restore it"
+            )
+        return samples
+
+    def _where(self, row: int, column: int) -> str:
+        tall, wide = self.layout.size_yx
+        return f"segment at row {row * tall}, column {column * wide}"
+
+    def _is_partial(self, plane: int, row: int, column: int) -> bool:
+        """Whether it is cut off, and rows of it are to be had all the same."""
         layout, page = self.layout, self._page
-        where = f"segment at row {row * layout.size_yx[0]}, column {column * layout.size_yx[1]}"
-        data = self._encoded(*layout.extent(plane, row, column), where)
+        if not self._salvage or self._gdal is not None or page.is_tiled or layout.row_bytes is not None:
+            return False
+        offset, count = layout.extent(plane, row, column)
+        return 0 <= offset < self._file.size < offset + count and is_partial(int(page.compression))
+
+    def _samples(self, data: bytes, index: int, where: str) -> NDArray:
+        page = self._page
         if not page.jpegheader:
-            check_embedded_size(data, page.compression, layout.size_yx, where)
+            data = unwrapped(data, page.compression, self._segment_bytes, where)
+            check_embedded_size(data, page.compression, self.layout.size_yx, where, self._per_pixel)
         tables: dict[str, Any] = {}
         if page.compression in JPEG_COMPRESSIONS:
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-        samples: NDArray = np.asarray(self._decode(data, layout.index(plane, row, column), **tables)[0])[0]
+        samples: NDArray = np.asarray(self._decode(data, index, **tables)[0])[0]
         if samples.dtype == bool:
             samples = samples.view(np.uint8)
         if page.predictor == 2 and samples.dtype.kind == "u" and page.bitspersample < 8 * samples.itemsize:
             samples = samples & samples.dtype.type(2**page.bitspersample - 1)  # tifffile lets sums overflow
-        covered = layout.covered_yx(row, column)
-        if samples.dtype != self.dtype or samples.shape[0] < covered[0] or samples.shape[1] < covered[1]:
-            raise ScanUnreadableError(
-                f"damaged: {where} holds {samples.dtype} {samples.shape}, not what its tags declare; restore it"
-            )
+        if samples.dtype != self.dtype:
+            raise ScanUnreadableError(f"damaged: {where} holds {samples.dtype}, not {self.dtype}; restore it")
         return samples
 
     def _encoded(self, offset: int, count: int, where: str) -> bytes:

@@ -3,12 +3,13 @@
 References
 ----------
 TIFF 6.0 specification (Aldus, 1992), section 2; Exif 3.0 (CIPA DC-008-2023), 4.6; XMP part 3 (Adobe; tag 700);
-OGC GeoTIFF 1.1 (19-008r4).
+OGC GeoTIFF 1.1 (19-008r4); Microsoft's XP tags and ratings, as in exiftool's list of EXIF tags.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +26,24 @@ _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
 _EXIF, _GPS = 34665, 34853
 _BLOCKS = {_XMP: "XMP", _IPTC: "IPTC", _PHOTOSHOP: "Photoshop resources", _ICC: "ICC profile"}
 _TEXT = 2
-_DESCRIPTIVE = frozenset((269, 270, 271, 272, 285, 297, 305, 306, 315, 316, 333, 337, 33432))
+_RATINGS, _XP = (18246, 18249), range(40091, 40096)
+_DESCRIPTIVE = frozenset((269, 270, 271, 272, 285, 286, 287, 297, 305, 306, 315, 316, 333, 337, 33432, *_RATINGS, *_XP))
 _GEO = frozenset((33550, 33922, 34264, 34735, 34736, 34737, 42112, 50844))
 _NOT_TEXT = frozenset((_XMP, _IPTC, _PHOTOSHOP, _ICC, _EXIF, _GPS, 42113)) | _GEO
 _CURVES = {291: "GrayResponseCurve", 301: "TransferFunction"}
+# ImageMagick writes these of sRGB into every file; the result is sRGB, and says so by its profile.
+_PRIMARIES = {
+    318: ("WhitePoint", (0.3127, 0.329)),
+    319: ("PrimaryChromaticities", (0.64, 0.33, 0.3, 0.6, 0.15, 0.06)),
+}
+_NEAR = 2e-3
+_GDAL_METADATA = 42112
+_OF_WHOLE_PICTURE = re.compile(r"<Item (?![^>]*(?:\bsample=|STATISTICS))")
 _GEOTIFF = frozenset((33550, 33922, 34264, 34735, 50844))
+_LAYERS = 37724
+_FAX_LINES, _LERC = (326, 327, 328), 50674
+_USED = frozenset((274, 282, 283, 296, 42113, _EXIF, _GPS, exif.INTEROP_IFD, *_BLOCKS, *_FAX_LINES, _LERC))
+_MOST_LISTED = 12
 
 
 def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: tuple[str, ...]) -> dict[str, Any]:
@@ -49,8 +63,8 @@ def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: 
         metadata["pages"] = pages
     if notes:
         metadata["lightness"] = "; ".join(notes)
-    curves = [f"{name} (not applied)" for code, name in _CURVES.items() if code in page.tags]
-    if left := [*dropped, *_imagej_slices(page, pages), *curves, *_too_large(page)]:
+    unused = [*_unapplied(page), *_too_large(page), *_damaged(page), *_left_out(page)]
+    if left := [*dropped, *_imagej_slices(page, pages), *unused]:
         metadata["dropped"] = left
     return metadata
 
@@ -58,11 +72,7 @@ def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: 
 def carried_of(page: tifffile.TiffPage, path: Path) -> Carried:
     """Blocks, descriptive tags and place; what is damaged or above `BLOCK_LIMIT_BYTES` is left out."""
     blocks = {code: _raw(page, code) for code in _BLOCKS}
-    kept = []
-    for tag in page.tags:
-        text = tag.dtype == _TEXT and tag.code not in _NOT_TEXT
-        if (text or tag.code in _DESCRIPTIVE) and (value := _tiff_tag(page, tag)) is not None:
-            kept.append(value)
+    kept = [value for tag in page.tags if _describes(tag) and (value := _tiff_tag(page, tag)) is not None]
     return Carried(
         icc=blocks[_ICC],
         exif=_exif_of(page),
@@ -82,11 +92,90 @@ def _imagej_slices(page: tifffile.TiffPage, pages: int) -> Iterator[str]:
         yield f"ImageJ's slices 2-{images}"
 
 
+def _unapplied(page: tifffile.TiffPage) -> Iterator[str]:
+    """What says how light or which colours the samples are, and is not asked."""
+    yield from (f"{name} (not applied)" for code, name in _CURVES.items() if code in page.tags)
+    for code, (name, of_srgb) in _PRIMARIES.items():
+        if code in page.tags and not _is_near(page.tags.valueof(code), of_srgb):
+            yield f"{name} (not applied)"
+
+
+def _is_near(value: object, numbers: tuple[float, ...]) -> bool:
+    """Whether a tag's rationals, tops and bottoms in turn, are about these numbers."""
+    if not isinstance(value, tuple) or len(value) != 2 * len(numbers):
+        return False
+    pairs = zip(value[::2], value[1::2], numbers, strict=True)
+    return all(bottom and abs(top / bottom - number) < _NEAR for top, bottom, number in pairs)
+
+
 def _too_large(page: tifffile.TiffPage) -> Iterator[str]:
     for tag in page.tags:
-        known = tag.code in _BLOCKS or tag.code in _DESCRIPTIVE or tag.code in _GEO
-        if (known or (tag.dtype == _TEXT and tag.code not in _NOT_TEXT)) and _size(tag) > BLOCK_LIMIT_BYTES:
-            yield f"{_BLOCKS.get(tag.code, f'tag {tag.code}')} ({_size(tag)} bytes)"
+        if _is_carried(page, tag) and _size(tag) > BLOCK_LIMIT_BYTES:
+            yield f"{_name(tag)} ({_size(tag)} bytes)"
+
+
+def _damaged(page: tifffile.TiffPage) -> Iterator[str]:
+    """Tags that were left out in reading the directory, or have a value that is not all there."""
+    found = {int(tag.code): tag for tag in page.tags}
+    names = [f"tag {code}" for code in _codes(page) if code not in found and code not in exif.STRUCTURE]
+    names += [
+        _name(tag)
+        for tag in found.values()
+        if _is_carried(page, tag) and 0 < _size(tag) <= BLOCK_LIMIT_BYTES and not _is_inside(page, tag)
+    ]
+    if names:
+        yield f"{_listed(names)} (damaged)"
+
+
+def _codes(page: tifffile.TiffPage) -> list[int]:
+    """Of all that the directory lists."""
+    layout = page.parent.tiff
+    head = _bytes(page, page.offset, layout.tagnosize)
+    count = struct.unpack(layout.tagnoformat, head)[0] if head else 0
+    entries = _bytes(page, page.offset + layout.tagnosize, count * layout.tagsize)
+    return [
+        struct.unpack_from(page.parent.byteorder + "H", entries, at)[0] for at in range(0, len(entries), layout.tagsize)
+    ]
+
+
+def _left_out(page: tifffile.TiffPage) -> Iterator[str]:
+    """Tags that a result does not have, though they say more than how the samples lie in the file."""
+    if _LAYERS in page.tags:
+        yield "Photoshop layers"
+    known = exif.STRUCTURE | _USED | _CURVES.keys()
+    if not _OF_WHOLE_PICTURE.search(str(page.tags.valueof(_GDAL_METADATA, default=""))):
+        known |= {_GDAL_METADATA}  # statistics of samples, which are not those of the result
+    names = [_name(tag) for tag in page.tags if tag.code not in known and not _is_carried(page, tag) and _size(tag)]
+    if names:
+        yield _listed(names)
+
+
+def _listed(names: list[str]) -> str:
+    """A few of them, for a directory may have thousands."""
+    unlike = list(dict.fromkeys(names))
+    more = f" and {len(unlike) - _MOST_LISTED} more" if len(unlike) > _MOST_LISTED else ""
+    return ", ".join(unlike[:_MOST_LISTED]) + more
+
+
+def _name(tag: tifffile.TiffTag) -> str:
+    known = _BLOCKS.get(tag.code) or str(tag.name)
+    return f"tag {int(tag.code)}" if known.isdecimal() else known
+
+
+def _describes(tag: tifffile.TiffTag) -> bool:
+    """Whether the result has it too."""
+    text = tag.dtype == _TEXT and tag.code not in _NOT_TEXT and tag.code not in exif.STRUCTURE
+    return bool(text or tag.code in _DESCRIPTIVE)
+
+
+def _is_carried(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> bool:
+    """Whether it is in what :func:`carried_of` gives, where it is whole."""
+    place = tag.code in _GEO and any(code in page.tags for code in _GEOTIFF)
+    return bool(place or tag.code in _BLOCKS or _describes(tag))
+
+
+def _is_inside(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> bool:
+    return bool(0 < tag.valueoffset <= page.parent.filehandle.size - _size(tag))
 
 
 def _size(tag: tifffile.TiffTag) -> int:

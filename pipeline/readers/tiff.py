@@ -14,6 +14,7 @@ masks, sparse files).
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import threading
 from pathlib import Path
@@ -45,7 +46,7 @@ from ._tiff_scale import (
 )
 from ._tiff_segments import Segments
 from ._tiff_tone import tone_of, unpremultiplied
-from ._window import CACHE_BYTES, Samples, SegmentCache, WindowReader, check_size, reason, refuse_drive_errors
+from ._window import CACHE_BYTES, Decode, Samples, SegmentCache, WindowReader, check_size, reason, refuse_drive_errors
 
 ENDINGS = (".tif", ".tiff")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -105,7 +106,7 @@ class TiffReader(WindowReader):
         self._gaps = over is not None and over.gaps
         self._opacity = self._opacity_scale()
         notes = [range_note(page, segments.dtype, over, inverted=kind.inverted)] if over is not None else []
-        notes += [tone.note] if tone.note else []
+        notes += [note for note in (kind.note, tone.note) if note]
         notes += ["its premultiplied opacity was divided out"] if kind.associated else []
         dropped = *kind.dropped, *tone.dropped, *self._chain.dropped
         metadata = tags.metadata_of(page, len(self._chain.pictures), notes, dropped)
@@ -186,6 +187,15 @@ class TiffReader(WindowReader):
         for segments in self._opened:
             segments.close()
         self._file.close()
+
+    def _salvaged(self, read: Decode, rows: range, columns: range, filling: Samples) -> Samples:
+        """As of any reader, but rows of a strip that is cut off are not lost with those that are missing."""
+        ends = [rows.start, *self._segments.breaks(rows), rows.stop]
+        parts = [
+            super(TiffReader, self)._salvaged(read, range(start, stop), columns, filling)
+            for start, stop in itertools.pairwise(ends)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _stored(self, rows: range, columns: range, channels: tuple[int, ...]) -> NDArray:
         filling: Any = 0 if self._nodata is None else self._nodata.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,72 @@ def test_no_file_beside_the_scan_is_read(tmp_path: Path) -> None:
     assert place is not None
     assert place.transform == ()
     assert {file.name for file in tmp_path.iterdir()} == {"s.tif", "s.tfw", "s.tif.aux.xml"}
+
+
+XP_TITLE = "K\u00f6ln 1912".encode("utf-16-le") + b"\0\0"
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_titles_and_ratings_of_windows_are_carried(tmp_path: Path, byteorder: str) -> None:
+    extra = [(code, 1, len(XP_TITLE), XP_TITLE, True) for code in range(40091, 40096)]
+    extra += [(18246, 3, 1, 5, True), (18249, 3, 1, 99, True), (286, 5, 1, (5, 2), True)]
+    tifffile.imwrite(tmp_path / "x.tif", GRAY, byteorder=byteorder, metadata=None, software="", extratags=extra)
+    found = {tag.code: tag for tag in carried(tmp_path / "x.tif").tags}
+    assert all(found[code] == TiffTag(code, 1, len(XP_TITLE), XP_TITLE) for code in range(40091, 40096))
+    assert found[18246] == TiffTag(18246, 3, 1, b"\5\0")
+    assert (found[18249].value, found[286].value) == (b"\x63\0", struct.pack("<2I", 5, 2))
+    assert dropped(tmp_path / "x.tif") == []
+
+
+def test_tags_that_stay_out_are_listed(tmp_path: Path) -> None:
+    extra = [
+        (37724, 7, 6, b"layers", True),
+        (33447, 5, 1, (1, 2), True),
+        (50341, 7, 4, b"PIM1", True),
+        (65000, 3, 3, (1, 2, 3), True),
+        (65001, 2, 0, "text is carried", True),
+        (326, 4, 1, 0, True),
+    ]
+    tifffile.imwrite(tmp_path / "t.tif", GRAY, metadata=None, extratags=extra)
+    assert dropped(tmp_path / "t.tif") == ["Photoshop layers", "MDColorTable, PrintImageMatching, tag 65000"]
+    many = [(code, 3, 1, 1, True) for code in range(60000, 62000)]
+    tifffile.imwrite(tmp_path / "m.tif", GRAY, metadata=None, extratags=many)
+    (line,) = dropped(tmp_path / "m.tif")
+    assert line.startswith("tag 60000, tag 60001")
+    assert line.endswith(" and 1988 more")
+    assert len(line) < 200
+
+
+def test_a_tag_beyond_the_end_of_the_file_is_listed(tmp_path: Path) -> None:
+    title = XP_TITLE * 9
+    tifffile.imwrite(tmp_path / "e.tif", GRAY, metadata=None, extratags=[(40091, 1, len(title), title, True)])
+    data = (tmp_path / "e.tif").read_bytes()
+    entry = struct.pack("<HHI", 40091, 1, len(title))
+    at = data.index(entry) + len(entry)
+    (tmp_path / "e.tif").write_bytes(data[:at] + struct.pack("<I", len(data)) + data[at + 4 :])
+    assert dropped(tmp_path / "e.tif") == ["tag 40091 (damaged)"]
+    assert 40091 not in {tag.code for tag in carried(tmp_path / "e.tif").tags}
+
+
+def test_primaries_of_srgb_are_no_loss_and_others_are(tmp_path: Path) -> None:
+    white, srgb = (3127, 10000, 3290, 10000), (64, 100, 33, 100, 3, 10, 6, 10, 15, 100, 6, 100)
+    adobe = (*srgb[:4], 21, 100, 71, 100, *srgb[8:])
+    for name, primaries, lost in (("s", srgb, []), ("a", adobe, ["PrimaryChromaticities (not applied)"])):
+        extra = [(318, 5, 2, white, True), (319, 5, 6, primaries, True)]
+        tifffile.imwrite(tmp_path / f"{name}.tif", GRAY, metadata=None, extratags=extra)
+        assert dropped(tmp_path / f"{name}.tif") == lost
+
+
+def test_what_gdal_says_without_a_place_is_listed_unless_it_is_of_samples(tmp_path: Path) -> None:
+    path = tmp_path / "g.tif"
+    for tags, lost in (({"STATISTICS_MEAN": "3"}, []), ({"SURVEY": "1938"}, ["GDAL_METADATA"])):
+        with warnings.catch_warnings(action="ignore"):  # of GDAL, that it has no place
+            dataset = rasterio.open(path, "w", driver="GTiff", width=64, height=48, count=1, dtype="uint16")
+        with dataset:
+            dataset.write(GRAY, 1)
+            dataset.update_tags(**tags)
+            dataset.update_tags(1, STATISTICS_MINIMUM="0")
+        assert dropped(path) == lost
 
 
 def test_what_is_too_large_is_left_out_and_said(tmp_path: Path) -> None:

@@ -82,11 +82,40 @@ def test_a_directory_that_is_none_breaks_the_chain(tmp_path: Path, tags: int) ->
     assert_lost_after(path, pictures[:2])
 
 
-def test_a_pointer_out_of_the_file_after_the_last_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("offset", [1000, 0x20202020, 2**32 - 2])
+def test_a_picture_whose_pointer_to_another_is_rubbish_is_read(tmp_path: Path, offset: int) -> None:
     path = tmp_path / "out.tif"
     pictures = written(path, 1)
-    lead_to(path, 0, 2**32 - 2)
-    assert_lost_after(path, pictures)
+    assert path.stat().st_size <= 1100
+    lead_to(path, 0, max(offset, path.stat().st_size))
+    assert_loose(path, pictures)
+    os.truncate(path, path.stat().st_size - 1)  # within the picture
+    with pytest.raises(ScanUnreadableError, match="cut off"):
+        open_scan(path)
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+@pytest.mark.parametrize("there", [0, 3])
+def test_a_last_pointer_that_is_not_there_is_said(tmp_path: Path, pages: int, there: int) -> None:
+    path = tmp_path / "none.tif"
+    pictures = written(path, pages)
+    last, data = directories(path)[-1], path.read_bytes()
+    entries = data[last : last + 2 + 12 * struct.unpack_from("<H", data, last)[0]]
+    path.write_bytes(data + entries + bytes(there))
+    if pages == 1:
+        path.write_bytes(data[:4] + struct.pack("<I", len(data)) + path.read_bytes()[8:])
+    else:
+        lead_to(path, pages - 2, len(data))
+    assert_loose(path, pictures)
+
+
+def assert_loose(path: Path, pictures: list[NDArray[Any]]) -> None:
+    """All pictures are read, with a word on others that may be lost."""
+    assert page_count(path) == len(pictures)
+    for number, picture in enumerate(pictures, 1):
+        samples, metadata = read(path, Reading(page=number))
+        np.testing.assert_array_equal(samples, picture)
+        assert [f"may follow page {len(pictures)}" in each for each in metadata["dropped"]] == [True]
 
 
 @pytest.mark.timeout(20)
@@ -138,3 +167,45 @@ def test_a_file_that_was_replaced_is_looked_at_again(tmp_path: Path) -> None:
     written(path, 5)
     os.utime(path, (1e9, 1e9))
     assert page_count(path) == 5
+
+
+@pytest.mark.parametrize(("bigtiff", "byteorder"), [(False, "<"), (False, ">"), (True, "<")])
+def test_only_the_picture_of_an_aperio_slide_is_a_page(tmp_path: Path, bigtiff: bool, byteorder: Any) -> None:
+    path, slide = tmp_path / "a.svs", np.random.default_rng(0).integers(0, 256, (200, 331), dtype=np.uint8)
+    write_slide(path, slide, "Aperio Image Library v11", bigtiff=bigtiff, byteorder=byteorder)
+    assert page_count(path) == 2  # with the label, which is of another shape
+    samples, metadata = read(path, Reading())
+    np.testing.assert_array_equal(samples, slide)
+    assert metadata["pages"] == 2
+    np.testing.assert_array_equal(read(path, Reading(page=2))[0], slide[:150, :20])
+
+
+def test_like_pages_of_any_other_file_stay_pages(tmp_path: Path) -> None:
+    path, slide = tmp_path / "a.tif", np.random.default_rng(0).integers(0, 256, (200, 331), dtype=np.uint8)
+    write_slide(path, slide, "Album of smaller and smaller prints")
+    assert page_count(path) == 5
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_an_aperio_slide_with_a_description_nowhere(tmp_path: Path, bigtiff: bool) -> None:
+    path, slide = tmp_path / "a.svs", np.random.default_rng(0).integers(0, 256, (200, 331), dtype=np.uint8)
+    write_slide(path, slide, "Aperio Image Library v11", bigtiff=bigtiff)
+    data = bytearray(path.read_bytes())
+    entry = data.index(struct.pack("<HH", 270, 2))
+    struct.pack_into("<Q" if bigtiff else "<I", data, entry + (12 if bigtiff else 8), 2 ** (64 if bigtiff else 32) - 1)
+    path.write_bytes(data)
+    assert page_count(path) == 5
+
+
+def write_slide(path: Path, slide: NDArray[Any], words: str, **options: Any) -> None:
+    """A picture, its thumbnail, two levels and a label, one after the other."""
+    with tifffile.TiffWriter(path, **options) as file:
+        for picture, tile in (
+            (slide, True),
+            (slide[::4, ::4], False),
+            (slide[::2, ::2], True),
+            (slide[::4, ::4], True),
+        ):
+            size = {"tile": (32, 32)} if tile else {}
+            file.write(picture, metadata=None, description=words, photometric="minisblack", **size)
+        file.write(slide[:150, :20], metadata=None, description=words)
