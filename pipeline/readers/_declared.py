@@ -29,6 +29,7 @@ _JP2_BOXES_PLAIN = (b"jP  ", b"ftyp", b"jp2c", b"free", b"jp2h", b"rreq", b"asoc
 _ENUMERATED = {12: "CMYK", 14: "CIE L*a*b*", 19: "CIE Jab", 1: "YCbCr", 3: "YCbCr", 4: "YCbCr"}
 _MAX_FRAMES = 100_000
 _MAX_NODES = 100_000
+_HFA_ELSEWHERE = (b"externalrasterdms", b"imgexternalraster", b"dependentfile", b"eimg_dependentfile")
 
 
 @dataclass
@@ -295,6 +296,7 @@ def nitf(file: BinaryIO, salvage: bool) -> Declared:
 def hfa(file: BinaryIO, salvage: bool) -> Declared:
     """Erdas Imagine. Its tree may name files that hold the pixels, which are not to be opened: it is walked first.
 
+    GDAL looks nodes up by name or by type, and takes capitals and small letters for the same.
     Files of overviews (RRDNamesList) may be named: nothing here asks for overviews, and GDAL opens them when asked.
     """
     file.seek(16)
@@ -312,7 +314,8 @@ def hfa(file: BinaryIO, salvage: bool) -> Declared:
         if len(node) < 124:
             raise _cut("Erdas Imagine")
         following, _, _, child = struct.unpack_from("<4I", node)
-        if node[24:88].split(b"\0")[0] in (b"ExternalRasterDMS", b"DependentFile"):
+        name, kind = (part.split(b"\0")[0].lower() for part in (node[24:88], node[88:120]))
+        if name.startswith(_HFA_ELSEWHERE) or kind.startswith(_HFA_ELSEWHERE):
             raise ScanUnsupportedError(
                 "an Erdas Imagine file that refers to other files; convert it to a single GeoTIFF"
             )

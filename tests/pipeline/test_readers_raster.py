@@ -429,9 +429,25 @@ def test_the_server_of_that_test_would_have_noticed(requests: tuple[int, list[st
     assert asked
 
 
-def test_pixels_in_another_file_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (b"", b""),
+        (b"ExternalRasterDMS", b"externalRasterDMS"),
+        (b"ExternalRasterDMS", b"EXTERNALRASTERDMS"),
+        (b"ExternalRasterDMS", b"Somewhere.RasterX"),
+        (b"ImgExternalRaster", b"imgexternalRASTER"),
+        (b"ImgExternalRaster", b"Edms_State\0\0\0\0\0\0\0"),
+    ],
+)
+def test_pixels_in_another_file_are_refused(tmp_path: Path, was: bytes, becomes: bytes) -> None:
+    """However their node is written: GDAL takes capitals and small letters for the same."""
     unplaced(tmp_path / "s.img", soft((64, 64), 1), "HFA", USE_SPILL="YES")
     assert (tmp_path / "s.ige").exists()
+    data = (tmp_path / "s.img").read_bytes()
+    at = data.rindex(b"ExternalRasterDMS") + (64 if was.startswith(b"Img") else 0)
+    assert data[at : at + len(was)] == was
+    (tmp_path / "s.img").write_bytes(data[:at] + becomes + data[at + len(was) :])
     with pytest.raises(ScanUnsupportedError, match="other files"):
         open_scan(tmp_path / "s.img")
 
