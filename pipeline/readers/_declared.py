@@ -26,7 +26,10 @@ _PHOTOSHOP_UUID = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")
 _GEOJP2_UUID = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
 _EXIF_UUID = b"JpgTiffExif->JP2"
 _JP2_BOXES_PLAIN = (b"jP  ", b"ftyp", b"jp2c", b"free", b"jp2h", b"rreq", b"asoc")
-_ENUMERATED = {12: "CMYK", 14: "CIE L*a*b*", 19: "CIE Jab", 1: "YCbCr", 3: "YCbCr", 4: "YCbCr"}
+# 0 and 15 are of two levels; 0 also stands where a writer knew nothing better.
+_GRAY_OR_RGB, _SYCC = (0, 15, 16, 17), 18
+_ENUMERATED = {1: "YCbCr", 3: "YCbCr", 4: "YCbCr", 9: "PhotoYCC", 11: "CMY", 12: "CMYK", 13: "YCCK", 14: "CIE L*a*b*"}
+_ENUMERATED |= {19: "CIE Jab", 20: "e-sRGB", 21: "ROMM RGB", 22: "YPbPr", 23: "YPbPr", 24: "e-sYCC"}
 _MAX_FRAMES = 100_000
 _MAX_NODES = 100_000
 _HFA_ELSEWHERE = (b"externalrasterdms", b"imgexternalraster", b"dependentfile", b"eimg_dependentfile")
@@ -42,12 +45,14 @@ class Declared:
     whole_bytes : that decoding allocates at once; 0 where it goes by rows or blocks
     lists_bytes : that it holds of where what lies, and of the file itself
     top : the largest sample; 0 where it is that of the data type
+    sycc : three channels are lightness and two of chroma, as sYCC (IEC 61966-2-1, amendment 1) has them
     """
 
     shape_yx: tuple[int, int] | None = None
     whole_bytes: int = 0
     lists_bytes: int = 0
     top: int = 0
+    sycc: bool = False
     compression: str = "none"
     resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
@@ -93,6 +98,7 @@ def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
     if len(components) < 3 * count or right <= left or bottom <= upper or count == 0:
         raise _cut("JPEG 2000")
     declared.shape_yx = bottom - upper, right - left
+    _check_resolutions(declared, components)
     wide, tall = struct.unpack_from(">2I", head, 24)
     tiles = -(-declared.shape_yx[0] // max(1, tall)) * -(-declared.shape_yx[1] // max(1, wide))
     if tiles * count > _JP2_MOST_TILES:
@@ -110,17 +116,29 @@ def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
     declared.top = 2**bits - 1 if not depth & 0x80 and bits not in (8, 16) and bits < 16 else 0
 
 
+def _check_resolutions(declared: Declared, components: bytes) -> None:
+    """Chroma of half the rows and columns GDAL enlarges, and turns into RGB itself."""
+    steps = [components[n : n + 2] for n in range(1, len(components), 3)]
+    if len(set(steps)) < 2:
+        return
+    if not declared.sycc or steps[:3] != [b"\1\1", b"\2\2", b"\2\2"] or set(steps[3:]) - {b"\1\1"}:
+        raise ScanUnsupportedError(
+            "a JPEG 2000 of components of unequal resolution, which is not handled; convert it to 8- or 16-bit RGB"
+        )
+    declared.sycc = False
+
+
 def _jp2_header_box(file: BinaryIO, kind: bytes, start: int, after: int, declared: Declared) -> None:
     if kind == b"colr":
         file.seek(start)
         head = file.read(7)
-        if head[:1] in (b"\2", b"\3"):
+        if head[:1] in (b"\2", b"\3") and declared.sycc:
+            declared.blocks.drop("ICC profile (a second word on colour; the samples are taken as sYCC)")
+        elif head[:1] in (b"\2", b"\3"):
             file.seek(start + 3)
             declared.blocks.take("icc", file.read(min(after - start - 3, BLOCK_LIMIT_BYTES + 1)))
-        elif head[:1] == b"\1" and (space := int.from_bytes(head[3:7], "big")) in _ENUMERATED:
-            raise ScanUnsupportedError(
-                f"a JPEG 2000 in {_ENUMERATED[space]}, which is not handled; convert it to 8- or 16-bit gray or RGB"
-            )
+        elif head[:1] == b"\1" and "icc" not in declared.blocks.parts:
+            _take_space(int.from_bytes(head[3:7], "big"), declared)
     elif kind == b"res ":
         for inner, begin, end in boxes(file, start, after):
             if inner in (b"resc", b"resd") and end - begin >= 10 and declared.resolution is None:
@@ -128,6 +146,17 @@ def _jp2_header_box(file: BinaryIO, kind: bytes, start: int, after: int, declare
                 ny, dy, nx, dx, ey, ex = struct.unpack(">4H2b", file.read(10))
                 if ny and dy and nx and dx and abs(ex) < 20 and abs(ey) < 20:
                     declared.resolution = (nx / dx * 10.0**ex / 100, ny / dy * 10.0**ey / 100, "cm")
+
+
+def _take_space(space: int, declared: Declared) -> None:
+    """An enumerated colour space (ISO/IEC 15444-1, table I.10; 15444-2, table M.25)."""
+    if space == _SYCC:
+        declared.sycc = True
+    elif space not in _GRAY_OR_RGB:
+        name = _ENUMERATED.get(space, f"colour space {space}")
+        raise ScanUnsupportedError(
+            f"a JPEG 2000 in {name}, which is not handled; convert it to 8- or 16-bit gray or RGB"
+        )
 
 
 def _jp2_uuid(file: BinaryIO, begin: int, end: int, blocks: Blocks) -> None:

@@ -24,7 +24,7 @@ from .. import gdal
 from ..errors import ScanError, ScanUnreadableError
 from ..types import Reading
 from . import _png
-from ._conversion import Conversion, converter
+from ._conversion import Conversion, converter, rgb_of_ycc
 from ._gdal import Raster
 from ._jpeg import JpegHeader, parse_jpeg
 from ._lightness import Light, by_gamma, by_profile
@@ -38,7 +38,6 @@ _BAND_BYTES = 4 * 2**20
 _SALVAGE_ROWS = 16  # of one row of a JPEG's blocks: what can be decoded is told from what cannot that finely
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
-_JFIF_RED, _JFIF_GREEN, _JFIF_BLUE = (0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0)
 
 
 def recognizes(head: bytes) -> bool:
@@ -131,10 +130,8 @@ def _ink(stored: NDArray, adobe: int) -> Samples:
         return stored
     ink = 255 - stored
     if adobe == 2:
-        y, cb, cr = (stored[:, :, n].astype(np.float32) for n in range(3))
-        for channel, (of_cb, of_cr) in enumerate((_JFIF_RED, _JFIF_GREEN, _JFIF_BLUE)):
-            # The "RGB" behind YCC is the complement of the stored ink, which is inverted: the ink itself.
-            ink[:, :, channel] = np.rint(np.clip(y + of_cb * (cb - 128) + of_cr * (cr - 128), 0, 255))
+        # The "RGB" behind YCC is the complement of the stored ink, which is inverted: the ink itself.
+        ink[:, :, :3] = rgb_of_ycc(stored[:, :, :3])
     return ink
 
 

@@ -219,7 +219,10 @@ def _samples_of(
     light = by_profile(declared.blocks.parts.get("icc", b""), colour, dtype)
     top = np.iinfo(dtype).max
 
-    made = stretched(colour, dtype, light, stretch)
+    ycc = declared.sycc and colour == 3
+    if ycc and stored not in ("uint8", "uint16"):
+        raise ScanUnsupportedError(f"sYCC with samples of {stored}, which is not handled; convert it to RGB")
+    made = stretched(colour, dtype, light, stretch, ycc=ycc)
     if bands.alpha:
         return replace(made, opacity=_alpha(stored, declared.top, dtype))
     if nodata is None and not (stretch and stretch.has_nan):

@@ -17,6 +17,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -284,6 +285,66 @@ def test_jpeg_2000_with_a_gray_profile(tmp_path: Path) -> None:
     got, info = read(tmp_path / "g.jp2")
     assert info.tone == "lightness"
     assert np.abs(got / 655.35 - lightness_of((picture / 255) ** WIDE_GAMMA)).max() < 0.2
+
+
+def in_space(path: Path, samples: NDArray[Any], space: int, **options: Any) -> None:
+    """A JP2 file, lossless, that says a number of a colour space."""
+    data = bytearray(imagecodecs.jpeg2k_encode(samples, level=0, codecformat="jp2", mct=False, **options))
+    at = data.index(b"colr") + 7
+    data[at : at + 4] = struct.pack(">I", space)
+    path.write_bytes(data)
+
+
+def test_sycc_is_turned_into_rgb(tmp_path: Path) -> None:
+    rgb = soft(SHAPE_YX)
+    ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    in_space(tmp_path / "y.jp2", ycc, 18, colorspace="SRGB")
+    got, info = read(tmp_path / "y.jp2")
+    assert (info.channels, info.tone) == (3, "srgb")
+    assert np.abs(got.astype(int) - pillow(tmp_path / "y.jp2", "RGB")).max() <= 3
+    assert np.abs(got.astype(int) - rgb).max() <= 3
+    # Shifted to more bits, white is one level of 8 bits darker.
+    in_space(tmp_path / "deep.jp2", ycc.astype(np.uint16) * 256, 18, colorspace="SRGB")
+    assert np.abs(read(tmp_path / "deep.jp2")[0] / 257 - rgb).max() <= 4
+    in_space(tmp_path / "ten.jp2", ycc.astype(np.uint16) * 4, 18, colorspace="SRGB", bitspersample=10)
+    assert np.abs(read(tmp_path / "ten.jp2")[0] / 257 - rgb).max() <= 4
+
+
+def test_sycc_of_gray_is_gray(tmp_path: Path) -> None:
+    gray = soft(SHAPE_YX, 1)
+    in_space(tmp_path / "g.jp2", gray, 18, colorspace="GRAY")
+    np.testing.assert_array_equal(read(tmp_path / "g.jp2")[0], gray)
+    in_space(tmp_path / "n.jp2", np.dstack([gray, np.full((*SHAPE_YX, 2), 128, np.uint8)]), 18, colorspace="SRGB")
+    np.testing.assert_array_equal(read(tmp_path / "n.jp2")[0], np.dstack([gray] * 3))
+
+
+def test_sycc_with_chroma_of_half_the_resolution(tmp_path: Path) -> None:
+    rgb = soft(SHAPE_YX)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            tmp_path / "a.tif", "w", "GTiff", SHAPE_YX[1], SHAPE_YX[0], 3, dtype="uint8", photometric="rgb"
+        ) as file:
+            file.write(np.moveaxis(rgb, 2, 0))
+        rasterio.shutil.copy(
+            tmp_path / "a.tif", tmp_path / "a.jp2", driver="JP2OpenJPEG", QUALITY="100", YCBCR420="YES"
+        )
+    data = (tmp_path / "a.jp2").read_bytes()
+    sizes = data.index(b"\xff\x4f\xff\x51") + 42
+    assert data[sizes : sizes + 9] == b"\7\1\1\7\2\2\7\2\2"
+    got = read(tmp_path / "a.jp2")[0]
+    assert np.abs(got.astype(int) - pillow(tmp_path / "a.jp2", "RGB")).max() <= 3
+    assert np.abs(got.astype(int) - rgb).mean() < 5
+    (tmp_path / "a.jp2").write_bytes(data[: sizes + 5] + b"\1" + data[sizes + 6 :])
+    with pytest.raises(ScanUnsupportedError, match="unequal resolution"):
+        read(tmp_path / "a.jp2")
+
+
+@pytest.mark.parametrize(("space", "name"), [(24, "e-sYCC"), (21, "ROMM"), (12, "CMYK"), (9, "PhotoYCC"), (99, "99")])
+def test_other_colour_spaces_of_jpeg_2000_are_refused(tmp_path: Path, space: int, name: str) -> None:
+    in_space(tmp_path / "y.jp2", soft(SHAPE_YX), space, colorspace="SRGB")
+    with pytest.raises(ScanUnsupportedError, match=f"in .*{name}"):
+        read(tmp_path / "y.jp2")
 
 
 def test_what_gif_and_bmp_cannot_carry_further_is_named(tmp_path: Path) -> None:
