@@ -45,6 +45,7 @@ class Declared:
     whole_bytes : that decoding allocates at once; 0 where it goes by rows or blocks
     lists_bytes : that it holds of where what lies, and of the file itself
     top : the largest sample; 0 where it is that of the data type
+    present : first and last but one of the rows that lie in the file as a whole; None where that is not known
     sycc : three channels are lightness and two of chroma, as sYCC (IEC 61966-2-1, amendment 1) has them
     """
 
@@ -52,6 +53,7 @@ class Declared:
     whole_bytes: int = 0
     lists_bytes: int = 0
     top: int = 0
+    present: tuple[int, int] | None = None
     sycc: bool = False
     compression: str = "none"
     resolution: Resolution | None = None
@@ -246,7 +248,8 @@ def _gif_extension(file: BinaryIO, blocks: Blocks) -> None:
 
 
 def bmp(file: BinaryIO, salvage: bool) -> Declared:
-    file.seek(14)
+    file.seek(10)
+    start = int.from_bytes(file.read(4), "little")
     head = file.read(40)
     if len(head) < 40:
         raise _cut("BMP")
@@ -264,6 +267,9 @@ def bmp(file: BinaryIO, salvage: bool) -> Declared:
     declared = Declared((abs(height), width), compression="rle" if compression in (1, 2) else "none")
     if compression in (1, 2):
         declared.whole_bytes = 2 * abs(height) * width
+    else:
+        there = _rows_in(file, start, (bits * width + 31) // 32 * 4, abs(height))
+        declared.present = (height - there, height) if height > 0 else (0, there)
     if size >= 124:
         _bmp_profile(file, declared.blocks)
     if bits == 32 and (size == 40 or compression == 0):
@@ -271,6 +277,11 @@ def bmp(file: BinaryIO, salvage: bool) -> Declared:
     if x > 0 and y > 0:
         declared.resolution = (x / 100, y / 100, "cm")
     return declared
+
+
+def _rows_in(file: BinaryIO, start: int, row_bytes: int, height: int) -> int:
+    """How many rows of that many bytes, from ``start`` on, the file holds."""
+    return min(height, max(0, file.seek(0, 2) - start) // max(1, row_bytes))
 
 
 def _bmp_profile(file: BinaryIO, blocks: Blocks) -> None:
@@ -296,6 +307,8 @@ def pnm(file: BinaryIO, salvage: bool) -> Declared:
     if not 1 <= top <= 65535:
         raise ScanUnreadableError(f"declares a largest sample of {top}; restore it from its source")
     declared = Declared((height, width), top=0 if top in (255, 65535) else top)
+    row_bytes = width * (3 if head[1:2] == b"6" else 1) * (1 if top < 256 else 2)
+    declared.present = 0, _rows_in(file, fields.end(), row_bytes, height)
     if b"#" in fields.group():
         declared.blocks.drop("comment")
     return declared

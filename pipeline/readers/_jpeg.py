@@ -35,13 +35,14 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 
 @dataclass
 class JpegHeader:
-    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one. ``coarse``: the file is cut off,
-    but behind the scans that give every block of it a value."""
+    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one. ``endless``: the marker of its
+    end is missing. ``coarse``: more is, but not of the scans that give every block a value."""
 
     shape_yx: tuple[int, int] = (0, 0)
     channels: int = 0
     bits: int = 8
     progressive: bool = False
+    endless: bool = False
     coarse: bool = False
     adobe: int = -1
     resolution: Resolution | None = None
@@ -101,6 +102,7 @@ def parse_jpeg(file: BinaryIO, reading: Reading) -> JpegHeader:
     if not _has_end(file):
         if not reading.salvage:
             raise ScanUnreadableError("cut off: the JPEG has no end marker; copy it again from its source")
+        header.endless = True
         header.coarse = header.progressive and _has_coarse_scans(file, scans, header.channels)
         if header.coarse:
             header.blocks.drop("detail of the lost end of a progressive JPEG")

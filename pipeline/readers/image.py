@@ -37,7 +37,7 @@ ENDINGS = (".jpeg", ".jpg", ".png")
 _BAND_BYTES = 4 * 2**20
 _SALVAGE_ROWS = 16  # of one row of a JPEG's blocks: what can be decoded is told from what cannot that finely
 
-_JPEG_MAGIC = b"\xff\xd8\xff"
+_JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", "\xff\xd9"
 
 
 def recognizes(head: bytes) -> bool:
@@ -63,7 +63,11 @@ class ImageReader(SegmentedReader):
         options = {"GDAL_JPEG_TO_RGB": "NO"} if header.channels == 4 else {}
         if isinstance(header, JpegHeader) and header.coarse:
             options["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "NO"
-        raster = Raster(path, "PNG" if is_png else "JPEG", **options)
+        ending = ""
+        if isinstance(header, JpegHeader) and header.endless and not header.coarse:
+            # libjpeg warns of an end that is missing as of rows that are; with this it warns of rows only.
+            ending = _JPEG_END
+        raster = Raster(path, "PNG" if is_png else "JPEG", ending=ending, **options)
         try:
             source = _source_of(raster, header, reading)
         except Exception as error:

@@ -409,6 +409,22 @@ def test_a_cut_file_gives_its_upper_part(tmp_path: Path, ending: str) -> None:
         np.testing.assert_array_equal(reader.read(slice(0, 100), slice(None)), got[:100])
 
 
+@pytest.mark.parametrize(("missing", "kept"), [(1, 250), (2, 250), (12, 240)])
+def test_a_jpeg_without_its_end_marker_gives_all_rows_that_are_there(tmp_path: Path, missing: int, kept: int) -> None:
+    path = tmp_path / "end & <co>.jpg"
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (250, 200), dtype=np.uint8)).save(path, quality=92)
+    with Image.open(path) as image:
+        whole = np.asarray(image)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(ScanUnreadableError, match="no end marker"):
+        read(path)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+        assert reader.holes == (((kept, 250, 0, 200),) if kept < 250 else ())
+    np.testing.assert_array_equal(got[:kept], whole[:kept])
+    assert (got[kept:] == 127).all()
+
+
 def test_a_jpeg_that_failed_once_does_not_give_gray_the_next_time(tmp_path: Path) -> None:
     picture = np.random.default_rng(2).integers(0, 256, (800, 600), dtype=np.uint8)
     path = tmp_path / "cut.jpg"

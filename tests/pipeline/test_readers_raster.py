@@ -599,6 +599,46 @@ def test_a_cut_jpeg_2000_gives_what_is_there(tmp_path: Path) -> None:
         np.testing.assert_array_equal(got[:100], picture[:100])
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "kept"),
+    [
+        ("g.pgm", "L", range(1979)),
+        ("c.ppm", "RGB", range(1979)),
+        ("g.bmp", "L", range(21, 2000)),
+        ("c.bmp", "RGB", range(21, 2000)),
+        ("g.sgi", "L", range(16, 2000)),
+    ],
+)
+def test_all_rows_that_are_there_are_salvaged(tmp_path: Path, name: str, mode: str, kept: range) -> None:
+    """BMP and SGI hold the last row first."""
+    path = tmp_path / name
+    picture = Image.fromarray(np.random.default_rng(4).integers(0, 256, (2000, 200, 3), dtype=np.uint8)).convert(mode)
+    picture.save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 99 // 100 if name != "g.sgi" else len(data) - 9])
+    with pytest.raises(ScanUnreadableError):
+        read(path)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+        lost = {row for hole in reader.holes for row in range(hole[0], hole[1])}
+    assert lost == set(range(2000)) - set(kept)
+    np.testing.assert_array_equal(got[kept], np.asarray(picture)[kept])
+    assert (got[sorted(lost)] == 127).all()
+
+
+def test_rows_that_are_lost_do_not_keep_others_from_being_stretched(tmp_path: Path) -> None:
+    picture = np.arange(200 * 128, dtype=np.int16).reshape(200, 128)
+    unplaced(tmp_path / "a.ntf", picture, "NITF")
+    data = (tmp_path / "a.ntf").read_bytes()
+    (tmp_path / "a.ntf").write_bytes(data[:-2000])  # 8 rows
+    with pytest.raises(ScanUnreadableError):
+        open_scan(tmp_path / "a.ntf")
+    with open_scan(tmp_path / "a.ntf", Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+    assert (got[192:] == 32767).all()
+    np.testing.assert_array_equal(got[:192], np.rint(picture[:192] * (65535 / picture[191, 127])))
+
+
 def test_a_list_of_tiles_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     """Some hundred bytes that declare 190,000 tiles: OpenJPEG would make room for each before it decodes any."""
     data = bytearray(cv2.imencode(".jp2", np.zeros((40, 50), np.uint8))[1].tobytes())
