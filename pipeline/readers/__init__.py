@@ -15,6 +15,8 @@ first bytes) and ``open_reader(path, reading)``; ``page_count(path, reading)`` w
 pictures. One whose scans are folders offers ``FOLDER_ENDINGS`` and ``recognizes_folder(path)`` instead of the first
 two, or beside them. A new file with these names is a new reader; modules with a leading underscore are what readers
 share.
+
+Of what lies beside a file a world file is read, and the rest named (`_beside`).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from types import ModuleType
 
 from ..errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from ..types import Reading, ScanReader
+from ._beside import with_neighbours
 from ._window import refuse_drive_errors
 
 _HEAD_BYTES = 128
@@ -81,7 +84,11 @@ def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
     path = Path(path)
     with _named(path) as name:
         opened: ScanReader = _reader_of(path, name).open_reader(path, reading)
-    return opened
+        try:
+            return opened if path.is_dir() else with_neighbours(opened, path, reading)
+        except BaseException:
+            opened.close()
+            raise
 
 
 def is_folder_scan(path: Path) -> bool:

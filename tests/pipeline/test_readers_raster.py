@@ -470,7 +470,9 @@ def test_no_file_leads_to_another_file_or_to_the_network(
         try:
             with open_scan(folder / name) as reader:
                 opened[name] = reader.read(*EVERYTHING)
-                assert reader.carried.place is None or not reader.carried.place.transform
+                assert reader.carried.place is not None
+                assert reader.carried.place.transform == (5.0, 0.0, -1.5, 0.0, -5.0, 3.5)
+                assert f"{name}.aux.xml beside it (not read)" in reader.info.metadata["dropped"]
         except ScanError:
             continue
     assert set(opened) == {"gml.jp2", "xmp.jp2"}
