@@ -8,6 +8,7 @@
     NITF, Erdas Imagine                                8 nor 16 bits stretched linearly
     JPEG XL, AVIF, JPEG-LS, BMP of later    codec      as raster; JPEG XL by its own transfer function too
     versions
+    PBM                                     bitmap     black and white
     OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
 A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (of the
@@ -60,10 +61,8 @@ _KNOWN_BUT_UNHANDLED = (
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"msid", "MrSID"),
     (4, b"ftyp", "HEIF or video"),
-    (0, b"P1", "bitmap of Netpbm"),
     (0, b"P2", "text PGM"),
     (0, b"P3", "text PPM"),
-    (0, b"P4", "bitmap of Netpbm"),
     (0, b"P7", "PAM"),
 )
 

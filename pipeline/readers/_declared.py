@@ -2,8 +2,8 @@
 
 References
 ----------
-ISO/IEC 15444-1, A.5.1 (SIZ) and annex I (JP2); RFC 9649 (WebP); GIF89a; BITMAPINFOHEADER (Windows); Netpbm's pgm(5) and
-ppm(5); The SGI Image File Format, 1.00; MIL-STD-2500C (NITF); GDAL's HFA driver notes (Erdas Imagine).
+ISO/IEC 15444-1, A.5.1 (SIZ) and annex I (JP2); RFC 9649 (WebP); GIF89a; BITMAPINFOHEADER (Windows); Netpbm's pbm(5),
+pgm(5) and ppm(5); The SGI Image File Format, 1.00; MIL-STD-2500C (NITF); GDAL's HFA driver notes (Erdas Imagine).
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _ENUMERATED = {1: "YCbCr", 3: "YCbCr", 4: "YCbCr", 9: "PhotoYCC", 11: "CMY", 12:
 _ENUMERATED |= {19: "CIE Jab", 20: "e-sRGB", 21: "ROMM RGB", 22: "YPbPr", 23: "YPbPr", 24: "e-sYCC"}
 _MAX_FRAMES = 100_000
 _MAX_NODES = 100_000
+_PNM_HEADER_BYTES = 4096
+_PNM_SPACE = rb"(?:\s|#[^\n]*\n)+"
+_PNM_HEADER = re.compile(rb"(P[56])" + 3 * (_PNM_SPACE + rb"(\d+)") + rb"\s")
+_PBM_HEADER = re.compile(rb"(P[14])" + 2 * (_PNM_SPACE + rb"(\d+)") + rb"\s")
 _HFA_ELSEWHERE = (b"externalrasterdms", b"imgexternalraster", b"dependentfile", b"eimg_dependentfile")
 
 
@@ -297,20 +301,62 @@ def _bmp_profile(file: BinaryIO, blocks: Blocks) -> None:
         blocks.drop("ICC profile in another file (the samples are taken as sRGB)")
 
 
-def pnm(file: BinaryIO, salvage: bool) -> Declared:
-    file.seek(0)
-    head = file.read(4096)
-    fields = re.match(rb"P[56](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s", head)
+@dataclass(frozen=True)
+class PnmHeader:
+    """Of one picture of Netpbm's; ``end`` is its first byte behind the header."""
+
+    kind: bytes
+    shape_yx: tuple[int, int]
+    top: int
+    end: int
+    commented: bool
+
+    @property
+    def row_bytes(self) -> int:
+        """Of packed kinds."""
+        width = self.shape_yx[1]
+        if self.kind == b"P4":
+            return -(-width // 8)
+        return width * (3 if self.kind == b"P6" else 1) * (1 if self.top < 256 else 2)
+
+
+def pnm_header(file: BinaryIO, at: int = 0) -> PnmHeader:
+    """Raises ScanUnreadableError where none begins there."""
+    file.seek(at)
+    head = file.read(_PNM_HEADER_BYTES)
+    fields = _PNM_HEADER.match(head) or _PBM_HEADER.match(head)
     if fields is None:
         raise _cut("PNM")
-    width, height, top = (int(number) if len(number) < 10 else 0 for number in fields.groups())
+    # A number of more digits than any picture has is none that Python should have to make of them.
+    width, height, top = (int(number) if len(number) < 10 else 0 for number in (*fields.groups()[1:], b"1")[:3])
     if not 1 <= top <= 65535:
         raise ScanUnreadableError(f"declares a largest sample of {top}; restore it from its source")
-    declared = Declared((height, width), top=0 if top in (255, 65535) else top)
-    row_bytes = width * (3 if head[1:2] == b"6" else 1) * (1 if top < 256 else 2)
-    declared.present = 0, _rows_in(file, fields.end(), row_bytes, height)
-    if b"#" in fields.group():
+    return PnmHeader(fields[1], (height, width), top, at + fields.end(), b"#" in fields.group())
+
+
+def pnm_pictures(file: BinaryIO) -> str:
+    """Which pictures follow the first one of a file of packed ones; empty where none does."""
+    at = found = 0
+    stop = file.seek(0, 2)
+    while found < _MAX_FRAMES and at < stop:
+        try:
+            header = pnm_header(file, at)
+        except ScanUnreadableError:
+            break
+        if header.kind == b"P1":
+            break
+        found += 1
+        at = header.end + header.shape_yx[0] * header.row_bytes
+    return "" if found < 2 else "picture 2" if found == 2 else f"pictures 2-{found}"
+
+
+def pnm(file: BinaryIO, salvage: bool) -> Declared:
+    header = pnm_header(file)
+    declared = Declared(header.shape_yx, top=0 if header.top in (255, 65535) else header.top)
+    declared.present = 0, _rows_in(file, header.end, header.row_bytes, header.shape_yx[0])
+    if header.commented:
         declared.blocks.drop("comment")
+    declared.blocks.drop(pnm_pictures(file))
     return declared
 
 

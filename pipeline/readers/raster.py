@@ -289,6 +289,8 @@ def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: fl
 
 
 def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, samples: Conversion) -> ScanInfo:
+    if known.driver == "NITF" and (images := len(raster.ask("subdatasets"))) > 1:
+        declared.blocks.drop("image 2" if images == 2 else f"images 2-{images}")
     if known.driver == "HFA" and (names := sorted(set(raster.ask("tags", ns=None)) - {"AREA_OR_POINT"})):
         declared.blocks.drop(f"metadata {printable(', '.join(names), 80)}")
     metadata: dict[str, Any] = {"format": known.name, "compression": _compression_of(raster, declared)}

@@ -135,6 +135,32 @@ def test_later_frames_are_named(tmp_path: Path) -> None:
         read(tmp_path / "m.webp")
 
 
+def test_later_pictures_of_a_pnm_are_named(tmp_path: Path) -> None:
+    gray, colour = soft(SHAPE_YX, 1), soft(SHAPE_YX)
+    one, other = b"P5\n130 90\n255\n" + gray.tobytes(), b"P6 130 90 65535\n" + colour.astype(">u2").tobytes()
+    bits = b"P4\n130 90\n" + np.packbits(gray > 99, axis=1).tobytes()
+    for data, expected in (
+        (one, None),
+        (one + other, ["picture 2"]),
+        (one + other + bits + one, ["pictures 2-4"]),
+        (bits + one, ["picture 2"]),
+        (one + b"P9", None),
+    ):
+        (tmp_path / "a.pnm").write_bytes(data)
+        got, info = read(tmp_path / "a.pnm")
+        np.testing.assert_array_equal(got, gray if data.startswith(one) else 255 * (gray <= 99))
+        assert info.metadata.get("dropped") == expected
+
+
+def test_later_images_of_a_nitf_are_named(tmp_path: Path) -> None:
+    unplaced(tmp_path / "a.ntf", soft((64, 64), 1), "NITF", NUMI="3")
+    for _ in range(2):
+        unplaced(tmp_path / "a.ntf", soft((64, 64), 1, 9), "NITF", APPEND_SUBDATASET="YES")
+    got, info = read(tmp_path / "a.ntf")
+    np.testing.assert_array_equal(got, soft((64, 64), 1))
+    assert info.metadata["dropped"] == ["the fields of the NITF header", "images 2-3"]
+
+
 def georeferenced(path: Path, picture: NDArray[Any], driver: str, **options: Any) -> None:
     """A file with a place on Earth, and nothing beside it."""
     planes = picture[None] if picture.ndim == 2 else np.moveaxis(picture, 2, 0)
