@@ -20,9 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from xml.sax.saxutils import escape
 
 import rasterio
 from rasterio.env import get_gdal_config, set_gdal_config
+from rasterio.io import MemoryFile
 
 CACHE_BYTES = 16 * 2**20
 """What GDAL keeps of decoded blocks, of all files together, where none of them has larger ones."""
@@ -98,6 +100,7 @@ class Opened:
     driver : the only one that may open it
     mode : "r" or "r+"
     prefix : of GDAL's name for a part of the file, such as "GTIFF_DIR:off:8:"
+    ending : bytes to read behind those of the file as if they were there, a letter of Latin-1 for each
     options : further configuration options, for the opening
 
     Raises
@@ -105,15 +108,21 @@ class Opened:
     OSError, rasterio.errors.RasterioError : as rasterio, or the system, has it
     """
 
-    def __init__(self, path: Path, driver: str, mode: str = "r", *, prefix: str = "", **options: Any) -> None:
+    def __init__(
+        self, path: Path, driver: str, mode: str = "r", *, prefix: str = "", ending: str = "", **options: Any
+    ) -> None:
         self._descriptor: int | None = None
+        self._extended: tuple[MemoryFile, ...] = ()
         name = str(path.absolute())
-        if not _is_utf8(name) and _OPEN_FILES.exists():
+        if (ending or not _is_utf8(name)) and _OPEN_FILES.exists():
             # GDAL takes names in UTF-8 only. Drivers open a file more than once, so this stays open as long as they do.
             self._descriptor = os.open(path, os.O_RDWR if mode == "r+" else os.O_RDONLY)
             name = str(_OPEN_FILES / str(self._descriptor))
         try:
             with quiet(), environment(**options):
+                if ending:
+                    self._extended = _extended(name, path.stat().st_size, ending.encode("latin-1"))
+                    name = f"/vsisparse/{self._extended[-1].name}"
                 self.dataset: Any = rasterio.open(prefix + name, mode, driver=driver, sharing=False)
         except BaseException:
             self._release()
@@ -129,12 +138,28 @@ class Opened:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+        for part in self._extended:
+            part.close()
+        self._extended = ()
 
     def __enter__(self) -> Any:
         return self.dataset
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _extended(name: str, size: int, ending: bytes) -> tuple[MemoryFile, ...]:
+    """The ending, and the list of parts (GDAL's /vsisparse/) that puts it behind the file, both in memory."""
+    last = MemoryFile(ending)
+    parts = ((name, 0, size), (last.name, size, len(ending)))
+    regions = "".join(
+        f'<SubfileRegion><Filename relative="0">{escape(of)}</Filename><DestinationOffset>{at}</DestinationOffset>'
+        f"<SourceOffset>0</SourceOffset><RegionLength>{length}</RegionLength></SubfileRegion>"
+        for of, at, length in parts
+    )
+    whole = f"<VSISparseFile><Length>{size + len(ending)}</Length>{regions}</VSISparseFile>"
+    return last, MemoryFile(whole.encode())
 
 
 def _is_utf8(name: str) -> bool:

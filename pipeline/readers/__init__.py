@@ -8,6 +8,7 @@
     NITF, Erdas Imagine                                8 nor 16 bits stretched linearly
     JPEG XL, AVIF, JPEG-LS, BMP of later    codec      as raster; JPEG XL by its own transfer function too
     versions
+    PBM                                     bitmap     black and white
     OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
 A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (of the
@@ -15,6 +16,8 @@ first bytes) and ``open_reader(path, reading)``; ``page_count(path, reading)`` w
 pictures. One whose scans are folders offers ``FOLDER_ENDINGS`` and ``recognizes_folder(path)`` instead of the first
 two, or beside them. A new file with these names is a new reader; modules with a leading underscore are what readers
 share.
+
+Of what lies beside a file a world file is read, and the rest named (`_beside`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from types import ModuleType
 
 from ..errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from ..types import Reading, ScanReader
+from ._beside import with_neighbours
 from ._window import refuse_drive_errors
 
 _HEAD_BYTES = 128
@@ -57,10 +61,8 @@ _KNOWN_BUT_UNHANDLED = (
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"msid", "MrSID"),
     (4, b"ftyp", "HEIF or video"),
-    (0, b"P1", "bitmap of Netpbm"),
     (0, b"P2", "text PGM"),
     (0, b"P3", "text PPM"),
-    (0, b"P4", "bitmap of Netpbm"),
     (0, b"P7", "PAM"),
 )
 
@@ -81,7 +83,11 @@ def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
     path = Path(path)
     with _named(path) as name:
         opened: ScanReader = _reader_of(path, name).open_reader(path, reading)
-    return opened
+        try:
+            return opened if path.is_dir() else with_neighbours(opened, path, reading)
+        except BaseException:
+            opened.close()
+            raise
 
 
 def is_folder_scan(path: Path) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..types import ScanInfo
@@ -13,6 +15,7 @@ from ._lightness import Light, Stretch
 from ._window import Samples
 
 Convert = Callable[[NDArray], Samples]
+_OF_CHROMA = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))  # red, green, blue: of Cb and Cr
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,34 @@ class Conversion:
         )
 
 
-def stretched(bands: int, dtype: str, light: Light, stretch: Stretch | None) -> Conversion:
-    """Of the first ``bands``: brought to ``dtype`` by ``stretch`` where there is one, then converted by ``light``."""
+def stretched(bands: int, dtype: str, light: Light, stretch: Stretch | None, *, ycc: bool = False) -> Conversion:
+    """Of the first ``bands``: brought to ``dtype`` by ``stretch`` where there is one, made RGB where they are ``ycc``,
+    then converted by ``light``."""
+    steps: list[Convert] = [*([stretch.convert] if stretch else []), *([rgb_of_ycc] if ycc else [])]
     return Conversion(
         channels=bands,
         dtype=dtype,
-        convert=converter(bands, light, stretch.convert if stretch else None),
+        convert=converter(bands, light, _one_after_the_other(steps)),
         light=light,
         note=stretch.note if stretch else "",
     )
+
+
+def rgb_of_ycc(samples: NDArray) -> Samples:
+    """(h, w, 3) full-range Y, Cb, Cr of uint8 or uint16 -> RGB of the same type (ITU-R BT.601, as JFIF and sYCC)."""
+    top = np.iinfo(samples.dtype).max
+    y, cb, cr = (samples[:, :, n].astype(np.float32) for n in range(3))
+    middle = np.float32((top + 1) / 2)
+    rgb = np.empty_like(samples)
+    for channel, (of_cb, of_cr) in enumerate(_OF_CHROMA):
+        rgb[:, :, channel] = np.rint(np.clip(y + of_cb * (cb - middle) + of_cr * (cr - middle), 0, top))
+    return rgb
+
+
+def _one_after_the_other(steps: list[Convert]) -> Convert | None:
+    if not steps:
+        return None
+    return lambda samples: functools.reduce(lambda made, step: step(made), steps, samples)
 
 
 def converter(bands: int, light: Light, first: Convert | None = None) -> Convert:

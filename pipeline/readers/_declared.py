@@ -2,8 +2,8 @@
 
 References
 ----------
-ISO/IEC 15444-1, A.5.1 (SIZ) and annex I (JP2); RFC 9649 (WebP); GIF89a; BITMAPINFOHEADER (Windows); Netpbm's pgm(5) and
-ppm(5); The SGI Image File Format, 1.00; MIL-STD-2500C (NITF); GDAL's HFA driver notes (Erdas Imagine).
+ISO/IEC 15444-1, A.5.1 (SIZ) and annex I (JP2); RFC 9649 (WebP); GIF89a; BITMAPINFOHEADER (Windows); Netpbm's pbm(5),
+pgm(5) and ppm(5); The SGI Image File Format, 1.00; MIL-STD-2500C (NITF); GDAL's HFA driver notes (Erdas Imagine).
 """
 
 from __future__ import annotations
@@ -26,9 +26,17 @@ _PHOTOSHOP_UUID = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")
 _GEOJP2_UUID = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
 _EXIF_UUID = b"JpgTiffExif->JP2"
 _JP2_BOXES_PLAIN = (b"jP  ", b"ftyp", b"jp2c", b"free", b"jp2h", b"rreq", b"asoc")
-_ENUMERATED = {12: "CMYK", 14: "CIE L*a*b*", 19: "CIE Jab", 1: "YCbCr", 3: "YCbCr", 4: "YCbCr"}
+# 0 and 15 are of two levels; 0 also stands where a writer knew nothing better.
+_GRAY_OR_RGB, _SYCC = (0, 15, 16, 17), 18
+_ENUMERATED = {1: "YCbCr", 3: "YCbCr", 4: "YCbCr", 9: "PhotoYCC", 11: "CMY", 12: "CMYK", 13: "YCCK", 14: "CIE L*a*b*"}
+_ENUMERATED |= {19: "CIE Jab", 20: "e-sRGB", 21: "ROMM RGB", 22: "YPbPr", 23: "YPbPr", 24: "e-sYCC"}
 _MAX_FRAMES = 100_000
 _MAX_NODES = 100_000
+_PNM_HEADER_BYTES = 4096
+_PNM_SPACE = rb"(?:\s|#[^\n]*\n)+"
+_PNM_HEADER = re.compile(rb"(P[56])" + 3 * (_PNM_SPACE + rb"(\d+)") + rb"\s")
+_PBM_HEADER = re.compile(rb"(P[14])" + 2 * (_PNM_SPACE + rb"(\d+)") + rb"\s")
+_HFA_ELSEWHERE = (b"externalrasterdms", b"imgexternalraster", b"dependentfile", b"eimg_dependentfile")
 
 
 @dataclass
@@ -41,12 +49,16 @@ class Declared:
     whole_bytes : that decoding allocates at once; 0 where it goes by rows or blocks
     lists_bytes : that it holds of where what lies, and of the file itself
     top : the largest sample; 0 where it is that of the data type
+    present : first and last but one of the rows that lie in the file as a whole; None where that is not known
+    sycc : three channels are lightness and two of chroma, as sYCC (IEC 61966-2-1, amendment 1) has them
     """
 
     shape_yx: tuple[int, int] | None = None
     whole_bytes: int = 0
     lists_bytes: int = 0
     top: int = 0
+    present: tuple[int, int] | None = None
+    sycc: bool = False
     compression: str = "none"
     resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
@@ -92,6 +104,7 @@ def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
     if len(components) < 3 * count or right <= left or bottom <= upper or count == 0:
         raise _cut("JPEG 2000")
     declared.shape_yx = bottom - upper, right - left
+    _check_resolutions(declared, components)
     wide, tall = struct.unpack_from(">2I", head, 24)
     tiles = -(-declared.shape_yx[0] // max(1, tall)) * -(-declared.shape_yx[1] // max(1, wide))
     if tiles * count > _JP2_MOST_TILES:
@@ -109,17 +122,29 @@ def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
     declared.top = 2**bits - 1 if not depth & 0x80 and bits not in (8, 16) and bits < 16 else 0
 
 
+def _check_resolutions(declared: Declared, components: bytes) -> None:
+    """Chroma of half the rows and columns GDAL enlarges, and turns into RGB itself."""
+    steps = [components[n : n + 2] for n in range(1, len(components), 3)]
+    if len(set(steps)) < 2:
+        return
+    if not declared.sycc or steps[:3] != [b"\1\1", b"\2\2", b"\2\2"] or set(steps[3:]) - {b"\1\1"}:
+        raise ScanUnsupportedError(
+            "a JPEG 2000 of components of unequal resolution, which is not handled; convert it to 8- or 16-bit RGB"
+        )
+    declared.sycc = False
+
+
 def _jp2_header_box(file: BinaryIO, kind: bytes, start: int, after: int, declared: Declared) -> None:
     if kind == b"colr":
         file.seek(start)
         head = file.read(7)
-        if head[:1] in (b"\2", b"\3"):
+        if head[:1] in (b"\2", b"\3") and declared.sycc:
+            declared.blocks.drop("ICC profile (a second word on colour; the samples are taken as sYCC)")
+        elif head[:1] in (b"\2", b"\3"):
             file.seek(start + 3)
             declared.blocks.take("icc", file.read(min(after - start - 3, BLOCK_LIMIT_BYTES + 1)))
-        elif head[:1] == b"\1" and (space := int.from_bytes(head[3:7], "big")) in _ENUMERATED:
-            raise ScanUnsupportedError(
-                f"a JPEG 2000 in {_ENUMERATED[space]}, which is not handled; convert it to 8- or 16-bit gray or RGB"
-            )
+        elif head[:1] == b"\1" and "icc" not in declared.blocks.parts:
+            _take_space(int.from_bytes(head[3:7], "big"), declared)
     elif kind == b"res ":
         for inner, begin, end in boxes(file, start, after):
             if inner in (b"resc", b"resd") and end - begin >= 10 and declared.resolution is None:
@@ -127,6 +152,17 @@ def _jp2_header_box(file: BinaryIO, kind: bytes, start: int, after: int, declare
                 ny, dy, nx, dx, ey, ex = struct.unpack(">4H2b", file.read(10))
                 if ny and dy and nx and dx and abs(ex) < 20 and abs(ey) < 20:
                     declared.resolution = (nx / dx * 10.0**ex / 100, ny / dy * 10.0**ey / 100, "cm")
+
+
+def _take_space(space: int, declared: Declared) -> None:
+    """An enumerated colour space (ISO/IEC 15444-1, table I.10; 15444-2, table M.25)."""
+    if space == _SYCC:
+        declared.sycc = True
+    elif space not in _GRAY_OR_RGB:
+        name = _ENUMERATED.get(space, f"colour space {space}")
+        raise ScanUnsupportedError(
+            f"a JPEG 2000 in {name}, which is not handled; convert it to 8- or 16-bit gray or RGB"
+        )
 
 
 def _jp2_uuid(file: BinaryIO, begin: int, end: int, blocks: Blocks) -> None:
@@ -216,7 +252,8 @@ def _gif_extension(file: BinaryIO, blocks: Blocks) -> None:
 
 
 def bmp(file: BinaryIO, salvage: bool) -> Declared:
-    file.seek(14)
+    file.seek(10)
+    start = int.from_bytes(file.read(4), "little")
     head = file.read(40)
     if len(head) < 40:
         raise _cut("BMP")
@@ -234,6 +271,9 @@ def bmp(file: BinaryIO, salvage: bool) -> Declared:
     declared = Declared((abs(height), width), compression="rle" if compression in (1, 2) else "none")
     if compression in (1, 2):
         declared.whole_bytes = 2 * abs(height) * width
+    else:
+        there = _rows_in(file, start, (bits * width + 31) // 32 * 4, abs(height))
+        declared.present = (height - there, height) if height > 0 else (0, there)
     if size >= 124:
         _bmp_profile(file, declared.blocks)
     if bits == 32 and (size == 40 or compression == 0):
@@ -241,6 +281,11 @@ def bmp(file: BinaryIO, salvage: bool) -> Declared:
     if x > 0 and y > 0:
         declared.resolution = (x / 100, y / 100, "cm")
     return declared
+
+
+def _rows_in(file: BinaryIO, start: int, row_bytes: int, height: int) -> int:
+    """How many rows of that many bytes, from ``start`` on, the file holds."""
+    return min(height, max(0, file.seek(0, 2) - start) // max(1, row_bytes))
 
 
 def _bmp_profile(file: BinaryIO, blocks: Blocks) -> None:
@@ -256,18 +301,62 @@ def _bmp_profile(file: BinaryIO, blocks: Blocks) -> None:
         blocks.drop("ICC profile in another file (the samples are taken as sRGB)")
 
 
-def pnm(file: BinaryIO, salvage: bool) -> Declared:
-    file.seek(0)
-    head = file.read(4096)
-    fields = re.match(rb"P[56](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s", head)
+@dataclass(frozen=True)
+class PnmHeader:
+    """Of one picture of Netpbm's; ``end`` is its first byte behind the header."""
+
+    kind: bytes
+    shape_yx: tuple[int, int]
+    top: int
+    end: int
+    commented: bool
+
+    @property
+    def row_bytes(self) -> int:
+        """Of packed kinds."""
+        width = self.shape_yx[1]
+        if self.kind == b"P4":
+            return -(-width // 8)
+        return width * (3 if self.kind == b"P6" else 1) * (1 if self.top < 256 else 2)
+
+
+def pnm_header(file: BinaryIO, at: int = 0) -> PnmHeader:
+    """Raises ScanUnreadableError where none begins there."""
+    file.seek(at)
+    head = file.read(_PNM_HEADER_BYTES)
+    fields = _PNM_HEADER.match(head) or _PBM_HEADER.match(head)
     if fields is None:
         raise _cut("PNM")
-    width, height, top = (int(number) if len(number) < 10 else 0 for number in fields.groups())
+    # A number of more digits than any picture has is none that Python should have to make of them.
+    width, height, top = (int(number) if len(number) < 10 else 0 for number in (*fields.groups()[1:], b"1")[:3])
     if not 1 <= top <= 65535:
         raise ScanUnreadableError(f"declares a largest sample of {top}; restore it from its source")
-    declared = Declared((height, width), top=0 if top in (255, 65535) else top)
-    if b"#" in fields.group():
+    return PnmHeader(fields[1], (height, width), top, at + fields.end(), b"#" in fields.group())
+
+
+def pnm_pictures(file: BinaryIO) -> str:
+    """Which pictures follow the first one of a file of packed ones; empty where none does."""
+    at = found = 0
+    stop = file.seek(0, 2)
+    while found < _MAX_FRAMES and at < stop:
+        try:
+            header = pnm_header(file, at)
+        except ScanUnreadableError:
+            break
+        if header.kind == b"P1":
+            break
+        found += 1
+        at = header.end + header.shape_yx[0] * header.row_bytes
+    return "" if found < 2 else "picture 2" if found == 2 else f"pictures 2-{found}"
+
+
+def pnm(file: BinaryIO, salvage: bool) -> Declared:
+    header = pnm_header(file)
+    declared = Declared(header.shape_yx, top=0 if header.top in (255, 65535) else header.top)
+    declared.present = 0, _rows_in(file, header.end, header.row_bytes, header.shape_yx[0])
+    if header.commented:
         declared.blocks.drop("comment")
+    declared.blocks.drop(pnm_pictures(file))
     return declared
 
 
@@ -295,6 +384,7 @@ def nitf(file: BinaryIO, salvage: bool) -> Declared:
 def hfa(file: BinaryIO, salvage: bool) -> Declared:
     """Erdas Imagine. Its tree may name files that hold the pixels, which are not to be opened: it is walked first.
 
+    GDAL looks nodes up by name or by type, and takes capitals and small letters for the same.
     Files of overviews (RRDNamesList) may be named: nothing here asks for overviews, and GDAL opens them when asked.
     """
     file.seek(16)
@@ -312,7 +402,8 @@ def hfa(file: BinaryIO, salvage: bool) -> Declared:
         if len(node) < 124:
             raise _cut("Erdas Imagine")
         following, _, _, child = struct.unpack_from("<4I", node)
-        if node[24:88].split(b"\0")[0] in (b"ExternalRasterDMS", b"DependentFile"):
+        name, kind = (part.split(b"\0")[0].lower() for part in (node[24:88], node[88:120]))
+        if name.startswith(_HFA_ELSEWHERE) or kind.startswith(_HFA_ELSEWHERE):
             raise ScanUnsupportedError(
                 "an Erdas Imagine file that refers to other files; convert it to a single GeoTIFF"
             )

@@ -29,6 +29,7 @@ class Raster:
     Parameters
     ----------
     prefix : of GDAL's name for a part of the file
+    ending : as of :class:`pipeline.gdal.Opened`
     options : of GDAL's configuration
 
     Raises
@@ -37,14 +38,15 @@ class Raster:
         The driver cannot open it.
     """
 
-    def __init__(self, path: Path, driver: str, *, prefix: str = "", **options: str) -> None:
+    def __init__(self, path: Path, driver: str, *, prefix: str = "", ending: str = "", **options: str) -> None:
+        self._ending = ending
         self._path, self._driver, self._prefix, self._options = path, driver, prefix, {**_OPTIONS, **options}
         self._opened = self._open()
         self._failed = False
 
     def _open(self) -> gdal.Opened:
         try:
-            return gdal.Opened(self._path, self._driver, prefix=self._prefix, **self._options)
+            return gdal.Opened(self._path, self._driver, prefix=self._prefix, ending=self._ending, **self._options)
         except Exception as error:
             refuse_drive_errors(error)
             check_drive(self._path)

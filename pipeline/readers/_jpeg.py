@@ -3,7 +3,7 @@
 References
 ----------
 ITU-T T.81, B.1 and B.2; JFIF 1.02; Exif 3.0 (CIPA DC-008-2023), 4.7; ICC.1:2022, B.4; XMP specification part 3, 1.1.3;
-ITU-T T.872, 6.5 (Adobe's APP14).
+ITU-T T.872, 6.5 (Adobe's APP14); DCF 2.0 (CIPA DC-009-2010), annex A (Adobe RGB).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from .. import xmp
+from .. import exif, xmp
 from ..carried import BLOCK_LIMIT_BYTES
 from ..errors import ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading
@@ -35,13 +35,14 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 
 @dataclass
 class JpegHeader:
-    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one. ``coarse``: the file is cut off,
-    but behind the scans that give every block of it a value."""
+    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one. ``endless``: the marker of its
+    end is missing. ``coarse``: more is, but not of the scans that give every block a value."""
 
     shape_yx: tuple[int, int] = (0, 0)
     channels: int = 0
     bits: int = 8
     progressive: bool = False
+    endless: bool = False
     coarse: bool = False
     adobe: int = -1
     resolution: Resolution | None = None
@@ -101,12 +102,23 @@ def parse_jpeg(file: BinaryIO, reading: Reading) -> JpegHeader:
     if not _has_end(file):
         if not reading.salvage:
             raise ScanUnreadableError("cut off: the JPEG has no end marker; copy it again from its source")
+        header.endless = True
         header.coarse = header.progressive and _has_coarse_scans(file, scans, header.channels)
         if header.coarse:
             header.blocks.drop("detail of the lost end of a progressive JPEG")
     _join(header.blocks, chunks)
     header.resolution = _exact(header.resolution, exif_facts(header.blocks.parts.get("exif", b""))[0])
     return header
+
+
+def is_adobe_rgb(exif_block: bytes) -> bool:
+    """Whether EXIF says what DCF has for Adobe RGB: ColorSpace "uncalibrated", and the rules of "R03"."""
+    try:
+        found = exif.parse_exif(exif_block)
+    except ValueError:
+        return False
+    uncalibrated = any(tag.code == 0xA001 and tag.value[:2] == b"\xff\xff" for tag in found.exif)
+    return uncalibrated and any(tag.code == 1 and tag.value[:3] == b"R03" for tag in found.interop)
 
 
 def _exact(jfif: Resolution | None, exif: Resolution | None) -> Resolution | None:

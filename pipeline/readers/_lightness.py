@@ -9,11 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import profiles
+from ..color import lightness_of_luminance
 from ..profiles import ProfileError
 from ..types import Tone
 from ._window import Samples
 
 Convert = Callable[[NDArray], Samples]
+Primaries = tuple[float, ...]
+"""x and y of white, red, green and blue (CIE 1931), or nothing for sRGB's."""
+SRGB: Primaries = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+ADOBE_RGB: Primaries = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+ADOBE_GAMMA = 563 / 256
+"""Adobe RGB (1998) Color Image Encoding, version 2005-05, 4.3.1.2 and 4.3.4.2."""
+_LEAST_VOLUME = 1e-6  # of three primaries that lie on a line there is none
 
 
 @dataclass(frozen=True)
@@ -67,9 +75,47 @@ def _by_profile(icc: bytes, channels: int, dtype: str) -> Convert | None:
     return profiles.to_lightness(icc, space, dtype)
 
 
-def by_gamma(gamma: float, dtype: str) -> Light:
-    """Of gray or RGB samples that are ``light ** (1 / gamma)``."""
-    return Light(profiles.gamma_to_lightness(gamma, dtype), f"by a power law, light = sample ** {gamma:.5g}")
+def by_gamma(gamma: float, dtype: str, primaries: Primaries = (), named: str = "") -> Light:
+    """Of gray or RGB samples that are ``light ** (1 / gamma)``; ``primaries`` of RGB that are not sRGB's.
+
+    ``named``: what says so, for the note.
+    """
+    weights = luminance_of(primaries) if primaries else None
+    note = f"{named + ': ' if named else ''}by a power law, light = sample ** {gamma:.5g}"
+    if weights is not None:
+        return Light(_by_weights(gamma, dtype, weights), f"{note}, and the colours of its primaries")
+    return Light(profiles.gamma_to_lightness(gamma, dtype), note)
+
+
+def luminance_of(primaries: Primaries) -> tuple[float, float, float] | None:
+    """How much of white's luminance full red, green and blue have; None of what can be no primaries.
+
+    They and white are brought to X, Y, Z by their chromaticities; white is the sum of the three (SMPTE RP 177).
+
+    >>> [round(weight, 4) for weight in luminance_of(ADOBE_RGB)]
+    [0.2973, 0.6274, 0.0753]
+    """
+    if len(primaries) != 8 or not all(np.isfinite(primaries)) or min(primaries[1::2]) <= 0:
+        return None
+    columns = [(x / y, 1.0, (1 - x - y) / y) for x, y in zip(primaries[::2], primaries[1::2], strict=True)]
+    white, *lights = (np.array(column) for column in columns)
+    matrix = np.stack(lights, axis=1)
+    if abs(np.linalg.det(matrix)) < _LEAST_VOLUME:
+        return None
+    red, green, blue = (float(weight) for weight in np.linalg.solve(matrix, white))
+    return (red, green, blue) if min(red, green, blue) >= 0 else None
+
+
+def _by_weights(gamma: float, dtype: str, weights: tuple[float, float, float]) -> Convert:
+    top = int(np.iinfo(dtype).max)
+    linear = (np.arange(top + 1) / top) ** gamma
+
+    def convert(samples: NDArray) -> Samples:
+        luminance: NDArray = linear.take(samples) @ np.array(weights)
+        codes: Samples = np.rint(np.clip(lightness_of_luminance(luminance), 0, 100) * 655.35).astype(np.uint16)
+        return codes
+
+    return convert
 
 
 def ink_as_rgb(ink: NDArray) -> Samples:

@@ -8,6 +8,7 @@ PNG (W3C, third edition), 5 and 11; Exif in PNG (11.3.4.5); ImageMagick's "Raw p
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -27,12 +28,13 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 
 # TIFF's tag for each of PNG's keywords (11.3.3.2); "Source" is the device.
 _KEYWORDS = {"Title": 269, "Author": 315, "Description": 270, "Copyright": 33432, "Software": 305, "Source": 272}
 _RAW = {"exif": "exif", "iptc": "iptc", "8bim": "photoshop", "xmp": "xmp", "icc": "icc", "icm": "icc"}
-_SAY_LITTLE = (b"cHRM", b"tIME", b"bKGD", b"sBIT", b"hIST", b"fcTL", b"fdAT")
+_SAY_LITTLE = (b"tIME", b"bKGD", b"sBIT", b"hIST", b"fcTL", b"fdAT")
 
 
 @dataclass
 class PngHeader:
-    """``transparent`` is the tRNS chunk; ``gamma`` the exponent that gives light, where the file names one."""
+    """``transparent`` is the tRNS chunk; ``gamma`` the exponent that gives light, where the file names one, and
+    ``primaries`` are x and y of its white, red, green and blue."""
 
     shape_yx: tuple[int, int]
     bits: int
@@ -41,6 +43,7 @@ class PngHeader:
     transparent: bytes = b""
     srgb: bool = False
     gamma: float | None = None
+    primaries: tuple[float, ...] = ()
     resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
 
@@ -106,6 +109,8 @@ def _take(header: PngHeader, name: bytes, body: bytes) -> None:
         header.srgb = True
     elif name == b"gAMA" and len(body) == 4 and (coded := int.from_bytes(body, "big")):
         header.gamma = 100_000 / coded
+    elif name == b"cHRM" and len(body) == 32:
+        header.primaries = tuple(number / 100_000 for number in struct.unpack(">8I", body))
     elif name == b"pHYs" and len(body) == 9:
         x, y = int.from_bytes(body[:4], "big"), int.from_bytes(body[4:8], "big")
         if body[8] == 1 and x and y:

@@ -64,7 +64,7 @@ class Blocks:
         return contents
 
     def drop(self, what: str) -> None:
-        if what not in self.dropped and len(self.dropped) < 50:
+        if what and what not in self.dropped and len(self.dropped) < 50:
             self.dropped.append(what)
 
     def carried(self, place: Place | None = None) -> Carried:

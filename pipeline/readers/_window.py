@@ -191,6 +191,7 @@ class WindowReader:
         """The window segment by segment; those that cannot be read are filled and noted."""
         samples = np.empty((len(rows), len(columns), *filling.shape), filling.dtype)
         tall, wide = self.segment_yx
+        lost: Hole | None = None
         for y0 in range(rows.start // tall * tall, rows.stop, tall):
             for x0 in range(columns.start // wide * wide, columns.stop, wide):
                 ys = range(max(y0, rows.start), min(y0 + tall, rows.stop))
@@ -200,8 +201,16 @@ class WindowReader:
                     into[:] = self._checked(read, ys, xs)
                 except ScanUnreadableError:
                     into[:] = filling
-                    self._holes.add((ys.start, ys.stop, xs.start, xs.stop))
+                    lost = self._lose((ys.start, ys.stop, xs.start, xs.stop), lost if tall == 1 else None)
         return samples
+
+    def _lose(self, hole: Hole, above: Hole | None) -> Hole:
+        """Note a hole; as one with that ``above`` where it goes on below it. Returns what was noted."""
+        if above is not None and above[1] == hole[0] and above[2:] == hole[2:]:
+            self._holes.discard(above)
+            hole = above[0], *hole[1:]
+        self._holes.add(hole)
+        return hole
 
     def close(self) -> None:
         if not self._closed:

@@ -13,6 +13,7 @@ PNG (W3C, third edition), 11.3; ITU-T T.81 (JPEG); ITU-T T.872, 6.5.3 (CMYK and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from .. import gdal
 from ..errors import ScanError, ScanUnreadableError
 from ..types import Reading
 from . import _png
-from ._conversion import Conversion, converter
+from ._conversion import Conversion, converter, rgb_of_ycc
 from ._gdal import Raster
-from ._jpeg import JpegHeader, parse_jpeg
-from ._lightness import Light, by_gamma, by_profile
+from ._jpeg import JpegHeader, is_adobe_rgb, parse_jpeg
+from ._lightness import ADOBE_GAMMA, ADOBE_RGB, SRGB, Light, by_gamma, by_profile, luminance_of
 from ._png import PngHeader, parse_png
 from ._segmented import SegmentedReader, Source
 from ._whole import is_jpeg_ls
@@ -35,10 +36,10 @@ from ._window import CACHE_BYTES, Samples, palette_table, reason, refuse_drive_e
 
 ENDINGS = (".jpeg", ".jpg", ".png")
 _BAND_BYTES = 4 * 2**20
+_AS_SRGB = 0.001  # of x and y: files round them
 _SALVAGE_ROWS = 16  # of one row of a JPEG's blocks: what can be decoded is told from what cannot that finely
 
-_JPEG_MAGIC = b"\xff\xd8\xff"
-_JFIF_RED, _JFIF_GREEN, _JFIF_BLUE = (0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0)
+_JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", "\xff\xd9"
 
 
 def recognizes(head: bytes) -> bool:
@@ -64,7 +65,11 @@ class ImageReader(SegmentedReader):
         options = {"GDAL_JPEG_TO_RGB": "NO"} if header.channels == 4 else {}
         if isinstance(header, JpegHeader) and header.coarse:
             options["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "NO"
-        raster = Raster(path, "PNG" if is_png else "JPEG", **options)
+        ending = ""
+        if isinstance(header, JpegHeader) and header.endless and not header.coarse:
+            # libjpeg warns of an end that is missing as of rows that are; with this it warns of rows only.
+            ending = _JPEG_END
+        raster = Raster(path, "PNG" if is_png else "JPEG", ending=ending, **options)
         try:
             source = _source_of(raster, header, reading)
         except Exception as error:
@@ -113,7 +118,7 @@ def _mask_flags(raster: Raster) -> set[str]:
 def _jpeg_samples(header: JpegHeader, *, masked: bool) -> Conversion:
     channels = header.channels
     dtype = "uint8" if header.bits == 8 else "uint16"
-    light = by_profile(header.blocks.parts.get("icc", b""), channels, dtype)
+    light = _jpeg_light(header, dtype)
     table = None if header.bits == 8 else scaling_table(header.bits)
 
     def first(samples: NDArray) -> Samples:
@@ -125,16 +130,23 @@ def _jpeg_samples(header: JpegHeader, *, masked: bool) -> Conversion:
     return Conversion(1 if channels == 1 else 3, dtype, converter(channels, light, first), light, opacity=opacity)
 
 
+def _jpeg_light(header: JpegHeader, dtype: str) -> Light:
+    parts = header.blocks.parts
+    if "icc" not in parts and header.channels != 4 and is_adobe_rgb(parts.get("exif", b"")):
+        return by_gamma(
+            ADOBE_GAMMA, dtype, ADOBE_RGB if header.channels == 3 else (), "as Adobe RGB, by its EXIF (R03)"
+        )
+    return by_profile(parts.get("icc", b""), header.channels, dtype)
+
+
 def _ink(stored: NDArray, adobe: int) -> Samples:
     """Ink, 0 for none, of the four components of a JPEG; Adobe's are inverted, and YCCK where its segment says 2."""
     if adobe < 0:
         return stored
     ink = 255 - stored
     if adobe == 2:
-        y, cb, cr = (stored[:, :, n].astype(np.float32) for n in range(3))
-        for channel, (of_cb, of_cr) in enumerate((_JFIF_RED, _JFIF_GREEN, _JFIF_BLUE)):
-            # The "RGB" behind YCC is the complement of the stored ink, which is inverted: the ink itself.
-            ink[:, :, channel] = np.rint(np.clip(y + of_cb * (cb - 128) + of_cr * (cr - 128), 0, 255))
+        # The "RGB" behind YCC is the complement of the stored ink, which is inverted: the ink itself.
+        ink[:, :, :3] = rgb_of_ycc(stored[:, :, :3])
     return ink
 
 
@@ -179,9 +191,15 @@ def _palette_samples(raster: Raster, header: PngHeader) -> Conversion:
 
 
 def _png_light(header: PngHeader, channels: int, dtype: str) -> Light:
-    """iCCP comes before sRGB, and sRGB before gAMA (PNG, 4.3)."""
+    """iCCP comes before sRGB, and sRGB before gAMA and cHRM (PNG, 4.3)."""
     if "icc" in header.blocks.parts:
         return by_profile(header.blocks.parts["icc"], channels, dtype)
-    if header.srgb or header.gamma is None:
+    if header.srgb:
         return Light()
-    return by_gamma(header.gamma, dtype)
+    others = channels == 3 and bool(header.primaries) and not np.allclose(header.primaries, SRGB, atol=_AS_SRGB)
+    if header.gamma is None:
+        return Light(dropped="cHRM chunk (without gAMA; the samples are taken as sRGB)" if others else "")
+    light = by_gamma(header.gamma, dtype, header.primaries if others else ())
+    if others and luminance_of(header.primaries) is None:
+        return replace(light, dropped="cHRM chunk (of colours that cannot be; taken as sRGB's)")
+    return light

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from .. import gdal
 from ..carried import Place
-from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
+from ..errors import ScanError, ScanUnreachableError, ScanUnreadableError, ScanUnsupportedError
 from ..types import Reading, ScanInfo
 from . import _declared
 from ._conversion import Conversion, stretched
@@ -41,6 +41,7 @@ ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".p
 ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
 WHOLE_LIMIT_BYTES = 2**31
 _BAND_BYTES = 4 * 2**20
+_SALVAGE_ROWS = 16  # where it is not known which rows are there: what can be decoded is told that finely
 _BLOCK_COPIES = 2  # of the block that is decoded
 _STRETCHES: Remembered[tuple[Stretch | None]] = Remembered(256)
 _ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks decodes each of them many times
@@ -103,7 +104,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
             raise ScanUnreadableError(
                 f"damaged {known.name}: header and decoder disagree on its size; restore it from its source"
             )
-        source, cache_bytes = _source_of(raster, known, declared, status)
+        source, cache_bytes = _source_of(raster, known, declared, status, reading.salvage)
     except ScanError:
         raster.close()
         raise
@@ -142,28 +143,42 @@ def _bands_of(raster: Raster) -> _Bands:
     return _Bands(colour, alpha, meanings[0] == "palette", dropped)
 
 
-def _source_of(raster: Raster, known: _Format, declared: Declared, status: os.stat_result) -> tuple[Source, int]:
+def _source_of(
+    raster: Raster, known: _Format, declared: Declared, status: os.stat_result, salvage: bool
+) -> tuple[Source, int]:
     bands = _bands_of(raster)
     dtypes = set(raster.ask("dtypes"))
     if len(dtypes) != 1 or "complex" in (stored := dtypes.pop()):
         raise ScanUnsupportedError("complex samples, or of several types; convert it to 8- or 16-bit gray or RGB")
     if bands.palette and stored not in ("uint8", "uint16"):
         raise ScanUnsupportedError(f"a palette with samples of {stored}; convert it to RGB")
-    segment_yx, cache_bytes = _segments_of(raster, len(bands.read), np.dtype(stored).itemsize)
+    band_bytes = len(bands.read) * np.dtype(stored).itemsize
+    segment_yx, cache_bytes = _segments_of(raster, band_bytes, _salvage_rows(declared) if salvage else 0)
     height, width = raster.shape_yx
+    first, last = declared.present or (0, height)
 
     def decode(rows: range, columns: range) -> NDArray:
+        if rows.start < first or rows.stop > last:
+            raise ScanUnreadableError(
+                f"cut off: of {height} rows the file holds {last - first}; copy it again from its source"
+            )
         return raster.read(bands.read, rows, columns)
 
     def every() -> Any:
         tall, wide = segment_yx
         for y in range(0, height, tall):
             for x in range(0, width, wide):
-                part = decode(range(y, min(y + tall, height)), range(x, min(x + wide, width)))
+                try:
+                    part = decode(range(y, min(y + tall, height)), range(x, min(x + wide, width)))
+                except Exception as error:
+                    refuse_drive_errors(error)
+                    if not salvage or isinstance(error, ScanUnreachableError):
+                        raise
+                    continue
                 yield part[:, :, : bands.colour]
 
     def stretch_of(top: int, nodata: float | None) -> Stretch | None:
-        found = _STRETCHES.get(status, top, lambda: (Stretch.of(stored, top, every, nodata),))
+        found = _STRETCHES.get(status, (top, salvage), lambda: (Stretch.of(stored, top, every, nodata),))
         return found[0]
 
     samples = _samples_of(raster, declared, bands, stored, stretch_of)
@@ -185,16 +200,23 @@ def _source_of(raster: Raster, known: _Format, declared: Declared, status: os.st
     return source, cache_bytes
 
 
-def _segments_of(raster: Raster, bands: int, sample_bytes: int) -> tuple[tuple[int, int], int]:
-    """Rows and columns of what is decoded at once, by GDAL's blocks, and the bytes to keep of it."""
+def _salvage_rows(declared: Declared) -> int:
+    return _SALVAGE_ROWS if declared.present is None else 1
+
+
+def _segments_of(raster: Raster, pixel: int, most_rows: int = 0) -> tuple[tuple[int, int], int]:
+    """Rows and columns of what is decoded at once, by GDAL's blocks, and the bytes to keep of it.
+
+    ``pixel``: bytes of one. ``most_rows``: no more of them than a block has or this, where it is given.
+    """
     (height, width), (tall, wide) = raster.shape_yx, raster.ask("block_shapes")[0]
-    pixel = bands * sample_bytes
     if tall * wide * pixel > WHOLE_LIMIT_BYTES:
         raise ScanUnsupportedError(
             f"blocks of {wide} x {tall} pixels, which must be decoded at once; rewrite it in tiles"
         )
     if wide >= width:
-        tall = max(tall, min(height, _BAND_BYTES // (width * pixel) // tall * tall))
+        rows = min(height, most_rows or _BAND_BYTES // (width * pixel))
+        tall = max(tall, rows // tall * tall)
         return (tall, width), CACHE_BYTES
     row_of_blocks = tall * -(-width // wide) * wide * pixel
     return (tall, wide), max(CACHE_BYTES, min(row_of_blocks + CACHE_BYTES, _ROW_OF_BLOCKS_BYTES))
@@ -219,7 +241,10 @@ def _samples_of(
     light = by_profile(declared.blocks.parts.get("icc", b""), colour, dtype)
     top = np.iinfo(dtype).max
 
-    made = stretched(colour, dtype, light, stretch)
+    ycc = declared.sycc and colour == 3
+    if ycc and stored not in ("uint8", "uint16"):
+        raise ScanUnsupportedError(f"sYCC with samples of {stored}, which is not handled; convert it to RGB")
+    made = stretched(colour, dtype, light, stretch, ycc=ycc)
     if bands.alpha:
         return replace(made, opacity=_alpha(stored, declared.top, dtype))
     if nodata is None and not (stretch and stretch.has_nan):
@@ -264,6 +289,8 @@ def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: fl
 
 
 def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, samples: Conversion) -> ScanInfo:
+    if known.driver == "NITF" and (images := len(raster.ask("subdatasets"))) > 1:
+        declared.blocks.drop("image 2" if images == 2 else f"images 2-{images}")
     if known.driver == "HFA" and (names := sorted(set(raster.ask("tags", ns=None)) - {"AREA_OR_POINT"})):
         declared.blocks.drop(f"metadata {printable(', '.join(names), 80)}")
     metadata: dict[str, Any] = {"format": known.name, "compression": _compression_of(raster, declared)}

@@ -15,11 +15,13 @@ import collections
 import json
 import os
 import select
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,19 @@ def made_seeds() -> list[bytes]:
         for ending in (".png", ".jpg", ".webp", ".jp2", ".bmp", ".tiff")
         for picture in (gray, colour)
     ]
+    seeds += [b"P5\n70 90\n255\n" + gray.tobytes(), b"P6\n# by hand\n70 90 255\n" + colour.tobytes()]
+    seeds += [b"P4\n70 90\n" + np.packbits(gray > 99, axis=1).tobytes()]
+    seeds += [b"P1\n70 90\n" + b"\n".join(b"".join(b"1" if bit else b"0" for bit in row) for row in gray > 99)]
+    ycc = bytearray(imagecodecs.jpeg2k_encode(colour, level=0, codecformat="jp2", mct=False, colorspace="SRGB"))
+    ycc[(at := ycc.index(b"colr") + 7) : at + 4] = b"\0\0\0\x12"
+    seeds.append(bytes(ycc))
+    chromaticities = struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+    png = cv2.imencode(".png", colour)[1].tobytes()
+    more = [(b"gAMA", struct.pack(">I", 45455)), (b"cHRM", chromaticities)]
+    chunks = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in more
+    ]
+    seeds.append(png[:33] + b"".join(chunks) + png[33:])
     seeds.append(cv2.imencode(".png", gray.astype(np.uint16) * 257)[1].tobytes())
     seeds.append(imagecodecs.jpeg_encode(np.dstack([colour, gray]), colorspace="CMYK", outcolorspace="CMYK"))
     seeds += [imagecodecs.jpegxl_encode(colour), imagecodecs.avif_encode(colour), imagecodecs.jpegls_encode(gray)]

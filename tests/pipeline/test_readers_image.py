@@ -17,6 +17,8 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
+from pipeline import exif
+from pipeline.carried import TiffTag
 from pipeline.errors import ScanError, ScanUnreadableError
 from pipeline.readers import open_scan
 from pipeline.types import Reading, ScanInfo
@@ -25,6 +27,9 @@ pytestmark = pytest.mark.filterwarnings("error", "ignore:'mode' parameter:Deprec
 
 EVERYTHING = slice(None), slice(None)
 WIDE_GAMMA = 3.0
+
+
+SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def soft(shape_yx: tuple[int, int] = (90, 130), channels: int = 3, seed: int = 5) -> NDArray[np.uint8]:
@@ -181,6 +186,94 @@ def test_a_palette_with_gamma(tmp_path: Path) -> None:
     luminance = np.asarray(picture.convert("RGB")) / 255 @ [0.2126, 0.7152, 0.0722]
     assert np.abs(as_lightness(got) - lightness_of(luminance)).max() < 0.02
     assert (info.depth, info.channels) == ("uint8", 1)
+
+
+def chrm(red_x: float = 0.64, green: tuple[float, float] = (0.21, 0.71)) -> bytes:
+    numbers = 0.3127, 0.329, red_x, 0.33, *green, 0.15, 0.06
+    return chunk(b"cHRM", struct.pack(">8I", *(round(number * 100_000) for number in numbers)))
+
+
+def coloured() -> Image.Image:
+    """Red, green, blue, a darker red and a dark gray, 16 pixels of each."""
+    picture = np.zeros((16, 80, 3), np.uint8)
+    for at, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 0, 0), (60, 60, 60))):
+        picture[:, 16 * at : 16 * at + 16] = colour
+    return Image.fromarray(picture)
+
+
+# CIE 15 and Adobe RGB (1998): L* of 0.2974, 0.6273 and 0.0753 of white's luminance, and of those dark ones.
+ADOBE_LIGHTNESS = 61.4, 83.3, 33.0, 48.8, 24.2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "deep"])
+def test_primaries_of_a_png(tmp_path: Path, mode: str) -> None:
+    path, gamma = tmp_path / "c.png", chunk(b"gAMA", struct.pack(">I", 45470))
+    if mode == "deep":
+        data = bytes(imagecodecs.png_encode(np.asarray(coloured()).astype(np.uint16) * 257))
+        path.write_bytes(data[:33] + gamma + chrm() + data[33:])
+    else:
+        picture = coloured() if mode == "RGB" else coloured().quantize(5, dither=Image.Dither.NONE)
+        path.write_bytes(png_with(picture, gamma, chrm()))
+    got, info = read(path)
+    assert (info.tone, info.channels) == ("lightness", 1)
+    np.testing.assert_allclose(as_lightness(got[8, 8::16]), ADOBE_LIGHTNESS, atol=0.06)
+    assert "primaries" in info.metadata["lightness"]
+    assert "dropped" not in info.metadata
+
+
+def test_primaries_that_are_those_of_srgb_or_none(tmp_path: Path) -> None:
+    path, gamma = tmp_path / "c.png", chunk(b"gAMA", struct.pack(">I", 45455))
+    path.write_bytes(png_with(coloured(), gamma))
+    plain, info = read(path)
+    path.write_bytes(png_with(coloured(), gamma, chrm(green=(0.3, 0.6))))
+    got, _ = read(path)
+    np.testing.assert_array_equal(got, plain)
+    assert abs(as_lightness(got[8, 8]) - 53.2) < 0.06
+    path.write_bytes(png_with(coloured(), gamma, chrm(red_x=0.15, green=(0.15, 0.06))))
+    got, info = read(path)
+    np.testing.assert_array_equal(got, plain)
+    assert any("cHRM" in each for each in info.metadata["dropped"])
+    path.write_bytes(png_with(coloured(), chrm()))
+    got, info = read(path)
+    np.testing.assert_array_equal(got, np.asarray(coloured()))
+    assert info.metadata["dropped"] == ["cHRM chunk (without gAMA; the samples are taken as sRGB)"]
+    for more in (chunk(b"sRGB", b"\0"), chunk(b"iCCP", b"n\0\0" + zlib.compress(SRGB_PROFILE))):
+        path.write_bytes(png_with(coloured(), more, gamma, chrm()))
+        got, info = read(path)
+        np.testing.assert_array_equal(got, np.asarray(coloured()))
+        assert "dropped" not in info.metadata
+
+
+def test_adobe_rgb_by_exif_is_as_light_as_by_its_profile(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+
+    def saved(color_space: int, rules: str, **options: Any) -> tuple[NDArray[Any], ScanInfo]:
+        block = exif.exif_block(
+            (),
+            exif=(TiffTag(0xA001, 3, 1, struct.pack("<H", color_space)),),
+            interop=(TiffTag(1, 2, 4, rules.encode() + b"\0"),),
+        )
+        coloured().save(path, quality=100, subsampling=0, exif=b"Exif\0\0" + block, **options)
+        return read(path)
+
+    got, info = saved(65535, "R03")
+    assert (info.tone, info.channels) == ("lightness", 1)
+    np.testing.assert_allclose(as_lightness(got[8, 8::16]), ADOBE_LIGHTNESS, atol=0.6)  # a JPEG's red is 254
+    assert "Adobe RGB" in info.metadata["lightness"]
+    by_profile, info = saved(65535, "R03", icc_profile=bytes(imagecodecs.cms_profile("adobergb")))
+    assert "ICC profile" in info.metadata["lightness"]
+    assert np.abs(as_lightness(got) - as_lightness(by_profile)).max() < 0.06
+    for color_space, rules in ((1, "R03"), (65535, "R98"), (1, "R98")):
+        assert saved(color_space, rules)[1].tone == "srgb"
+
+
+def test_adobe_rgb_by_exif_of_a_gray_jpeg(tmp_path: Path) -> None:
+    block = exif.exif_block((), (TiffTag(0xA001, 3, 1, b"\xff\xff"),), interop=(TiffTag(1, 2, 4, b"R03\0"),))
+    gray = Image.fromarray(np.full((16, 16), 60, np.uint8))
+    gray.save(tmp_path / "g.jpg", quality=100, exif=b"Exif\0\0" + block)
+    got, info = read(tmp_path / "g.jpg")
+    assert np.abs(as_lightness(got) - 24.2).max() < 0.06
+    assert "Adobe RGB" in info.metadata["lightness"]
 
 
 # Alpha
@@ -407,6 +500,22 @@ def test_a_cut_file_gives_its_upper_part(tmp_path: Path, ending: str) -> None:
         # Again, from below: what was lost stays lost, what was there stays there.
         assert (reader.read(slice(600, 700), slice(0, 50)) == 127).all()
         np.testing.assert_array_equal(reader.read(slice(0, 100), slice(None)), got[:100])
+
+
+@pytest.mark.parametrize(("missing", "kept"), [(1, 250), (2, 250), (12, 240)])
+def test_a_jpeg_without_its_end_marker_gives_all_rows_that_are_there(tmp_path: Path, missing: int, kept: int) -> None:
+    path = tmp_path / "end & <co>.jpg"
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (250, 200), dtype=np.uint8)).save(path, quality=92)
+    with Image.open(path) as image:
+        whole = np.asarray(image)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(ScanUnreadableError, match="no end marker"):
+        read(path)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+        assert reader.holes == (((kept, 250, 0, 200),) if kept < 250 else ())
+    np.testing.assert_array_equal(got[:kept], whole[:kept])
+    assert (got[kept:] == 127).all()
 
 
 def test_a_jpeg_that_failed_once_does_not_give_gray_the_next_time(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -132,6 +133,32 @@ def test_later_frames_are_named(tmp_path: Path) -> None:
     first.save(tmp_path / "m.webp", save_all=True, append_images=others)
     with pytest.raises(ScanUnsupportedError, match="animated"):
         read(tmp_path / "m.webp")
+
+
+def test_later_pictures_of_a_pnm_are_named(tmp_path: Path) -> None:
+    gray, colour = soft(SHAPE_YX, 1), soft(SHAPE_YX)
+    one, other = b"P5\n130 90\n255\n" + gray.tobytes(), b"P6 130 90 65535\n" + colour.astype(">u2").tobytes()
+    bits = b"P4\n130 90\n" + np.packbits(gray > 99, axis=1).tobytes()
+    for data, expected in (
+        (one, None),
+        (one + other, ["picture 2"]),
+        (one + other + bits + one, ["pictures 2-4"]),
+        (bits + one, ["picture 2"]),
+        (one + b"P9", None),
+    ):
+        (tmp_path / "a.pnm").write_bytes(data)
+        got, info = read(tmp_path / "a.pnm")
+        np.testing.assert_array_equal(got, gray if data.startswith(one) else 255 * (gray <= 99))
+        assert info.metadata.get("dropped") == expected
+
+
+def test_later_images_of_a_nitf_are_named(tmp_path: Path) -> None:
+    unplaced(tmp_path / "a.ntf", soft((64, 64), 1), "NITF", NUMI="3")
+    for _ in range(2):
+        unplaced(tmp_path / "a.ntf", soft((64, 64), 1, 9), "NITF", APPEND_SUBDATASET="YES")
+    got, info = read(tmp_path / "a.ntf")
+    np.testing.assert_array_equal(got, soft((64, 64), 1))
+    assert info.metadata["dropped"] == ["the fields of the NITF header", "images 2-3"]
 
 
 def georeferenced(path: Path, picture: NDArray[Any], driver: str, **options: Any) -> None:
@@ -286,6 +313,66 @@ def test_jpeg_2000_with_a_gray_profile(tmp_path: Path) -> None:
     assert np.abs(got / 655.35 - lightness_of((picture / 255) ** WIDE_GAMMA)).max() < 0.2
 
 
+def in_space(path: Path, samples: NDArray[Any], space: int, **options: Any) -> None:
+    """A JP2 file, lossless, that says a number of a colour space."""
+    data = bytearray(imagecodecs.jpeg2k_encode(samples, level=0, codecformat="jp2", mct=False, **options))
+    at = data.index(b"colr") + 7
+    data[at : at + 4] = struct.pack(">I", space)
+    path.write_bytes(data)
+
+
+def test_sycc_is_turned_into_rgb(tmp_path: Path) -> None:
+    rgb = soft(SHAPE_YX)
+    ycc = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    in_space(tmp_path / "y.jp2", ycc, 18, colorspace="SRGB")
+    got, info = read(tmp_path / "y.jp2")
+    assert (info.channels, info.tone) == (3, "srgb")
+    assert np.abs(got.astype(int) - pillow(tmp_path / "y.jp2", "RGB")).max() <= 3
+    assert np.abs(got.astype(int) - rgb).max() <= 3
+    # Shifted to more bits, white is one level of 8 bits darker.
+    in_space(tmp_path / "deep.jp2", ycc.astype(np.uint16) * 256, 18, colorspace="SRGB")
+    assert np.abs(read(tmp_path / "deep.jp2")[0] / 257 - rgb).max() <= 4
+    in_space(tmp_path / "ten.jp2", ycc.astype(np.uint16) * 4, 18, colorspace="SRGB", bitspersample=10)
+    assert np.abs(read(tmp_path / "ten.jp2")[0] / 257 - rgb).max() <= 4
+
+
+def test_sycc_of_gray_is_gray(tmp_path: Path) -> None:
+    gray = soft(SHAPE_YX, 1)
+    in_space(tmp_path / "g.jp2", gray, 18, colorspace="GRAY")
+    np.testing.assert_array_equal(read(tmp_path / "g.jp2")[0], gray)
+    in_space(tmp_path / "n.jp2", np.dstack([gray, np.full((*SHAPE_YX, 2), 128, np.uint8)]), 18, colorspace="SRGB")
+    np.testing.assert_array_equal(read(tmp_path / "n.jp2")[0], np.dstack([gray] * 3))
+
+
+def test_sycc_with_chroma_of_half_the_resolution(tmp_path: Path) -> None:
+    rgb = soft(SHAPE_YX)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            tmp_path / "a.tif", "w", "GTiff", SHAPE_YX[1], SHAPE_YX[0], 3, dtype="uint8", photometric="rgb"
+        ) as file:
+            file.write(np.moveaxis(rgb, 2, 0))
+        rasterio.shutil.copy(
+            tmp_path / "a.tif", tmp_path / "a.jp2", driver="JP2OpenJPEG", QUALITY="100", YCBCR420="YES"
+        )
+    data = (tmp_path / "a.jp2").read_bytes()
+    sizes = data.index(b"\xff\x4f\xff\x51") + 42
+    assert data[sizes : sizes + 9] == b"\7\1\1\7\2\2\7\2\2"
+    got = read(tmp_path / "a.jp2")[0]
+    assert np.abs(got.astype(int) - pillow(tmp_path / "a.jp2", "RGB")).max() <= 3
+    assert np.abs(got.astype(int) - rgb).mean() < 5
+    (tmp_path / "a.jp2").write_bytes(data[: sizes + 5] + b"\1" + data[sizes + 6 :])
+    with pytest.raises(ScanUnsupportedError, match="unequal resolution"):
+        read(tmp_path / "a.jp2")
+
+
+@pytest.mark.parametrize(("space", "name"), [(24, "e-sYCC"), (21, "ROMM"), (12, "CMYK"), (9, "PhotoYCC"), (99, "99")])
+def test_other_colour_spaces_of_jpeg_2000_are_refused(tmp_path: Path, space: int, name: str) -> None:
+    in_space(tmp_path / "y.jp2", soft(SHAPE_YX), space, colorspace="SRGB")
+    with pytest.raises(ScanUnsupportedError, match=f"in .*{name}"):
+        read(tmp_path / "y.jp2")
+
+
 def test_what_gif_and_bmp_cannot_carry_further_is_named(tmp_path: Path) -> None:
     Image.fromarray(soft(SHAPE_YX, 1)).save(tmp_path / "c.gif", comment=b"by hand")
     data = (tmp_path / "c.gif").read_bytes()
@@ -409,7 +496,9 @@ def test_no_file_leads_to_another_file_or_to_the_network(
         try:
             with open_scan(folder / name) as reader:
                 opened[name] = reader.read(*EVERYTHING)
-                assert reader.carried.place is None or not reader.carried.place.transform
+                assert reader.carried.place is not None
+                assert reader.carried.place.transform == (5.0, 0.0, -1.5, 0.0, -5.0, 3.5)
+                assert f"{name}.aux.xml beside it (not read)" in reader.info.metadata["dropped"]
         except ScanError:
             continue
     assert set(opened) == {"gml.jp2", "xmp.jp2"}
@@ -429,9 +518,25 @@ def test_the_server_of_that_test_would_have_noticed(requests: tuple[int, list[st
     assert asked
 
 
-def test_pixels_in_another_file_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (b"", b""),
+        (b"ExternalRasterDMS", b"externalRasterDMS"),
+        (b"ExternalRasterDMS", b"EXTERNALRASTERDMS"),
+        (b"ExternalRasterDMS", b"Somewhere.RasterX"),
+        (b"ImgExternalRaster", b"imgexternalRASTER"),
+        (b"ImgExternalRaster", b"Edms_State\0\0\0\0\0\0\0"),
+    ],
+)
+def test_pixels_in_another_file_are_refused(tmp_path: Path, was: bytes, becomes: bytes) -> None:
+    """However their node is written: GDAL takes capitals and small letters for the same."""
     unplaced(tmp_path / "s.img", soft((64, 64), 1), "HFA", USE_SPILL="YES")
     assert (tmp_path / "s.ige").exists()
+    data = (tmp_path / "s.img").read_bytes()
+    at = data.rindex(b"ExternalRasterDMS") + (64 if was.startswith(b"Img") else 0)
+    assert data[at : at + len(was)] == was
+    (tmp_path / "s.img").write_bytes(data[:at] + becomes + data[at + len(was) :])
     with pytest.raises(ScanUnsupportedError, match="other files"):
         open_scan(tmp_path / "s.img")
 
@@ -520,6 +625,47 @@ def test_a_cut_jpeg_2000_gives_what_is_there(tmp_path: Path) -> None:
         for y0, y1, x0, x1 in reader.holes:
             assert (got[y0:y1, x0:x1] == 127).all()
         np.testing.assert_array_equal(got[:100], picture[:100])
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "kept"),
+    [
+        ("g.pgm", "L", range(1979)),
+        ("c.ppm", "RGB", range(1979)),
+        ("g.bmp", "L", range(21, 2000)),
+        ("c.bmp", "RGB", range(21, 2000)),
+        ("g.sgi", "L", range(16, 2000)),
+    ],
+)
+def test_all_rows_that_are_there_are_salvaged(tmp_path: Path, name: str, mode: str, kept: range) -> None:
+    """BMP and SGI hold the last row first."""
+    path = tmp_path / name
+    picture = Image.fromarray(np.random.default_rng(4).integers(0, 256, (2000, 200, 3), dtype=np.uint8)).convert(mode)
+    picture.save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 99 // 100 if name != "g.sgi" else len(data) - 9])
+    with pytest.raises(ScanUnreadableError):
+        read(path)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+        lost = {row for hole in reader.holes for row in range(hole[0], hole[1])}
+        assert len(reader.holes) == 1  # of many rows, not many of one
+    assert lost == set(range(2000)) - set(kept)
+    np.testing.assert_array_equal(got[kept], np.asarray(picture)[kept])
+    assert (got[sorted(lost)] == 127).all()
+
+
+def test_rows_that_are_lost_do_not_keep_others_from_being_stretched(tmp_path: Path) -> None:
+    picture = np.arange(200 * 128, dtype=np.int16).reshape(200, 128)
+    unplaced(tmp_path / "a.ntf", picture, "NITF")
+    data = (tmp_path / "a.ntf").read_bytes()
+    (tmp_path / "a.ntf").write_bytes(data[:-2000])  # 8 rows
+    with pytest.raises(ScanUnreadableError):
+        open_scan(tmp_path / "a.ntf")
+    with open_scan(tmp_path / "a.ntf", Reading(salvage=True)) as reader:
+        got = reader.read(*EVERYTHING)
+    assert (got[192:] == 32767).all()
+    np.testing.assert_array_equal(got[:192], np.rint(picture[:192] * (65535 / picture[191, 127])))
 
 
 def test_a_list_of_tiles_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:

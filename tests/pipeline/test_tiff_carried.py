@@ -199,15 +199,16 @@ def test_geo_tags_that_gdal_cannot_follow_are_kept_as_they_are(tmp_path: Path) -
         np.testing.assert_array_equal(reader.read(slice(None), slice(None)), GRAY)
 
 
-def test_no_file_beside_the_scan_is_read(tmp_path: Path) -> None:
-    """World files and GDAL's own sidecars would give it another place."""
+def test_of_what_lies_beside_the_scan_only_a_world_file_is_read(tmp_path: Path) -> None:
+    """GDAL's own sidecars would give it another place."""
     path = tmp_path / "s.tif"
     tifffile.imwrite(path, GRAY, metadata=None, extratags=[(34735, 3, 8, (1, 1, 0, 1, 1024, 0, 1, 2), True)])
     (tmp_path / "s.tfw").write_text("1\n0\n0\n-1\n77\n88\n")
     (tmp_path / "s.tif.aux.xml").write_text("<PAMDataset><GeoTransform>77, 1, 0, 88, 0, -1</GeoTransform></PAMDataset>")
     place = carried(path).place
     assert place is not None
-    assert place.transform == ()
+    assert place.transform == (1, 0, 76.5, 0, -1, 88.5)
+    assert dropped(path) == ["s.tif.aux.xml beside it (not read)"]
     assert {file.name for file in tmp_path.iterdir()} == {"s.tif", "s.tfw", "s.tif.aux.xml"}
 
 
