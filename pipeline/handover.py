@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.carried import Carried
 from pipeline.carrying import description_of, differences, for_result, found_in, software_of
 from pipeline.errors import ColorizeError
-from pipeline.provenance import xmp_packet
+from pipeline.provenance import SOURCE_TYPE, xmp_packet
 from pipeline.writers import Picture
 from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.xmp import lacking
 
 # A folder of JPEGs at many sizes is no picture that a reader here opens.
 # What tifffile, OME, ImageJ, ScanImage and Aperio put where others have a description.
@@ -58,3 +60,19 @@ def missing_in(name: str, path: Path, picture: Picture, known: Mapping[str, str]
     except ColorizeError as error:
         return {"all": f"the written file cannot be read again: {error}"}
     return {what: f"not found again in the written file ({why})" for what, why in found.items() if what not in known}
+
+
+def missing_of_scan(path: Path, scan: Carried) -> dict[str, str]:
+    """What the file ``path`` of a result lacks of what its scan says, and of what any result says, by name.
+
+    Unlike :func:`missing_in` it does not ask which software and model the result names, which a later look cannot know.
+    Raises ScanError where the file cannot be read.
+    """
+    wanted, _, lost = carried_by_result(scan, "", "", "")
+    found = found_in(path)
+    missing = differences(replace(wanted, xmp=b""), found)
+    if SOURCE_TYPE.encode() not in found.xmp:
+        missing["Digital Source Type"] = "nothing says that its colour is an algorithm's"
+    elif "xmp" not in lost and (names := lacking(wanted.xmp, found.xmp)):
+        missing["xmp"] = names
+    return missing
