@@ -6,6 +6,8 @@ each format writes what it has a place for, and both are taken together where tw
 
 from __future__ import annotations
 
+import contextlib
+import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -21,7 +23,9 @@ from pipeline.carried import Carried, Place, TiffTag
 from pipeline.exif import STRUCTURE, Exif, exif_block, parse_exif
 from pipeline.photoshop import parse_iim, parse_resources, resource_block, without_scan_parts
 from pipeline.readers import open_scan
+from pipeline.writers._beside import tiff_text
 from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.writers.omezarr import ATTRIBUTE
 from pipeline.xmp import parsed, properties
 
 _DESCRIPTION, _SOFTWARE = 270, 305
@@ -32,6 +36,7 @@ _COLOR_SPACE, _ENCODING = 40961, (37121, 37122)
 _TAG_LIMIT_BYTES = 8192  # of one that goes into an EXIF block, for which a JPEG has 64 kB
 _FORMATS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _RELATIVE = 1e-9
+_SHOWN_CHARACTERS = 60
 
 
 def for_result(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
@@ -89,6 +94,8 @@ def found_in(path: Path) -> Carried:
         found, info = written.carried, written.info
     if info.metadata.get("format") in ("TIFF", "BigTIFF"):
         return replace(found, tags=_first_tags(path))
+    if path.is_dir():
+        found = replace(found, tags=(*found.tags, *_told_description(path)))
     return replace(found, icc=found.icc or (SRGB_PROFILE if info.tone == "srgb" else b""))
 
 
@@ -112,6 +119,12 @@ def differences(wanted: Carried, found: Carried) -> dict[str, str]:
         **(_missing_place(wanted.place, found.place or Place()) if wanted.place else {}),
     }
     return {name: text for name, text in missing.items() if text}
+
+
+def missing_description(wanted: str, found: Carried) -> str:
+    """What is wrong where ``found`` does not have the text ``wanted`` within its description; empty where it has."""
+    text = tiff_text(wanted).decode().strip()
+    return "" if text in description_of(found) else f"not there: {text[:_SHOWN_CHARACTERS]!r}"
 
 
 def _missing_exif(wanted: Carried, found: Carried) -> str:
@@ -220,7 +233,15 @@ def _as_srgb(tag: TiffTag) -> TiffTag:
 
 def _text_of(scan: Carried, code: int) -> str:
     found = [tag for tag in (*scan.tags, *_parsed(scan.exif).ifd0) if tag.code == code and tag.type in (2, 129)]
-    return found[0].value.rstrip(b"\0 ").decode("utf-8", "replace").strip() if found else ""
+    return _decoded(found[0].value.rstrip(b"\0 ")).strip() if found else ""
+
+
+def _decoded(text: bytes) -> str:
+    """UTF-8, or else what programs of Western Windows and Unix wrote where only ASCII was allowed; nothing is lost."""
+    for encoding in ("utf-8", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            return text.decode(encoding)
+    return text.decode("latin-1")
 
 
 def _parsed(exif: bytes) -> Exif:
@@ -257,11 +278,19 @@ def _first_tags(path: Path) -> tuple[TiffTag, ...]:
     with tifffile.TiffFile(path) as file:
         found = []
         for tag in file.pages[0].tags:
-            if tag.code not in _OWN:
+            if tag.code == _DESCRIPTION or tag.code not in _OWN:
                 file.filehandle.seek(tag.valueoffset)
                 value = file.filehandle.read(tag.valuebytecount)
                 found.append(TiffTag(int(tag.code), int(tag.dtype), int(tag.count), value))
         return tuple(found)
+
+
+def _told_description(path: Path) -> Iterator[TiffTag]:
+    """That of an OME-Zarr that we wrote."""
+    attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
+    text = str(attributes.get(ATTRIBUTE, {}).get("description", "")).encode()
+    if text:
+        yield TiffTag(_DESCRIPTION, 2, len(text) + 1, text + b"\0")
 
 
 def _resources(block: bytes) -> dict[tuple[int, bytes], list[bytes]]:

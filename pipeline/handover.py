@@ -8,16 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.carried import Carried
-from pipeline.carrying import description_of, differences, for_result, found_in, software_of
+from pipeline.carrying import description_of, differences, for_result, found_in, missing_description, software_of
 from pipeline.errors import ColorizeError
 from pipeline.provenance import SOURCE_TYPE, xmp_packet
 from pipeline.writers import Picture
 from pipeline.writers._picture import SRGB_PROFILE
 from pipeline.xmp import lacking
 
-# A folder of JPEGs at many sizes is no picture that a reader here opens.
 # What tifffile, OME, ImageJ, ScanImage and Aperio put where others have a description.
-_OF_SAMPLES = re.compile(r'\{"shape"|shape=\(|<\?xml|<OME|ImageJ=|SI\.|Aperio ')
+_OF_SAMPLES = re.compile(
+    r"""\{"shape":\ ?\[ | shape=\(\d | (?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:\w+:)?OME\b | ImageJ=\d
+    | SI\.[A-Za-z]\w*(?:\.\w+)*\ =\  | Aperio\ (?:Image\ Library|Leica)\b""",
+    re.VERBOSE | re.DOTALL,
+)
+# A folder of JPEGs at many sizes is no picture that a reader here opens.
 _NOT_READ = frozenset({"iiif"})
 
 
@@ -56,9 +60,12 @@ def missing_in(name: str, path: Path, picture: Picture, known: Mapping[str, str]
     if name in _NOT_READ:
         return {}
     try:
-        found = differences(picture.carried, found_in(path))
+        there = found_in(path)
+        found = differences(picture.carried, there)
     except ColorizeError as error:
         return {"all": f"the written file cannot be read again: {error}"}
+    if text := missing_description(picture.description, there):
+        found["description"] = text
     return {what: f"not found again in the written file ({why})" for what, why in found.items() if what not in known}
 
 
@@ -68,9 +75,11 @@ def missing_of_scan(path: Path, scan: Carried) -> dict[str, str]:
     Unlike :func:`missing_in` it does not ask which software and model the result names, which a later look cannot know.
     Raises ScanError where the file cannot be read.
     """
-    wanted, _, lost = carried_by_result(scan, "", "", "")
+    wanted, description, lost = carried_by_result(scan, "", "", "")
     found = found_in(path)
     missing = differences(replace(wanted, xmp=b""), found)
+    if text := missing_description(description, found):
+        missing["description"] = text
     if SOURCE_TYPE.encode() not in found.xmp:
         missing["Digital Source Type"] = "nothing says that its colour is an algorithm's"
     elif "xmp" not in lost and (names := lacking(wanted.xmp, found.xmp)):
