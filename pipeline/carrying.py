@@ -20,7 +20,7 @@ import tifffile
 from rasterio.crs import CRS
 
 from pipeline.carried import Carried, Place, TiffTag
-from pipeline.exif import STRUCTURE, Exif, exif_block, parse_exif
+from pipeline.exif import MAKER_NOTE, STRUCTURE, Exif, exif_block, is_movable_note, parse_exif
 from pipeline.photoshop import parse_iim, parse_resources, resource_block, without_scan_parts
 from pipeline.readers import open_scan
 from pipeline.writers._beside import tiff_text
@@ -43,7 +43,8 @@ def for_result(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
     """What a result carries of what its scan said: all but what was true of the scan's own samples and file.
 
     Left out are its profile, its structural tags, its thumbnails, and its software and description, for a result has
-    its own (:func:`software_of`, :func:`description_of`). A block that is damaged stays as it is: writers then say that
+    its own (:func:`software_of`, :func:`description_of`); and a maker note that only holds where it was
+    (:func:`has_bound_note`). A block that is damaged stays as it is: writers then say that
     they do not carry it.
 
     Parameters
@@ -65,13 +66,18 @@ def tags_as_exif(tags: tuple[TiffTag, ...], exif: bytes = b"") -> bytes:
     """An EXIF block of a TIFF's descriptive tags and what ``exif`` says beside them. Raises ValueError if damaged."""
     found = parse_exif(exif) if exif else Exif()
     small = [tag for tag in tags if len(tag.value) <= _TAG_LIMIT_BYTES]
-    exposure = tuple(_as_srgb(tag) for tag in found.exif if tag.code not in _ENCODING)
+    exposure = tuple(_as_srgb(tag) for tag in found.exif if tag.code not in _ENCODING and not _is_bound_note(tag))
     return exif_block(_described(small, found.ifd0), exposure, found.gps, found.interop)
 
 
 def exif_as_tags(exif: bytes, tags: tuple[TiffTag, ...] = ()) -> tuple[TiffTag, ...]:
     """A TIFF's descriptive tags: ``tags``, and what the first directory of ``exif`` says beside them."""
     return _described(tags, _parsed(exif).ifd0)
+
+
+def has_bound_note(scan: Carried) -> bool:
+    """Whether the scan has a maker note whose offsets point elsewhere once it is in another block."""
+    return any(map(_is_bound_note, _parsed(scan.exif).exif))
 
 
 def description_of(scan: Carried) -> str:
@@ -225,6 +231,10 @@ def _described(tags: Iterable[TiffTag], others: Iterable[TiffTag]) -> tuple[Tiff
     """Descriptive tags of both, sorted; the first ones prevail."""
     found = {tag.code: tag for tag in (*others, *tags) if tag.code not in _OWN}
     return tuple(found[code] for code in sorted(found))
+
+
+def _is_bound_note(tag: TiffTag) -> bool:
+    return tag.code == MAKER_NOTE and not is_movable_note(tag.value)
 
 
 def _as_srgb(tag: TiffTag) -> TiffTag:

@@ -8,7 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.carried import Carried
-from pipeline.carrying import description_of, differences, for_result, found_in, missing_description, software_of
+from pipeline.carrying import (
+    description_of,
+    differences,
+    for_result,
+    found_in,
+    has_bound_note,
+    missing_description,
+    software_of,
+)
 from pipeline.errors import ColorizeError
 from pipeline.provenance import SOURCE_TYPE, xmp_packet
 from pipeline.writers import Picture
@@ -45,6 +53,8 @@ def carried_by_result(
     except ValueError as error:
         lost["xmp"] = f"the scan's packet stays in the store only: {error}"
         xmp = xmp_packet(software, description, source, b"", software_of(scan))
+    if has_bound_note(scan):
+        lost["maker note"] = "its offsets would point elsewhere in another file; it stays in the store"
     own = description_of(scan)
     if _OF_SAMPLES.match(own):
         # Of axes and channels that the result has not; readers would take it for the result's.

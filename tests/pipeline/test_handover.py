@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import struct
+import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.carried import Carried, TiffTag
 from pipeline.carrying import description_of, found_in, software_of
+from pipeline.exif import directory, exif_block, parse_exif
 from pipeline.handover import carried_by_result, missing_in, missing_of_scan
+from pipeline.readers import open_scan
 from pipeline.writers import ENDINGS, FORMATS, Picture, write_picture
 
 READ_AGAIN = sorted(set(FORMATS) - {"iiif"})
@@ -92,3 +98,65 @@ def test_what_is_about_other_samples_is_left_out_and_told(text):
     _, told, lost = carried_by_result(captioned(text.encode()), "software", "Colour added", "scan.tif")
     assert told == "Colour added"
     assert "stays in the store" in lost["description"]
+
+
+def ascii_tag(code: int, text: str) -> TiffTag:
+    value = text.encode() + b"\0"
+    return TiffTag(code, 2, len(value), value)
+
+
+def with_note(note: bytes) -> bytes:
+    return exif_block((ascii_tag(271, "Canon"), ascii_tag(272, "Canon EOS")), (TiffTag(37500, 7, len(note), note),))
+
+
+def canon_block() -> bytes:
+    """With a note that counts its offsets from the start of the block."""
+    tags = (ascii_tag(6, "Canon EOS 5D IMG:repro"), ascii_tag(9, "Owner Archive Koeln"))
+    at = with_note(directory(tags, 0)).index(directory(tags, 0)[:2] + struct.pack("<HH", 6, 2))
+    return with_note(directory(tags, at))
+
+
+def apple_note() -> bytes:
+    head = b"Apple iOS\0\0\1II"
+    return head + directory((ascii_tag(8, "a text of some length"),), len(head))
+
+
+def written(scan: Carried, name: str, tmp_path):
+    path = tmp_path / f"a{ENDINGS[name]}"
+    picture = picture_of(scan)
+    write_picture(name, path, picture, 2)
+    return path
+
+
+@pytest.mark.parametrize("name", ["tiff", "jpeg", "png"])
+def test_a_maker_note_that_holds_only_in_its_place_is_left_out_and_told(name, tmp_path):
+    scan = Carried(exif=canon_block())
+    _, _, lost = carried_by_result(scan, "software", "Colour added", "scan.tif")
+    assert "offsets" in lost["maker note"]
+    path = written(scan, name, tmp_path)
+    assert missing_of_scan(path, scan) == {}
+    assert b"IMG:repro" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["tiff", "jpeg", "png"])
+def test_a_maker_note_that_holds_anywhere_goes_on(name, tmp_path):
+    scan = Carried(exif=with_note(apple_note()))
+    assert carried_by_result(scan, "software", "Colour added", "scan.tif")[2] == {}
+    path = written(scan, name, tmp_path)
+    assert missing_of_scan(path, scan) == {}
+    (note,) = (tag.value for tag in parse_exif(found_in(path).exif).exif if tag.code == 37500)
+    assert note == apple_note()
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not there")
+def test_exiftool_reads_the_cameras_text_or_none(tmp_path):
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(tmp_path / "scan.jpg", exif=b"Exif\0\0" + canon_block())
+
+    def says(path):
+        words = ["exiftool", "-s3", "-CanonImageType", "-OwnerName", "-Warning", str(path)]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+
+    assert says(tmp_path / "scan.jpg") == ["Canon EOS 5D IMG:repro", "Owner Archive Koeln"]
+    with open_scan(tmp_path / "scan.jpg") as reader:
+        scan = reader.carried
+    assert [says(written(scan, name, tmp_path)) for name in ("tiff", "jpeg")] == [[], []]
