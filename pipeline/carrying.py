@@ -23,6 +23,7 @@ from pipeline.carried import Carried, Place, TiffTag
 from pipeline.exif import MAKER_NOTE, STRUCTURE, Exif, exif_block, is_movable_note, parse_exif
 from pipeline.photoshop import parse_iim, parse_resources, resource_block, without_scan_parts
 from pipeline.readers import open_scan
+from pipeline.tiles import LARGEST
 from pipeline.writers._beside import tiff_text
 from pipeline.writers._picture import SRGB_PROFILE
 from pipeline.writers.omezarr import ATTRIBUTE
@@ -94,8 +95,10 @@ def found_in(path: Path) -> Carried:
     """What a written picture says beside its pixels, for :func:`differences`. Raises ScanError as a reader does.
 
     Of a TIFF that is every tag of the first directory, where a reader gives those that describe a scan. Samples that
-    are sRGB by a number, or because nothing else is said, have that profile.
+    are sRGB by a number, or because nothing else is said, have that profile. Of a folder of tiles it is what the
+    largest of its whole pictures says.
     """
+    path = path / LARGEST if (path / "info.json").exists() else path
     with open_scan(path) as written:
         found, info = written.carried, written.info
     if info.metadata.get("format") in ("TIFF", "BigTIFF"):

@@ -29,8 +29,6 @@ _OF_SAMPLES = re.compile(
     | SI\.[A-Za-z]\w*(?:\.\w+)*\ =\  | Aperio\ (?:Image\ Library|Leica)\b""",
     re.VERBOSE | re.DOTALL,
 )
-# A folder of JPEGs at many sizes is no picture that a reader here opens.
-_NOT_READ = frozenset({"iiif"})
 
 
 def carried_by_result(
@@ -65,10 +63,8 @@ def carried_by_result(
     return for_result(scan, xmp, SRGB_PROFILE), f"{own}\n{description}" if own else description, lost
 
 
-def missing_in(name: str, path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
-    """What of ``picture`` a reader does not find in the file of format ``name``, beyond what is ``known``."""
-    if name in _NOT_READ:
-        return {}
+def missing_in(path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
+    """What of ``picture`` a reader does not find in the file ``path``, beyond what is ``known``."""
     try:
         there = found_in(path)
         found = differences(picture.carried, there)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.carried import Carried
-from pipeline.errors import ScanUnreadableError
+from pipeline.errors import ScanError, ScanUnreadableError
 from pipeline.readers import open_scan
 from pipeline.types import ScanInfo
 from pipeline.writers._upright import turned_back, turned_shape
@@ -81,20 +81,16 @@ class Tiles:
                 yield self._tile(slice(y, min(y + step, height)), slice(x, min(x + step, width)), factor)
 
     def missing(self) -> Iterator[Path]:
-        """Addresses, of tiles and of whole pictures, where no file is, or one of another size."""
+        """Addresses, of tiles and of whole pictures, where no file is, or one of another size or profile."""
         wanted = [(tile.path, tile.shape_yx) for factor in self.factors for tile in self.every(factor)]
         sizes = json.loads((self._path / "info.json").read_text(encoding="utf-8")).get("sizes", [])
         wholes = [(int(size["height"]), int(size["width"])) for size in sizes]
         for height, width in wholes:
             wanted.append((self._path / "full" / f"{width},{height}" / "0" / "default.jpg", (height, width)))
         wanted.append((self._path / LARGEST, max(wholes, default=self.shape_yx)))
+        profile = _look(self._path / LARGEST)[1]
         for path, shape_yx in wanted:
-            try:
-                with open_scan(path) as reader:
-                    found_yx = reader.info.shape_yx
-            except (ScanUnreadableError, OSError):
-                found_yx = None
-            if found_yx != shape_yx:
+            if _look(path) != (shape_yx, profile):
                 yield path.relative_to(self._path)
 
     def _tile(self, rows: slice, columns: slice, factor: int) -> Tile:
@@ -133,6 +129,15 @@ class Tiles:
         while sum(each.nbytes for each in self._cache.values()) > self._cache_bytes and len(self._cache) > 1:
             self._cache.popitem(last=False)
         return samples
+
+
+def _look(path: Path) -> tuple[tuple[int, int] | None, bytes]:
+    """Rows, columns and the profile of one JPEG; None where there is none to read."""
+    try:
+        with open_scan(path) as reader:
+            return reader.info.shape_yx, reader.carried.icc
+    except (ScanError, OSError):
+        return None, b""
 
 
 def _info_of(path: Path) -> tuple[tuple[int, int], int, tuple[int, ...]]:

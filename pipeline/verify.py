@@ -26,12 +26,13 @@ from pipeline.manifest import pictures_of, read_sidecar, sidecar_of
 from pipeline.pyramid import level_problems
 from pipeline.readers import open_scan
 from pipeline.store import CARRIED, ChromaVersion, ScanStore
-from pipeline.tiles import LARGEST, Tiles
+from pipeline.tiles import Tiles
 from pipeline.told import Told
 from pipeline.types import Reading, ScanInfo, ScanReader
 from pipeline.writers import ENDINGS
 
 BLOCK_PX = 1024
+_TILES_SAID_NOTHING = "IIIF has no place for it"  # as sidecars have it of those that were written so
 _SAME_RESOLUTION = 1e-4
 _PER_METRE = 0.0051  # what PNG and JPEG 2000 round to, in pixels per centimetre
 
@@ -175,11 +176,10 @@ def _opened(told: Told) -> ScanReader | Tiles:
 
 def _lost_metadata(told: Told, source: _Source | None) -> Iterator[str]:
     """What the scan says beside its pixels and the picture does not, beyond what the sidecar lists."""
-    if told.format == "iiif" and "xmp" in told.not_carried:
-        return  # before 0.7, its pictures said nothing
+    if told.not_carried.get("xmp") == _TILES_SAID_NOTHING:
+        return
     scan = source.carried if source is not None and source.carried is not None else Carried()
-    path = told.picture / LARGEST if told.format == "iiif" else told.picture
-    for what, why in missing_of_scan(path, scan).items():
+    for what, why in missing_of_scan(told.picture, scan).items():
         if what not in told.not_carried:
             yield f"{what} is not kept ({why})"
 

@@ -66,7 +66,7 @@ def gray8(tmp_path_factory):
 
 def told_of(result, name, path, written, **other):
     """What the sidecar of a good picture says, with the size and hash of whatever lies at ``path``."""
-    not_carried = dict(written.not_carried) | missing_in(name, path, result.picture, written.not_carried)
+    not_carried = dict(written.not_carried) | missing_in(path, result.picture, written.not_carried)
     values = {
         "picture": path,
         "format": name,
@@ -178,7 +178,8 @@ def test_lost_resolution_and_orientation(gray8, name, what, fields, tmp_path):
     if what in good.not_carried:
         pytest.skip("it has no place for it, and says so")
     found = check(gray8, name, tmp_path, replace(gray8.picture, **fields))
-    assert any(what in each for each in found.problems)
+    # Where samples are turned instead, the size is another one.
+    assert any((what if name != "iiif" else "it is (") in each for each in found.problems)
 
 
 @pytest.mark.parametrize("name", SIXTEEN)
