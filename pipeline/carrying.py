@@ -25,6 +25,7 @@ from pipeline.photoshop import parse_iim, parse_resources, resource_block, witho
 from pipeline.readers import open_scan
 from pipeline.tiles import LARGEST
 from pipeline.writers._beside import tiff_text
+from pipeline.writers._boxes import is_srgb_by_number
 from pipeline.writers._picture import SRGB_PROFILE
 from pipeline.writers.omezarr import ATTRIBUTE
 from pipeline.xmp import parsed, properties
@@ -94,18 +95,18 @@ def software_of(scan: Carried) -> str:
 def found_in(path: Path) -> Carried:
     """What a written picture says beside its pixels, for :func:`differences`. Raises ScanError as a reader does.
 
-    Of a TIFF that is every tag of the first directory, where a reader gives those that describe a scan. Samples that
-    are sRGB by a number, or because nothing else is said, have that profile. Of a folder of tiles it is what the
+    Of a TIFF that is every tag of the first directory, where a reader gives those that describe a scan. The
+    profile is one that is in the file, or sRGB where a JP2 says so by its number. Of a folder of tiles it is what the
     largest of its whole pictures says.
     """
     path = path / LARGEST if (path / "info.json").exists() else path
     with open_scan(path) as written:
-        found, info = written.carried, written.info
-    if info.metadata.get("format") in ("TIFF", "BigTIFF"):
+        found, kind = written.carried, written.info.metadata.get("format")
+    if kind in ("TIFF", "BigTIFF"):
         return replace(found, tags=_first_tags(path))
     if path.is_dir():
-        found = replace(found, tags=(*found.tags, *_told_description(path)))
-    return replace(found, icc=found.icc or (SRGB_PROFILE if info.tone == "srgb" else b""))
+        return replace(found, tags=(*found.tags, *_told_description(path)))
+    return replace(found, icc=found.icc or (SRGB_PROFILE if is_srgb_by_number(path) else b""))
 
 
 def differences(wanted: Carried, found: Carried) -> dict[str, str]:

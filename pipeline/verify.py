@@ -179,7 +179,13 @@ def _lost_metadata(told: Told, source: _Source | None) -> Iterator[str]:
     if told.not_carried.get("xmp") == _TILES_SAID_NOTHING:
         return
     scan = source.carried if source is not None and source.carried is not None else Carried()
-    for what, why in missing_of_scan(told.picture, scan).items():
+    try:
+        missing = missing_of_scan(told.picture, scan)
+    except ColorizeError:
+        raise
+    except Exception as error:  # libraries have many kinds
+        missing = {"metadata": f"not readable: {' '.join(str(error).split())}"}
+    for what, why in missing.items():
         if what not in told.not_carried:
             yield f"{what} is not kept ({why})"
 
