@@ -108,7 +108,7 @@ def _export(
             "sha256": tree_sha256(path),
             "levels": len(written.levels_yx),
             "carries_metadata": job.metadata,
-            "not_carried": {**lost, **missing_in(name, path, picture, lost)},
+            "not_carried": {**lost, **missing_in(path, picture, lost)},
         }
     return told
 

@@ -6,6 +6,8 @@ each format writes what it has a place for, and both are taken together where tw
 
 from __future__ import annotations
 
+import contextlib
+import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -18,10 +20,14 @@ import tifffile
 from rasterio.crs import CRS
 
 from pipeline.carried import Carried, Place, TiffTag
-from pipeline.exif import STRUCTURE, Exif, exif_block, parse_exif
+from pipeline.exif import MAKER_NOTE, STRUCTURE, Exif, exif_block, is_movable_note, parse_exif
 from pipeline.photoshop import parse_iim, parse_resources, resource_block, without_scan_parts
 from pipeline.readers import open_scan
+from pipeline.tiles import LARGEST
+from pipeline.writers._beside import tiff_text
+from pipeline.writers._boxes import is_srgb_by_number
 from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.writers.omezarr import ATTRIBUTE
 from pipeline.xmp import parsed, properties
 
 _DESCRIPTION, _SOFTWARE = 270, 305
@@ -32,13 +38,15 @@ _COLOR_SPACE, _ENCODING = 40961, (37121, 37122)
 _TAG_LIMIT_BYTES = 8192  # of one that goes into an EXIF block, for which a JPEG has 64 kB
 _FORMATS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _RELATIVE = 1e-9
+_SHOWN_CHARACTERS = 60
 
 
 def for_result(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
     """What a result carries of what its scan said: all but what was true of the scan's own samples and file.
 
     Left out are its profile, its structural tags, its thumbnails, and its software and description, for a result has
-    its own (:func:`software_of`, :func:`description_of`). A block that is damaged stays as it is: writers then say that
+    its own (:func:`software_of`, :func:`description_of`); and a maker note that only holds where it was
+    (:func:`has_bound_note`). A block that is damaged stays as it is: writers then say that
     they do not carry it.
 
     Parameters
@@ -60,13 +68,18 @@ def tags_as_exif(tags: tuple[TiffTag, ...], exif: bytes = b"") -> bytes:
     """An EXIF block of a TIFF's descriptive tags and what ``exif`` says beside them. Raises ValueError if damaged."""
     found = parse_exif(exif) if exif else Exif()
     small = [tag for tag in tags if len(tag.value) <= _TAG_LIMIT_BYTES]
-    exposure = tuple(_as_srgb(tag) for tag in found.exif if tag.code not in _ENCODING)
+    exposure = tuple(_as_srgb(tag) for tag in found.exif if tag.code not in _ENCODING and not _is_bound_note(tag))
     return exif_block(_described(small, found.ifd0), exposure, found.gps, found.interop)
 
 
 def exif_as_tags(exif: bytes, tags: tuple[TiffTag, ...] = ()) -> tuple[TiffTag, ...]:
     """A TIFF's descriptive tags: ``tags``, and what the first directory of ``exif`` says beside them."""
     return _described(tags, _parsed(exif).ifd0)
+
+
+def has_bound_note(scan: Carried) -> bool:
+    """Whether the scan has a maker note whose offsets point elsewhere once it is in another block."""
+    return any(map(_is_bound_note, _parsed(scan.exif).exif))
 
 
 def description_of(scan: Carried) -> str:
@@ -82,14 +95,18 @@ def software_of(scan: Carried) -> str:
 def found_in(path: Path) -> Carried:
     """What a written picture says beside its pixels, for :func:`differences`. Raises ScanError as a reader does.
 
-    Of a TIFF that is every tag of the first directory, where a reader gives those that describe a scan. Samples that
-    are sRGB by a number, or because nothing else is said, have that profile.
+    Of a TIFF that is every tag of the first directory, where a reader gives those that describe a scan. The
+    profile is one that is in the file, or sRGB where a JP2 says so by its number. Of a folder of tiles it is what the
+    largest of its whole pictures says.
     """
+    path = path / LARGEST if (path / "info.json").exists() else path
     with open_scan(path) as written:
-        found, info = written.carried, written.info
-    if info.metadata.get("format") in ("TIFF", "BigTIFF"):
+        found, kind = written.carried, written.info.metadata.get("format")
+    if kind in ("TIFF", "BigTIFF"):
         return replace(found, tags=_first_tags(path))
-    return replace(found, icc=found.icc or (SRGB_PROFILE if info.tone == "srgb" else b""))
+    if path.is_dir():
+        return replace(found, tags=(*found.tags, *_told_description(path)))
+    return replace(found, icc=found.icc or (SRGB_PROFILE if is_srgb_by_number(path) else b""))
 
 
 def differences(wanted: Carried, found: Carried) -> dict[str, str]:
@@ -112,6 +129,12 @@ def differences(wanted: Carried, found: Carried) -> dict[str, str]:
         **(_missing_place(wanted.place, found.place or Place()) if wanted.place else {}),
     }
     return {name: text for name, text in missing.items() if text}
+
+
+def missing_description(wanted: str, found: Carried) -> str:
+    """What is wrong where ``found`` does not have the text ``wanted`` within its description; empty where it has."""
+    text = tiff_text(wanted).decode().strip()
+    return "" if text in description_of(found) else f"not there: {text[:_SHOWN_CHARACTERS]!r}"
 
 
 def _missing_exif(wanted: Carried, found: Carried) -> str:
@@ -214,13 +237,25 @@ def _described(tags: Iterable[TiffTag], others: Iterable[TiffTag]) -> tuple[Tiff
     return tuple(found[code] for code in sorted(found))
 
 
+def _is_bound_note(tag: TiffTag) -> bool:
+    return tag.code == MAKER_NOTE and not is_movable_note(tag.value)
+
+
 def _as_srgb(tag: TiffTag) -> TiffTag:
     return TiffTag(_COLOR_SPACE, 3, 1, b"\1\0") if tag.code == _COLOR_SPACE else tag
 
 
 def _text_of(scan: Carried, code: int) -> str:
     found = [tag for tag in (*scan.tags, *_parsed(scan.exif).ifd0) if tag.code == code and tag.type in (2, 129)]
-    return found[0].value.rstrip(b"\0 ").decode("utf-8", "replace").strip() if found else ""
+    return _decoded(found[0].value.rstrip(b"\0 ")).strip() if found else ""
+
+
+def _decoded(text: bytes) -> str:
+    """UTF-8, or else what programs of Western Windows and Unix wrote where only ASCII was allowed; nothing is lost."""
+    for encoding in ("utf-8", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            return text.decode(encoding)
+    return text.decode("latin-1")
 
 
 def _parsed(exif: bytes) -> Exif:
@@ -257,11 +292,19 @@ def _first_tags(path: Path) -> tuple[TiffTag, ...]:
     with tifffile.TiffFile(path) as file:
         found = []
         for tag in file.pages[0].tags:
-            if tag.code not in _OWN:
+            if tag.code == _DESCRIPTION or tag.code not in _OWN:
                 file.filehandle.seek(tag.valueoffset)
                 value = file.filehandle.read(tag.valuebytecount)
                 found.append(TiffTag(int(tag.code), int(tag.dtype), int(tag.count), value))
         return tuple(found)
+
+
+def _told_description(path: Path) -> Iterator[TiffTag]:
+    """That of an OME-Zarr that we wrote."""
+    attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
+    text = str(attributes.get(ATTRIBUTE, {}).get("description", "")).encode()
+    if text:
+        yield TiffTag(_DESCRIPTION, 2, len(text) + 1, text + b"\0")
 
 
 def _resources(block: bytes) -> dict[tuple[int, bytes], list[bytes]]:

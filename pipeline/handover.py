@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.carried import Carried
-from pipeline.carrying import description_of, differences, for_result, found_in, software_of
+from pipeline.carrying import (
+    description_of,
+    differences,
+    for_result,
+    found_in,
+    has_bound_note,
+    missing_description,
+    software_of,
+)
 from pipeline.errors import ColorizeError
-from pipeline.provenance import xmp_packet
+from pipeline.provenance import SOURCE_TYPE, xmp_packet
 from pipeline.writers import Picture
 from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.xmp import lacking
 
-# A folder of JPEGs at many sizes is no picture that a reader here opens.
 # What tifffile, OME, ImageJ, ScanImage and Aperio put where others have a description.
-_OF_SAMPLES = re.compile(r'\{"shape"|shape=\(|<\?xml|<OME|ImageJ=|SI\.|Aperio ')
-_NOT_READ = frozenset({"iiif"})
+_OF_SAMPLES = re.compile(
+    r"""\{"shape":\ ?\[ | shape=\(\d | (?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:\w+:)?OME\b | ImageJ=\d
+    | SI\.[A-Za-z]\w*(?:\.\w+)*\ =\  | Aperio\ (?:Image\ Library|Leica)\b""",
+    re.VERBOSE | re.DOTALL,
+)
 
 
 def carried_by_result(
@@ -39,6 +51,8 @@ def carried_by_result(
     except ValueError as error:
         lost["xmp"] = f"the scan's packet stays in the store only: {error}"
         xmp = xmp_packet(software, description, source, b"", software_of(scan))
+    if has_bound_note(scan):
+        lost["maker note"] = "its offsets would point elsewhere in another file; it stays in the store"
     own = description_of(scan)
     if _OF_SAMPLES.match(own):
         # Of axes and channels that the result has not; readers would take it for the result's.
@@ -49,12 +63,31 @@ def carried_by_result(
     return for_result(scan, xmp, SRGB_PROFILE), f"{own}\n{description}" if own else description, lost
 
 
-def missing_in(name: str, path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
-    """What of ``picture`` a reader does not find in the file of format ``name``, beyond what is ``known``."""
-    if name in _NOT_READ:
-        return {}
+def missing_in(path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
+    """What of ``picture`` a reader does not find in the file ``path``, beyond what is ``known``."""
     try:
-        found = differences(picture.carried, found_in(path))
+        there = found_in(path)
+        found = differences(picture.carried, there)
     except ColorizeError as error:
         return {"all": f"the written file cannot be read again: {error}"}
+    if text := missing_description(picture.description, there):
+        found["description"] = text
     return {what: f"not found again in the written file ({why})" for what, why in found.items() if what not in known}
+
+
+def missing_of_scan(path: Path, scan: Carried) -> dict[str, str]:
+    """What the file ``path`` of a result lacks of what its scan says, and of what any result says, by name.
+
+    Unlike :func:`missing_in` it does not ask which software and model the result names, which a later look cannot know.
+    Raises ScanError where the file cannot be read.
+    """
+    wanted, description, lost = carried_by_result(scan, "", "", "")
+    found = found_in(path)
+    missing = differences(replace(wanted, xmp=b""), found)
+    if text := missing_description(description, found):
+        missing["description"] = text
+    if SOURCE_TYPE.encode() not in found.xmp:
+        missing["Digital Source Type"] = "nothing says that its colour is an algorithm's"
+    elif "xmp" not in lost and (names := lacking(wanted.xmp, found.xmp)):
+        missing["xmp"] = names
+    return missing

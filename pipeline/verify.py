@@ -1,7 +1,8 @@
 """A certificate of a result: whether the picture still says what the scan said, and whether any byte was changed since.
 
 What is certified is what this project promises: the lightness of every pixel is the scan's, at its depth and size; the
-pyramid is whole; resolution and orientation are the scan's; picture and store are the bytes that were written.
+pyramid is whole; resolution, orientation, mask and metadata are the scan's, but for what the sidecar lists as not
+carried; picture and store are the bytes that were written.
 """
 
 from __future__ import annotations
@@ -9,28 +10,29 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
+from pipeline.carried import Carried
 from pipeline.color import lightness_from_samples
 from pipeline.errors import ColorizeError, StoreError
 from pipeline.files import file_sha256, size_bytes, tree_sha256
 from pipeline.grid import Roi
-from pipeline.manifest import RunSpec, pictures_of, read_sidecar, sidecar_of
+from pipeline.handover import missing_of_scan
+from pipeline.manifest import pictures_of, read_sidecar, sidecar_of
+from pipeline.pyramid import level_problems
 from pipeline.readers import open_scan
 from pipeline.store import CARRIED, ChromaVersion, ScanStore
+from pipeline.tiles import Tiles
+from pipeline.told import Told
 from pipeline.types import Reading, ScanInfo, ScanReader
 from pipeline.writers import ENDINGS
 
 BLOCK_PX = 1024
-# Half a level of the darkest grays of 8 bit is 0.14, and of gray turned into RGB 0.25; 65,535 levels leave a fiftieth.
-BOUNDS = {"uint8": 0.5, "uint16": 0.02}
-LOSSY = frozenset({"jpeg", "iiif"})
+_TILES_SAID_NOTHING = "IIIF has no place for it"  # as sidecars have it of those that were written so
 _SAME_RESOLUTION = 1e-4
 _PER_METRE = 0.0051  # what PNG and JPEG 2000 round to, in pixels per centimetre
 
@@ -46,8 +48,10 @@ class Certificate:
     picture : the result that was looked at
     lightness_max, lightness_mean : of |dL*| to the scan, over every pixel; None where the scan is not there any more
     worst : rows and columns of the block (of a megapixel) with the largest
-    bound : the largest that is allowed at this depth; None for formats that lose more than a rounding
+    bound : the largest that is allowed in this format at this depth
+    mean_bound : the largest mean that is allowed; None where ``bound`` says enough
     unread : parts of the scan that could not be read, and are plain gray
+    not_compared : what could not be looked at, and why; one line each
     problems : one line each; none is a result that keeps its promises
     """
 
@@ -55,8 +59,10 @@ class Certificate:
     lightness_max: float | None
     lightness_mean: float | None
     worst: tuple[int, int, int, int] | None
-    bound: float | None
+    bound: float
+    mean_bound: float | None = None
     unread: int = 0
+    not_compared: tuple[str, ...] = ()
     problems: tuple[str, ...] = field(default=())
 
     @property
@@ -70,11 +76,14 @@ class Certificate:
         if self.lightness_max is None or self.lightness_mean is None:
             lightness = "lightness not compared"
         else:
-            bound = "lossy" if self.bound is None else f"bound {self.bound:g}"
-            lightness = f"|dL*| at most {self.lightness_max:.4f} ({bound}), mean {self.lightness_mean:.4f}"
+            mean_bound = "" if self.mean_bound is None else f" (bound {self.mean_bound:g})"
+            lightness = (
+                f"|dL*| at most {self.lightness_max:.4f} (bound {self.bound:g}), "
+                f"mean {self.lightness_mean:.4f}{mean_bound}"
+            )
         state = "whole   " if self.passes else "DAMAGED "
         unread = [f"{self.unread} parts of the scan could not be read"] if self.unread else []
-        return f"{state} {self.picture}  ({'; '.join([lightness, *unread, *self.problems])})"
+        return f"{state} {self.picture}  ({'; '.join([lightness, *unread, *self.not_compared, *self.problems])})"
 
 
 def verify(result: Path) -> list[Certificate]:
@@ -91,7 +100,7 @@ def verify(result: Path) -> list[Certificate]:
     formats = pictures_of(sidecar_path)
     asked = [name for name in formats if result in (sidecar_path, _picture(sidecar_path, name))]
     try:
-        every = [_Told.of(sidecar or {}, _picture(sidecar_path, name), name) for name in asked]
+        every = [Told.of(sidecar or {}, _picture(sidecar_path, name), name) for name in asked]
         if not every:
             raise KeyError(result.name)
     except (KeyError, TypeError, ValueError) as error:
@@ -107,117 +116,81 @@ def _picture(sidecar: Path, name: str) -> Path:
     return sidecar.with_name(sidecar.name.removesuffix(".color.json") + ENDINGS[name])
 
 
-def _certificate(told: _Told, store_problems: tuple[str, ...]) -> Certificate:
-    problems = [*_file_problems(told), *store_problems]
-    found = _Lightness()
+def _certificate(told: Told, store_problems: tuple[str, ...]) -> Certificate:
+    problems = [*_byte_problems(told), *store_problems]
+    found, not_compared = _Lightness(), list[str]()
     with contextlib.ExitStack() as stack:
         source = _source(told, stack)
         if source is None:
             problems.append("neither its store nor its scan is there to compare with")
-        elif told.picture.exists():
-            problems += _compare(told, source, found)
-    if found.pixels and told.bound is not None and found.largest > told.bound:
-        problems.append(f"lightness is not the scan's: more than {told.bound:g} at rows, columns {found.worst}")
+        elif source.carried is None:
+            not_compared.append("metadata not compared: its store keeps none any more")
+        if told.picture.exists():
+            problems += _picture_problems(told, source, found)
+    problems += _lightness_problems(told, found)
     return Certificate(
         picture=str(told.picture),
         lightness_max=round(found.largest, 6) if found.pixels else None,
-        lightness_mean=round(found.total / found.pixels, 6) if found.pixels else None,
+        lightness_mean=round(found.mean, 6) if found.pixels else None,
         worst=found.worst,
         bound=told.bound,
+        mean_bound=told.mean_bound,
         unread=told.holes,
+        not_compared=tuple(not_compared),
         problems=tuple(problems),
     )
 
 
-@dataclass(frozen=True)
-class _Told:
-    """What the sidecar says of one picture of a result."""
-
-    picture: Path
-    format: str
-    shape_yx: tuple[int, int]
-    dtype: str
-    bytes: int
-    sha256: str
-    levels: int
-    version: str
-    store: Path
-    store_sha256: Mapping[str, str]
-    records_sha256: str
-    source: Path
-    source_sha256: str
-    metadata: Mapping[str, Any]
-    not_carried: Mapping[str, str]
-    carries_metadata: bool
-    page: int
-    holes: int
-
-    @classmethod
-    def of(cls, sidecar: Mapping[str, Any], picture: Path, name: str) -> _Told:
-        source, result, store = (sidecar[each] for each in ("source", "result", "store"))
-        told = sidecar["pictures"][name]
-        return cls(
-            picture=picture,
-            format=name,
-            shape_yx=(int(source["height_px"]), int(source["width_px"])),
-            dtype="uint8" if "depth" in told["not_carried"] else str(source["depth"]),
-            bytes=int(told["bytes"]),
-            sha256=str(told["sha256"]),
-            levels=int(told["levels"]),
-            not_carried=dict(told["not_carried"]),
-            carries_metadata=bool(told["carries_metadata"]),
-            page=int(source["page"]),
-            holes=len(source["holes"]),
-            version=RunSpec.from_json(sidecar["settings"]).version,
-            store=picture.parent / str(result["store"]),
-            store_sha256=dict(store["sha256"]),
-            records_sha256=str(store["records_sha256"]),
-            source=Path(source["path"]),
-            source_sha256=str(source["sha256"]),
-            metadata=source["metadata"],
-        )
-
-    @property
-    def bound(self) -> float | None:
-        """None for formats that lose more than a rounding."""
-        return None if self.format in LOSSY else BOUNDS[self.dtype]
-
-
-def _file_problems(told: _Told) -> Iterator[str]:
-    """Bytes, size, depth, pyramid and tags of the picture itself."""
+def _byte_problems(told: Told) -> Iterator[str]:
     picture = told.picture
     if not picture.exists():
         yield "the picture is not there"
-        return
-    if size_bytes(picture) != told.bytes:
+    elif size_bytes(picture) != told.bytes:
         yield f"it has {size_bytes(picture)} bytes, not the {told.bytes} that were written"
     elif tree_sha256(picture) != told.sha256:
         yield "its bytes are not those that were written"
-    if told.format not in ("tiff", "cog"):
-        return
+
+
+def _picture_problems(told: Told, source: _Source | None, found: _Lightness) -> Iterator[str]:
+    """What the picture itself says and shows; its lightness into ``found``."""
     try:
-        with tifffile.TiffFile(picture) as tiff:
-            yield from _tiff_problems(tiff, told)
-    except Exception as error:  # tifffile has many kinds
-        yield f"not a readable TIFF ({' '.join(str(error).split())})"
+        with _opened(told) as reader:
+            info = reader.info
+            if info.shape_yx != told.shape_yx or info.result_dtype != told.dtype:
+                yield f"it is {info.shape_yx} {info.result_dtype}, not {told.shape_yx} {told.dtype}"
+            yield from _metadata_problems(info.metadata, told)
+            if source is not None and info.shape_yx == told.shape_yx:
+                yield from _compare(told, reader, source, found)
+        yield from _lost_metadata(told, source)
+        if info.shape_yx == told.shape_yx:
+            yield from level_problems(told.format, told.picture, told.shape_yx, told.levels)
+    except ColorizeError as error:
+        yield str(error)
 
 
-def _tiff_problems(tiff: tifffile.TiffFile, told: _Told) -> Iterator[str]:
-    page = tiff.pages.first
-    # Not tifffile's series, which leaves levels of one pixel out.
-    levels = [page, *page.pages] if page.subifds else tiff.series[0].levels
-    if levels[0].shape[:2] != told.shape_yx or str(levels[0].dtype) != told.dtype:
-        yield f"it is {levels[0].shape} {levels[0].dtype}, not {told.shape_yx} {told.dtype}"
-    if len(levels) != told.levels:
-        yield f"its pyramid has {len(levels)} levels, not {told.levels}"
-    for above, below in pairwise(levels):
-        # GDAL rounds an odd extent down.
-        extents = zip(below.shape[:2], above.shape[:2], strict=True)
-        if any(small not in (large // 2, -(-large // 2)) for small, large in extents):
-            yield f"the pyramid's level {below.shape[:2]} is not half of {above.shape[:2]}"
+def _opened(told: Told) -> ScanReader | Tiles:
+    if told.format == "iiif":
+        return Tiles(told.picture, int(told.metadata.get("orientation") or 1) if told.is_turned else 1)
+    return open_scan(told.picture)
 
 
-def _metadata_problems(found: Mapping[str, Any], told: _Told) -> Iterator[str]:
+def _lost_metadata(told: Told, source: _Source | None) -> Iterator[str]:
+    """What the scan says beside its pixels and the picture does not, beyond what the sidecar lists."""
+    if told.not_carried.get("xmp") == _TILES_SAID_NOTHING:
+        return
+    scan = source.carried if source is not None and source.carried is not None else Carried()
+    try:
+        missing = missing_of_scan(told.picture, scan)
+    except ColorizeError:
+        raise
+    except Exception as error:  # libraries have many kinds
+        missing = {"metadata": f"not readable: {' '.join(str(error).split())}"}
+    for what, why in missing.items():
+        if what not in told.not_carried:
+            yield f"{what} is not kept ({why})"
+
+
+def _metadata_problems(found: Mapping[str, Any], told: Told) -> Iterator[str]:
     """Orientation and resolution of the picture against the scan's."""
     wanted = {name: value for name, value in told.metadata.items() if name not in told.not_carried}
     if "orientation" not in told.not_carried and found.get("orientation", 1) != wanted.get("orientation", 1):
@@ -239,7 +212,7 @@ def _text(resolution: Sequence[Any] | None) -> str:
     return "not there" if resolution is None else "{:g}x{:g} ({})".format(*resolution)
 
 
-def _store_problems(told: _Told) -> Iterator[str]:
+def _store_problems(told: Told) -> Iterator[str]:
     """Every shard of the samples and of the result's version, and the files that describe them."""
     if not told.store.is_dir():
         return  # it may be deleted
@@ -275,7 +248,7 @@ def _store_problems(told: _Told) -> Iterator[str]:
         yield from _version_problems(store, version)
 
 
-def _is_of_another_run(store: ScanStore, told: _Told) -> bool:
+def _is_of_another_run(store: ScanStore, told: Told) -> bool:
     """Whether a later run has left metadata out, or taken it in."""
     try:
         return store.keeps_metadata != told.carries_metadata
@@ -292,19 +265,21 @@ def _version_problems(store: ScanStore, version: ChromaVersion) -> Iterator[str]
 
 @dataclass(frozen=True)
 class _Source:
-    """The scan's L* and mask by window, and what of it could not be read."""
+    """The scan's L* and mask by window, and what a result carries of it; None where that is not known any more."""
 
     lightness: Read
     mask: Read | None
     info: ScanInfo
+    carried: Carried | None
     is_by_rows: bool = False
 
 
-def _source(told: _Told, stack: contextlib.ExitStack) -> _Source | None:
+def _source(told: Told, stack: contextlib.ExitStack) -> _Source | None:
     """The scan, from the store or else from the scan file where that is still the same."""
     try:
         store = ScanStore.open(told.store)
-        return _Source(store.read_lightness, store.read_mask if store.info.mask else None, store.info)
+        mask = store.read_mask if store.info.mask else None
+        return _Source(store.read_lightness, mask, store.info, _carried(store, told))
     except StoreError:
         pass
     try:
@@ -317,8 +292,18 @@ def _source(told: _Told, stack: contextlib.ExitStack) -> _Source | None:
         lambda roi: lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone),
         (lambda roi: reader.read_mask(roi.rows, roi.columns)) if reader.info.mask else None,
         reader.info,
+        reader.carried if told.carries_metadata else Carried(),
         is_by_rows=True,
     )
+
+
+def _carried(store: ScanStore, told: Told) -> Carried | None:
+    try:
+        if not told.carries_metadata:
+            return Carried()
+        return store.carried if store.keeps_metadata else None
+    except StoreError:
+        return None
 
 
 @dataclass
@@ -330,36 +315,43 @@ class _Lightness:
     largest: float = 0.0
     worst: tuple[int, int, int, int] | None = None
 
+    @property
+    def mean(self) -> float:
+        return self.total / max(self.pixels, 1)
 
-def _compare(told: _Told, source: _Source, found: _Lightness) -> Iterator[str]:
+
+def _lightness_problems(told: Told, found: _Lightness) -> Iterator[str]:
+    # Not "larger", which what is no number is not.
+    if not found.largest <= told.bound:
+        yield f"lightness is not the scan's: more than {told.bound:g} at rows, columns {found.worst}"
+    if told.mean_bound is not None and not found.mean <= told.mean_bound:
+        yield f"lightness is not the scan's: {found.mean:.2f} in the mean, more than {told.mean_bound:g}"
+
+
+def _compare(told: Told, reader: ScanReader | Tiles, source: _Source, found: _Lightness) -> Iterator[str]:
     """Compare lightness and mask block by block into ``found``."""
-    if told.format == "iiif":
-        return  # pieces of JPEG at many sizes: their bytes are certified
-    try:
-        with open_scan(told.picture) as reader:
-            yield from _metadata_problems(reader.info.metadata, told)
-            if reader.info.shape_yx != told.shape_yx:
-                return  # told already
-            same_mask = True
-            # What is decoded from the top down only is read from the top down.
-            is_by_rows = getattr(reader, "segment_yx", (1, 0))[1] >= told.shape_yx[1] or source.is_by_rows
-            for roi in _bands(told.shape_yx) if is_by_rows else _blocks(told.shape_yx):
-                seen = lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone)
-                step = np.abs(seen - source.lightness(roi))
-                if source.mask is not None:
-                    mask = source.mask(roi)
-                    same_mask = same_mask and _is_same_mask(reader, roi, mask, told)
-                    step[mask == 0] = 0
-                _add(found, step, roi)
-            if not same_mask:
-                yield f"its {source.info.mask} is not the scan's"
-    except ColorizeError as error:
-        yield str(error)
+    if reader.info.mask and source.mask is None:
+        yield f"it has {reader.info.mask}, the scan none"
+    same_mask = True
+    # What is decoded from the top down only is read from the top down.
+    is_by_rows = getattr(reader, "segment_yx", (1, 0))[1] >= told.shape_yx[1] or source.is_by_rows
+    for roi in _bands(told.shape_yx) if is_by_rows else _blocks(told.shape_yx):
+        seen = lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone)
+        step = np.abs(seen - source.lightness(roi))
+        if source.mask is not None:
+            mask = source.mask(roi)
+            same_mask = same_mask and _is_same_mask(reader, roi, mask, told)
+            step[mask == 0] = 0
+        _add(found, step, roi)
+    if not same_mask:
+        yield f"its {source.info.mask} is not the scan's"
 
 
-def _is_same_mask(reader: ScanReader, roi: Roi, mask: NDArray, told: _Told) -> bool:
+def _is_same_mask(reader: ScanReader | Tiles, roi: Roi, mask: NDArray, told: Told) -> bool:
     if {"alpha", "nodata"} & set(told.not_carried):
         return True
+    if isinstance(reader, Tiles):
+        return False
     return bool(reader.info.mask) and bool((reader.read_mask(roi.rows, roi.columns) == mask).all())
 
 

@@ -129,6 +129,37 @@ def properties(packet: bytes) -> dict[str, str]:
     return {name: json.dumps(_value(element), sort_keys=True) for name, element in _elements(packet).items()}
 
 
+def lacking(wanted: bytes, found: bytes) -> str:
+    """Names of the properties of the packet ``wanted`` that ``found`` lacks or says otherwise; empty without any.
+
+    Of those that a result adds to, it is enough that they contain what is wanted.
+    """
+    try:
+        told, there = _values_of(wanted), _values_of(found)
+    except ValueError as error:
+        return str(error)
+    added_to = (f"{_DC}description", f"{_DC}source", _TOOL, _HISTORY)
+    names = [
+        name
+        for name, value in told.items()
+        if name not in there or not (_holds(there[name], value) if name in added_to else there[name] == value)
+    ]
+    return ", ".join(names)
+
+
+def _values_of(packet: bytes) -> dict[str, Any]:
+    return {name: _value(element) for name, element in _elements(packet).items()} if packet else {}
+
+
+def _holds(found: Any, wanted: Any) -> bool:
+    """Whether every text, field and item of ``wanted`` is within ``found``."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(name in found and _holds(found[name], wanted[name]) for name in wanted)
+    if isinstance(wanted, list):
+        return isinstance(found, list) and all(any(_holds(each, item) for each in found) for item in wanted)
+    return isinstance(found, str) and wanted in found
+
+
 def clean(text: str) -> str:
     """``text`` without the characters that XML cannot hold: control characters, halves of surrogate pairs.
 

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 
 # Metadata as a "uuid" box: 16 bytes that say which, then the block as it is.
@@ -21,6 +23,8 @@ UUIDS = {
     "photoshop": bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb"),
     "xmp": bytes.fromhex("be7acfcb97a942e89c71999491e3afac"),
 }
+_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
+_HEADER_LIMIT_BYTES = 2**24
 _SOT, _EOC, _COD = b"\xff\x90", b"\xff\xd9", b"\xff\x52"
 _INCHES_PER_METRE, _CM_PER_METRE = Fraction(10000, 254), Fraction(100)
 
@@ -51,6 +55,24 @@ def boxes(stream: BinaryIO, size_bytes: int) -> Iterator[Box]:
             raise ValueError(f"a JP2 box of {size} bytes at byte {offset} of {size_bytes}")
         yield Box(head[4:8], offset, size, header)
         offset += size
+
+
+def is_srgb_by_number(path: Path) -> bool:
+    """Whether it is a JP2 whose first colour specification is enumerated colour space 16 (I.5.3.3)."""
+    with path.open("rb") as stream:
+        if stream.read(12) != _SIGNATURE:
+            return False
+        header = next((each for each in boxes(stream, path.stat().st_size) if each.kind == b"jp2h"), None)
+        if header is None or header.size_bytes > _HEADER_LIMIT_BYTES:
+            return False
+        stream.seek(header.offset + header.header_bytes)
+        inside = BytesIO(stream.read(header.size_bytes - header.header_bytes))
+        for each in boxes(inside, len(inside.getvalue())):
+            if each.kind == b"colr":
+                inside.seek(each.offset + each.header_bytes)
+                said = inside.read(7)
+                return said[:1] == b"\1" and said[3:] == b"\0\0\0\x10"
+    return False
 
 
 def check_codestream(stream: BinaryIO, codestream: Box) -> int:

@@ -61,7 +61,7 @@ class Written:
     bytes : of the file, or of all files of a folder
     not_carried : what of the picture the format has no place for, each with the reason; names are "depth", "alpha",
         "nodata", "icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "description",
-        "place", "gcps" and "rpcs"
+        "place", "gcps" and "rpcs", and of a scan "maker note"
     """
 
     levels_yx: tuple[tuple[int, int], ...]

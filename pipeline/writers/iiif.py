@@ -6,9 +6,13 @@ name, to be replaced by the full address. Everything else is relative to it.
 Beside the tiles there are whole pictures of every size up to 2048 pixels, listed as ``sizes``; ``full/max`` is the
 largest of them, which ``maxWidth`` and ``maxHeight`` say.
 
+The service has no place for an orientation, so everything is upright. Every tile has the profile of its samples; the
+whole pictures have all that a JPEG has, and the XMP packet, which says that an algorithm added the colour, is a file of
+its own, too, that ``seeAlso`` names with the description.
+
 References
 ----------
-IIIF Image API 3.0 (https://iiif.io/api/image/3.0/), 4.2, 5 and appendix A; "Compliance", level 0.
+IIIF Image API 3.0 (https://iiif.io/api/image/3.0/), 4.2, 5 (5.8 for ``seeAlso``) and appendix A; "Compliance", level 0.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,7 +32,9 @@ import pyvips
 from pipeline.errors import UsageError
 from pipeline.writers._beside import folder_beside, left_out, place_folder
 from pipeline.writers._picture import Picture, Written
+from pipeline.writers._upright import upright
 from pipeline.writers._vips import image_of, reopened
+from pipeline.writers.jpeg import copy_with, segments
 
 ENDING = ".color.iiif"
 HELD_BYTES = 96 * 2**20  # that libvips holds
@@ -35,8 +43,9 @@ LIMIT_SIDE_PX = 100_000_000  # of libvips (VIPS_MAX_COORD)
 
 _TILE_PX = 512
 _LARGEST_PX = 2048
-_NO_PLACE = ("icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "place", "gcps", "rpcs")
-_SUFFIX = f".jpg[Q={QUALITY},keep=none]"
+_NO_PLACE = ("resolution", "place", "gcps", "rpcs")
+_SUFFIX = f".jpg[Q={QUALITY},keep=icc]"
+_PACKET = "metadata.xmp"
 
 
 def check(shape_yx: tuple[int, int], dtype: np.dtype) -> None:
@@ -57,39 +66,57 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     OutputError : it cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
     check(picture.shape_yx, picture.dtype)
+    picture = upright(picture)
+    parts, lost = segments(replace(picture, resolution=None))  # which is not that of smaller ones
     with folder_beside(path) as folder:
         # "%" and the like in a name mean something to libvips; nothing of the name is in the tiles.
         made = folder / "made"
         with image_of(picture, folder, threads, depth="uint8", channels=3) as image:
-            image.dzsave(str(made), layout="iiif3", suffix=_SUFFIX, tile_size=_TILE_PX, overlap=0)
+            image = _with_profile(image, picture.carried.icc)
+            image.dzsave(str(made), layout="iiif3", suffix=_SUFFIX, tile_size=_TILE_PX, overlap=0, keep="icc")
         info = json.loads((made / "info.json").read_text())
         levels_yx = _levels_yx(picture.shape_yx, info["tiles"][0]["scaleFactors"])
         sizes_yx = [level for level in levels_yx if max(level) <= _LARGEST_PX]
         with reopened(folder) as image:
-            _write_whole(image, made, sizes_yx)
+            _write_whole(image, made, sizes_yx, parts)
         name = f"{picture.name}{ENDING}" if picture.name else path.name
-        (made / "info.json").write_text(json.dumps(_info(info, name, picture.shape_yx, sizes_yx), indent=2) + "\n")
+        info = _info(info, name, picture.shape_yx, sizes_yx)
+        if picture.carried.xmp:
+            (made / _PACKET).write_bytes(picture.carried.xmp)
+            info["seeAlso"] = [_packet_link(info["id"], picture.description)]
+        (made / "info.json").write_text(json.dumps(info, indent=2) + "\n")
         no_place = dict.fromkeys(_NO_PLACE, "IIIF has no place for it") | {
             "depth": "its tiles are JPEG, which has 8 bit",
             "alpha": "its tiles are JPEG, which has none; the colours are there as if they were opaque",
             "nodata": "its tiles are JPEG, which does not keep samples exactly",
         }
-        return Written(levels_yx, place_folder(made, path), left_out(picture, no_place))
+        return Written(levels_yx, place_folder(made, path), lost | left_out(picture, no_place))
 
 
 def _levels_yx(shape_yx: tuple[int, int], factors: list[int]) -> tuple[tuple[int, int], ...]:
     return tuple((-(-shape_yx[0] // factor), -(-shape_yx[1] // factor)) for factor in factors)
 
 
-def _write_whole(image: pyvips.Image, made: Path, sizes_yx: list[tuple[int, int]]) -> None:
-    """The whole picture in each size, largest first, and the largest as "max"."""
+def _with_profile(image: pyvips.Image, icc: bytes) -> pyvips.Image:
+    image = image.copy()
+    if icc:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
+    return image
+
+
+def _write_whole(
+    image: pyvips.Image, made: Path, sizes_yx: list[tuple[int, int]], parts: list[tuple[int, bytes]]
+) -> None:
+    """The whole picture in each size, largest first, and the largest as "max"; with ``parts`` in front."""
     for height, width in sizes_yx:
         if (height, width) != (image.height, image.width):
             image = image.thumbnail_image(width, height=height, size="force")
         image = image.copy_memory()
         target = made / "full" / f"{width},{height}" / "0" / "default.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
-        image.jpegsave(str(target), Q=QUALITY, keep="none")
+        coded = BytesIO(image.jpegsave_buffer(Q=QUALITY, keep="none"))
+        with target.open("wb") as file:
+            copy_with(parts, coded, file)
         if (height, width) == sizes_yx[0]:
             largest = made / "full" / "max" / "0" / "default.jpg"
             largest.parent.mkdir(parents=True, exist_ok=True)
@@ -105,3 +132,14 @@ def _info(
         # Of height, too, where nothing else is said (5.2).
         info["maxWidth"] = max(sizes_yx[0])
     return info
+
+
+def _packet_link(service: str, description: str) -> dict[str, Any]:
+    label = description.encode("utf-8", "backslashreplace").decode()
+    return {
+        "id": f"{service}/{_PACKET}",
+        "type": "Dataset",
+        "label": {"none": [label]},
+        "format": "application/rdf+xml",
+        "profile": "http://ns.adobe.com/xap/1.0/",
+    }

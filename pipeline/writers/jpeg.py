@@ -56,13 +56,13 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
     OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
     """
     check(picture.shape_yx, picture.dtype)
-    segments, lost = _segments(picture)
+    parts, lost = segments(picture)
     with folder_beside(path) as folder:
         coded, made = folder / "coded.part", folder / "made.part"
         with image_of(picture, folder, threads, depth="uint8", channels=3) as image:
             image.jpegsave(str(coded), Q=QUALITY, subsample_mode="off", keep="none")
         with coded.open("rb") as source, made.open("wb") as target:
-            _copy(source, target, segments)
+            copy_with(parts, source, target)
         no_place = dict.fromkeys(("place", "gcps", "rpcs"), "JPEG has no place for it") | {
             "depth": "JPEG has 8 bit",
             "alpha": "JPEG has none; the colours are there as if they were opaque",
@@ -71,22 +71,22 @@ def write(path: Path, picture: Picture, threads: int) -> Written:
         return Written((picture.shape_yx,), place_file(made, path), lost | left_out(picture, no_place))
 
 
-def _segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]]:
+def segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]]:
     """Marker and data of the segments in front, and what they have no room for, with the reason."""
     carried = picture.carried
     exif, lost = exif_of(picture, _SEGMENT_BYTES - len(_EXIF))
     resources, damaged = image_resources(carried.photoshop, carried.iptc)
-    segments = [(_APP0, _jfif(picture.resolution))]
+    made = [(_APP0, _jfif(picture.resolution))]
     if exif:
-        segments.append((_APP1, _EXIF + exif))
-    segments += [(_APP1, data) for data in _xmp(picture, lost)]
-    segments += [(_APP13, _PHOTOSHOP + part) for part in _parts(resources, len(_PHOTOSHOP))]
+        made.append((_APP1, _EXIF + exif))
+    made += [(_APP1, data) for data in _xmp(picture, lost)]
+    made += [(_APP13, _PHOTOSHOP + part) for part in _parts(resources, len(_PHOTOSHOP))]
     profile = list(_parts(carried.icc, len(_ICC) + 2))
     if len(profile) > 255:
         lost["icc"] = f"{len(carried.icc)} bytes, above the 255 segments of a profile"
         profile = []
-    segments += [(_APP2, _ICC + bytes([at, len(profile)]) + part) for at, part in enumerate(profile, 1)]
-    return segments, lost | damaged
+    made += [(_APP2, _ICC + bytes([at, len(profile)]) + part) for at, part in enumerate(profile, 1)]
+    return made, lost | damaged
 
 
 def _xmp(picture: Picture, lost: dict[str, str]) -> Iterator[bytes]:
@@ -139,7 +139,7 @@ def _ratio(x: float, y: float) -> tuple[int, int]:
     return (ratio.numerator, ratio.denominator) if 0 < ratio.numerator < 65_536 else (1, 1)
 
 
-def _copy(source: BinaryIO, target: BinaryIO, segments: list[tuple[int, bytes]]) -> None:
+def copy_with(segments: list[tuple[int, bytes]], source: BinaryIO, target: BinaryIO) -> None:
     """``source`` with ``segments`` in front, without those for applications that it has itself."""
     target.write(source.read(2))
     for marker, data in segments:

@@ -1,8 +1,9 @@
 """What each format keeps of a scan: ``python -m tests.benchmarks.matrix`` prints the table of the README.
 
-Pictures that have everything there is to be kept are written in every format and read again. A cell is "kept" where
-the file says the same, "8 bit" or "part" where it says less, and a dash where it says nothing; whatever is not kept
-must have been told by the writer. The tests make the same table and compare it with the README's.
+Pictures that have everything there is to be kept are written in every format and read again; of a folder of tiles, the
+tiles for the samples and the largest whole picture for what it says. A cell is "kept" where the file says the same,
+"8 bit" or "part" where it says less, "upright" where samples are turned instead, and a dash where it says nothing;
+whatever is not kept must have been told by the writer. The tests make the same table and compare it with the README's.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from pipeline.carrying import differences, for_result, found_in
 from pipeline.exif import exif_block
 from pipeline.provenance import xmp_packet
 from pipeline.readers import open_scan
+from pipeline.tiles import Tiles
 from pipeline.writers import ENDINGS, FORMATS, Picture, Written, write_picture
 from pipeline.writers._picture import SRGB_PROFILE
 
 SHAPE_YX = (600, 520)
-KEPT, NOTHING, PART, LESS = "kept", "–", "part", "8 bit"  # noqa: RUF001 - a dash in a table
+KEPT, NOTHING, PART, LESS, TURNED = "kept", "–", "part", "8 bit", "upright"  # noqa: RUF001 - a dash in a table
 ORDER = ("tiff", "cog", "omezarr", "jp2", "png", "jpeg", "iiif")
 
 
@@ -102,17 +104,18 @@ class _Seen:
 
 def _look(name: str, made: Picture, path: Path) -> _Seen:
     written = write_picture(name, path, made, 2)
-    if name == "iiif":
-        return _Seen(written, made, {}, frozenset())
     problems = set()
-    with open_scan(path) as reader:
+    with Tiles(path, made.orientation or 1) if name == "iiif" else open_scan(path) as reader:
         info = reader.info
         x, y, unit = info.metadata.get("resolution") or (0, 0, "none")
         per_inch = np.array([x, y]) * (2.54 if unit == "cm" else 1)
         problems |= {"resolution"} - ({"resolution"} if np.allclose(per_inch, 300, rtol=1e-4) else set())
         problems |= {"orientation"} if info.metadata.get("orientation", 1) != made.orientation else set()
         problems |= {"depth"} if info.result_dtype != made.dtype else set()
-        opacity = reader.read_mask(slice(0, None), slice(0, None)) if info.mask else np.array(made.dtype.type(1))
+        whole = slice(0, None), slice(0, None)
+        opacity = np.array(made.dtype.type(1))
+        if info.mask and not isinstance(reader, Tiles):
+            opacity = reader.read_mask(*whole)
         if made.channels == 4:
             wanted = made.read_window(slice(0, SHAPE_YX[0]), slice(0, SHAPE_YX[1]))[..., 3]
             problems |= {"alpha"} if not np.array_equal(opacity, wanted) else set()
@@ -130,7 +133,7 @@ def _cell(name: str, what: str, seen: _Seen) -> str:
     told = seen.written.not_carried.get(what)
     assert told is not None or not lost, f"{name}: {what} lost and not told ({seen.missing.get(what)})"
     if told is None:
-        return KEPT
+        return TURNED if (name, what) == ("iiif", "orientation") else KEPT
     if what == "depth":
         return LESS
     return PART if what == "tags" and "tag" in told and any(c.isdigit() for c in told) else NOTHING

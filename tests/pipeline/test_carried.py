@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import time
 from dataclasses import replace
@@ -285,3 +286,40 @@ def test_gdals_metadata_go_on_without_statistics_of_gray(tmp_path):
         assert after.tags()["archive"] == before.tags()["archive"] == "Koeln"
         assert "STATISTICS_MEAN" in before.tags(1)
         assert "STATISTICS_MEAN" not in after.tags(1)
+
+
+def without_profile(path, name):
+    """Take the profile, and nothing else, out of a written file, by its format's own rules."""
+    if path.is_dir():
+        told = json.loads((path / "zarr.json").read_text()) if name == "omezarr" else None
+        if told is not None:
+            del told["attributes"]["colorize-archive"]["carried"]["icc"]
+            (path / "zarr.json").write_text(json.dumps(told))
+            return
+        path = path / "full" / "max" / "0" / "default.jpg"
+    data = path.read_bytes()
+    if name in ("tiff", "cog"):  # another number for the tag, in its place among the others
+        changed = data.replace(struct.pack("<HH", 34675, 7), struct.pack("<HH", 34676, 7))
+    elif name == "jp2":
+        changed = data.replace(b"colr\1\0\0\0\0\0\x10", b"colr\1\0\0\0\0\0\x11")
+    elif name == "png":
+        at = data.index(b"iCCP") - 4
+        changed = data[:at] + data[at + 12 + int.from_bytes(data[at : at + 4], "big") :]
+    else:
+        at = data.index(b"ICC_PROFILE\0") - 4
+        changed = data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+    assert changed != data
+    path.write_bytes(changed)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_profile_that_is_taken_out_of_the_file_is_missed(name, tmp_path):
+    samples = np.full((40, 60, 3), 90, np.uint8)
+    carried = Carried(icc=SRGB_PROFILE)
+    path = tmp_path / f"a{ENDINGS[name]}"
+    picture = Picture((40, 60), samples.dtype, lambda y, x: samples[y, x], carried=carried)
+    write_picture(name, path, picture, 1)
+    assert differences(carried, found_in(path)) == {}
+    without_profile(path, name)
+    assert set(differences(carried, found_in(path))) == {"icc"}

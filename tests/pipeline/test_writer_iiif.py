@@ -7,8 +7,12 @@ import json
 import cv2
 import numpy as np
 import pytest
+import pyvips
+from PIL import Image
 
 from pipeline.carried import Carried
+from pipeline.provenance import SOURCE_TYPE, xmp_packet
+from pipeline.writers._picture import SRGB_PROFILE
 from tests.pipeline.writer_conformance import (
     EXIF,
     IPTC,
@@ -101,9 +105,41 @@ class TestIiif(WriterConformance):
         written = self.write(
             path, picture_of(smooth((40, 60)), orientation=6, resolution=(300.0, 300.0, "inch"), carried=carried)
         )
-        assert set(written.not_carried) == {
-            "exif", "iptc", "xmp", "photoshop", "tags", "place", "orientation", "resolution"
-        }  # fmt: skip
+        assert set(written.not_carried) == {"place", "resolution"}
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_everything_is_upright(self, path, tmp_path, orientation):
+        """As libvips turns the same samples in a file that says their orientation."""
+        image = smooth((600, 1300))
+        self.write(path, picture_of(image, orientation=orientation))
+        Image.fromarray(image).save(tmp_path / "scan.tif", tiffinfo={274: orientation})
+        expected = pyvips.Image.new_from_file(str(tmp_path / "scan.tif")).autorot().numpy()
+        (whole,) = self.readings(path)
+        assert whole.shape == expected.shape
+        assert np.abs(whole.astype(int) - expected).mean() < 1
+        height, width = expected.shape[:2]
+        small = cv2.imread(str(path / "full" / "max" / "0" / "default.jpg"), cv2.IMREAD_COLOR)[..., ::-1]
+        assert small.shape == (height, width, 3)
+        assert np.abs(small.astype(int) - expected).mean() < 1
+
+    def test_every_tile_has_the_profile_and_every_whole_picture_says_what_it_is(self, path):
+        xmp = xmp_packet("software 1, model m", "Colour added by an algorithm", "scan.tif")
+        carried = Carried(icc=SRGB_PROFILE, xmp=xmp, exif=EXIF)
+        text = "Colour added by an algorithm"
+        self.write(path, picture_of(smooth((1300, 700)), description=text, software="software 1", carried=carried))
+        for each in path.rglob("default.jpg"):
+            with Image.open(each) as image:
+                assert image.info["icc_profile"] == SRGB_PROFILE
+        for each in (path / "full").rglob("default.jpg"):
+            with Image.open(each) as image:
+                assert SOURCE_TYPE.encode() in image.info["xmp"]
+                assert (image.getexif()[270], image.getexif()[271]) == (text, "Heidelberg")
+                assert image.getexif().get(274, 1) == 1
+        info = json.loads((path / "info.json").read_text())
+        (link,) = info["seeAlso"]
+        assert link["id"] == f"{path.name}/metadata.xmp"
+        assert link["label"] == {"none": [text]}
+        assert (path / "metadata.xmp").read_bytes() == xmp
 
     def test_a_name_with_signs_that_mean_something_elsewhere(self, tmp_path):
         path = tmp_path / "a%d [x=1], ä.color.iiif"
