@@ -94,8 +94,6 @@ def plain_unit(stored: NDArray, bits: int, tags: dict[int, Any]) -> NDArray:
     """Samples as numbers from 0 (black) to 1 (white)."""
     if stored.dtype.kind in "bu" and bits <= 31:
         return stored / (2**bits - 1)
-    if stored.dtype.kind == "i" and bits <= 16:
-        return (stored.astype(float) + 2 ** (bits - 1)) / (2**bits - 1)
     if tags[340] is not None:
         low, high = np.min(tags[340]), np.max(tags[341])
     else:
