@@ -28,6 +28,7 @@ _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
 # What the picture itself says, and not a tag that comes with it.
 _OWN = frozenset((_ORIENTATION, 282, 283, 296, _XMP, _IPTC, _PHOTOSHOP, _ICC, _NODATA, *GEO_TAGS))
 _BYTE, _ASCII, _SHORT, _LONG, _UNDEFINED, _IFD, _LONG8, _SLONG8, _IFD8, _UTF8 = 1, 2, 3, 4, 7, 13, 16, 17, 18, 129
+_RATIONALS = {5: "I", 10: "i"}
 
 TagTuple = tuple[int | str, int, int, Any, bool]
 
@@ -155,7 +156,14 @@ def _writable(
 
 def _tuple(tag: TiffTag) -> TagTuple:
     # Exif 3.0 has a type for UTF-8 that TIFF 6.0 lacks; in an ASCII field it is read as UTF-8 everywhere.
-    return tag.code, _ASCII if tag.type == _UTF8 else tag.type, tag.count, tag.value, True
+    return tag.code, _ASCII if tag.type == _UTF8 else tag.type, tag.count, _value(tag), True
+
+
+def _value(tag: TiffTag) -> bytes | tuple[int, ...]:
+    """Rationals as tops and bottoms in turn: of their bytes tifffile counts each number as a value of its own."""
+    if tag.type in _RATIONALS:
+        return struct.unpack(f"<{2 * tag.count}{_RATIONALS[tag.type]}", tag.value)
+    return tag.value
 
 
 def _text(text: str) -> bytes:

@@ -19,6 +19,7 @@ from rasterio.io import MemoryFile
 
 from pipeline.carried import Carried, Place, TiffTag
 from pipeline.exif import exif_block
+from pipeline.readers import open_scan
 from pipeline.writers import tiff as writer
 from pipeline.writers._picture import SRGB_PROFILE, Picture
 from pipeline.writers.tiff import write_pyramid
@@ -107,6 +108,50 @@ def test_gdal_and_opencv_read_it_without_complaint(tmp_path, capfd, bigtiff):
         # GDAL looks for Exif in classic TIFFs alone.
         assert bigtiff or dataset.tags(ns="EXIF")["EXIF_DateTimeOriginal"] == "1936:05:01 12:00:00"
     assert capfd.readouterr() == ("", "")
+
+
+RATIONALS = (
+    TiffTag(286, 5, 1, struct.pack("<2I", 5, 2)),
+    TiffTag(287, 5, 1, struct.pack("<2I", 2**32 - 1, 2**31)),
+    TiffTag(65100, 5, 3, struct.pack("<6I", 1, 2, 3, 4, 5, 6)),
+    TiffTag(65101, 10, 2, struct.pack("<4i", -1, 2, 3, -4)),
+)
+
+
+def test_rationals_have_their_count_and_values(tmp_path, bigtiff):
+    of_jpeg = exif_block((TiffTag(65102, 5, 1, struct.pack("<2I", 7, 3)),), (), (), ())
+    _, written = write(tmp_path / "a.tif", Carried(tags=RATIONALS, exif=of_jpeg))
+    assert written.not_carried == {}
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.is_bigtiff == bigtiff
+        tags = file.pages[0].tags
+        found = {
+            code: (tags[code].dtype, tags[code].count, tags[code].value) for code in (286, 287, *range(65100, 65103))
+        }
+    assert found == {
+        286: (5, 1, (5, 2)),
+        287: (5, 1, (2**32 - 1, 2**31)),
+        65100: (5, 3, (1, 2, 3, 4, 5, 6)),
+        65101: (10, 2, (-1, 2, 3, -4)),
+        65102: (5, 1, (7, 3)),
+    }
+    with Image.open(tmp_path / "a.tif") as picture:
+        assert picture.tag_v2[286] == 2.5
+        assert picture.tag_v2[65101] == (-0.5, -0.75)
+    with open_scan(tmp_path / "a.tif") as reader:
+        assert {*RATIONALS[:2]} <= {*reader.carried.tags}
+
+
+@pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
+def test_exiftool_reads_rationals_as_they_were(tmp_path, bigtiff):
+    write(tmp_path / "a.tif", Carried(tags=RATIONALS))
+    command = ["exiftool", "-j", "-n", "-warning", "-XPosition", "-YPosition", "-RawFile", "-Converter"]
+    shown = subprocess.run([*command, str(tmp_path / "a.tif")], capture_output=True, text=True, check=True)
+    found = json.loads(shown.stdout)[0]
+    assert "Warning" not in found
+    assert (found["XPosition"], found["YPosition"]) == (2.5, pytest.approx(2))
+    assert found["RawFile"] == "0.5 0.75 0.8333333333"  # as Adobe's raw converter names these
+    assert found["Converter"] == "-0.5 -0.75"
 
 
 def test_a_file_without_exif_has_no_pointer(tmp_path):
