@@ -24,6 +24,7 @@ from pipeline.exif import MAKER_NOTE, STRUCTURE, Exif, exif_block, is_movable_no
 from pipeline.photoshop import parse_iim, parse_resources, resource_block, without_scan_parts
 from pipeline.readers import open_scan
 from pipeline.tiles import LARGEST
+from pipeline.types import Reading
 from pipeline.writers._beside import tiff_text
 from pipeline.writers._boxes import is_srgb_by_number
 from pipeline.writers._picture import SRGB_PROFILE
@@ -100,7 +101,7 @@ def found_in(path: Path) -> Carried:
     largest of its whole pictures says.
     """
     path = path / LARGEST if (path / "info.json").exists() else path
-    with open_scan(path) as written:
+    with open_scan(path, Reading(beside="")) as written:  # what lies beside the file was not written with it
         found, kind = written.carried, written.info.metadata.get("format")
     if kind in ("TIFF", "BigTIFF"):
         return replace(found, tags=_first_tags(path))

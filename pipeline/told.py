@@ -65,6 +65,11 @@ class Told:
         )
 
     @property
+    def beside(self) -> str:
+        """The world file that the scan's place is from; empty without one."""
+        return str(self.metadata.get("beside") or "")
+
+    @property
     def bound(self) -> float:
         return LOSSY_BOUNDS[self.format][0] if self.format in LOSSY_BOUNDS else BOUNDS[self.dtype]
 

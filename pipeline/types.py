@@ -28,7 +28,8 @@ class ScanInfo:
     dtype : "uint8" or "uint16", of the samples as they are read
     metadata : JSON values: ``format``; where known ``compression``, ``resolution`` ([x, y, unit]), ``orientation``
         (TIFF tag 274); ``lightness``, one line on how lightness was taken from the samples, where that needs saying;
-        ``dropped`` (list of what was left out, such as "2 extra channels")
+        ``dropped`` (list of what was left out, such as "2 extra channels"); ``beside``, the name of the world file
+        that the place is from, where it is from one
     tone : what the samples mean
     depth : "uint8" or "uint16", of the coloured picture: the scan's own depth; that of ``dtype`` where it is empty
     mask : "alpha" where the scan has an alpha channel or a mask, "nodata" where a value of its samples means that there
@@ -64,11 +65,13 @@ class Reading:
     page : of a file with several pictures, from 1
     salvage : read what can be read: instead of an error, damaged parts are filled with gray and listed in ``holes``
     limit_pixels : refuse pictures that declare more
+    beside : of the world files beside it read this one only, and none where it is empty; None is the first there is
     """
 
     page: int = 1
     salvage: bool = False
     limit_pixels: int = 20_000_000_000
+    beside: str | None = None
 
 
 class ScanReader(Protocol):

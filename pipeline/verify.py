@@ -123,8 +123,8 @@ def _certificate(told: Told, store_problems: tuple[str, ...]) -> Certificate:
         source = _source(told, stack)
         if source is None:
             problems.append("neither its store nor its scan is there to compare with")
-        elif source.carried is None:
-            not_compared.append("metadata not compared: its store keeps none any more")
+        else:
+            not_compared += _not_compared(told, source)
         if told.picture.exists():
             problems += _picture_problems(told, source, found)
     problems += _lightness_problems(told, found)
@@ -139,6 +139,14 @@ def _certificate(told: Told, store_problems: tuple[str, ...]) -> Certificate:
         not_compared=tuple(not_compared),
         problems=tuple(problems),
     )
+
+
+def _not_compared(told: Told, source: _Source) -> Iterator[str]:
+    """What the scan said and cannot be asked for any more."""
+    if source.carried is None:
+        yield "metadata not compared: its store keeps none any more"
+    elif told.carries_metadata and told.beside and source.info.metadata.get("beside") != told.beside:
+        yield f"place not compared: no {told.beside} to read beside the scan any more"
 
 
 def _byte_problems(told: Told) -> Iterator[str]:
@@ -171,7 +179,7 @@ def _picture_problems(told: Told, source: _Source | None, found: _Lightness) -> 
 def _opened(told: Told) -> ScanReader | Tiles:
     if told.format == "iiif":
         return Tiles(told.picture, int(told.metadata.get("orientation") or 1) if told.is_turned else 1)
-    return open_scan(told.picture)
+    return open_scan(told.picture, Reading(beside=""))
 
 
 def _lost_metadata(told: Told, source: _Source | None) -> Iterator[str]:
@@ -285,7 +293,9 @@ def _source(told: Told, stack: contextlib.ExitStack) -> _Source | None:
     try:
         if not told.source.exists() or tree_sha256(told.source) != told.source_sha256:
             return None
-        reader = stack.enter_context(open_scan(told.source, Reading(page=told.page, salvage=True)))
+        # A world file that came later says nothing of this result.
+        reading = Reading(page=told.page, salvage=True, beside=told.beside)
+        reader = stack.enter_context(open_scan(told.source, reading))
     except (ColorizeError, OSError):
         return None
     return _Source(

@@ -41,13 +41,14 @@ def with_neighbours(reader: ScanReader, path: Path, reading: Reading) -> ScanRea
     if reading.page != 1:
         return reader
     dropped: list[str] = []
-    world = _world_of(path, dropped)
+    world = _world_of(path, reading.beside, dropped)
     found = _other_names(path, dropped)
     carried = None
     if world is not None:
         carried = _placed(reader.carried, world, dropped)
     dropped += [f"{name} beside it (not read)" for name in found]
-    return _Accompanied(reader, carried, tuple(dropped)) if carried or dropped else reader
+    beside = world.name if world is not None and carried is not None else ""
+    return _Accompanied(reader, carried, beside, tuple(dropped)) if beside or dropped else reader
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,12 @@ def _same(place: tuple[float, ...], world: tuple[float, ...]) -> bool:
     return len(place) == 6 and all(abs(p - w) <= step / 1000 for p, w in zip(place, world, strict=True))
 
 
-def _world_of(path: Path, dropped: list[str]) -> _World | None:
-    """The first of its world files that can be read; what keeps others from it is said."""
+def _world_of(path: Path, wanted: str | None, dropped: list[str]) -> _World | None:
+    """The first of its world files that can be read, or the one that is wanted; what keeps others from it is said."""
     first: _World | None = None
     for name, real in _files(path, _world_names(path), dropped):
+        if wanted is not None and name != wanted:
+            continue
         numbers = _six_numbers(real)
         if numbers is None:
             dropped.append(f"{name} beside it (not the six numbers of a world file)")
@@ -176,10 +179,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class _Accompanied:
     """A reader of which neighbours say more."""
 
-    def __init__(self, reader: ScanReader, carried: Carried | None, dropped: tuple[str, ...]) -> None:
+    def __init__(self, reader: ScanReader, carried: Carried | None, beside: str, dropped: tuple[str, ...]) -> None:
         self._reader, self._carried = reader, carried
         info = reader.info
         metadata = dict(info.metadata)
+        if beside:
+            metadata["beside"] = beside
         if dropped:
             metadata["dropped"] = [*metadata.get("dropped", ()), *dropped]
         self._info = replace(info, metadata=metadata)

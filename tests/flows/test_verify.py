@@ -101,6 +101,44 @@ def test_without_a_store_the_scan_itself_is_compared_and_without_both_it_says_so
     assert "neither its store nor its scan" in ran.out
 
 
+WORLD = "2\n0\n0\n-2\n500000\n4600000\n"
+
+
+def coloured_jpeg(command, folder):
+    """The result of a JPEG with what lies beside it, its store deleted."""
+    gray = np.add.outer(np.arange(120), np.arange(140)).astype(np.uint8)
+    Image.fromarray(gray).save(folder / "a.jpg", quality=95)
+    ran = command("run", folder / "a.jpg", "-o", folder / "out", "--engine", "identity")
+    assert ran.code == 0, ran.err
+    shutil.rmtree(folder / "out" / "a.zarr")
+    return folder / "out"
+
+
+def test_a_world_file_that_came_later_says_nothing_of_a_result(command, tmp_path):
+    output = coloured_jpeg(command, tmp_path)
+    assert "beside" not in json.loads((output / "a.color.json").read_text())["source"]["metadata"]
+    (tmp_path / "a.jgw").write_text(WORLD)
+    ran = command("verify", output)
+    assert (ran.code, "; place" in ran.out) == (0, False), ran.out
+
+
+def test_the_place_is_compared_with_the_world_file_that_it_is_from(command, tmp_path):
+    (tmp_path / "a.wld").write_text(WORLD)
+    output = coloured_jpeg(command, tmp_path)
+    assert json.loads((output / "a.color.json").read_text())["source"]["metadata"]["beside"] == "a.wld"
+    (tmp_path / "a.jgw").write_text(WORLD.replace("500000", "7"))
+    ran = command("verify", output)
+    assert (ran.code, "; place" in ran.out) == (0, False), ran.out
+    (tmp_path / "a.wld").write_text(WORLD.replace("500000", "8"))
+    ran = command("verify", output)
+    assert ran.code == 1
+    assert "place is not kept" in ran.out
+    (tmp_path / "a.wld").unlink()
+    ran = command("verify", output)
+    assert ran.code == 0
+    assert "place not compared: no a.wld to read beside the scan any more" in ran.out
+
+
 def test_a_picture_whose_lightness_was_changed_is_told_with_the_place(command, copy):
     picture, sidecar = copy / "uint8.color.tif", copy / "uint8.color.json"
     samples = tifffile.imread(picture)

@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from pipeline.carried import Carried
+from pipeline.carrying import found_in
 from pipeline.handover import carried_by_result
 from pipeline.readers import open_scan
 from pipeline.types import Reading
@@ -148,6 +149,32 @@ def test_the_result_of_a_jpeg_lies_where_its_world_file_says(tmp_path: Path) -> 
     written(tmp_path / "a.jpg", tmp_path / "b.tif")
     with rasterio.open(tmp_path / "b.tif") as file:
         assert tuple(file.transform)[:6] == PLACED
+
+
+def beside(path: Path, **reading: Any) -> str | None:
+    with open_scan(path, Reading(**reading)) as reader:
+        return reader.info.metadata.get("beside")
+
+
+def test_which_world_file_was_read_is_told_and_may_be_chosen(tmp_path: Path) -> None:
+    Image.fromarray(GRAY).save(tmp_path / "a.jpg")
+    (tmp_path / "a.wld").write_text(WORLD)
+    assert beside(tmp_path / "a.jpg") == "a.wld"
+    (tmp_path / "a.jgw").write_text(WORLD.replace("500000", "7"))
+    assert beside(tmp_path / "a.jpg") == "a.jgw"
+    assert beside(tmp_path / "a.jpg", beside="a.wld") == "a.wld"
+    assert transform(tmp_path / "a.jpg", beside="a.wld") == PLACED
+    for without in ("", "a.jpw"):
+        assert beside(tmp_path / "a.jpg", beside=without) is None
+        assert look(tmp_path / "a.jpg", beside=without)[0].place is None
+    (tmp_path / "a.jgw").write_text("no numbers")
+    assert beside(tmp_path / "a.jpg", beside="a.jgw") is None
+
+
+def test_what_lies_beside_a_result_is_not_found_in_it(tmp_path: Path) -> None:
+    Image.fromarray(GRAY).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jgw").write_text(WORLD)
+    assert found_in(tmp_path / "a.jpg").place is None
 
 
 def test_other_neighbours_are_named(tmp_path: Path) -> None:
