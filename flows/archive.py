@@ -47,6 +47,7 @@ from flows.scheduling import BlockQueue
 from flows.settings import RunOptions, parse_options
 from flows.sheet import write_sheet
 from flows.stages import Lot, colorize_lot, export_lot, ingest_lot, lot_name, lots, stopped
+from pipeline.errors import OutputError, UsageError
 from pipeline.files import folder_lock, write_json, writing
 from pipeline.manifest import utc_now
 
@@ -209,14 +210,17 @@ def run_in(
     """
     began = time.monotonic()
     prepared = Prepared.of(options)
-    prepare_output(options.output)
+    try:
+        prepare_output(options.output)
+    except OutputError as error:
+        raise UsageError(str(error)) from error
     with folder_lock(options.output), followed(options.output) as page:
         listener().said(str(prepared.choice))
         for line in aside.lines:
             listener().said(line)
         try:
             outcomes, record = _do(prepared, plan, kind, complete, aside)
-        except (KeyboardInterrupt, TerminationSignal):
+        except (KeyboardInterrupt, TerminationSignal, OutputError):
             _write_sheet(options.output)
             raise
         _write_sheet(options.output)

@@ -43,6 +43,7 @@ class Books:
         self._catalogue: Catalogue | None = None
         with self._never_failing():
             self._catalogue = Catalogue.open(output, is_locked=True)
+            self._catalogue.forget_gone()
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else a listener is told."""

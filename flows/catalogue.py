@@ -80,7 +80,6 @@ class Catalogue:
             catalogue.close()
             return rebuild(output, is_locked)
         catalogue._mark_killed()
-        catalogue._forget_gone()
         return catalogue
 
     def __enter__(self) -> Self:
@@ -239,7 +238,7 @@ class Catalogue:
                 for row in connection.execute(query).mappings().all():
                     _replace(connection, tables.scans, vars(released(KnownScan(**row))))
 
-    def _forget_gone(self) -> None:
+    def forget_gone(self) -> None:
         """Scans that failed and are not there any more, and have no result: nobody has to look at them."""
         gone = [s for s in self.scans() if is_gone(s) and not ResultPaths.of(self.output, s.stem).sidecar.exists()]
         table = tables.scans

@@ -55,14 +55,22 @@ def results_of(output: Path) -> Results:
         if version.is_current:
             there.add(version.stem)
             _add_source(scans, version.stem, sidecar)
-    known = [scan for scan in scans.values() if (scan.stem in there) or not (scan.state == "done" or is_gone(scan))]
+    known = [scan for scan in scans.values() if scan.state != "done" or scan.stem in there]
     return Results(tuple(known), tuple(versions), tuple(history.runs), tuple(history.failures.values()))
 
 
 def is_gone(scan: KnownScan) -> bool:
-    """Whether the file of a scan without a result is not in its folder any more; the folder's drive may be away."""
+    """Whether the file of a scan without a result is not in its folder any more.
+
+    Where the folder is empty, its drive may be away: that is the place where it is mounted.
+    """
     path = Path(scan.path)
-    return scan.state != "done" and path.is_absolute() and not os.path.lexists(path) and path.parent.is_dir()
+    if scan.state == "done" or not path.is_absolute() or os.path.lexists(path):
+        return False
+    try:
+        return any(path.parent.iterdir())
+    except OSError:
+        return False
 
 
 def is_record(path: Path) -> bool:

@@ -25,7 +25,8 @@ def settings_to_keep(paths: ResultPaths, source: Source, wanted: RunSpec, option
 
     It stays where it was made of these bytes by `reprocess`, whatever its settings, or where it differs from ``wanted``
     only in what nobody chose: the engine's version, and its kind and precision where they were chosen automatically. It
-    has to be whole, or else its colours, of which pictures can be made again.
+    has to be whole, or else its colours, of which pictures can be made again: no block of another engine or model comes
+    under its name.
     """
     told = None if options.force else read_sidecar(paths.sidecar)
     try:
@@ -70,4 +71,4 @@ def _has_colours(paths: ResultPaths, source: Source, spec: RunSpec) -> bool:
         version = store.find_version(spec.version)
     except StoreError:
         return False
-    return store.source.sha256 == source.sha256 and version is not None and version.is_complete
+    return store.source.sha256 == source.sha256 and version is not None and version.is_whole()

@@ -15,7 +15,7 @@ from prefect.states import Cancelled, Completed, Failed
 from engines.errors import EngineError
 from flows.inputs import Aside, NoScansError
 from flows.jobs import Outcome
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import UsageError
 
 ALL_DONE = "All done"
 NOTHING = "Nothing to do"
@@ -73,7 +73,7 @@ def told(run: Callable[[], State[Any]]) -> State[Any]:
         return run()
     except NoScansError as error:
         return Completed(name=NOTHING, message=str(error))
-    except (UsageError, OutputError, EngineError) as error:
+    except (UsageError, EngineError) as error:
         if isinstance(error.__cause__, BlockingIOError):
             return Cancelled(name=BUSY, message=str(error))
         return Failed(name=NOT_STARTED, message=str(error))

@@ -118,10 +118,7 @@ def _in_folder(folder: Path, not_taken: Counter[str], in_vain: list[str]) -> lis
     found: list[ScanFile] = []
 
     def cannot_list(error: OSError) -> None:
-        line = f"{error.filename}: cannot be listed ({error.strerror}), its scans are missed; check its permissions"
-        if Path(error.filename) == folder:
-            raise UsageError(line)
-        in_vain.append(line)
+        in_vain.append(f"{error.filename}: cannot be listed ({error.strerror}), its scans are missed; check its rights")
 
     for parent, names, files in os.walk(folder, onerror=cannot_list):
         names[:] = sorted(name for name in names if name != _OF_THE_DISK)
@@ -140,7 +137,7 @@ def _in_folder(folder: Path, not_taken: Counter[str], in_vain: list[str]) -> lis
                 found.append(ScanFile(path, _stem(path.relative_to(folder))))
             elif not is_output and not name.endswith(SIDECAR_ENDING):
                 not_taken[path.suffix.lower() or NO_ENDING] += 1
-    if not found:
+    if not found and not any(line.startswith(f"{folder}: ") for line in in_vain):
         in_vain.append(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
     return found
 
@@ -161,8 +158,8 @@ def find_scans(inputs: list[str]) -> Found:
 
     Raises
     ------
-    UsageError : nothing was given, or a folder that was given cannot be listed. NoScansError : there is no scan in all
-    that was given; where only some of it has none, that is told in :attr:`Found.aside`.
+    UsageError : nothing was given, or no folder of it can be listed. NoScansError : there is no scan in all that was
+    given; where only some of it has none, that is told in :attr:`Found.aside`.
     """
     found: dict[Path, ScanFile] = {}
     not_taken: Counter[str] = Counter()
@@ -189,7 +186,8 @@ def find_scans(inputs: list[str]) -> Found:
         for scan in scans:
             found.setdefault(scan.path.resolve(), replace(scan, path=scan.path.absolute()))
     if not found and in_vain:
-        raise NoScansError("; ".join(in_vain))
+        is_closed = any(": cannot be listed" in line for line in in_vain)
+        raise (UsageError if is_closed else NoScansError)("; ".join(in_vain))
     if not found:
         raise UsageError("no input: give scans, folders or patterns to colour")
     return Found(tuple(found.values()), Aside(dict(not_taken.most_common()), tuple(in_vain)))

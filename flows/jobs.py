@@ -90,7 +90,8 @@ class Job:
 
     ``source`` is None where the file is to be hashed just before it is ingested, by ``files``. Where ``is_ingested``,
     the samples come from the store and the scan file is not looked for again. ``formats`` are those that the picture is
-    to be there in, ``metadata`` whether it carries what the scan says beside its pixels.
+    to be there in, ``metadata`` whether it carries what the scan says beside its pixels. Where it ``is_kept``, the
+    colours are there, of other settings, engines or models than this run's, which must make none of them.
     """
 
     scan: ScanFile
@@ -110,6 +111,7 @@ class Job:
     reading: Reading = field(default_factory=Reading)
     files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
     is_ingested: bool = False
+    is_kept: bool = False
 
     @property
     def output(self) -> Path:
@@ -205,7 +207,8 @@ class Prepared:
             info, decoder_bytes = reader.info, reader.decoder_bytes
         source = self._source(scan)
         spec = self._spec_to_keep(scan, source, info.shape_yx) if source else self.spec_for(info.shape_yx)
-        return self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes)
+        job = self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes)
+        return replace(job, is_kept=spec != self.spec_for(info.shape_yx)) if isinstance(job, Job) else job
 
     def _source(self, scan: ScanFile) -> Source | None:
         """None where nothing was made of a scan of this name: hashing all that is new takes a night's first hours."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Mapping
@@ -171,6 +172,8 @@ def _sidecar(
     quality: Quality | None,
 ) -> dict[str, Any]:
     height, width = job.info.shape_yx
+    made = store.version(job.spec.version)
+    blocks = math.prod(job.grid.block_counts_yx(made.block_px))
     packages = ("numpy", "zarr", "tifffile", "dask", "prefect")
     finished = utc_now()
     return {
@@ -209,9 +212,9 @@ def _sidecar(
             "tiles": quality.tiles if quality else job.plan.tiles,
             # Those on block edges once for each block, without those taken over from another version.
             "predictions": store.version(job.spec.version).work_done()[0],
-            "blocks": job.plan.blocks,
-            "blocks_there": blocks_there,
-            "block_px": job.plan.block_px,
+            "blocks": blocks,
+            "blocks_there": blocks if blocks_there == job.plan.blocks else blocks_there,
+            "block_px": made.block_px,
             "seconds": {name: round(value, 3) for name, value in seconds},
         },
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

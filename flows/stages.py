@@ -180,13 +180,34 @@ def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
     return _each(lot, work, stream_threads(), budget)
 
 
-def _open_version(job: Job) -> tuple[ChromaVersion, set[tuple[int, int]]]:
-    """The version that the job makes, begun or new, and its blocks that are finished."""
+@dataclass(frozen=True)
+class _Opened:
+    """A version to work on, its blocks that are finished, and whether there is nothing to do."""
+
+    version: ChromaVersion
+    finished: set[tuple[int, int]]
+    is_whole: bool = False
+
+
+def _open_version(job: Job) -> _Opened:
+    """The version that the job makes, begun or new, and its blocks that are finished: all, of one that is whole.
+
+    Raises
+    ------
+    StoreError : it is to be kept, and is not whole.
+    """
     store = ScanStore.open(job.paths.store, writable=True)
     begun = store.find_version(job.spec.version)
+    if begun is not None and not job.force and begun.is_whole():
+        return _Opened(begun, set(_indices(job)), is_whole=True)
+    if job.is_kept:
+        raise StoreError(
+            f"{job.paths.store}: the colours of {job.spec.version} are not whole any more, and this run has other "
+            "settings; reprocess makes them again, --force those of this run"
+        )
     if begun is not None and not job.force and begun.block_px == job.plan.block_px:
         begun.remove_unfinished()
-        return begun, begun.finished_blocks()
+        return _Opened(begun, begun.finished_blocks())
     made = store.create_version(
         name=job.spec.version,
         settings=job.spec.to_json(),
@@ -195,7 +216,7 @@ def _open_version(job: Job) -> tuple[ChromaVersion, set[tuple[int, int]]]:
         created=utc_now(),
         levels=levels_of(job.grid) if job.spec.quality else 1,
     )
-    return made, set()
+    return _Opened(made, set())
 
 
 def _reuse(job: Job) -> Reuse | None:
@@ -249,8 +270,7 @@ class _Colouring:
         self._topic = topic
         self._budget = budget
         self._missing: dict[str, int] = {}
-        self._versions: dict[str, ChromaVersion] = {}
-        self._finished: dict[str, set[tuple[int, int]]] = {}
+        self._opened: dict[str, _Opened] = {}
         self._predictions = sum(step.job.plan.predictions for step in lot)
 
     def _try(self, work: Callable[[Step], None]) -> None:
@@ -275,9 +295,9 @@ class _Colouring:
 
         def work(step: Step) -> None:
             stem = step.job.scan.stem
-            self._versions[stem], self._finished[stem] = _open_version(step.job)
-            self.steps[stem] = replace(step, blocks_there=len(self._finished[stem]))
-            self._missing[stem] = step.job.plan.blocks - len(self._finished[stem])
+            self._opened[stem] = opened = _open_version(step.job)
+            self.steps[stem] = replace(step, blocks_there=len(opened.finished))
+            self._missing[stem] = step.job.plan.blocks - len(opened.finished)
 
         self._try(work)
 
@@ -286,8 +306,9 @@ class _Colouring:
         tasks: list[AnchorTask] = []
 
         def work(step: Step) -> None:
-            job, version = step.job, self._versions[step.job.scan.stem]
-            if job.anchor_spec is not None and not version.has_anchor:
+            job, opened = step.job, self._opened[step.job.scan.stem]
+            version = opened.version
+            if job.anchor_spec is not None and not version.has_anchor and not opened.is_whole:
                 tasks.append(AnchorTask(job.scan.stem, job.paths.store, version.name, version.attempt, job.anchor_spec))
 
         self._try(work)
@@ -302,7 +323,7 @@ class _Colouring:
                 if step.ended is not None:
                     continue
                 try:
-                    for task in _tasks(step.job, self._versions[stem], self._finished[stem], self._topic):
+                    for task in _tasks(step.job, self._opened[stem].version, self._opened[stem].finished, self._topic):
                         if self.steps[stem].ended is not None:
                             break  # what is with the cluster already is finished and counts; no more of this scan
                         yield task
@@ -323,8 +344,11 @@ class _Colouring:
 
     def _add_level(self, level: int, tasks: dict[str, list[BlockTask]], step: Step) -> None:
         """Tasks of a scan's next refinement, where there is one; none where all its blocks are there."""
-        job, version = step.job, self._versions[step.job.scan.stem]
-        if job.spec.quality and level <= version.levels_chosen + 1 and _choose(job, version, level):
+        job, opened = step.job, self._opened[step.job.scan.stem]
+        version = opened.version
+        if not job.spec.quality or opened.is_whole:
+            return
+        if level <= version.levels_chosen + 1 and _choose(job, version, level):
             tasks[job.scan.stem] = list(_refining(job, version, level, self._topic))
             self._missing[job.scan.stem] = len(tasks[job.scan.stem])
 
@@ -333,9 +357,10 @@ class _Colouring:
 
         def work(step: Step) -> None:
             stem, job = step.job.scan.stem, step.job
-            self._versions[stem].finish()
+            version = self._opened[stem].version
+            version.finish()
             store = ScanStore.open(job.paths.store)
-            quality = measure(store, self._versions[stem], job.grid, job.spec.quality)
+            quality = measure(store, version, job.grid, job.spec.quality)
             self.steps[stem] = replace(step, quality=quality)
 
         self._try(work)

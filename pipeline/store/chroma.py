@@ -298,6 +298,13 @@ class ChromaVersion:
             return False
         return has_all_shards(self.path / "chroma", self._chroma)
 
+    def is_whole(self) -> bool:
+        """Whether it was marked complete, and every block is there as its record says: reads all shards."""
+        if not self.is_complete:
+            return False
+        _, height, width = self._chroma.shape
+        return bool(len(self.finished_blocks()) == -(-height // self.block_px) * -(-width // self.block_px))
+
     def finish(self) -> None:
         """Mark it complete, when all blocks are there. Raises OutputError."""
         # A worker that was killed while it wrote leaves its half behind, and another has done the block since.

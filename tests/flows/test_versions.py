@@ -100,6 +100,27 @@ def test_the_next_night_leaves_what_was_reprocessed(command, done, scan, tmp_pat
     assert (sidecar(output)["settings"]["stride_yx"], sidecar(output)["flow"]) == ([64, 64], "colorize-archive")
 
 
+def test_a_run_makes_no_block_under_the_name_of_what_another_model_made(command, done, scan, moody, tmp_path):
+    output = shutil.copytree(done[0], tmp_path / "out")
+    assert command("reprocess", output, "--model", moody, "--limit-memory", "8GiB").code == 0
+    before, told = tifffile.imread(output / "girls.color.tif"), sidecar(output)
+    # Less memory makes other blocks, of which this one has none.
+    ran = command("run", scan, "-o", output, *MODEL, "--limit-memory", "1300MiB", "--format", "tiff,png")
+    assert ran.code == 0, ran.err
+    assert sidecar(output)["settings"] == told["settings"]
+    assert sidecar(output)["work"]["blocks_there"] == sidecar(output)["work"]["blocks"]
+    np.testing.assert_array_equal(cv2.imread(str(output / "girls.color.png"))[..., ::-1], before)
+    # Colours that are damaged are not made whole by this run's model: what it makes has its own name.
+    version = output / "girls.zarr" / "versions" / told["result"]["version"]
+    shard = next(path for path in (version / "chroma" / "c").rglob("*") if path.is_file())
+    damaged = bytearray(shard.read_bytes())
+    damaged[100] ^= 1
+    shard.write_bytes(damaged)
+    ran = command("run", scan, "-o", output, *MODEL, "--format", "tiff,jpeg")
+    assert ran.code == 0, ran.err
+    assert (sidecar(output)["settings"]["model"], sidecar(output)["flow"]) == ("default", "colorize-archive")
+
+
 def test_another_release_of_the_engine_makes_nothing_anew(command, scan, moody, tmp_path):
     words = ("run", scan, "-o", tmp_path, *MODEL, "--model", moody)
     assert command(*words).code == 0
