@@ -132,7 +132,7 @@ class Opened:
             name = str(_OPEN_FILES / str(self._descriptor))
         try:
             with quiet(), environment(**options):
-                # Where files have no numbers; not of a directory of a TIFF, whose driver keeps to `OPTIONS`.
+                # Where files have no numbers. A directory of a TIFF cannot be asked of a part: that is not alone there.
                 if ending or (alone and not numbered and not prefix):
                     self._extended = _extended(name, path.stat().st_size, ending.encode("latin-1"))
                     name = f"/vsisparse/{self._extended[-1].name}"

@@ -190,7 +190,8 @@ WITHOUT_PROC = "from pipeline import gdal; from pathlib import Path; gdal._OPEN_
 @pytest.mark.parametrize("first", ["", WITHOUT_PROC], ids=["by number", "as a part"])
 def test_nobody_waits_for_what_lies_beside_a_scan(tmp_path: Path, first: str) -> None:
     """A pipe that nobody writes to stops whoever opens it."""
-    paths = [tmp_path / name / name for name in (*NAMES, "a.pgm")]
+    names = [name for name in (*NAMES, "a.pgm") if not (first and name == "gdal.tif")]
+    paths = [tmp_path / name / name for name in names]
     for path in paths:
         path.parent.mkdir()
         made(path)
