@@ -271,7 +271,8 @@ def _kept_resources(block: bytes) -> bytes:
 
 
 def _kept_geo(tags: Iterable[TiffTag]) -> Iterator[TiffTag]:
-    """Of GDAL's own metadata, what is said of the whole picture: not of a band, nor statistics of its samples."""
+    """Of GDAL's own metadata, what is said of the whole picture: not of a band, of its samples, or of how the file is
+    written, which a result is not."""
     for tag in tags:
         if tag.code != _GDAL_METADATA:
             yield tag
@@ -280,12 +281,17 @@ def _kept_geo(tags: Iterable[TiffTag]) -> Iterator[TiffTag]:
             root = parsed(tag.value)
         except ValueError:
             continue
-        items = [each for each in root if "sample" not in each.attrib and "STATISTICS" not in each.get("name", "")]
+        items = [each for each in root if _is_of_whole_picture(each)]
         if items:
             kept = ElementTree.Element(root.tag)
             kept.extend(items)
             value = ElementTree.tostring(kept) + b"\0"
             yield TiffTag(tag.code, 2, len(value), value)
+
+
+def _is_of_whole_picture(item: ElementTree.Element) -> bool:
+    structure = item.get("domain", "") == "IMAGE_STRUCTURE"
+    return not structure and "sample" not in item.attrib and "STATISTICS" not in item.get("name", "")
 
 
 def _first_tags(path: Path) -> tuple[TiffTag, ...]:

@@ -100,6 +100,8 @@ class Opened:
     driver : the only one that may open it
     mode : "r" or "r+"
     prefix : of GDAL's name for a part of the file, such as "GTIFF_DIR:off:8:"
+    alone : let the driver know nothing of the file's name and folder: some, of BMP, PNM, SGI and HFA, open neighbours
+        whatever `OPTIONS` say
     ending : bytes to read behind those of the file as if they were there, a letter of Latin-1 for each
     options : further configuration options, for the opening
 
@@ -109,18 +111,29 @@ class Opened:
     """
 
     def __init__(
-        self, path: Path, driver: str, mode: str = "r", *, prefix: str = "", ending: str = "", **options: Any
+        self,
+        path: Path,
+        driver: str,
+        mode: str = "r",
+        *,
+        prefix: str = "",
+        alone: bool = False,
+        ending: str = "",
+        **options: Any,
     ) -> None:
         self._descriptor: int | None = None
         self._extended: tuple[MemoryFile, ...] = ()
         name = str(path.absolute())
-        if (ending or not _is_utf8(name)) and _OPEN_FILES.exists():
-            # GDAL takes names in UTF-8 only. Drivers open a file more than once, so this stays open as long as they do.
+        numbered = _OPEN_FILES.exists()
+        if numbered and (alone or ending or not _is_utf8(name)):
+            # GDAL takes names in UTF-8 only, and beside a number lies nothing. Drivers open a file more than once, so
+            # this stays open as long as they do.
             self._descriptor = os.open(path, os.O_RDWR if mode == "r+" else os.O_RDONLY)
             name = str(_OPEN_FILES / str(self._descriptor))
         try:
             with quiet(), environment(**options):
-                if ending:
+                # Where files have no numbers. A directory of a TIFF cannot be asked of a part: that is not alone there.
+                if ending or (alone and not numbered and not prefix):
                     self._extended = _extended(name, path.stat().st_size, ending.encode("latin-1"))
                     name = f"/vsisparse/{self._extended[-1].name}"
                 self.dataset: Any = rasterio.open(prefix + name, mode, driver=driver, sharing=False)
@@ -152,7 +165,7 @@ class Opened:
 def _extended(name: str, size: int, ending: bytes) -> tuple[MemoryFile, ...]:
     """The ending, and the list of parts (GDAL's /vsisparse/) that puts it behind the file, both in memory."""
     last = MemoryFile(ending)
-    parts = ((name, 0, size), (last.name, size, len(ending)))
+    parts = [(name, 0, size)] + [(last.name, size, len(ending))] * bool(ending)
     regions = "".join(
         f'<SubfileRegion><Filename relative="0">{escape(of)}</Filename><DestinationOffset>{at}</DestinationOffset>'
         f"<SourceOffset>0</SourceOffset><RegionLength>{length}</RegionLength></SubfileRegion>"

@@ -1,7 +1,8 @@
 """What lies beside a scan: its world file is read, other files that say something of it are named.
 
-No library is let look for neighbours: what it would follow from there, a file of some bytes would decide. Here one of
-six numbers is all that is read, in the folder of the scan and of its own name, and nothing that it says leads further.
+No library is let look for neighbours (`pipeline.gdal.Opened`, ``alone``): what it would follow from there, a file of
+some bytes would decide, and one that is a pipe it would wait for. Here one of six numbers is all that is read, in the
+folder of the scan and of its own name, and nothing that it says leads further.
 
 References
 ----------

@@ -46,7 +46,9 @@ class Raster:
 
     def _open(self) -> gdal.Opened:
         try:
-            return gdal.Opened(self._path, self._driver, prefix=self._prefix, ending=self._ending, **self._options)
+            return gdal.Opened(
+                self._path, self._driver, prefix=self._prefix, alone=True, ending=self._ending, **self._options
+            )
         except Exception as error:
             refuse_drive_errors(error)
             check_drive(self._path)

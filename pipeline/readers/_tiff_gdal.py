@@ -41,7 +41,7 @@ def environment() -> Any:
 
 def open_dataset(path: Path, offset: int | None = None) -> gdal.Opened:
     """The file's first directory, or the one at that byte."""
-    return gdal.Opened(path, "GTiff", prefix="" if offset is None else _prefix(offset), **_OPTIONS)
+    return gdal.Opened(path, "GTiff", prefix="" if offset is None else _prefix(offset), alone=True, **_OPTIONS)
 
 
 def _prefix(offset: int) -> str:

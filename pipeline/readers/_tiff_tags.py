@@ -38,7 +38,8 @@ _PRIMARIES = {
 }
 _NEAR = 2e-3
 _GDAL_METADATA = 42112
-_OF_WHOLE_PICTURE = re.compile(r"<Item (?![^>]*(?:\bsample=|STATISTICS))")
+# Neither of samples nor, as a codec's error bound, of how the file is written.
+_OF_WHOLE_PICTURE = re.compile(r"""<Item (?![^>]*(?:\bsample=|STATISTICS|\bdomain=["']IMAGE_STRUCTURE["']))""")
 _GEOTIFF = frozenset((33550, 33922, 34264, 34735, 50844))
 _LAYERS = 37724
 _FAX_LINES, _LERC = (326, 327, 328), 50674
@@ -144,7 +145,7 @@ def _left_out(page: tifffile.TiffPage) -> Iterator[str]:
         yield "Photoshop layers"
     known = exif.STRUCTURE | _USED | _CURVES.keys()
     if not _OF_WHOLE_PICTURE.search(str(page.tags.valueof(_GDAL_METADATA, default=""))):
-        known |= {_GDAL_METADATA}  # statistics of samples, which are not those of the result
+        known |= {_GDAL_METADATA}  # of samples and of the file, which are not those of the result
     names = [_name(tag) for tag in page.tags if tag.code not in known and not _is_carried(page, tag) and _size(tag)]
     if names:
         yield _listed(names)

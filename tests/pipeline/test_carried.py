@@ -247,7 +247,8 @@ def real_scan(folder):
 
 
 GDAL_METADATA = (
-    b"<GDALMetadata><Item name='archive'>Koeln</Item><Item name='STATISTICS_MEAN' sample='0'>9</Item></GDALMetadata>"
+    b"<GDALMetadata><Item name='archive'>Koeln</Item><Item name='STATISTICS_MEAN' sample='0'>9</Item>"
+    b"<Item name='MAX_Z_ERROR' domain='IMAGE_STRUCTURE'>1</Item></GDALMetadata>"
 )
 GEO = (
     TiffTag(33550, 12, 3, struct.pack("<3d", 0.25, 0.25, 0)),
@@ -286,6 +287,9 @@ def test_gdals_metadata_go_on_without_statistics_of_gray(tmp_path):
         assert after.tags()["archive"] == before.tags()["archive"] == "Koeln"
         assert "STATISTICS_MEAN" in before.tags(1)
         assert "STATISTICS_MEAN" not in after.tags(1)
+        assert "MAX_Z_ERROR" not in after.tags(ns="IMAGE_STRUCTURE")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert "MAX_Z_ERROR" not in file.pages.first.tags[42112].value
 
 
 def without_profile(path, name):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from pipeline import gdal
 from pipeline.carried import Place
 from pipeline.errors import ScanUnreadableError
 from pipeline.readers import open_scan, page_count
+from pipeline.readers._gdal import Raster
 from pipeline.writers._gdal import gdal as gdal_of_writers
 from pipeline.writers._gdal import open_dataset
 from pipeline.writers._geo_tags import geo_tags
@@ -110,8 +113,10 @@ def made(path: Path) -> None:
         tifffile.imwrite(path, picture, photometric="rgb")
     else:
         stream = io.BytesIO()
-        kind = {".jpg": "jpeg", ".j2k": "jpeg2000", ".jp2": "jpeg2000"}.get(path.suffix, path.suffix[1:])
-        Image.fromarray(picture).save(stream, kind, no_jp2=path.suffix == ".j2k")
+        kind = {".jpg": "jpeg", ".j2k": "jpeg2000", ".jp2": "jpeg2000", ".pgm": "ppm"}.get(path.suffix, path.suffix[1:])
+        Image.fromarray(picture[:, :, 0] if path.suffix == ".pgm" else picture).save(
+            stream, kind, no_jp2=path.suffix == ".j2k"
+        )
         path.write_bytes(stream.getvalue())
 
 
@@ -138,6 +143,108 @@ def test_a_name_that_is_no_utf_8_is_a_name(tmp_path: Path, name: str) -> None:
         other.read(*EVERYTHING)
     assert "/proc" not in str(caught.value)
     assert open_files() == descriptors
+
+
+NEIGHBOURS = (
+    "wld",
+    "{}w",
+    "bpw",
+    "gfw",
+    "igw",
+    "pgw",
+    "jgw",
+    "tfw",
+    "j2w",
+    "nfw",
+    "wpw",
+    "prj",
+    "aux",
+    "rrd",
+    "ige",
+    "hdr",
+)
+NEIGHBOURS += ("txt", "tab", "rpb", "imd", "geo", "ovr", "msk", "xml")
+BEHIND = (".aux.xml", ".msk", ".ovr", ".aux", ".rrd", ".wld", "_rpc.txt")
+
+
+def neighbours(path: Path) -> list[Path]:
+    """What some driver of GDAL's looks for beside a file, in small letters and capitals."""
+    endings = [ending.format(path.suffix[1:]) for ending in NEIGHBOURS]
+    names = [f"{path.stem}.{each}" for ending in endings for each in (ending, ending.upper())]
+    return [path.parent / name for name in dict.fromkeys((*names, *(path.name + ending for ending in BEHIND)))]
+
+
+READ = """
+import sys
+from pipeline.readers import open_scan
+from pathlib import Path
+for name in sys.argv[1:]:
+    print(name, flush=True)
+    with open_scan(Path(name)) as reader:
+        reader.read(slice(None), slice(None))
+        print(reader.carried.place and reader.carried.place.transform, flush=True)
+"""
+WITHOUT_PROC = "from pipeline import gdal; from pathlib import Path; gdal._OPEN_FILES = Path('/nowhere')"
+
+
+@pytest.mark.parametrize("first", ["", WITHOUT_PROC], ids=["by number", "as a part"])
+def test_nobody_waits_for_what_lies_beside_a_scan(tmp_path: Path, first: str) -> None:
+    """A pipe that nobody writes to stops whoever opens it."""
+    names = [name for name in (*NAMES, "a.pgm") if not (first and name == "gdal.tif")]
+    paths = [tmp_path / name / name for name in names]
+    for path in paths:
+        path.parent.mkdir()
+        made(path)
+
+    def places() -> str:
+        run = [sys.executable, "-c", first + READ, *map(str, paths)]
+        return subprocess.run(run, capture_output=True, text=True, timeout=90, check=True).stdout
+
+    alone = places()
+    for path in paths:
+        for each in neighbours(path):
+            os.mkfifo(each)
+    assert places() == alone
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a.pgm"])
+def test_a_world_file_that_is_a_link_out_of_the_folder_is_not_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "s" / name
+    path.parent.mkdir()
+    made(path)
+    with open_scan(path) as reader:
+        own, dropped = reader.carried, reader.info.metadata.get("dropped", ())
+    (tmp_path / "else.txt").write_text("3\n0\n0\n-3\n77\n88\n")
+    links = [each for each in neighbours(path) if each.suffix.lower().endswith(("w", "wld"))]
+    for each in links:
+        each.symlink_to(tmp_path / "else.txt")
+    with open_scan(path) as reader:
+        assert reader.carried == own
+        said = set(reader.info.metadata.get("dropped", ())).difference(dropped)
+    assert all(each.endswith("(a link out of its folder)") for each in said)
+
+
+def test_gdal_is_asked_for_no_neighbour_and_reads_on_after_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    made(path)
+    (tmp_path / "a.wld").write_text("3\n0\n0\n-3\n77\n88\n")
+    with gdal.Opened(path, "BMP", alone=True) as dataset:
+        assert dataset.transform.is_identity
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    descriptors = open_files()
+    raster = Raster(path, "BMP")
+    bands, top, bottom = (1, 2, 3), range(10), range(70, 90)  # its rows go upwards: the upper ones are cut off
+    kept = raster.read(bands, bottom, range(130))
+    for _ in range(3):
+        with pytest.raises(Exception, match="previous exception"):
+            raster.read(bands, top, range(130))
+        np.testing.assert_array_equal(raster.read(bands, bottom, range(130)), kept)
+    raster.close()
+    assert open_files() == descriptors
+    with pytest.raises(ScanUnreadableError, match=r"a\.bmp") as caught:
+        open_scan(path).read(*EVERYTHING)
+    assert "/proc" not in str(caught.value)
 
 
 def open_files() -> int:

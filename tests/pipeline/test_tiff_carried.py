@@ -278,6 +278,21 @@ def test_what_gdal_says_without_a_place_is_listed_unless_it_is_of_samples(tmp_pa
         assert dropped(path) == lost
 
 
+@pytest.mark.parametrize("tags", [{}, {"SURVEY": "1938"}])
+@pytest.mark.parametrize("options", [{}, {"MAX_Z_ERROR": "0.5"}])
+def test_what_gdal_says_of_its_codec_is_no_loss(tmp_path: Path, tags: dict[str, str], options: dict[str, str]) -> None:
+    path = tmp_path / "l.tif"
+    profile = {"driver": "GTiff", "width": 64, "height": 48, "count": 1, "dtype": "uint16", "compress": "LERC"}
+    with warnings.catch_warnings(action="ignore"):  # of GDAL, that it has no place
+        dataset = rasterio.open(path, "w", **profile, **options)
+    with dataset:
+        dataset.write(GRAY, 1)
+        dataset.update_tags(**tags)
+    with tifffile.TiffFile(path) as file:
+        assert "IMAGE_STRUCTURE" in file.pages.first.tags[42112].value
+    assert dropped(path) == ["GDAL_METADATA"] * bool(tags)
+
+
 def test_what_is_too_large_is_left_out_and_said(tmp_path: Path) -> None:
     path, huge = tmp_path / "h.tif", b"<" * (16 * 2**20 + 1)
     tifffile.imwrite(path, GRAY, metadata=None, extratags=[(700, 1, len(huge), huge, True), (315, 2, 0, "A", True)])

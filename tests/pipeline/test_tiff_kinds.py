@@ -713,6 +713,41 @@ def test_whole_rows_of_a_compressed_strip_are_salvaged(
     np.testing.assert_array_equal(samples[:rows], whole[:rows])
 
 
+def unpacked_bytes(data: bytes) -> int:
+    """How many bytes a PackBits stream gives before its end, or its cut."""
+    at = found = 0
+    while at < len(data):
+        head = data[at]
+        if head < 128:
+            found += min(head + 1, len(data) - at - 1)
+            at += head + 2
+        elif head > 128:
+            found += (257 - head) * (at + 1 < len(data))
+            at += 2
+        else:
+            at += 1
+    return found
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.41, 0.5, 0.63, 0.77, 0.85, 0.95])
+@pytest.mark.parametrize("offset", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_whole_rows_of_packbits_are_salvaged_wherever_it_is_cut(
+    tmp_path: Path, share: float, offset: int, seed: int
+) -> None:
+    rng, path = np.random.default_rng(seed), tmp_path / "p.tif"
+    noisy, runs = rng.integers(0, 256, 60_000), rng.integers(0, 256, 6000).repeat(rng.integers(1, 41, 6000))[:60_000]
+    picture = np.where(np.arange(60_000) // 70 % 2, noisy, runs).astype(np.uint8).reshape(300, 200)
+    tifffile.imwrite(path, picture, compression="packbits", rowsperstrip=300, metadata=None)
+    with tifffile.TiffFile(path) as file:
+        start, count = file.pages.first.dataoffsets[0], file.pages.first.databytecounts[0]
+    data = path.read_bytes()[: start + int(share * count) + offset]
+    path.write_bytes(data)
+    samples, rows, _ = salvaged(path)
+    assert rows == unpacked_bytes(data[start:]) // 200
+    np.testing.assert_array_equal(samples[:rows], picture[:rows])
+
+
 @pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
 @pytest.mark.parametrize("share", [0.004, 0.1, 0.5, 0.77, 0.95])
 @pytest.mark.parametrize("seed", [0, 1])
