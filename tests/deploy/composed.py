@@ -61,9 +61,10 @@ class Composed:
 
     def _told(self, name: str) -> dict[str, Any]:
         given = image_environment() | (self.services[name].get("environment") or {})
-        given["PATH"] = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
+        given.pop("PATH")  # that of the image
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
         environment = kept | {key: self.here(value) for key, value in given.items()} | dict(self.environment)
+        environment["PATH"] = os.pathsep.join([str(PROGRAMS), environment["PATH"]])
         return {"env": environment, "cwd": self.folder}
 
     def start(self, name: str) -> None:
