@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.manifest import SIDECAR_ENDING
 from pipeline.readers import ENDINGS as SCAN_ENDINGS
-from pipeline.readers import FOLDER_ENDINGS, is_folder_scan
+from pipeline.readers import FOLDER_ENDINGS, WORLD_ENDINGS, is_folder_scan
 from pipeline.writers import ENDINGS
 
 # A store, one that is being made, and one that is being replaced.
@@ -135,7 +135,7 @@ def _in_folder(folder: Path, not_taken: Counter[str], in_vain: list[str]) -> lis
                 continue
             if path.suffix.lower() in SCAN_ENDINGS:
                 found.append(ScanFile(path, _stem(path.relative_to(folder))))
-            elif not is_output and not name.endswith(SIDECAR_ENDING):
+            elif not is_output and not name.endswith(SIDECAR_ENDING) and path.suffix.lower() not in WORLD_ENDINGS:
                 not_taken[path.suffix.lower() or NO_ENDING] += 1
     if not found and not any(line.startswith(f"{folder}: ") for line in in_vain):
         in_vain.append(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")

@@ -32,7 +32,7 @@ from types import ModuleType
 
 from ..errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from ..types import Reading, ScanReader
-from ._beside import with_neighbours
+from ._beside import with_neighbours, world_names
 from ._window import refuse_drive_errors
 
 _HEAD_BYTES = 128
@@ -44,6 +44,8 @@ READERS: tuple[ModuleType, ...] = tuple(
 )
 ENDINGS: tuple[str, ...] = tuple(sorted(ending for reader in READERS for ending in getattr(reader, "ENDINGS", ())))
 """File endings that a search through folders takes; `open_scan` itself does not look at the ending."""
+# Files with these are no scans, and are read with those that they lie beside.
+WORLD_ENDINGS = frozenset(Path(name).suffix for ending in ENDINGS for name in world_names(Path(f"a{ending}")))
 FOLDER_ENDINGS: tuple[str, ...] = tuple(
     sorted(ending for reader in READERS for ending in getattr(reader, "FOLDER_ENDINGS", ()))
 )

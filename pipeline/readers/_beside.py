@@ -99,7 +99,7 @@ def _same(place: tuple[float, ...], world: tuple[float, ...]) -> bool:
 def _world_of(path: Path, wanted: str | None, dropped: list[str]) -> _World | None:
     """The first of its world files that can be read, or the one that is wanted; what keeps others from it is said."""
     first: _World | None = None
-    for name, real in _files(path, _world_names(path), dropped):
+    for name, real in _files(path, world_names(path), dropped):
         if wanted is not None and name != wanted:
             continue
         numbers = _six_numbers(real)
@@ -115,7 +115,7 @@ def _world_of(path: Path, wanted: str | None, dropped: list[str]) -> _World | No
     return None if first is None or first.corner == _IDENTITY else first
 
 
-def _world_names(path: Path) -> list[str]:
+def world_names(path: Path) -> list[str]:
     """tif: tfw, tifw and wld; jpg: jgw, jpgw, jpw and wld."""
     ending = path.suffix[1:].lower()
     endings = [f"{ending[0]}{ending[-1]}w", f"{ending}w"] if len(ending) > 1 else []

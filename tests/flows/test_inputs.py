@@ -19,7 +19,7 @@ def test_what_is_no_scan_by_its_ending_is_counted_and_ours_is_not(tmp_path, comm
     (tmp_path / "box").mkdir()
     for path in (tmp_path / "a.png", tmp_path / "box" / "b.PNG"):
         cv2.imwrite(str(path), np.zeros((40, 50), np.uint8))
-    for name in ("a.xml", "box/b.xml", "box/README", "box/c.heic", ".DS_Store"):
+    for name in ("a.xml", "box/b.xml", "box/README", "box/c.heic", "box/b.pgw", ".DS_Store"):
         (tmp_path / name).write_text("?")
     expected = {".xml": 2, ".heic": 1, NO_ENDING: 1}
     assert find_scans([str(tmp_path)]).aside.not_taken == expected
