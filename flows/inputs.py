@@ -113,11 +113,12 @@ def _fixed_part(pattern: Path) -> Path:
     return next((parent for parent in pattern.parents if not has_magic(str(parent))), Path())
 
 
-def _in_folder(folder: Path, not_taken: Counter[str], in_vain: list[str]) -> list[ScanFile]:
+def _in_folder(folder: Path, not_taken: Counter[str], in_vain: list[str], closed: set[str]) -> list[ScanFile]:
     """The scans in a folder; the other files are counted by their endings, folders in it that cannot be listed told."""
     found: list[ScanFile] = []
 
     def cannot_list(error: OSError) -> None:
+        closed.add(str(error.filename))
         in_vain.append(f"{error.filename}: cannot be listed ({error.strerror}), its scans are missed; check its rights")
 
     for parent, names, files in os.walk(folder, onerror=cannot_list):
@@ -137,7 +138,7 @@ def _in_folder(folder: Path, not_taken: Counter[str], in_vain: list[str]) -> lis
                 found.append(ScanFile(path, _stem(path.relative_to(folder))))
             elif not is_output and not name.endswith(SIDECAR_ENDING) and path.suffix.lower() not in WORLD_ENDINGS:
                 not_taken[path.suffix.lower() or NO_ENDING] += 1
-    if not found and not any(line.startswith(f"{folder}: ") for line in in_vain):
+    if not found and str(folder) not in closed:
         in_vain.append(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
     return found
 
@@ -164,12 +165,13 @@ def find_scans(inputs: list[str]) -> Found:
     found: dict[Path, ScanFile] = {}
     not_taken: Counter[str] = Counter()
     in_vain: list[str] = []
+    closed: set[str] = set()
     for text in inputs:
         path = _expanded(text)
         if _is_scan_folder(path):
             scans = [ScanFile(path, _stem(Path(path.name)), is_named=True)]
         elif path.is_dir():
-            scans = _in_folder(path, not_taken, in_vain)
+            scans = _in_folder(path, not_taken, in_vain, closed)
         elif not path.exists() and has_magic(text):
             matches = sorted(Path(p) for p in glob(str(path), recursive=True))
             root = _fixed_part(path)
@@ -186,8 +188,7 @@ def find_scans(inputs: list[str]) -> Found:
         for scan in scans:
             found.setdefault(scan.path.resolve(), replace(scan, path=scan.path.absolute()))
     if not found and in_vain:
-        is_closed = any(": cannot be listed" in line for line in in_vain)
-        raise (UsageError if is_closed else NoScansError)("; ".join(in_vain))
+        raise (UsageError if closed else NoScansError)("; ".join(in_vain))
     if not found:
         raise UsageError("no input: give scans, folders or patterns to colour")
     return Found(tuple(found.values()), Aside(dict(not_taken.most_common()), tuple(in_vain)))
