@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import flows  # noqa: F401 - before Prefect: it sees to the environment
+
+# isort: split
 import typer
 import yaml
 from prefect.client.orchestration import get_client
@@ -22,8 +25,8 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, GlobalConcu
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
-from flows.console import USAGE, stop
-from flows.limits import GPU_LIMIT
+from flows.cli.console import USAGE, stop
+from flows.orchestration.limits import GPU_LIMIT
 from pipeline.errors import ColorizeError, UsageError
 
 if TYPE_CHECKING:

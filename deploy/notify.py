@@ -9,6 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import flows  # noqa: F401 - before Prefect: it sees to the environment
+
+# isort: split
 import typer
 import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock

@@ -25,7 +25,7 @@ import psutil
 import typer
 from processes import Child, Place, SetUpError, answers, check_port, end_all, kill_all, tell
 
-from flows.console import FAILED, USAGE, stop
+from flows.cli.console import FAILED, USAGE, stop
 from pipeline.errors import ColorizeError, UsageError
 
 _WATCH_SECONDS = 1.0
@@ -83,10 +83,7 @@ def serve(place: Place, port: int, runs: int, asked: Any) -> None:
     before = Running.of(place)
     kill_all(place.processes())
     check_port(port)
-    os.environ |= {
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "3"),
-    }
+    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "3")
     server = Child("server", ["server", "start", "--host", "127.0.0.1", "--port", str(port)], place)
     worker = Child("worker", ["worker", "start", "--pool", POOL, "--type", "process", "--limit", str(runs)], place)
     worker.words += ["--name", f"up-{socket.gethostname()}"]
@@ -96,7 +93,7 @@ def serve(place: Place, port: int, runs: int, asked: Any) -> None:
         try:
             server.start()
             server.wait(lambda: answers(url))
-            tell("server", f"{url.removesuffix('/api')}  (database and logs in {place.home})")
+            tell("server", f"{url.removesuffix('/api')}  (database in {place.home}, logs in {place.folder})")
             check_nights(asked)  # what was given before, only the server knows
             for line in flow_runs.take_up(POOL):
                 tell("run", line)
@@ -123,7 +120,7 @@ def serve(place: Place, port: int, runs: int, asked: Any) -> None:
 def _write_state(place: Place, running: Running) -> None:
     from dataclasses import asdict
 
-    from pipeline.files import write_json
+    from pipeline.support.files import write_json
 
     write_json(place.state, asdict(running))
 
@@ -170,13 +167,15 @@ def _end(server: Child, worker: Child, place: Place) -> None:
     unfinished = []
     with contextlib.suppress(Exception):  # a server that is gone is no reason to leave the rest
         unfinished = flow_runs.unfinished(POOL) if worker.process is not None else []
-    if worker.process is not None and not worker.has_died:
-        worker.process.terminate()  # takes no more runs, and waits for those that it has
+    # Before the worker, which kills the runs that it has without a word.
     end_all([process for process in _below(server, place) if _is_engine(process)])
+    if worker.process is not None and not worker.has_died:
+        worker.process.terminate()
     end_all(_below(server, place))
     worker.end()
-    with contextlib.suppress(Exception):
-        flow_runs.schedule_again(unfinished)
+    with contextlib.suppress(Exception):  # and those that it began in the meantime
+        unfinished += flow_runs.unfinished(POOL) if worker.process is not None else []
+        flow_runs.schedule_again([*dict.fromkeys(unfinished)])
     server.end()
     end_all(place.processes())
 
@@ -221,7 +220,10 @@ def up(
     status: Annotated[bool, typer.Option("--status", help="Say what runs. Exit code 1: something does not.")] = False,
 ) -> None:
     """Start Prefect's server, a worker and the deployments of colorize-archive on this machine. Again is no harm."""
-    place = Place((home or Path(os.environ.get("PREFECT_HOME", "~/.prefect"))).expanduser().absolute())
+    try:
+        place = Place((home or Path(os.environ.get("PREFECT_HOME", "~/.prefect"))).expanduser().absolute())
+    except RuntimeError:
+        stop("this user has no home folder, so the server's database has no place; give --home", USAGE)
     running = Running.of(place)
     is_there = running is not None and running.is_alive
     # Prefect reads both when it is first imported; without an address it would start a server of its own.

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from flows.orchestration.waiting import Progress, last_words
 from pipeline.errors import ColorizeError, UsageError
 
 MARK = "COLORIZE_ARCHIVE_SET_UP"
-_START_SECONDS = 180
 _POLL_SECONDS = 0.2
 _END_SECONDS = 20
 # Its database is whole however it ends, and while it starts it hears nobody.
@@ -69,12 +69,14 @@ class Child:
     place: Place
     process: subprocess.Popen[bytes] | None = None
     deaths: list[float] = field(default_factory=list)
+    log_begins: int = 0
 
     def start(self) -> None:
         log = self.place.log(self.name)
         if log.exists() and log.stat().st_size > _LOG_BYTES:
             log.replace(log.with_suffix(".1.log"))
         with log.open("ab") as stream:
+            self.log_begins = stream.tell()
             # A session of its own: Ctrl-C is for this process, which then ends the others in order.
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "prefect", *self.words],
@@ -91,16 +93,23 @@ class Child:
 
     def wait(self, is_ready: Callable[[], bool]) -> None:
         """Until it answers. Raises SetUpError."""
-        deadline = time.monotonic() + _START_SECONDS
+        assert self.process is not None
+        progress = Progress(self.process.pid, self._tell_slow)
         while not is_ready():
-            if self.has_died or time.monotonic() > deadline:
-                why = "ended" if self.has_died else f"did not answer within {_START_SECONDS} s"
+            if self.has_died or progress.is_stuck():
+                why = "ended" if self.has_died else progress.in_words
                 raise SetUpError(f"{self.name} {why}: {self.last_words()}; see {self.place.log(self.name)}")
             time.sleep(_POLL_SECONDS)
 
+    def _tell_slow(self, seconds: float) -> None:
+        if self.name != "up":  # it tells of its own parts
+            tell(self.name, f"has not started in {seconds:.0f} s; this machine is busy, or slow")
+
     def last_words(self) -> str:
-        lines = self.place.log(self.name).read_text(errors="replace").splitlines()
-        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "it said nothing")
+        """Of this time: its log keeps those of earlier starts too."""
+        with self.place.log(self.name).open("rb") as log:
+            log.seek(self.log_begins)
+            return last_words(log.read().decode(errors="replace"))
 
     @property
     def last_code(self) -> str:

@@ -12,6 +12,9 @@ import sys
 from datetime import datetime
 from uuid import UUID
 
+import flows  # noqa: F401 - before Prefect: it sees to the environment
+
+# isort: split
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -25,6 +28,8 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 from prefect.types._datetime import now
+
+from flows.orchestration.task_runs import close_task_runs
 
 _BROKEN_OFF = "It was broken off; it goes on from its finished blocks."
 # A run that takes its worker down with it each time is not tried for ever.
@@ -71,6 +76,7 @@ def schedule_again(runs: list[UUID]) -> list[str]:
                 else Crashed(message=f"It was broken off {run.run_count} times; the worker's log may say why.")
             )
             client.set_flow_run_state(run.id, state, force=True)
+            close_task_runs(client, run.id)
             lines.append(f"{run.name} was broken off, {'it goes on' if again else 'too often: it is given up'}")
     return lines
 
@@ -81,6 +87,7 @@ def take_up(pool: str) -> list[str]:
     with get_client(sync_client=True) as client:
         for run in _runs(pool, StateType.CANCELLING):
             client.set_flow_run_state(run.id, Cancelled(message="Its process had ended."), force=True)
+            close_task_runs(client, run.id)
             lines.append(f"{run.name} was cancelled")
     return lines + _skip_missed(pool)
 

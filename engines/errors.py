@@ -2,7 +2,8 @@
 
 EngineError
 |-- ModelError (ValueError)         a model folder that is missing, damaged or not what its card says
-`-- EngineUnavailableError          a backend that is unknown, not installed, or cannot run here
+`-- EngineUnavailableError          a backend that is unknown, or cannot run here
+    `-- BackendNotInstalledError    one whose library is not installed
 """
 
 from __future__ import annotations
@@ -17,4 +18,8 @@ class ModelError(EngineError, ValueError):
 
 
 class EngineUnavailableError(EngineError, RuntimeError):
-    """A backend that is unknown, not installed, or cannot run here."""
+    """A backend that is unknown, or cannot run here."""
+
+
+class BackendNotInstalledError(EngineUnavailableError):
+    """A backend whose library is not installed, or not in the variant that it needs."""

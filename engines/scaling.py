@@ -14,6 +14,19 @@ from engines.spec import EngineSpec, ModelCard
 F32 = NDArray[np.float32]
 
 
+def fill(card: ModelCard, inputs: F32, lightness: F32) -> None:
+    """Write L*, and a palette, to ``inputs`` (batch, channels, T, U) in the network's units, both NumPy's.
+
+    Rows without a tile are zero.
+    """
+    rows = len(lightness)
+    np.multiply(lightness[:, :1], np.float32(card.lightness_scale), out=inputs[:rows, :1])
+    inputs[:rows, :1] += np.float32(card.lightness_offset)
+    if card.takes_palette:
+        np.divide(lightness[:, 1:], np.float32(card.chroma_scale), out=inputs[:rows, 1:])
+    inputs[rows:] = 0
+
+
 class ScaledEngine:
     """Base of the network backends: subclasses run the network on one full batch in network units.
 
@@ -28,7 +41,7 @@ class ScaledEngine:
 
     def __init__(self, card: ModelCard, spec: EngineSpec) -> None:
         self._card = card
-        self._shape = (spec.batch, 1, *spec.tile_yx)
+        self._shape = (spec.batch, card.channels, *spec.tile_yx)
 
     def to_device(self, array: NDArray[Any]) -> Any:
         """A NumPy array in the namespace."""
@@ -41,6 +54,8 @@ class ScaledEngine:
     def predict(self, lightness: Any) -> Any:
         """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch.
 
+        (N, 3, T, U) where the card takes a palette.
+
         Arrays of the namespace, or NumPy's, which are then taken there and back.
         """
         xp = self.array_namespace
@@ -48,23 +63,22 @@ class ScaledEngine:
             return self.to_host(self.predict(self.to_device(lightness)))
         rows = lightness.shape[0]
         inputs = xp.zeros(self._shape, dtype=xp.float32, device=array_api_compat.device(lightness))
-        inputs[:rows, ...] = lightness * self._card.lightness_scale
-        inputs[:rows, ...] += self._card.lightness_offset
+        inputs[:rows, :1, ...] = lightness[:, :1, ...] * self._card.lightness_scale
+        inputs[:rows, :1, ...] += self._card.lightness_offset
+        if self._card.takes_palette:
+            inputs[:rows, 1:, ...] = lightness[:, 1:, ...] / self._card.chroma_scale
         return self._run(inputs)[:rows, ...] * self._card.chroma_scale
 
     def _fill(self, inputs: F32, lightness: F32) -> None:
-        """Write L* to ``inputs`` (batch, 1, T, U) in network units, both NumPy's; rows without a tile are zero."""
-        rows = len(lightness)
-        np.multiply(lightness, np.float32(self._card.lightness_scale), out=inputs[:rows])
-        inputs[:rows] += np.float32(self._card.lightness_offset)
-        inputs[rows:] = 0
+        """:func:`fill` by the engine's own card."""
+        fill(self._card, inputs, lightness)
 
     def _chroma(self, outputs: F32, rows: int) -> F32:
         """A copy of the first ``rows`` of the network's output, NumPy's, as a*, b*."""
         return outputs[:rows] * np.float32(self._card.chroma_scale)
 
     def _run(self, inputs: Any) -> Any:
-        """(batch, 1, T, U) network input to (batch, 2, T, U) network output, C-contiguous; thread-safe."""
+        """(batch, channels, T, U) network input to (batch, 2, T, U) network output, C-contiguous; thread-safe."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -1,30 +1,26 @@
-"""Which backend and precision run, and why; and the one place where an engine is opened.
-
-A backend is one module with RANK, REASON, PRECISIONS, ``version()`` and ``open_engine(model, spec)``: a file under
-``engines/backends``, or any module that an installed package names in the entry point group
-``colorize_archive.backends``. One that compiles has ``build``, ``device`` and ``library_version`` as well
-(:class:`engines.compile.Compiling`), and ``open_engine`` then takes the compiled bytes too.
-"""
+"""``auto``: which backend and precision run, and why."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.metadata
-import pkgutil
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
 
-import engines.backends
-from engines.compile import Compiling, open_compiled
-from engines.errors import EngineError, EngineUnavailableError, ModelError
-from engines.spec import PRECISIONS, Engine, EngineSpec, Model, find_model
+from engines.errors import BackendNotInstalledError, EngineError, EngineUnavailableError, ModelError
+from engines.palette import plain_backend
+from engines.registry import (
+    backend_module,
+    backend_names,
+    check_precision,
+    check_tile,
+    computes,
+    model_for,
+    one_line,
+    precisions_of,
+    usable_version,
+)
+from engines.spec import GENERATOR, PALETTE, PRECISIONS, Model
 
 AUTO = "auto"
-PLUGINS = "colorize_archive.backends"
 
 
 @dataclass(frozen=True)
@@ -40,87 +36,17 @@ class Choice:
         return f"engine {self.backend} {self.version}, {self.precision}: {self.reason}"
 
 
-@cache
-def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=PLUGINS)}
-
-
-def backend_names() -> list[str]:
-    """All backends that have a file or a plugin, usable here or not."""
-    return sorted({*(module.name for module in pkgutil.iter_modules(engines.backends.__path__)), *_plugins()})
-
-
-def backend_module(name: str) -> ModuleType:
-    """The backend's module. Raises EngineUnavailableError."""
-    if name not in backend_names():
-        raise EngineUnavailableError(
-            f"unknown engine {name!r}: nothing could be predicted; give auto or one of {', '.join(backend_names())}"
-        )
-    if name not in _plugins():
-        return importlib.import_module(f"engines.backends.{name}")
-    try:
-        module = cast(ModuleType, _plugins()[name].load())
-    except Exception as error:  # whatever another's code does
-        raise EngineUnavailableError(
-            f"engine {name}: its package cannot be loaded ({_line(error)}); mend it"
-        ) from error
-    missing = [each for each in ("RANK", "REASON", "PRECISIONS", "version", "open_engine") if not hasattr(module, each)]
-    if missing:
-        raise EngineUnavailableError(f"engine {name}: its module lacks {', '.join(missing)}; see the README's example")
-    return module
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def refusal(name: str, precision: str) -> str:
-    """Why a backend cannot compute in ``precision`` on this machine; empty where it can."""
-    module = backend_module(name)
-    if precision not in module.PRECISIONS:
-        return f"it has {', '.join(module.PRECISIONS)}"
-    return str(getattr(module, "lacks", lambda _: "")(precision))
-
-
-def processor_of(name: str) -> str:
-    """Where a backend computes: "cpu" or "gpu". Raises EngineUnavailableError."""
-    return str(getattr(backend_module(name), "PROCESSOR", "cpu"))
-
-
-def compiles(name: str) -> bool:
-    """Whether a backend compiles engines to files that are kept. Raises EngineUnavailableError."""
-    return hasattr(backend_module(name), "build")
-
-
-def usable_version(name: str) -> str:
-    """The version of a backend's runtime, where it can run here. Raises EngineUnavailableError."""
-    module = backend_module(name)
-    try:
-        return str(module.version())
-    except EngineError:
-        raise
-    except ImportError as error:
-        raise EngineUnavailableError(
-            f"engine {name} is not usable here ({error}): nothing could be predicted; "
-            f"pip install {getattr(module, 'INSTALL', name)}, or use auto"
-        ) from error
-    except Exception as error:  # whatever another's code does
-        raise EngineUnavailableError(f"engine {name} is not usable here ({_line(error)}); use auto") from error
-
-
-def precisions_of(name: str, model: Model) -> list[str]:
-    """What a backend can compute ``model`` in on this machine, the one it prefers first."""
-    offered = [precision for precision in backend_module(name).PRECISIONS if not refusal(name, precision)]
-    return [precision for precision in offered if precision != "int8" or model.card.int8_sha256]
-
-
 def choose(
-    name: str = AUTO, model: str = "default", precision: str = AUTO, tile_yx: tuple[int, int] | None = None
+    name: str = AUTO,
+    model: str = "default",
+    precision: str = AUTO,
+    tile_yx: tuple[int, int] | None = None,
+    network: str = GENERATOR,
 ) -> tuple[Choice, Model]:
     """Resolve ``auto``: the first backend that is usable, in the fastest precision that keeps the picture.
 
-    What keeps it is measured once on this machine (:mod:`engines.trial`); a precision that is asked for by name is
-    taken as it is. ``tile_yx`` are the tiles that will be predicted, where they are known.
+    What keeps it is measured once on this machine (:mod:`engines.measure.autotune`); a precision that is asked for by
+    name is taken as it is. ``tile_yx`` are the tiles that will be predicted, where they are known.
 
     Raises
     ------
@@ -132,24 +58,24 @@ def choose(
         )
     if name != AUTO:
         version = usable_version(name)
-        found = model_for(name, model)
+        found = model_for(name, model, network)
         chosen, why = _precision(name, version, found, precision, tile_yx)
         return Choice(name, version, chosen, f"asked for{why}"), found
     missing, refused = [], []
-    for candidate in _ranked():
+    for candidate in [each for each in _ranked() if computes(each, network)]:
         try:
             version = str(backend_module(candidate).version())
-            found = model_for(candidate, model)
+            found = model_for(candidate, model, network)
             chosen, why = _precision(candidate, version, found, precision, tile_yx)
-        except ImportError as error:
+        except (ImportError, BackendNotInstalledError) as error:
             missing.append(f"{candidate}: {error}")
             continue
         except ModelError:
             raise
         except Exception as error:  # whatever another's code does
-            refused.append(f"{candidate}: {_line(error)}")
+            refused.append(f"{candidate}: {one_line(error)}")  # of interest: somebody has installed its library
             continue
-        reason = backend_module(candidate).REASON + why + "".join(f"; {each}" for each in _of_interest(refused))
+        reason = backend_module(candidate).REASON + why + "".join(f"; {each}" for each in refused)
         return Choice(candidate, version, chosen, reason), found
     raise EngineUnavailableError(f"no engine is usable: {'; '.join([*refused, *missing])}")
 
@@ -162,11 +88,6 @@ def _ranked() -> list[str]:
             rank = backend_module(name).RANK
             ranks += [] if rank is None else [(rank, name)]
     return [name for _, name in sorted(ranks)]
-
-
-def _of_interest(refused: list[str]) -> list[str]:
-    """What stood in the way of a faster engine whose library somebody has installed."""
-    return [" ".join(each.split()) for each in refused if "pip install onnxruntime-gpu" not in each]
 
 
 def _precision(
@@ -184,64 +105,30 @@ def _precision(
         raise EngineUnavailableError(f"engine {name} computes model {model.card.name} in no precision that is here")
     if len(offered) == 1:
         return offered[0], ""
-    from engines.trial import fastest_that_keeps_the_picture
+    from engines.measure.autotune import fastest_that_keeps_the_picture
 
     return fastest_that_keeps_the_picture(name, version, model, offered, tile_yx)
 
 
-def check_precision(name: str, precision: str) -> None:
-    """Raise EngineUnavailableError where a backend cannot compute in ``precision`` here."""
-    if reason := refusal(name, precision):
-        raise EngineUnavailableError(
-            f"engine {name} cannot compute in {precision} here ({reason}): nothing could be predicted; "
-            "give another --precision, or auto"
-        )
+def choose_palette(model: Model, backend: str, precision: str = AUTO) -> Choice:
+    """Where and in what a model's palette network is computed, in a run whose tiles are computed by ``backend``.
 
-
-def model_for(backend: str, name_or_folder: str) -> Model:
-    """The model that ``backend`` runs: the named one, or the backend's own where it needs none. Raises ModelError."""
-    card = getattr(backend_module(backend), "CARD", None)
-    return find_model(name_or_folder) if card is None else Model(Path(), card)
-
-
-def open_engine(spec: EngineSpec) -> Engine:
-    """Load the spec's model into its backend; one that compiles does so once, see :mod:`engines.compile`.
+    Parameters
+    ----------
+    precision : as asked for the tiles; the palette has it too where it can
 
     Raises
     ------
-    ModelError : damaged model, or tiles that the model cannot take. EngineUnavailableError : backend not usable.
+    EngineUnavailableError : nowhere. ModelError : the model has no palette network.
     """
-    model = model_for(spec.backend, spec.model_folder)
-    check_tile(model, spec.tile_yx)
-    usable_version(spec.backend)
-    check_precision(spec.backend, spec.precision)
-    module: Any = backend_module(spec.backend)
+    name = backend if computes(backend, PALETTE) else plain_backend()
+    found = model.as_network(PALETTE)
+    wanted = precision if precision in precisions_of(name, found) else AUTO
+    side = found.card.size_multiple
     try:
-        if compiles(spec.backend):
-            return open_compiled(cast(Compiling, module), model, spec)
-        engine: Engine = module.open_engine(model, spec)
-    except EngineError:
+        return choose(name, str(model.folder), wanted, (side, side), PALETTE)[0]
+    except ModelError:
         raise
-    except Exception as error:  # each runtime has its own kinds
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ModelError(
-            f"{model.onnx_path}: engine {spec.backend} cannot load it in {spec.precision} ({reason[0]}); "
-            "export the model again, or use another --engine or --precision"
-        ) from error
-    return engine
-
-
-def extra_bytes(spec: EngineSpec) -> int:
-    """Memory of an engine in a process beyond that of a float32 one with a single stream, as its backend states it."""
-    return int(getattr(backend_module(spec.backend), "extra_bytes", lambda _: 0)(spec))
-
-
-def check_tile(model: Model, tile_yx: tuple[int, int]) -> None:
-    """Raise ModelError where the model cannot take tiles of ``tile_yx`` pixels, naming the nearest that it can."""
-    multiple = model.card.size_multiple
-    if any(size % multiple or size < 1 for size in tile_yx):
-        nearest = "x".join(str(max(multiple, round(size / multiple) * multiple)) for size in tile_yx)
-        raise ModelError(
-            f"tile {tile_yx[0]}x{tile_yx[1]}: model {model.card.name} takes multiples of {multiple} px, others would "
-            f"be cut; give --tile {nearest}"
-        )
+    except EngineError as error:
+        plain = plain_backend()
+        return Choice(plain, usable_version(plain), "fp32", str(error))

@@ -17,11 +17,62 @@ from engines.errors import ModelError
 MODELS = Path(__file__).parent / "models"
 MODEL_FILE = "model.onnx"
 INT8_FILE = "int8.onnx"
+PALETTE_FILE = "palette.onnx"
+SHARED = MODELS / "shared"  # stems that several models have in common
 CARD_FILE = "card.json"
-# What an engine computes in. int8 needs a model folder with a quantized file (engines/quantize.py).
+# What an engine computes in. int8 needs a model folder with a quantized file (engines/convert/quantize.py).
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+# The networks of a model: what colours a tile, and what makes a scan's palette.
+GENERATOR, PALETTE = "generator", "palette"
 
 F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PaletteCard:
+    """The network beside a generator that tells the colours of a whole scan: a stem, and a head on its tokens.
+
+    The stem takes (N, 1, side_px, side_px) sRGB-encoded gray in [0, 1]; the head gives (N, K, cells, cells) logits, one
+    for each of K colours.
+
+    Attributes
+    ----------
+    stem, stem_sha256 : file of the stem, in the model's folder or among those that shipped models share
+    sha256 : of ``palette.onnx``, the head
+    side_px, cells : of the square that it sees, and of the grid that it gives
+    colours_ab : K pairs of a*, b*
+    temperature : of the softmax, below 1 is bolder
+    gain : what mean colours are multiplied by
+    scan_doubt, cell_doubt : what spreads of the distribution came to, for whole scans and for cells: the lines of
+        :class:`pipeline.palettes.doubt.Calibration`, spreads, expected, low and high; empty where it was not measured
+    """
+
+    stem: str
+    stem_sha256: str
+    sha256: str
+    side_px: int
+    cells: int
+    colours_ab: tuple[tuple[float, float], ...]
+    temperature: float = 1.0
+    gain: float = 1.0
+    scan_doubt: tuple[tuple[float, ...], ...] = ()
+    cell_doubt: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("colours_ab", "scan_doubt", "cell_doubt"):  # JSON has lists
+            lines = tuple(tuple(float(value) for value in line) for line in getattr(self, name))
+            object.__setattr__(self, name, lines)
+
+    @property
+    def network_sha256(self) -> str:
+        """Of what decides its colours: stem, head, and how its distribution is read."""
+        deciding = (self.stem_sha256, self.sha256, self.colours_ab, self.temperature, self.gain)
+        return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
+
+    @property
+    def has_doubt(self) -> bool:
+        """True where it was measured how wrong its colours are."""
+        return bool(self.scan_doubt and self.cell_doubt)
 
 
 @dataclass(frozen=True)
@@ -36,6 +87,8 @@ class ModelCard:
     size_multiple : tile height and width must be multiples of this many pixels
     sha256 : of ``model.onnx``
     int8_sha256 : of ``int8.onnx``, the same network with quantize and dequantize nodes; empty without one
+    takes_palette : the network sees three channels: lightness, and a palette's a*, b* over ``chroma_scale``
+    palette : the network that makes the palette; a model may take one and have none
     colour_space : what is predicted; "CIELAB a*b*, D65"
     training : recipe, steps, data, licences, figures: free JSON for people
     """
@@ -48,8 +101,19 @@ class ModelCard:
     size_multiple: int
     sha256: str
     int8_sha256: str = ""
+    takes_palette: bool = False
+    palette: PaletteCard | None = None
     colour_space: str = "CIELAB a*b*, D65"
     training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.palette, dict):
+            object.__setattr__(self, "palette", PaletteCard(**self.palette))
+
+    @property
+    def channels(self) -> int:
+        """Of the network's input."""
+        return 3 if self.takes_palette else 1
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -57,10 +121,11 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder that was checked: its card and its ONNX file."""
+    """A model folder that was checked, as one of its networks: the card of that, and its ONNX files."""
 
     folder: Path
     card: ModelCard
+    network: str = GENERATOR
 
     @property
     def onnx_path(self) -> Path:
@@ -76,6 +141,47 @@ class Model:
                 f"make it with: colorize-archive engines quantize --model {self.folder} --out FOLDER"
             )
         return self.folder / INT8_FILE
+
+    def files_for(self, precision: str) -> tuple[Path, ...]:
+        """All files of the network, each of which takes what the one before it gives. Raises ModelError."""
+        return self.palette_paths() if self.network == PALETTE else (self.onnx_for(precision),)
+
+    def as_network(self, network: str) -> Model:
+        """The model as its generator, which it is found as, or as its palette network.
+
+        That one takes (N, 1, side_px, side_px) sRGB-encoded gray in [0, 1] and gives (N, K, cells, cells) logits, so
+        its card scales nothing. Raises ModelError where there is none.
+        """
+        if network == self.network:
+            return self
+        self.palette_paths()
+        palette = self.card.palette
+        assert palette is not None
+        card = ModelCard(
+            name=f"{self.card.name}-{PALETTE}",
+            generator="",
+            lightness_scale=1.0,
+            lightness_offset=0.0,
+            chroma_scale=1.0,
+            size_multiple=palette.side_px,
+            sha256=palette.network_sha256,
+            palette=palette,
+            colour_space="logits of colours",
+        )
+        return Model(self.folder, card, PALETTE)
+
+    def output_shape(self, tile_yx: tuple[int, int]) -> tuple[int, int, int]:
+        """What the network gives for one tile: planes, rows, columns."""
+        if self.network == PALETTE and self.card.palette is not None:
+            return len(self.card.palette.colours_ab), self.card.palette.cells, self.card.palette.cells
+        return 2, *tile_yx
+
+    def palette_paths(self) -> tuple[Path, Path]:
+        """The files of the palette network: its stem and its head. Raises ModelError where it has none."""
+        if self.card.palette is None:
+            raise ModelError(f"model {self.card.name} has no palette network; give a model that has one")
+        own = self.folder / self.card.palette.stem
+        return own if own.is_file() else SHARED / self.card.palette.stem, self.folder / PALETTE_FILE
 
     def sha256_for(self, precision: str) -> str:
         """Of :meth:`onnx_for`."""
@@ -95,6 +201,7 @@ class EngineSpec:
     threads : processor threads one prediction may use
     streams : predictions that run side by side in one process
     precision : one of PRECISIONS
+    network : GENERATOR or PALETTE; the tile of the latter is the square that it sees
     """
 
     backend: str
@@ -104,13 +211,17 @@ class EngineSpec:
     threads: int = 1
     streams: int = 1
     precision: str = "fp32"
+    network: str = GENERATOR
 
 
 class Engine(Protocol):
-    """A compiled generator. Use as a context manager; :meth:`predict` may be called from several threads."""
+    """A compiled network. Use as a context manager; :meth:`predict` may be called from several threads."""
 
     def predict(self, lightness: F32) -> F32:
         """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*, float32; N at most the spec's batch.
+
+        Of a model that takes a palette the input is (N, 3, T, U): L*, and the palette's a*, b* under each tile. What a
+        palette network takes and gives is said at :meth:`Model.as_network`.
 
         NumPy in, NumPy out, with every engine. One that is :class:`OnDevice` takes arrays of its namespace as well, and
         then gives such back without waiting for the device.
@@ -179,7 +290,11 @@ def find_model(name_or_folder: str) -> Model:
     _check_hash(folder / MODEL_FILE, card.sha256)
     if card.int8_sha256:
         _check_hash(folder / INT8_FILE, card.int8_sha256)
-    return Model(folder.resolve(), card)
+    model = Model(folder.resolve(), card)
+    if card.palette:
+        for path, sha256 in zip(model.palette_paths(), (card.palette.stem_sha256, card.palette.sha256), strict=True):
+            _check_hash(path, sha256)
+    return model
 
 
 def _check_hash(path: Path, expected: str) -> None:

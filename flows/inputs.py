@@ -1,26 +1,69 @@
-"""Which files are scans: what an input on the command line or in a form names, and what lies in folders."""
+"""Which files are scans: what an input on the command line or in a form names, and what lies in folders.
+
+Nothing is opened here but the small files that say what a folder is, and nothing is left out without a word: what is
+met and not taken is counted, by its ending or by why. Links are followed, each folder and file once. What lies in a
+place of its own comes first, so that no scan gets the name of a link to it.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections import Counter
-from collections.abc import Mapping
+import stat
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from flows.environment import is_in_utf8
 from pipeline.errors import UsageError
-from pipeline.manifest import SIDECAR_ENDING
+from pipeline.formats import ENDINGS, UNFINISHED_ENDINGS
+from pipeline.formats import FOLDER_ENDINGS as RESULT_FOLDER_ENDINGS
 from pipeline.readers import ENDINGS as SCAN_ENDINGS
 from pipeline.readers import FOLDER_ENDINGS, WORLD_ENDINGS, is_folder_scan
-from pipeline.writers import ENDINGS
+from pipeline.results.sidecar import SIDECAR_ENDING, sidecar_of
+from pipeline.store import is_store
+from pipeline.support.files import open_file
+from pipeline.support.names import shown
 
 # A store, one that is being made, and one that is being replaced.
 STORE_ENDINGS = (".zarr", ".zarr.part", ".zarr.old.part")
 NO_ENDING = "without"
+SHEET, RECORDS, THUMBNAILS = "index.html", "runs", "thumbs"
+SHEET_MARK, _HEAD_BYTES = b'<meta name="generator" content="colorize-archive">', 2048
 _MOST_KINDS = 6
+_MOST_EXAMPLES = 3
+_MOST_KEPT = 100
 _OF_THE_DISK = "lost+found"  # only the system may look into it
+_OF_OUTPUT = (SHEET, "catalogue.sqlite", "catalogue.damaged.sqlite")
+
+Why = Literal["node", "circle", "again", "result", "like a result", "folder", "tiles", "hidden"]
+# For one and for several, and what to do where there is something to do.
+_REASONS: dict[Why, tuple[str, str, str]] = {
+    "node": ("pipe, socket or device passed over unopened", "pipes, sockets or devices passed over unopened", ""),
+    "circle": ("link that leads in a circle", "links that lead in a circle", "remove it, or mend where it leads"),
+    "again": ("link to what is taken already", "links to what is taken already", ""),
+    "result": ("result of this project's not taken for a scan", "results of this project's not taken for scans", ""),
+    "like a result": (
+        "picture that is called like a result, without the JSON of one",
+        "pictures that are called like results, without the JSON of one",
+        "name one to have it coloured, or rename it",
+    ),
+    "tiles": (
+        "folder of that ending that is neither an OME-Zarr nor ours",
+        "folders of such endings that are neither OME-Zarr nor ours",
+        "rename it to have it searched",
+    ),
+    "folder": (
+        "folder that matches a pattern and is not searched",
+        "folders that match and are not searched",
+        "name it",
+    ),
+    "hidden": ("hidden file or folder passed over", "hidden files or folders passed over", "name one to have it tried"),
+}
 
 
 class NoScansError(UsageError):
@@ -41,6 +84,14 @@ class ScanFile:
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """How many files or folders were passed over for one reason, and the paths of the first of them."""
+
+    count: int
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Aside:
     """What a search met and did not take, or could not look into.
 
@@ -48,19 +99,25 @@ class Aside:
     ----------
     not_taken : how many files of each ending were passed over in folders, the most frequent first
     in_vain : one line for each input without a scan, and for each folder that could not be listed
+    passed_over : what was passed over for another reason than its ending, by that reason
+    notes : one line each on what is as it was asked for, and may surprise
     """
 
     not_taken: Mapping[str, int] = field(default_factory=dict)
     in_vain: tuple[str, ...] = ()
+    passed_over: Mapping[Why, PassedOver] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
         """For people: what may be missing first."""
+        passed = (passed_over_line(why, self.passed_over[why]) for why in _REASONS if why in self.passed_over)
         line = not_taken_line(self.not_taken)
-        return (*self.in_vain, line) if line else self.in_vain
+        return (*self.in_vain, *self.notes, *passed, *((line,) if line else ()))
 
     def to_json(self) -> dict[str, Any]:
-        return {"not_taken": dict(self.not_taken), "in_vain": list(self.in_vain)}
+        passed = {why: {"count": each.count, "paths": list(each.paths)} for why, each in self.passed_over.items()}
+        return {"not_taken": dict(self.not_taken), "in_vain": list(self.in_vain), "passed_over": passed}
 
 
 @dataclass(frozen=True)
@@ -80,7 +137,7 @@ def not_taken_line(not_taken: Mapping[str, int]) -> str:
     if not not_taken:
         return ""
     count = sum(not_taken.values())
-    kinds = [f"{number} {ending}" for ending, number in not_taken.items()]
+    kinds = [f"{number} {shown(ending)}" for ending, number in not_taken.items()]
     more = f", {len(kinds) - _MOST_KINDS} endings more" if len(kinds) > _MOST_KINDS else ""
     return (
         f"{count} file{'s' * (count != 1)} not taken for scans by their endings: "
@@ -88,13 +145,44 @@ def not_taken_line(not_taken: Mapping[str, int]) -> str:
     )
 
 
+def passed_over_line(why: Why, passed: PassedOver) -> str:
+    """One line on what was passed over for one reason: how many, which, and what to do.
+
+    >>> passed_over_line("hidden", PassedOver(1, ("/scans/.a.tif",)))
+    '1 hidden file or folder passed over: /scans/.a.tif; name one to have it tried'
+    """
+    one, several, remedy = _REASONS[why]
+    named = ", ".join(map(shown, passed.paths[:_MOST_EXAMPLES]))
+    more = passed.count - min(_MOST_EXAMPLES, len(passed.paths))
+    which = f"{named} and {more} more" if more else named
+    return f"{passed.count} {one if passed.count == 1 else several}: {which}{f'; {remedy}' if remedy else ''}"
+
+
 def is_result(path: Path) -> bool:
     """Whether the name is one of a picture that this project writes."""
     return path.name.endswith(tuple(ENDINGS.values()))
 
 
-def _is_ours(path: Path) -> bool:
-    return is_result(path) or any(part.endswith((*STORE_ENDINGS, ".iiif")) for part in path.parts)
+def is_sheet(page: Path) -> bool:
+    """Whether a file is a contact sheet of this project's. Raises OSError where it cannot be read."""
+    with open_file(page) as stream:
+        return SHEET_MARK in stream.read(_HEAD_BYTES)
+
+
+def _is_told(path: Path) -> bool:
+    """Whether something beside a picture that is called like a result says that it is one."""
+    sidecar = sidecar_of(path)
+    if sidecar is None:
+        return False
+    return sidecar.is_file() or is_store(sidecar.with_name(sidecar.name.removesuffix(SIDECAR_ENDING) + ".zarr"))
+
+
+def _is_result_folder(path: Path) -> bool:
+    """Whether a folder is a store, or a picture or tiles of ours, or one of these in the making."""
+    if path.name.endswith(STORE_ENDINGS):
+        return not path.name.endswith(".zarr") or is_store(path) or (is_result(path) and _is_told(path))
+    is_called_so = path.name.endswith(RESULT_FOLDER_ENDINGS) and is_result(path)
+    return path.name.endswith(UNFINISHED_ENDINGS) or (is_called_so and _is_told(path))
 
 
 def _stem(path: Path) -> str:
@@ -113,82 +201,296 @@ def _fixed_part(pattern: Path) -> Path:
     return next((parent for parent in pattern.parents if not has_magic(str(parent))), Path())
 
 
-def _in_folder(folder: Path, not_taken: Counter[str], in_vain: list[str], closed: set[str]) -> list[ScanFile]:
-    """The scans in a folder; the other files are counted by their endings, folders in it that cannot be listed told."""
-    found: list[ScanFile] = []
-
-    def cannot_list(error: OSError) -> None:
-        closed.add(str(error.filename))
-        in_vain.append(f"{error.filename}: cannot be listed ({error.strerror}), its scans are missed; check its rights")
-
-    for parent, names, files in os.walk(folder, onerror=cannot_list):
-        names[:] = sorted(name for name in names if name != _OF_THE_DISK)
-        if is_output := {"runs", "thumbs"} <= set(names) and "index.html" in files:
-            names[:] = [name for name in names if name not in ("runs", "thumbs")]
-        scans = [name for name in names if _is_scan_folder(Path(parent, name)) and not is_result(Path(name))]
-        # Hidden ones are of the system or of other programs: thumbnails, deleted files, halves that macOS leaves.
-        left_out = (*STORE_ENDINGS, *FOLDER_ENDINGS, ".iiif", ".part")
-        names[:] = [name for name in names if not name.endswith(left_out) and not name.startswith(".")]
-        found += [ScanFile(Path(parent, name), _stem(Path(parent, name).relative_to(folder))) for name in scans]
-        for name in sorted(files):
-            path = Path(parent, name)
-            if name[0] == "." or _is_ours(path.relative_to(folder)):
-                continue
-            if path.suffix.lower() in SCAN_ENDINGS:
-                found.append(ScanFile(path, _stem(path.relative_to(folder))))
-            elif not is_output and not name.endswith(SIDECAR_ENDING) and path.suffix.lower() not in WORLD_ENDINGS:
-                not_taken[path.suffix.lower() or NO_ENDING] += 1
-    if not found and str(folder) not in closed:
-        in_vain.append(f"{folder}: no scans in this folder ({' '.join(SCAN_ENDINGS)}); give a folder that has some")
-    return found
-
-
 def _expanded(text: str) -> Path:
     try:
         path = Path(text).expanduser()
-        path.exists()
+        os.path.lexists(path)
+        os.fsencode(path)
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(f"{text[:100]!r}: not a possible file name ({error}); check it") from error
     return path
 
 
-def find_scans(inputs: list[str]) -> Found:
+@dataclass
+class _Input:
+    """A folder or pattern, whether anything that is a scan was met by it, and the line for where there was not."""
+
+    folder: Path
+    line: str
+    has_scans: bool = False
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A link, in a folder of an input, that is followed when all else was looked at."""
+
+    path: Path
+    of: _Input
+    is_folder: bool
+
+
+class _Search:
+    """What one search has found so far."""
+
+    def __init__(self) -> None:
+        self.scans: dict[str, ScanFile] = {}
+        self.not_taken: Counter[str] = Counter()
+        self.closed: list[Path] = []
+        self.in_vain: list[str] = []
+        self._passed: Counter[Why] = Counter()
+        self._paths: dict[Why, list[str]] = {}
+        self._searched: set[tuple[int, int]] = set()
+        self._links: deque[_Link] = deque()
+        self._inputs: list[_Input] = []
+
+    @property
+    def passed_over(self) -> dict[Why, PassedOver]:
+        return {why: PassedOver(count, tuple(self._paths[why])) for why, count in self._passed.items()}
+
+    def pass_over(self, why: Why, path: Path) -> None:
+        self._passed[why] += 1
+        kept = self._paths.setdefault(why, [])
+        if len(kept) < _MOST_KEPT:
+            kept.append(str(path))
+
+    def take(self, scan: ScanFile, real: str | None = None) -> bool:
+        """Whether the scan is new; ``real`` is its path without links, where that is known."""
+        real = real or os.path.realpath(scan.path)
+        if real in self.scans:
+            return False
+        self.scans[real] = replace(scan, path=scan.path.absolute())
+        return True
+
+    def folder(self, folder: Path) -> None:
+        """Search an input."""
+        endings = " ".join(SCAN_ENDINGS)
+        found = _Input(folder, f"{folder}: no scans in this folder ({endings}); give a folder that has some")
+        self._inputs.append(found)
+        self._search(folder, found)
+
+    def finish(self) -> None:
+        """Follow the links that were met, and tell of inputs without scans."""
+        while self._links:
+            link = self._links.popleft()
+            if link.is_folder:
+                self._follow(link)
+            else:
+                link.of.has_scans = True
+                if not self.take(ScanFile(link.path, _stem(link.path.relative_to(link.of.folder)))):
+                    self.pass_over("again", link.path)
+        self.in_vain += [each.line for each in self._inputs if not each.has_scans and each.folder not in self.closed]
+
+    def _follow(self, link: _Link) -> None:
+        try:
+            status = link.path.stat()
+        except OSError as error:
+            self._cannot_list(link.path, error)
+            return
+        if (status.st_dev, status.st_ino) in self._searched:
+            link.of.has_scans = True
+            self.pass_over("again", link.path)
+        else:
+            self._search(link.path, link.of)
+
+    def _search(self, folder: Path, of: _Input) -> None:
+        """A folder and those below it; the files of each come before its folders."""
+        pending = [folder]
+        while pending:
+            parent = pending.pop()
+            try:
+                status = parent.stat()
+                with os.scandir(parent) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                self._cannot_list(parent, error)
+                continue
+            self._searched.add((status.st_dev, status.st_ino))
+            pending += reversed(list(self._look_at(parent, entries, of)))
+
+    def _cannot_list(self, folder: Path, error: OSError) -> None:
+        self.closed.append(folder)
+        self.in_vain.append(f"{folder}: cannot be listed ({error.strerror}), its scans are missed; check its rights")
+
+    def _look_at(self, parent: Path, entries: list[os.DirEntry[str]], of: _Input) -> Iterator[Path]:
+        """Take the scans among the entries of a folder; gives the folders that are to be searched."""
+        kinds = {entry.name: _kind(entry) for entry in entries}
+        is_output = _is_output(parent, kinds)
+        real = os.path.realpath(parent)
+        for entry in entries:
+            kind, path = kinds[entry.name], Path(parent, entry.name)
+            if kind in ("node", "circle"):
+                self.pass_over("node" if kind == "node" else "circle", path)
+            elif kind == "folder":
+                if self._is_searched(path, is_output, real, of):
+                    if entry.is_symlink():
+                        self._links.append(_Link(path, of, is_folder=True))
+                    else:
+                        yield path
+            elif self._is_scan(path, is_output):
+                if entry.is_symlink():
+                    self._links.append(_Link(path, of, is_folder=False))
+                else:
+                    of.has_scans = True
+                    self.take(ScanFile(path, _stem(path.relative_to(of.folder))), os.path.join(real, entry.name))  # noqa: PTH118
+
+    def _is_searched(self, path: Path, is_output: bool, real: str, of: _Input) -> bool:
+        """Whether a folder is one to search; takes it where it is a scan itself."""
+        # Hidden ones are of the system or of other programs: thumbnails, deleted files.
+        if path.name.startswith(".") or path.name == _OF_THE_DISK:
+            self.pass_over("hidden", path)
+        elif _is_result_folder(path) or (is_output and path.name in (RECORDS, THUMBNAILS)):
+            self.pass_over("result", path)
+        elif _is_scan_folder(path):
+            if is_result(path):
+                self.pass_over("like a result", path)
+            else:
+                of.has_scans = True
+                self.take(ScanFile(path, _stem(path.relative_to(of.folder))))
+        elif path.name.lower().endswith(FOLDER_ENDINGS) or path.name.endswith(RESULT_FOLDER_ENDINGS):
+            self.pass_over("tiles", path)
+        else:
+            return True
+        return False
+
+    def _is_scan(self, path: Path, is_output: bool) -> bool:
+        """Whether a file is one by its name; counts it where it is not."""
+        ending = path.suffix.lower()
+        if path.name.startswith("."):
+            # Halves that macOS leaves, and files of other programs; those of the system are nobody's scans.
+            if ending in SCAN_ENDINGS:
+                self.pass_over("hidden", path)
+        elif is_result(path):
+            self.pass_over("result" if _is_told(path) else "like a result", path)
+        elif ending in SCAN_ENDINGS:
+            return True
+        elif not (
+            path.name.endswith(SIDECAR_ENDING)
+            or ending in WORLD_ENDINGS
+            or (is_output and path.name.startswith(_OF_OUTPUT))
+        ):
+            self.not_taken[ending or NO_ENDING] += 1
+        return False
+
+    def pattern(self, path: Path, text: str) -> None:
+        """Take the scans that a pattern matches."""
+        root, is_deep = _fixed_part(path), "**" in path.parts
+        of = _Input(path, f"{text}: no file matches this pattern; check it (and quote it)")
+        self._inputs.append(of)
+        for found in (Path(each) for each in sorted(glob(str(path), recursive=True))):
+            inside = found.relative_to(root)
+            kind = _kind_of(found)
+            if kind in ("node", "circle"):
+                self.pass_over("node" if kind == "node" else "circle", found)
+            elif any(part.endswith((*STORE_ENDINGS, *RESULT_FOLDER_ENDINGS)) for part in inside.parent.parts):
+                self.pass_over("result", found)
+            elif kind == "folder" and not _is_scan_folder(found):
+                if _is_result_folder(found):
+                    self.pass_over("result", found)
+                elif not is_deep:
+                    self.pass_over("folder", found)
+            elif is_result(found):
+                self.pass_over("result" if _is_told(found) else "like a result", found)
+            else:
+                of.has_scans = True
+                self.take(ScanFile(found, _stem(Path(found.name))))
+
+    def named(self, path: Path, force: bool) -> None:
+        """Take what was named by itself, but for results of this project's: of these only where it is forced."""
+        is_folder = path.is_dir()
+        if not force and ((is_result(path) and _is_told(path)) or (is_folder and _is_result_folder(path))):
+            self.pass_over("result", path)
+        elif is_folder and not _is_scan_folder(path):
+            self.folder(path)
+        else:
+            stem = _stem(Path(path.name)) if is_folder else path.stem
+            self.take(ScanFile(path, stem, is_named=True))
+
+
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "node", "circle"]:
+    """What an entry of a folder is; what a link leads to, where it is one."""
+    try:
+        if entry.is_symlink():
+            return _kind_of(Path(entry.path))
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "node"
+    except OSError:
+        return "file"
+
+
+def _kind_of(path: Path) -> Literal["file", "folder", "node", "circle"]:
+    """What a path leads to; a file where nothing is there, whose absence is then told as that scan's failure."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "circle" if error.errno == errno.ELOOP else "file"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "node"
+
+
+def _is_output(folder: Path, kinds: Mapping[str, str]) -> bool:
+    """Whether runs have put their results into a folder; others may have such names in theirs."""
+    if not {RECORDS, THUMBNAILS, SHEET} <= set(kinds):
+        return False
+    try:
+        return is_sheet(folder / SHEET)
+    except OSError:
+        return False
+
+
+def _output_notes(inputs: list[Path], output: Path) -> Iterator[str]:
+    """What is to be said where results go into a folder that is searched for scans."""
+    place = os.path.realpath(output)
+    for folder in inputs:
+        real = os.path.realpath(folder)
+        if place == real:
+            yield f"{output}: the results go into the folder of the scans, where later runs pass over them"
+        elif place.startswith(real.rstrip("/") + "/"):
+            yield f"{output}: the results go into a folder of the input {folder}, where later runs pass over them"
+
+
+def check_locale() -> None:
+    """Names would be other ones in the next process that has another locale. Raises UsageError."""
+    if not is_in_utf8():
+        raise UsageError(
+            f"this process takes names of files for {sys.getfilesystemencoding()}, as its locale says, and results "
+            "would get wrong names; start it with PYTHONUTF8=1"
+        )
+
+
+def find_scans(inputs: list[str], output: Path | None = None, force: bool = False) -> Found:
     """Files, folders (searched through; sub-folders are kept in the output) and globs, each file once.
 
-    A named file that does not exist is listed: its failure is that scan's, not the run's.
+    A named file that does not exist is listed: its failure is that scan's, not the run's. One that is a result of this
+    project's is left out unless it is forced.
+
+    Parameters
+    ----------
+    output : where the results go; that it lies in an input is noted
 
     Raises
     ------
-    UsageError : nothing was given, or no folder of it can be listed. NoScansError : there is no scan in all that was
-    given; where only some of it has none, that is told in :attr:`Found.aside`.
+    UsageError : nothing was given, or results only, or no folder of it can be listed. NoScansError : there is no scan
+    in all that was given; where only some of it has none, that is told in :attr:`Found.aside`.
     """
-    found: dict[Path, ScanFile] = {}
-    not_taken: Counter[str] = Counter()
-    in_vain: list[str] = []
-    closed: set[str] = set()
-    for text in inputs:
-        path = _expanded(text)
-        if _is_scan_folder(path):
-            scans = [ScanFile(path, _stem(Path(path.name)), is_named=True)]
-        elif path.is_dir():
-            scans = _in_folder(path, not_taken, in_vain, closed)
-        elif not path.exists() and has_magic(text):
-            matches = sorted(Path(p) for p in glob(str(path), recursive=True))
-            root = _fixed_part(path)
-            scans = [
-                ScanFile(p, _stem(Path(p.name)))
-                for p in matches
-                if (p.is_file() and not _is_ours(p.relative_to(root)))
-                or (_is_scan_folder(p) and not is_result(p) and not _is_ours(p.relative_to(root).parent))
-            ]
-            if not scans:
-                in_vain.append(f"{text}: no file matches this pattern; check it (and quote it)")
+    check_locale()
+    search = _Search()
+    paths = [_expanded(text) for text in inputs]
+    for text, path in zip(inputs, paths, strict=True):
+        if not os.path.lexists(path) and has_magic(text):
+            search.pattern(path, text)
         else:
-            scans = [ScanFile(path, path.stem, is_named=True)]
-        for scan in scans:
-            found.setdefault(scan.path.resolve(), replace(scan, path=scan.path.absolute()))
-    if not found and in_vain:
-        raise (UsageError if closed else NoScansError)("; ".join(in_vain))
-    if not found:
-        raise UsageError("no input: give scans, folders or patterns to colour")
-    return Found(tuple(found.values()), Aside(dict(not_taken.most_common()), tuple(in_vain)))
+            search.named(path, force)
+    search.finish()
+    notes = () if output is None else tuple(_output_notes([path for path in paths if path.is_dir()], output))
+    aside = Aside(dict(search.not_taken.most_common()), tuple(search.in_vain), search.passed_over, notes)
+    if not search.scans:
+        raise _nothing_to_do(aside, is_mistake=bool(search.closed))
+    return Found(tuple(search.scans.values()), aside)
+
+
+def _nothing_to_do(aside: Aside, is_mistake: bool) -> UsageError:
+    """Why there is no scan."""
+    passed = [passed_over_line(why, each) for why, each in aside.passed_over.items()]
+    if aside.in_vain:
+        return (UsageError if is_mistake else NoScansError)("; ".join((*aside.in_vain, *passed)))
+    if "result" in aside.passed_over:
+        return UsageError(f"{'; '.join(passed)}; give the scans, or --force to colour results again")
+    return UsageError("no input: give scans, folders or patterns to colour")

@@ -2,12 +2,16 @@
 
     ColorizeError
     |-- UsageError (ValueError)       the request itself makes no sense: nothing was done
+    |   `-- FolderBusyError           another run holds the folder
     |-- ScanError (ValueError)        this scan cannot be coloured; others may
     |   |-- ScanNotFoundError (FileNotFoundError)
-    |   |-- ScanUnreadableError       empty, truncated, damaged or not an image
+    |   |-- ScanUnreadableError       empty, damaged or not an image
+    |   |   `-- ScanDamagedError      an image that is cut off or damaged: some of it may be read (--salvage)
     |   |-- ScanUnreachableError      its drive or network failed; it may be fine
     |   `-- ScanUnsupportedError      a valid image of a kind that is not handled
     |-- StoreError (RuntimeError)     the chunk store is missing, foreign or incomplete
+    |   `-- StoreBusyError            somebody else writes to it all the while
+    |-- SidecarError (ValueError)     the JSON beside a result is missing, damaged or not this project's
     |-- CoverageError (RuntimeError)  a pixel that no tile covers
     |-- PredictionError (RuntimeError) an engine's answer that is no colour
     `-- OutputError (OSError)         the result cannot be written: permissions, disk full
@@ -26,6 +30,10 @@ class UsageError(ColorizeError, ValueError):
     """The request itself makes no sense; nothing was done."""
 
 
+class FolderBusyError(UsageError):
+    """Another run holds the folder."""
+
+
 class ScanError(ColorizeError, ValueError):
     """This scan cannot be coloured; others may."""
 
@@ -35,7 +43,11 @@ class ScanNotFoundError(ScanError, FileNotFoundError):
 
 
 class ScanUnreadableError(ScanError):
-    """Empty, truncated, damaged or not an image."""
+    """Empty, damaged or not an image."""
+
+
+class ScanDamagedError(ScanUnreadableError):
+    """An image that is cut off or damaged: what of it can be read may be coloured all the same."""
 
 
 class ScanUnreachableError(ScanError):
@@ -48,6 +60,14 @@ class ScanUnsupportedError(ScanError):
 
 class StoreError(ColorizeError, RuntimeError):
     """The chunk store is missing, foreign or incomplete."""
+
+
+class StoreBusyError(StoreError):
+    """Somebody else writes to the store all the while; nothing is wrong with it."""
+
+
+class SidecarError(ColorizeError, ValueError):
+    """The JSON beside a result is missing, damaged or not this project's."""
 
 
 class CoverageError(ColorizeError, RuntimeError):

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.carried import Carried
-from pipeline.color import lightness_from_samples, samples_from_lab
-from pipeline.grid import Roi
-from pipeline.process import tune_process
+from pipeline.colour.lab import chroma_from_half, lightness_from_samples, samples_from_lab
+from pipeline.formats import Picture, Written, write_picture
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.model import Carried
 from pipeline.store import ChromaVersion, ScanStore
-from pipeline.strips import row_strips
-from pipeline.writers import Picture, Written, write_picture
-from pipeline.writers._picture import SRGB_PROFILE
-
-_HALF_BITS = np.uint32(0x8FFF_E000).view(np.int32)
+from pipeline.support.malloc import tune_process
+from pipeline.support.row_bands import row_strips
+from pipeline.tiling.grid import Roi
 
 
 def compose(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
@@ -57,21 +55,6 @@ def _bare(store: ScanStore, roi: Roi, mask: NDArray | None) -> NDArray[np.bool_]
 def _beside(nodata: int, dtype: np.dtype) -> int:
     """The level that a channel of a coloured pixel takes instead of ``nodata``, which would make a hole of it."""
     return nodata + 1 if nodata < np.iinfo(dtype).max else nodata - 1
-
-
-def chroma_from_half(half: NDArray[np.float16], scale: float) -> NDArray[np.float32]:
-    """``half`` times ``scale`` in float32; any shape, finite values.
-
-    NumPy turns half into single precision in software, at 3.0 ns for a pixel's a* and b*; this takes 0.4. Sign,
-    exponent and fraction are shifted to where single precision has them; a multiplication then mends the exponent,
-    whose zero lies 112 powers of two higher there, and brings subnormal halves to where they belong.
-    """
-    bits = np.ascontiguousarray(half).view(np.int16).astype(np.int32)
-    bits <<= 13
-    bits &= _HALF_BITS  # shifted along by the widening, the sign is in the three bits below its place, too
-    single = bits.view(np.float32)
-    single *= np.float32(2.0**112 * scale)
-    return single
 
 
 def picture_of(

@@ -4,9 +4,9 @@ A window is one shard of the group, and a few are worked on at once: one decodes
 that can only be decoded as whole rows (PNG, JPEG, strips) would decode a row again for every window across, so they go
 through a nameless file that holds one row of windows, while the rows for the next one are decoded into another.
 
-What is read is vouched for by the file's hash, if the file stayed as it was all the while (:mod:`pipeline.at_rest`).
-One whose hash this process knows is not hashed again; any other is hashed beside the reading, and one that was written
-just before once more afterwards.
+What is read is vouched for by the file's hash, if the file stayed as it was all the while
+(:mod:`pipeline.support.fingerprint`). One whose hash this process knows is not hashed again; any other is hashed beside
+the reading, and one that was written just before once more afterwards.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.at_rest import FileState, KnownFile, hash_in, hashed
 from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, StoreError, UsageError
-from pipeline.files import remove, tree_sha256, writing
-from pipeline.grid import Roi
-from pipeline.ordered import OrderedPool
 from pipeline.readers import open_scan
-from pipeline.spill import Spill
 from pipeline.store import SCAN_SHARD_PX, ScanStore, Source, is_store
+from pipeline.support.files import open_file, remove, tree_sha256, writing
+from pipeline.support.fingerprint import FileState, KnownFile, hash_in, hashed
+from pipeline.support.ordered_map import OrderedPool
+from pipeline.support.scratch import Spill
+from pipeline.tiling.grid import Roi
 from pipeline.types import Reading, ScanInfo, ScanReader
 
 _ROWS_BYTES = 4 * 2**20  # decoded at once of formats that come in whole rows
@@ -190,7 +190,7 @@ def _sha256(path: Path, stop: threading.Event) -> str:
     if path.is_dir():
         return tree_sha256(path)
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as stream:
+    with open_file(path) as stream:
         while not stop.is_set() and (piece := stream.read(_HASH_BYTES)):
             digest.update(piece)
     return digest.hexdigest()

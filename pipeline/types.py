@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.carried import Carried
+from pipeline.metadata.model import Carried
 
 Tone = Literal["srgb", "lightness"]
 """What samples mean. ``srgb``: sRGB-encoded light, gray or RGB. ``lightness``: gray that is CIE L* itself, 0 to full

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines.errors import EngineUnavailableError
-from engines.select import backend_names, usable_version
+from engines.registry import backend_names, usable_version
 
 
 def is_usable(backend: str) -> bool:

@@ -245,6 +245,7 @@ class _Logger:
 class _Context:
     def __init__(self, cuda, session):
         self._cuda, self._session, self._addresses = cuda, session, {}
+        self._names = session.get_inputs()[0].name, session.get_outputs()[0].name
 
     def __del__(self):
         self._cuda.bound -= set(self._addresses.values())
@@ -259,21 +260,21 @@ class _Context:
         return fits and not self._cuda.called("set_input_shape")
 
     def get_tensor_shape(self, name):
-        return (self._shape[0], 2, *self._shape[2:])
+        return self._session.run(None, {self._names[0]: np.zeros(self._shape, np.float32)})[0].shape
 
     def set_tensor_address(self, name, address):
         self._addresses[name] = address
         self._cuda.bound.add(address)
         return not self._cuda.called("set_tensor_address")
 
-    def _array(self, name, channels):
-        shape = (self._shape[0], channels, *self._shape[2:])
+    def _array(self, name, shape):
         memory = (ctypes.c_float * int(np.prod(shape))).from_address(self._addresses[name])
         return np.ctypeslib.as_array(memory).reshape(shape)
 
     def _compute(self):
-        inputs = self._array("lightness", 1)
-        self._array("chroma", 2)[:] = self._session.run(None, {"lightness": inputs})[0]
+        given, made = self._names
+        outputs = self._session.run(None, {given: self._array(given, self._shape)})[0]
+        self._array(made, outputs.shape)[:] = outputs
 
     def execute_async_v3(self, stream):
         if self._cuda.called("execute_async_v3"):
@@ -288,7 +289,7 @@ class _Engine:
         self._cuda, self._session = cuda, session
 
     def get_tensor_name(self, index):
-        return ("lightness", "chroma")[index]
+        return (self._session.get_inputs()[0].name, self._session.get_outputs()[0].name)[index]
 
     def create_runtime_config(self):
         return types.SimpleNamespace(set_runtime_cache=lambda cache: True, create_runtime_cache=object)

@@ -15,12 +15,14 @@ from typing import Any
 
 import httpx
 
+from flows.orchestration.server import _copied, _keep_copy
+
 _START_SECONDS = 120
 # By its module: the flow's parameters are typed in another one, which a file that is loaded alone does not find.
 _SERVE = """
 from prefect import serve
 from prefect.deployments.runner import EntrypointType
-from flows.archive import colorize_archive
+from flows.orchestration.colorize import colorize_archive
 serve(colorize_archive.to_deployment("colorize-archive", entrypoint_type=EntrypointType.MODULE_PATH))
 """
 
@@ -98,6 +100,7 @@ def prefect_server(home: Path) -> Iterator[Server]:
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "COLUMNS": "200",
     }
+    has_copy = _copied(home / "prefect.db")  # to make the tables takes half of the start
     words = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -108,6 +111,8 @@ def prefect_server(home: Path) -> Iterator[Server]:
                 if httpx.get(f"{url}/health", timeout=5).status_code == 200:
                     break
             time.sleep(0.2)
+        if not has_copy:
+            _keep_copy(home / "prefect.db")
         yield Server(url, {**environment, "PREFECT_API_URL": url})
     finally:
         _end(process)

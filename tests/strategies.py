@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
-from pipeline.grid import TileAxis, TileGrid
-from pipeline.windows import WINDOWS
+from pipeline.tiling.grid import TileAxis, TileGrid
+from pipeline.tiling.weights import WINDOWS
 
 windows = st.sampled_from(sorted(WINDOWS))
 
@@ -20,3 +21,8 @@ def axes(draw: st.DrawFn, longest: int = 90, largest: int = 40) -> TileAxis:
 @st.composite
 def grids(draw: st.DrawFn) -> TileGrid:
     return TileGrid(draw(axes()), draw(axes()))
+
+
+def examples(count: int) -> settings:
+    """Settings of a property that is tried with ``count`` examples, or with the profile's where these are fewer."""
+    return settings(max_examples=min(count, settings().max_examples))

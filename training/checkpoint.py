@@ -1,4 +1,4 @@
-"""Checkpoints: written beside and renamed, so that whatever stops a run leaves the last good one."""
+"""Checkpoints, written to a temporary file and renamed, so that an interrupted run keeps its last good one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.config import Recipe
 from training.errors import RecipeError, TrainingError
 
 CHECKPOINT = "checkpoint.pt"
-# What may differ between a run and its continuation: how it is kept and told, never what a step does.
+# Keys that may change when a run is resumed: how it is stored and reported, never what a step does.
 _FREE = {"checkpoint_steps", "sample_epochs", "compile", "data", "pretrained", "description", "source", "reported"}
 _LENGTHS = {"steps", "epochs"}
 
@@ -23,7 +23,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
     Raises
     ------
-    TrainingError : it cannot be written, as on a full disk; the one before stands.
+    TrainingError : it cannot be written, as on a full disk; the previous one is kept.
     """
     part = folder / f"{CHECKPOINT}.part"
     try:
@@ -59,18 +59,18 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def _comparable(recipe: dict[str, Any], phases: int) -> dict[str, Any]:
-    """A recipe's keys for comparison, lengths left out: a phase may become longer or shorter, and phases may follow."""
+    """A recipe's keys for comparison, without lengths: phases may become longer or shorter, and may be added."""
     known = {f"phases.{i}.{key}": value for i, phase in enumerate(recipe["phases"][:phases])
              for key, value in phase.items() if key not in _LENGTHS}  # fmt: skip
     return {key: value for key, value in recipe.items() if key != "phases"} | known
 
 
 def check_same(folder: Path, state: dict[str, Any], recipe: Recipe, told: dict[str, Any]) -> None:
-    """Refuse to continue a run under which its step would mean something else, or the record would be untrue.
+    """Refuse to resume a run if that would change what its steps mean, or make its record wrong.
 
     Parameters
     ----------
-    told : what else the state says and must say again, by name: the pictures' hash, the number of processes
+    told : other values, by name, that must equal the state's: the pictures' hash, the number of processes
 
     Raises
     ------
@@ -78,7 +78,9 @@ def check_same(folder: Path, state: dict[str, Any], recipe: Recipe, told: dict[s
     """
     now = recipe.model_dump(mode="json")
     phases = len(state["recipe"]["phases"])
-    before, now = (_comparable(values, phases) for values in (state["recipe"], now))
+    # A key that was added after the run began has its default there.
+    earlier = Recipe(**state["recipe"]).model_dump(mode="json")
+    before, now = (_comparable(values, phases) for values in (earlier, now))
     before, now = before | {name: state.get(name) for name in told}, now | told
     differing = sorted(key for key in before | now if key not in _FREE and before.get(key) != now.get(key))
     if differing:

@@ -1,7 +1,7 @@
 """A recipe: everything that decides what a training run makes, read from one YAML file and checked on load.
 
-Lengths are in epochs (as the reports of the field give them) or in steps. An epoch is as many batches as show each
-training picture once, so a recipe can be read before the data are known: :meth:`Recipe.schedule` lays it out.
+Lengths are in epochs, as publications give them, or in steps. An epoch shows each training picture once, so a recipe
+can be read before the data are known; :meth:`Recipe.schedule` converts it to steps.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
 
+R = TypeVar("R", bound=BaseModel)
+
+Learns = Literal["both", "generator", "discriminator"]
+
 RUN_RECIPE = "recipe.yaml"  # of a run, in its folder
 RECIPES = Path(__file__).parent / "recipes"
 
-# YAML 1.1 reads 2e-4, without a point, as a string; people write it all the same.
+# YAML 1.1 reads 2e-4, without a point, as a string, but people write it.
 Number = Annotated[
     float, BeforeValidator(lambda value: float(value) if isinstance(value, str) else value), Field(allow_inf_nan=False)
 ]
 Positive = Annotated[Number, Field(gt=0)]
+Licences = Literal["all", "clean"]
 Beta = Annotated[Number, Field(ge=0, lt=1)]
 
 
@@ -70,13 +75,13 @@ class Phase(_Checked):
 
 
 class Film(_Checked):
-    """What old film and its scan do to lightness; the truth's chroma stays. All 0 leaves the clean L channel.
+    """How lightness is degraded to look like scanned old film; the true chroma stays. All 0 leaves L unchanged.
 
     Attributes
     ----------
     gamma : tone curve L**g, |log g| up to this
     fade : blacks lifted and whites lowered by up to this share of the range
-    grain : standard deviation of grain up to this share of the range, coarse as silver is
+    grain : standard deviation of grain up to this share of the range, 1 to 3 pixels wide
     blur_px : Gaussian blur up to this many pixels
     """
 
@@ -84,6 +89,38 @@ class Film(_Checked):
     fade: Share = 0.0
     grain: Share = 0.0
     blur_px: Annotated[Number, Field(ge=0, le=16)] = 0.0
+
+
+class Spoiling(_Checked):
+    """How true palettes are degraded to look like predicted ones, see :mod:`training.data.palettes`.
+
+    Attributes
+    ----------
+    least_cells, most_cells : cells along the picture's short side, drawn log-uniformly
+    shift_cells : up to so many cells in each direction
+    blur_cells : Gaussian blur up to so many cells
+    noise : standard deviation of noise on each cell up to so many units of a*, b*
+    fade : chroma lowered by up to this share, in palette and truth
+    tint : standard deviation of a colour added to palette and truth
+    unspoiled : share of palettes that stay true
+    """
+
+    least_cells: Annotated[Number, Field(ge=1)] = 2.0
+    most_cells: Annotated[Number, Field(ge=1)] = 32.0
+    shift_cells: Annotated[Number, Field(ge=0)] = 0.6
+    blur_cells: Annotated[Number, Field(ge=0)] = 0.8
+    noise: Annotated[Number, Field(ge=0)] = 4.0
+    fade: Share = 0.6
+    tint: Annotated[Number, Field(ge=0)] = 4.0
+    unspoiled: Share = 0.4
+
+
+class Blocks(_Checked):
+    """How long each network trains while the other is fixed, the discriminator first, in epochs or steps."""
+
+    unit: Literal["epochs", "steps"] = "epochs"
+    discriminator: Annotated[int, Field(gt=0)] = 1
+    generator: Annotated[int, Field(gt=0)] = 1
 
 
 class Pretrained(_Checked):
@@ -113,14 +150,19 @@ class Recipe(_Checked):
     generator, discriminator : file names under ``training/generators`` and ``training/discriminators``
     pretrained : encoder weights to start from: a file, a published URL with its hash, or None for random ones
     encoder_rate : learning rate of a pretrained encoder relative to the rest
-    update : "alternating" updates the discriminator, then the generator against it; "joint" both against
-        the other as it was
+    update : "alternating" updates the discriminator, then the generator against it, on every batch (Isola et al.);
+        "joint" both end to end, each against the other as it was; "blocks" one at a time for as long as ``blocks`` says
+    blocks : of ``update: blocks``
     label_smoothing : real labels are 1 minus this (one-sided; Salimans et al. 2016, section 3.4)
     crop : "random" squares of any size from ``smallest_crop_px`` up, or "whole" pictures squeezed to a square
     ema_decay : of the moving average of the generator, which is what is evaluated and exported; 0 is no average
     chroma_scale : a*, b* in units of network output
     sample_epochs : grids of gray, generated and truth are kept after these epochs, and after the last
     data : where the photographs are if ``--data`` does not say
+    pictures : at most so many of a collection, both halves together, drawn by ``pictures_seed``; None is all
+    licences : "clean" leaves out pictures whose licence allows research only or is not known
+    folders : only pictures in folders of these names, or patterns such as ``aquarium*``, at any depth; empty is all
+    palette : the generator also sees the picture's own palette, spoiled so; it then takes one when it runs
     source, reported : the publication that the recipe follows, and the figures it gives ("mse", "ssim")
     """
 
@@ -129,6 +171,10 @@ class Recipe(_Checked):
     source: str = ""
     reported: dict[Literal["mse", "ssim"], Number] = {}
     data: str | None = None
+    pictures: Annotated[int, Field(ge=2)] | None = None
+    licences: Licences = "all"
+    folders: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    pictures_seed: Annotated[int, Field(ge=0)] = 0
     colour: Literal["lab", "rgb"] = "lab"
     input_channels: Literal[1, 3] = 1
     generator: str
@@ -137,10 +183,11 @@ class Recipe(_Checked):
     discriminator_options: dict[str, Any] = {}
     pretrained: Pretrained | str | None = None
     encoder_rate: Share = 1.0
-    content_loss: Literal["l1", "mse", "huber"] = "l1"
+    content_loss: Literal["l1", "mse", "huber", "ciede2000"] = "l1"
     adversarial_loss: Literal["bce", "least-squares", "hinge"] = "bce"
     label_smoothing: Share = 0.0
-    update: Literal["alternating", "joint"] = "alternating"
+    update: Literal["alternating", "joint", "blocks"] = "alternating"
+    blocks: Blocks = Blocks()
     phases: Annotated[tuple[Phase, ...], Field(min_length=1, strict=False)]
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: Positive = 2e-4
@@ -155,6 +202,7 @@ class Recipe(_Checked):
     smallest_crop_px: Annotated[int, Field(ge=16)] = 80
     flip: bool = True
     film: Film = Film()
+    palette: Spoiling | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
@@ -165,6 +213,19 @@ class Recipe(_Checked):
     def output_channels(self) -> int:
         return 2 if self.colour == "lab" else 3
 
+    @property
+    def given_channels(self) -> int:
+        """Of what the generator sees: lightness, and the palette's a*, b* where it takes one."""
+        return 3 if self.palette else self.input_channels
+
+    @model_validator(mode="after")
+    def _fits_colour(self) -> Recipe:
+        if self.palette and (self.colour != "lab" or self.input_channels != 1):
+            raise ValueError("a palette goes with colour: lab and input_channels: 1")
+        if self.content_loss == "ciede2000" and self.colour != "lab":
+            raise ValueError("content_loss ciede2000 compares a*, b*: it goes with colour: lab")
+        return self
+
     def schedule(self, pictures: int) -> Schedule:
         """This recipe laid out for a number of training pictures."""
         return Schedule(self, pictures)
@@ -172,7 +233,7 @@ class Recipe(_Checked):
 
 @dataclass(frozen=True)
 class Schedule:
-    """A recipe for a known number of ``pictures``: which phase, epoch and learning rate a step (from 0) belongs to."""
+    """A recipe for a known number of ``pictures``: the phase, epoch and learning rate of each step, from 0."""
 
     recipe: Recipe
     pictures: int
@@ -198,6 +259,21 @@ class Schedule:
             if step < end:
                 return phase
         return self.recipe.phases[-1]
+
+    def learns_at(self, step: int) -> Learns:
+        """Which networks learn at ``step``: both, except in the blocks of an adversarial phase."""
+        phase = self.phase_at(step)
+        if self.recipe.update != "blocks" or phase.adversarial_weight == 0:
+            return "both"
+        blocks = self.recipe.blocks
+        each = self.epoch_steps(phase) if blocks.unit == "epochs" else 1
+        inside = (step - self._begin(phase)) % (each * (blocks.discriminator + blocks.generator))
+        return "discriminator" if inside < each * blocks.discriminator else "generator"
+
+    def _begin(self, phase: Phase) -> int:
+        """The first step of ``phase``."""
+        phases = self.recipe.phases
+        return sum(self.phase_steps(each) for each in phases[: next(i for i, p in enumerate(phases) if p is phase)])
 
     def epochs_at(self, step: int) -> float:
         """Epochs that are done before ``step``, counted through all phases."""
@@ -242,7 +318,7 @@ def _assign(values: Any, key: str, value: Any) -> None:
         for name in path:
             values = values[int(name)] if isinstance(values, list) else values.setdefault(name, {})
         values[int(last) if isinstance(values, list) else last] = value
-        # A phase has one length: who sets it in the other unit means it instead.
+        # A phase has one length: setting it in the other unit replaces it.
         for one, other in (("epochs", "steps"), ("steps", "epochs")):
             if path and last == one and value is not None:
                 values.pop(other, None)
@@ -252,17 +328,23 @@ def _assign(values: Any, key: str, value: Any) -> None:
 
 def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     """Names of the fields beside the one at ``path``."""
-    nested: dict[str, type[BaseModel]] = {"phases": Phase, "film": Film, "pretrained": Pretrained}
+    nested: dict[str, type[BaseModel]] = {
+        "phases": Phase,
+        "film": Film,
+        "palette": Spoiling,
+        "pretrained": Pretrained,
+        "blocks": Blocks,
+    }
     return list(nested.get(str(path[0]), model).model_fields if len(path) > 1 else model.model_fields)
 
 
-def _explained(error: ValidationError) -> str:
+def _explained(error: ValidationError, kind: type[BaseModel]) -> str:
     """One line: the key, its value, what is wrong with it and what to write."""
     first = error.errors()[0]
     path = first["loc"]
     key = ".".join(str(part) for part in path) or "the recipe"
     if first["type"] == "extra_forbidden":
-        known = _fields(Recipe, path)
+        known = _fields(kind, path)
         close = difflib.get_close_matches(str(path[-1]), known, 1)
         remedy = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(sorted(known))}"
         return f"unknown key {key!r}; {remedy}"
@@ -288,6 +370,11 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
         path = RECIPES / f"{name_or_path}.yaml"
     if not path.is_file():
         raise RecipeError(f"no recipe {name_or_path!r}; give a YAML file or one of: {', '.join(shipped_recipes())}")
+    return read_recipe(Recipe, path, changes)
+
+
+def read_recipe(kind: type[R], path: Path, changes: tuple[str, ...]) -> R:
+    """A recipe of any ``kind`` from a YAML file, with ``changes`` as for :func:`load_recipe`. Raises RecipeError."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -297,11 +384,11 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
             if not equals:
                 raise RecipeError(f"--set {change}: no value; write it as key=value")
             _assign(values, key.strip(), yaml.safe_load(value))
-        return Recipe(**values)
+        return kind(**values)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from error
     except ValidationError as error:
-        raise RecipeError(f"{path}: {_explained(error)}") from error
+        raise RecipeError(f"{path}: {_explained(error, kind)}") from error
 
 
 def shipped_recipes() -> list[str]:

@@ -41,7 +41,7 @@ _TOLERANCE = 1e-3  # of network output in [-1, 1]: a tenth of a unit of a*, b*
 _SMALLEST_HALVED = 256  # elements; below it a cast node costs more than the bytes it saves
 _BESIDE = ("losses.jsonl", "curves.png")  # of the run, kept beside the weights
 
-# sRGB (IEC 61966-2-1) to XYZ relative to its own white, as pipeline.color has it: neutral gives a* = b* = 0.
+# sRGB (IEC 61966-2-1) to XYZ relative to its own white, as pipeline.colour.lab has it: neutral gives a* = b* = 0.
 _RGB_TO_XYZ = ((0.4123908, 0.3575843, 0.1804808), (0.2126390, 0.7151687, 0.0721923), (0.0193308, 0.1191948, 0.9505322))
 
 
@@ -107,7 +107,7 @@ def load_average(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
 
 
 def size_multiple(generator: nn.Module) -> int:
-    """Pixels that height and width must be multiples of: the network's own statement."""
+    """Pixels that height and width must be multiples of, as the network states."""
     return int(generator.size_multiple)  # type: ignore[arg-type]
 
 
@@ -138,10 +138,10 @@ def round_weights(generator: nn.Module) -> None:
                 raise TrainingError(f"{name} has a weight beyond 65504 once batch norm is folded; train longer")
 
 
-def to_onnx(generator: nn.Module, multiple: int) -> onnx.ModelProto:
+def to_onnx(generator: nn.Module, multiple: int, channels: int = 1) -> onnx.ModelProto:
     """Trace a generator with open batch, height and width; all weights float32."""
     stream = io.BytesIO()
-    example = torch.zeros(2, 1, 2 * multiple, 2 * multiple)
+    example = torch.zeros(2, channels, 2 * multiple, 2 * multiple)
     axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces that this exporter will not change any more
@@ -178,9 +178,9 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def onnx_difference(generator: nn.Module, model: onnx.ModelProto, multiple: int) -> float:
+def onnx_difference(generator: nn.Module, model: onnx.ModelProto, multiple: int, channels: int = 1) -> float:
     """Largest difference of torch and onnxruntime on a seeded random batch of another shape than the traced one."""
-    shape = (3, 1, 3 * multiple, 2 * multiple)
+    shape = (3, channels, 3 * multiple, 2 * multiple)
     lightness = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     with torch.no_grad():
@@ -188,7 +188,7 @@ def onnx_difference(generator: nn.Module, model: onnx.ModelProto, multiple: int)
     return float(np.abs(session.run([OUTPUT], {INPUT: lightness})[0] - expected).max())
 
 
-def _put(part: Path, folder: Path) -> None:
+def put_folder(part: Path, folder: Path) -> None:
     """Rename ``part`` to ``folder``, over an earlier model folder if there is one."""
     if folder.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -202,12 +202,15 @@ def _put(part: Path, folder: Path) -> None:
 def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1.0, note: str | None = None) -> Model:
     """Write ``model.onnx``, ``card.json`` and the run's curves into ``out_folder``, whole or not at all.
 
+    Of a generator that takes a palette this is the generator alone; :func:`training.palette.join.join` adds a palette
+    network.
+
     Parameters
     ----------
     run_folder : the ``out`` of a training run, finished or not
     out_folder : the model folder to make; an earlier model there is replaced
     name : the model's own name, for its card
-    chroma_gain : what the network's chroma is multiplied by when it runs; below 1 a network that is too sure is calmed
+    chroma_gain : what the network's chroma is multiplied by when it runs; below 1 makes its colours calmer
     note : a line for the card
 
     Raises
@@ -220,9 +223,10 @@ def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1
     multiple = size_multiple(generator)
     graph = engine_graph(fold_batch_norm(generator), recipe)
     round_weights(graph)
-    model = halve_weights(to_onnx(graph, multiple))
+    channels = 3 if recipe.palette else 1
+    model = halve_weights(to_onnx(graph, multiple, channels))
     onnx.checker.check_model(model, full_check=True)
-    difference = onnx_difference(graph, model, multiple)
+    difference = onnx_difference(graph, model, multiple, channels)
     if not difference <= _TOLERANCE:
         raise TrainingError(f"torch and ONNX differ by {difference:.2g}, more than {_TOLERANCE}; nothing was written")
     out_folder = out_folder.absolute()
@@ -238,6 +242,7 @@ def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1
             chroma_scale=recipe.chroma_scale * chroma_gain,
             size_multiple=multiple,
             sha256=file_sha256(part / MODEL_FILE),
+            takes_palette=recipe.palette is not None,
             training=_story(run_folder, recipe, training, chroma_gain, note),
         )
         (part / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
@@ -245,7 +250,7 @@ def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1
             if (run_folder / beside).is_file():
                 shutil.copyfile(run_folder / beside, part / beside)
         part.chmod(0o755)  # mkdtemp's own is for the owner alone
-        _put(part, out_folder)
+        put_folder(part, out_folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -255,7 +260,7 @@ def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1
 def _story(
     run_folder: Path, recipe: Recipe, training: dict[str, Any], chroma_gain: float, note: str | None
 ) -> dict[str, Any]:
-    """What the card says of the training; folders of the training machine stay behind."""
+    """What the card says of the training, without folders of the training machine."""
     values = recipe.model_dump(mode="json") | {"data": None}
     if isinstance(recipe.pretrained, str):
         values["pretrained"] = Path(recipe.pretrained).name

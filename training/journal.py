@@ -1,4 +1,4 @@
-"""What a run leaves to read: ``losses.jsonl``, TensorBoard's curves, ``curves.png`` and lines with the time left."""
+"""What a run records: ``losses.jsonl``, TensorBoard's curves, and lines of progress with the time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 LOSSES = "losses.jsonl"
-CURVES = "curves.png"
 _TENSORBOARD = "tensorboard"
 _LEAST_CHROMA = 0.2  # share of the truth's saturation below which a picture looks gray
 _PATIENCE_STEPS = 500
@@ -23,7 +22,7 @@ _LINE_SECONDS = 10.0
 
 
 class Journal:
-    """Collects the losses of steps, and writes their means to ``folder``, or nowhere: one of several writes."""
+    """Collects the losses of steps and writes their means to ``folder``; of several processes only one has one."""
 
     def __init__(self, folder: Path | None, step: int, report: Callable[[str], None]) -> None:
         self._report = report
@@ -133,26 +132,3 @@ def _forget_after(path: Path, step: int) -> None:
     part = path.with_suffix(".part")
     part.write_text("".join(kept), encoding="utf-8")
     os.replace(part, path)
-
-
-def draw_curves(folder: Path) -> None:
-    """Draw the curves of ``losses.jsonl`` over the epochs into ``curves.png``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    lines = read_losses(folder / LOSSES)
-    panels = [("content", "validation"), ("adversarial", "discriminator"), ("chroma", "validation_chroma")]
-    panels = [names for names in panels if any(name in line for name in names for line in lines)]
-    figure = Figure(figsize=(5 * max(1, len(panels)), 3.6), layout="constrained")
-    for axes, names in zip(figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels, strict=False):
-        for name in names:
-            points = [(line["epoch"], line[name]) for line in lines if name in line]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), linewidth=1)
-        axes.set_xlabel("epoch")
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    part = folder / f"{CURVES}.part"
-    FigureCanvasAgg(figure).print_png(str(part))
-    os.replace(part, folder / CURVES)

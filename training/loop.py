@@ -2,7 +2,8 @@
 
 A run leaves in its folder: ``run.json`` (command, recipe, seed, data, versions), ``recipe.yaml``, ``checkpoint.pt``,
 ``losses.jsonl``, ``curves.png``, ``tensorboard/``, ``samples/`` and, when it is done, ``model/``, which
-``colorize-archive run --model`` takes. Killed at any moment it goes on from its last checkpoint to the same weights.
+``colorize-archive run --model`` takes. A run that was killed at any moment resumes from its last checkpoint and ends
+with the same weights.
 """
 
 from __future__ import annotations
@@ -30,16 +31,21 @@ from torch import Tensor
 
 from training import checkpoint
 from training.config import RUN_RECIPE, Film, Recipe, Schedule
-from training.data import Batch, Collection, batches, make_batch, open_collection
+from training.curves import draw_curves
+from training.data import Batch, Collection, Subset, batches, make_batch, open_collection
 from training.errors import RecipeError, TrainingError
-from training.journal import LOSSES, Journal, draw_curves
+from training.journal import LOSSES, Journal
 from training.losses import content_loss, saturation
-from training.samples import grid, write_grid
+from training.samples import grid, shrunk, write_grid
 from training.trainer import Trainer
 
 RUN = "run.json"
 _REPORT_STEPS = 50
 _VALIDATION_PICTURES = 64
+_VALIDATION_PX = 64 * 256**2  # of all of them together
+_LEAST_VALIDATION_PICTURES = 3
+_AT_ONCE_PX = 8 * 256**2
+_BOARD_PX = 2048  # the longest side that TensorBoard gets; the files are whole
 _SAMPLE_PICTURES = 6
 _PACKAGES = ("colorize-archive", "torch", "lightning-fabric", "numpy", "opencv-python-headless")
 
@@ -61,7 +67,7 @@ def train(
     Raises
     ------
     DataError : no usable picture. RecipeError : ``out`` holds another run, or the recipe does not fit the data.
-    TrainingError : a loss is not finite, or nothing can be written; the last checkpoint stands.
+    TrainingError : a loss is not finite, or nothing can be written; the last checkpoint is kept.
     """
     # Its own lines, as "Using bfloat16 Automatic Mixed Precision", say what ours say.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -75,7 +81,7 @@ def train(
     fabric.launch()
     first = fabric.global_rank == 0
     report = report if first else _silent
-    collection = open_collection(data)
+    collection = open_collection(data, subset=Subset.of(recipe))
     schedule = recipe.schedule(max(1, len(collection.train) // fabric.world_size))
     told = {"data_sha256": collection.sha256, "processes": fabric.world_size}
     state = _earlier(out, recipe, resume, told)
@@ -86,13 +92,11 @@ def train(
         report(
             "nothing is held out: there is no validation curve, and evaluate has nothing to measure; give more pictures"
         )
-    if resume and state is None:
-        report(f"no checkpoint in {out}: begins at step 0")
     if state is not None:
         report(f"continues at step {trainer.step} of {schedule.total_steps}")
     if trainer.step >= schedule.total_steps:
         report("nothing is left to do; a longer phase or one more would go on from here")
-        _draw_curves(out, first)
+        _draw_curves(out, recipe, first)
         return trainer
     report(f"starts from {trainer.started_from}, on {fabric.world_size} x {fabric.device.type}, {recipe.precision}")
     del state  # a second copy of all weights
@@ -108,14 +112,14 @@ def train(
             "possible to write there and go on with --resume"
         ) from error
     finally:
-        _draw_curves(out, first)
+        _draw_curves(out, recipe, first)
     return trainer
 
 
-def _draw_curves(out: Path, first: bool) -> None:
+def _draw_curves(out: Path, recipe: Recipe, first: bool) -> None:
     if first and (out / LOSSES).is_file():
         with contextlib.suppress(OSError):
-            draw_curves(out)
+            draw_curves(out, recipe)
 
 
 def _stands(out: Path) -> str:
@@ -124,7 +128,7 @@ def _stands(out: Path) -> str:
 
 
 def _silent(_: str) -> None:
-    """Only the first of several processes speaks."""
+    """Only the first of several processes prints."""
 
 
 def _strategy(devices: int | None) -> Any:
@@ -139,6 +143,8 @@ def _strategy(devices: int | None) -> Any:
 def _earlier(out: Path, recipe: Recipe, resume: bool, told: dict[str, Any]) -> dict[str, Any] | None:
     """The state to continue from, None to begin."""
     if not (out / checkpoint.CHECKPOINT).is_file():
+        if resume:
+            raise RecipeError(f"{out}: no checkpoint to go on from; begin without --resume, or give the --out of a run")
         if (out / RUN_RECIPE).is_file() and not (out / RUN).is_file():
             raise RecipeError(
                 f"{out}: has a {RUN_RECIPE} of its own, which the run's would replace; give another --out"
@@ -154,7 +160,7 @@ def _earlier(out: Path, recipe: Recipe, resume: bool, told: dict[str, Any]) -> d
 
 
 def _write_run(out: Path, recipe: Recipe, collection: Collection, trainer: Trainer) -> None:
-    """Say beside the weights what makes them: enough to make them again."""
+    """Record beside the weights all that is needed to make them again."""
     run = {
         "command": " ".join(["colorize-archive", *sys.argv[1:]]),
         "recipe": recipe.model_dump(mode="json"),
@@ -175,7 +181,7 @@ def _write_run(out: Path, recipe: Recipe, collection: Collection, trainer: Train
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of the loop: who trains, on what, how long, and where it is kept."""
+    """One run of the loop: trainer, data, length and folder."""
 
     trainer: Trainer
     collection: Collection
@@ -190,12 +196,13 @@ class _Run:
 
     def _go(self, interrupted: threading.Event) -> None:
         trainer, schedule = self.trainer, self.schedule
-        held_out = _held_out(self.collection, schedule, int(trainer.average.size_multiple))  # type: ignore[arg-type]
+        held_out = _held_out(self.collection, schedule)
         started = time.monotonic() - trainer.seconds
         for batch in _batches(trainer, self.collection, schedule):
             step, phase = trainer.step, schedule.phase_at(trainer.step)
             lightness, colour = _to_device(trainer.fabric, batch)
-            self.journal.add(trainer.train_step(lightness, colour, phase, schedule.rate_at(step)))
+            rate, learns = schedule.rate_at(step), schedule.learns_at(step)
+            self.journal.add(trainer.train_step(lightness, colour, phase, rate, learns))
             epoch, last = schedule.ends_epoch(step), step + 1 == schedule.total_steps
             if trainer.step % _REPORT_STEPS == 0 or epoch is not None:
                 self._refuse_nonfinite()
@@ -222,7 +229,7 @@ class _Run:
         self.journal.say(done, self.schedule.total_steps, epochs, trainer.seconds, {**means, **more})
 
     def _refuse_nonfinite(self) -> None:
-        """Stop before a number that is none is kept: every process, or those left would wait for the others."""
+        """Stop every process before a value that is not finite is saved; one that went on would wait for the others."""
         bad = [name for name, value in self.journal.means().items() if not math.isfinite(value)]
         bad += [] if self.trainer.is_finite() else ["weights"]
         if self._any(bool(bad)):
@@ -242,7 +249,7 @@ class _Run:
             raise failure or TrainingError("the first process could not write its checkpoint")
 
     def _any(self, here: bool) -> bool:
-        """Whether it is so in any process."""
+        """True if it is true in any process."""
         fabric = self.trainer.fabric
         if fabric.world_size == 1:
             return here
@@ -293,26 +300,35 @@ def _to_device(fabric: Fabric, batch: Batch) -> tuple[Tensor, Tensor]:
     return lightness, colour
 
 
-def _held_out(collection: Collection, schedule: Schedule, multiple: int) -> Batch | None:
-    """One fixed batch of pictures that training never sees, the sample pictures first; None if there are none."""
-    count = min(_VALIDATION_PICTURES, len(collection.test))
+def _held_out(collection: Collection, schedule: Schedule) -> Batch | None:
+    """One fixed batch of pictures that training never sees, the sample pictures first; None if there are none.
+
+    They have the size of the last phase; of large ones there are few.
+    """
+    last = schedule.recipe.phases[-1]
+    fitting = max(_LEAST_VALIDATION_PICTURES, _VALIDATION_PX // math.prod(last.crop_px))
+    count = min(_VALIDATION_PICTURES, fitting, len(collection.test))
     if not count:
         return None
-    last = schedule.recipe.phases[-1]
-    phase = last.model_copy(update={"batch": count, "crop_px": (max(256, multiple),) * 2})
+    phase = last.model_copy(update={"batch": count})
     clean = schedule.recipe.model_copy(update={"crop": "whole", "film": Film(), "flip": False})
     return make_batch(collection.test, clean, phase, 0)
 
 
 def _validate(trainer: Trainer, held_out: Batch) -> dict[str, float]:
     losses, chroma, count = 0.0, 0.0, len(held_out.lightness)
-    for start in range(0, count, 8):
-        part = slice(start, start + 8)
+    at_once = max(1, _AT_ONCE_PX // math.prod(held_out.lightness.shape[2:]))
+    for start in range(0, count, at_once):
+        part = slice(start, start + at_once)
         truth = torch.as_tensor(held_out.colour[part]).to(trainer.fabric.device)
         fake = trainer.predict(torch.as_tensor(held_out.lightness[part]))
-        losses += content_loss(trainer.recipe.content_loss, fake, truth).item() * len(truth) / count
+        losses += _content(trainer.recipe, fake, truth).item() * len(truth) / count
         chroma += (saturation(fake).mean() / saturation(truth).mean()).item() * len(truth) / count
     return {"validation": losses, "validation_chroma": chroma}
+
+
+def _content(recipe: Recipe, fake: Tensor, truth: Tensor) -> Tensor:
+    return content_loss(recipe.content_loss, fake, truth, chroma_scale=recipe.chroma_scale)
 
 
 def _keep_samples(trainer: Trainer, held_out: Batch, out: Path, epoch: int, journal: Journal) -> None:
@@ -320,6 +336,7 @@ def _keep_samples(trainer: Trainer, held_out: Batch, out: Path, epoch: int, jour
         return
     lightness = torch.as_tensor(held_out.lightness[:_SAMPLE_PICTURES])
     truth = torch.as_tensor(held_out.colour[:_SAMPLE_PICTURES])
-    pixels = grid(lightness, trainer.predict(lightness), truth, trainer.recipe)
+    generated = torch.cat([trainer.predict(each) for each in lightness.split(1)])
+    pixels = grid(lightness[:, :1], generated, truth, trainer.recipe)
     write_grid(out / "samples" / f"epoch_{epoch:03}.png", pixels)
-    journal.picture("gray, generated, truth", pixels, trainer.step)
+    journal.picture("gray, generated, truth", shrunk(pixels, _BOARD_PX), trainer.step)

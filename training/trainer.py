@@ -6,6 +6,7 @@ Device, precision, gradient scaling and several processes are Lightning Fabric's
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from training.config import Phase, Recipe
+from training.config import Learns, Phase, Recipe
 from training.errors import RecipeError
 from training.losses import adversarial_loss, content_loss, discriminator_loss, saturation
 from training.pretrained import load_pretrained
@@ -36,13 +37,13 @@ def build(kind: str, name: str, options: dict[str, Any]) -> nn.Module:
 
 def build_generator(recipe: Recipe) -> nn.Module:
     """The recipe's generator with random weights."""
-    channels = {"inputs": recipe.input_channels, "outputs": recipe.output_channels}
+    channels = {"inputs": recipe.given_channels, "outputs": recipe.output_channels}
     return build("generator", recipe.generator, {**channels, **recipe.generator_options})
 
 
 def build_discriminator(recipe: Recipe) -> nn.Module:
     """The recipe's discriminator with random weights; it sees lightness and colour."""
-    options = {"inputs": recipe.input_channels + recipe.output_channels, **recipe.discriminator_options}
+    options = {"inputs": recipe.given_channels + recipe.output_channels, **recipe.discriminator_options}
     return build("discriminator", recipe.discriminator, options)
 
 
@@ -77,29 +78,50 @@ class Trainer:
         kind = torch.optim.AdamW if self.recipe.optimizer == "adamw" else torch.optim.Adam
         return kind(groups, self.recipe.learning_rate, self.recipe.betas, weight_decay=self.recipe.weight_decay)
 
-    def train_step(self, lightness: Tensor, colour: Tensor, phase: Phase, rate: float) -> dict[str, Tensor]:
-        """One step of both networks.
+    def train_step(
+        self, lightness: Tensor, colour: Tensor, phase: Phase, rate: float, learns: Learns = "both"
+    ) -> dict[str, Tensor]:
+        """One step of both networks, or of one of them.
 
         Parameters
         ----------
-        lightness : (N, 1, S, S) in [-1, 1]
+        lightness : (N, 1, S, S) in [-1, 1], or (N, 3, S, S) with the palette behind it
         colour : (N, 2 or 3, S, S) in [-1, 1], the truth
         rate : share of the recipe's learning rates
+        learns : in a phase without an adversary this is the generator, whatever it says
 
         Returns
         -------
         scalars by name, on the device: content, total, chroma (mean saturation over the truth's), and with an
-        adversarial phase discriminator and adversarial
+        adversarial phase discriminator and adversarial; of a discriminator that learns alone there is no total and no
+        adversarial
         """
         self._set_rates(rate)
-        given = lightness.expand(-1, self.recipe.input_channels, -1, -1)
-        fake = self.generator(given).float()
-        content = content_loss(self.recipe.content_loss, fake, colour, phase.vivid_weight)
-        total = content * phase.content_weight
+        given = lightness.expand(-1, self.recipe.given_channels, -1, -1)
+        is_adversarial = phase.adversarial_weight > 0
+        frozen = is_adversarial and learns == "discriminator"
+        with torch.no_grad() if frozen else contextlib.nullcontext():
+            fake = self.generator(given).float()
+        recipe = self.recipe
+        content = content_loss(recipe.content_loss, fake, colour, phase.vivid_weight, recipe.chroma_scale)
         losses = {"content": content.detach()}
+        early = frozen or (recipe.update == "alternating" and learns == "both")
+        if is_adversarial and early:
+            losses["discriminator"] = self._discriminator_step(given, colour, fake.detach())
+        if not frozen:
+            losses |= self._generator_step(given, fake, content, phase)
+        if is_adversarial and learns == "both" and not early:
+            # Both were graded against the other as it was before the step: ``fake`` is the generator's from before.
+            losses["discriminator"] = self._discriminator_step(given, colour, fake.detach())
+        self._follow()
+        self.step += 1
+        chroma = saturation(fake.detach()).mean() / saturation(colour).mean().clamp_min(1e-6)
+        return {**losses, "chroma": chroma}
+
+    def _generator_step(self, given: Tensor, fake: Tensor, content: Tensor, phase: Phase) -> dict[str, Tensor]:
+        total = content * phase.content_weight
+        losses = {}
         if phase.adversarial_weight > 0:
-            if self.recipe.update == "alternating":
-                losses["discriminator"] = self._discriminator_step(given, colour, fake.detach())
             self.discriminator.requires_grad_(False)
             adversarial = adversarial_loss(self.recipe.adversarial_loss, self._judge(given, fake))
             self.discriminator.requires_grad_(True)
@@ -108,13 +130,7 @@ class Trainer:
         self.generator_optimizer.zero_grad()
         self.fabric.backward(total)
         self.generator_optimizer.step()
-        if phase.adversarial_weight > 0 and self.recipe.update == "joint":
-            # Both were graded against the other as it was before the step: ``fake`` is the generator's from before.
-            losses["discriminator"] = self._discriminator_step(given, colour, fake.detach())
-        self._follow()
-        self.step += 1
-        chroma = saturation(fake.detach()).mean() / saturation(colour).mean().clamp_min(1e-6)
-        return {**losses, "total": total.detach(), "chroma": chroma}
+        return {**losses, "total": total.detach()}
 
     def _set_rates(self, rate: float) -> None:
         for group, share in zip(self.generator_optimizer.param_groups, self._shares, strict=True):
@@ -146,7 +162,7 @@ class Trainer:
     @torch.no_grad()
     def predict(self, lightness: Tensor) -> Tensor:
         """What the moving average makes of (N, 1, H, W) lightness: (N, 2 or 3, H, W) float32."""
-        given = lightness.to(self.fabric.device).expand(-1, self.recipe.input_channels, -1, -1)
+        given = lightness.to(self.fabric.device).expand(-1, self.recipe.given_channels, -1, -1)
         with self.fabric.autocast():
             return self.average(given).float()
 
@@ -205,10 +221,10 @@ def _networks(recipe: Recipe) -> tuple[nn.Module, nn.Module]:
 
 
 def _rehearse(recipe: Recipe, generator: nn.Module, discriminator: nn.Module) -> None:
-    """Push shapes without numbers through copies: what does not fit fails before any picture is read."""
+    """Run shapes without values through copies, so that what does not fit fails before any picture is read."""
     generator, discriminator = (copy.deepcopy(network).to("meta") for network in (generator, discriminator))
     for phase in recipe.phases:
-        lightness = torch.empty(phase.batch, recipe.input_channels, *phase.crop_px, device="meta")
+        lightness = torch.empty(phase.batch, recipe.given_channels, *phase.crop_px, device="meta")
         colour = generator(lightness)
         if phase.adversarial_weight > 0:
             discriminator(torch.cat([lightness, colour], dim=1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from engines.ort import OrtEngine, library_version
-from engines.spec import EngineSpec, Model
+from engines.backends._onnxruntime import OrtEngine, library_version
+from engines.spec import GENERATOR, PALETTE, EngineSpec, Model
 
 RANK = 2
 REASON = "the CPU runtime that runs everywhere"
 PRECISIONS = ("int8", "fp32")
+NETWORKS = (GENERATOR, PALETTE)
 
 
 def version() -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from engines.ort import OrtEngine, gpu_version
-from engines.spec import EngineSpec, Model
+from engines.backends._onnxruntime import OrtEngine, gpu_version
+from engines.spec import GENERATOR, PALETTE, EngineSpec, Model
 
 RANK = -1
 REASON = "a GPU, and TensorRT is not usable"
 PRECISIONS = ("fp32",)
+NETWORKS = (GENERATOR, PALETTE)
 PROCESSOR = "gpu"
 _PROVIDER = "CUDAExecutionProvider"
 # TensorFloat-32 has ten bits of fraction: a picture would differ from the reference more than float32 may.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from engines.backends._onnxruntime import OrtEngine, gpu_version
 from engines.cache import cache_folder
-from engines.ort import OrtEngine, gpu_version
-from engines.spec import EngineSpec, Model
+from engines.spec import GENERATOR, PALETTE, EngineSpec, Model
 
 RANK = -2
 REASON = "TensorRT through onnxruntime"
 PRECISIONS = ("fp16", "int8", "fp32")
+NETWORKS = (GENERATOR, PALETTE)
 PROCESSOR = "gpu"
 _PROVIDER = "TensorrtExecutionProvider"
 

@@ -7,7 +7,8 @@ bfloat16 is used where it does no harm, which was measured: with all of the ship
 thousand is off by 5 CIEDE2000, and nearly all of that comes from two places, the encoder, which decides on colours, and
 the last convolution, whose output is scaled by 110. With these two in float32 it is 0.3, and most of the arithmetic
 lies between them. So a network is cut in three: what comes before its first up-sampling, the last convolution and what
-follows it, and the rest.
+follows it, and the rest. A palette network is computed in it whole: what it gives are shares of colours, and their mean
+hardly moves (``colorize-archive engines check --network palette``).
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelError
 from engines.scaling import ScaledEngine
-from engines.spec import EngineSpec, Model
+from engines.spec import GENERATOR, PALETTE, EngineSpec, Model
 
 RANK = 1
 REASON = "the fastest CPU runtime installed"
 PRECISIONS = ("int8", "bf16", "fp32")
+NETWORKS = (GENERATOR, PALETTE)
 _first_inference = threading.Lock()
 # Measured with batches of eight tiles of 256 px, the shipped default.
 _BF16_BYTES = 40 * 2**20
@@ -56,18 +58,21 @@ def extra_bytes(spec: EngineSpec) -> int:
 
 
 class OpenVinoEngine(ScaledEngine):
-    """One compiled network, or three in a row; each calling thread has its own requests, so calls run side by side."""
+    """One compiled network, or several in a row; each calling thread has its own requests: calls run side by side."""
 
     def __init__(self, model: Model, spec: EngineSpec) -> None:
         import openvino
 
         super().__init__(model.card, spec)
         core = openvino.Core()
-        network = core.read_model(model.onnx_for(spec.precision))
-        network.reshape(list(self._shape))
-        parts = [(network, "f32")]
-        if spec.precision == "bf16":
-            early, middle, late = _in_three(network)
+        networks = [core.read_model(path) for path in model.files_for(spec.precision)]
+        networks[0].reshape(list(self._shape))
+        for before, after in pairwise(networks):
+            after.reshape(before.output(0).get_partial_shape())
+        hint = "bf16" if spec.precision == "bf16" else "f32"
+        parts = [(network, hint) for network in networks]
+        if spec.precision == "bf16" and spec.network == GENERATOR:
+            early, middle, late = _in_three(networks[0])
             parts = [(early, "f32"), (middle, "bf16"), (late, "f32")]
         self._compiled: Any = [core.compile_model(part, "CPU", _settings(spec, hint)) for part, hint in parts]
         self._local = threading.local()
@@ -133,11 +138,15 @@ def _downstream(network: Any, start: str) -> set[str]:
 
 
 def _cut(network: Any, late: set[str]) -> tuple[Any, Any]:
-    """Two networks: what is not ``late``, and what is, with an input for every output of the first."""
+    """Two networks: what is not ``late``, and what is, with an input for every output of the first.
+
+    What ends early but is a result, as a palette that is only added at the end, goes through the second as it is.
+    """
     import openvino
     from openvino import opset13
 
     is_constant = _constants(network)
+    late = late | {result.get_friendly_name() for result in network.get_results()}
     borders: dict[tuple[str, int], tuple[Any, Any, Any]] = {}
     for operation in [each for each in network.get_ordered_ops() if each.get_friendly_name() in late]:
         for index, source in enumerate(list(_sources(operation))):

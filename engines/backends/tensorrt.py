@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from engines import nvidia
-from engines.spec import EngineSpec, Model
+from engines.backends import _tensorrt
+from engines.spec import GENERATOR, PALETTE, EngineSpec, Model
 
 RANK = -4
 REASON = "an NVIDIA GPU and TensorRT are here"
 PRECISIONS = ("fp16", "bf16", "int8", "fp32")
+NETWORKS = (GENERATOR, PALETTE)
 PROCESSOR = "gpu"
 INSTALL = "'colorize-archive[tensorrt]'"
-RECIPE = nvidia.RECIPE
-LIBRARY = nvidia.Library("tensorrt", "TensorRT", portable=False)
+RECIPE = _tensorrt.RECIPE
+LIBRARY = _tensorrt.Library("tensorrt", "TensorRT", portable=False)
 
 
 def version() -> str:
-    return nvidia.usable_version(LIBRARY)
+    return _tensorrt.usable_version(LIBRARY)
 
 
 def library_version() -> str:
-    return nvidia.library_version(LIBRARY)
+    return _tensorrt.library_version(LIBRARY)
 
 
 def device() -> str:
-    return nvidia.device(LIBRARY)
+    return _tensorrt.device(LIBRARY)
 
 
 def build(model: Model, spec: EngineSpec) -> bytes:
-    return nvidia.build(LIBRARY, model, spec)
+    return _tensorrt.build(LIBRARY, model, spec)
 
 
-def open_engine(model: Model, spec: EngineSpec, compiled: bytes) -> nvidia.TensorRtEngine:
-    return nvidia.open_engine(LIBRARY, model, spec, compiled)
+def open_engine(model: Model, spec: EngineSpec, compiled: bytes) -> _tensorrt.TensorRtEngine:
+    return _tensorrt.open_engine(LIBRARY, model, spec, compiled)

@@ -8,7 +8,7 @@
     NITF, Erdas Imagine                                8 nor 16 bits stretched linearly
     JPEG XL, AVIF, JPEG-LS, BMP of later    codec      as raster; JPEG XL by its own transfer function too
     versions
-    PBM                                     bitmap     black and white
+    PBM, text PGM and PPM                   bitmap     black and white; sRGB
     OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
 A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (of the
@@ -30,10 +30,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
-from ..types import Reading, ScanReader
-from ._beside import with_neighbours, world_names
-from ._window import refuse_drive_errors
+from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
+from pipeline.readers._base import refuse_drive_errors
+from pipeline.readers._sidecar_files import with_neighbours, world_names
+from pipeline.support.names import shown
+from pipeline.types import Reading, ScanReader
 
 _HEAD_BYTES = 128
 
@@ -63,8 +64,6 @@ _KNOWN_BUT_UNHANDLED = (
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"msid", "MrSID"),
     (4, b"ftyp", "HEIF or video"),
-    (0, b"P2", "text PGM"),
-    (0, b"P3", "text PPM"),
     (0, b"P7", "PAM"),
 )
 
@@ -111,7 +110,7 @@ def page_count(path: Path, reading: Reading | None = None) -> int:
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[str]:
     """The path as messages have it; put before those of the readers."""
-    name = str(path) if str(path).isprintable() else repr(str(path))
+    name = shown(path)
     try:
         try:
             yield name

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import ScanInfo
-from ._lightness import Light, Stretch
-from ._window import Samples
+from pipeline.readers._base import Samples
+from pipeline.readers._lightness import Light, Stretch
+from pipeline.types import ScanInfo
 
 Convert = Callable[[NDArray], Samples]
 _OF_CHROMA = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))  # red, green, blue: of Cb and Cr

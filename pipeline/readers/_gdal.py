@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
-from .. import gdal
-from ..errors import ScanUnreadableError
-from ._window import check_drive, reason, refuse_drive_errors
+from pipeline.errors import ScanDamagedError
+from pipeline.readers._base import check_drive, reason, refuse_drive_errors
+from pipeline.support import gdal
 
 _OPTIONS = {
     # libjpeg fills what is missing with gray and only warns.
@@ -29,7 +28,7 @@ class Raster:
     Parameters
     ----------
     prefix : of GDAL's name for a part of the file
-    ending : as of :class:`pipeline.gdal.Opened`
+    ending : as of :class:`pipeline.support.gdal.Opened`
     options : of GDAL's configuration
 
     Raises
@@ -52,9 +51,7 @@ class Raster:
         except Exception as error:
             refuse_drive_errors(error)
             check_drive(self._path)
-            raise ScanUnreadableError(
-                f"damaged {self._driver} ({reason(error)}); restore it from its source"
-            ) from error
+            raise ScanDamagedError(f"damaged {self._driver} ({reason(error)}); restore it from its source") from error
 
     @property
     def _dataset(self) -> Any:
@@ -77,7 +74,7 @@ class Raster:
 
     def read(self, bands: tuple[int, ...], rows: range, columns: range, *, mask: bool = False) -> NDArray:
         """(h, w, bands) samples; with ``mask``, GDAL's own mask of the picture (0 or 255) as one band more."""
-        window = Window(columns.start, rows.start, len(columns), len(rows))
+        window = gdal.Window(columns.start, rows.start, len(columns), len(rows))
         dataset = self._dataset
         try:
             with gdal.environment(**self._options):

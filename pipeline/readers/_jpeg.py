@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from .. import exif, xmp
-from ..carried import BLOCK_LIMIT_BYTES
-from ..errors import ScanUnreadableError, ScanUnsupportedError
-from ..types import Reading
-from ._segments import Blocks, Resolution, exif_facts, printable
-from ._window import check_size
+from pipeline.errors import ScanDamagedError, ScanUnsupportedError
+from pipeline.metadata import exif, xmp
+from pipeline.metadata.model import BLOCK_LIMIT_BYTES
+from pipeline.readers._base import check_size
+from pipeline.readers._metadata_blocks import Blocks, Resolution, exif_facts, printable
+from pipeline.types import Reading
 
 WHOLE_LIMIT_BYTES = 2**31
 
@@ -36,17 +36,31 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 @dataclass
 class JpegHeader:
     """``adobe`` is the colour transform that Adobe's segment declares, -1 without one. ``endless``: the marker of its
-    end is missing. ``coarse``: more is, but not of the scans that give every block a value."""
+    end is missing; then ``begun`` says that each of its scans began, and ``coarse`` that those which give every block
+    a value are whole. ``jfif``: it is JFIF, which has no RGB; ``names`` are those of its components."""
 
     shape_yx: tuple[int, int] = (0, 0)
     channels: int = 0
     bits: int = 8
     progressive: bool = False
     endless: bool = False
+    begun: bool = False
     coarse: bool = False
     adobe: int = -1
+    jfif: bool = False
+    names: bytes = b""
     resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
+
+    @property
+    def is_ycc(self) -> bool:
+        """Whether three components are lightness and chroma: by JFIF's segment, else by Adobe's, else by their names.
+
+        As libjpeg-turbo has it (jdapimin.c, default_decompress_parms), and with it nearly every program.
+        """
+        if self.channels != 3 or self.jfif:
+            return self.channels == 3
+        return self.names != b"RGB" if self.adobe < 0 else self.adobe != 0
 
     @property
     def whole_bytes(self) -> int:
@@ -97,15 +111,13 @@ def parse_jpeg(file: BinaryIO, reading: Reading) -> JpegHeader:
                 break
             _take_frame(header, marker, segment, reading.limit_pixels)
     if not header.channels:
-        raise ScanUnreadableError("damaged JPEG: no frame header; restore it from its source")
+        raise ScanDamagedError("damaged JPEG: no frame header; restore it from its source")
     scans = file.tell() - 2
     if not _has_end(file):
-        if not reading.salvage:
-            raise ScanUnreadableError("cut off: the JPEG has no end marker; copy it again from its source")
         header.endless = True
-        header.coarse = header.progressive and _has_coarse_scans(file, scans, header.channels)
-        if header.coarse:
-            header.blocks.drop("detail of the lost end of a progressive JPEG")
+        begun, whole = _scans_in(file, scans)
+        header.begun = begun.all_of(header)
+        header.coarse = header.progressive and len(whole.means) >= header.channels
     _join(header.blocks, chunks)
     header.resolution = _exact(header.resolution, exif_facts(header.blocks.parts.get("exif", b""))[0])
     return header
@@ -134,6 +146,7 @@ def _take_frame(header: JpegHeader, marker: int, segment: bytes, limit_pixels: i
     header.bits, header.channels = segment[0], segment[5]
     header.shape_yx = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
     (height, width), channels = header.shape_yx, header.channels
+    header.names = segment[6::3][:channels]
     header.progressive = marker == 0xC2
     if marker not in (0xC0, 0xC1, 0xC2):
         raise ScanUnsupportedError("a lossless or arithmetic-coded JPEG, which is not handled; convert it to TIFF")
@@ -152,6 +165,7 @@ def _take(header: JpegHeader, chunks: dict[str, _Parts], marker: int, segment: b
     """One application segment or comment."""
     blocks = header.blocks
     if marker == 0xE0 and segment[:5] == b"JFIF\0":
+        header.jfif = True
         unit = {1: "inch", 2: "cm"}.get(segment[7]) if len(segment) >= 12 else None
         x, y = int.from_bytes(segment[8:10], "big"), int.from_bytes(segment[10:12], "big")
         if unit and x and y:
@@ -233,22 +247,44 @@ def _has_end(file: BinaryIO, chunk_bytes: int = 2**20) -> bool:
     return False
 
 
-def _has_coarse_scans(file: BinaryIO, at: int, channels: int) -> bool:
-    """Whether a progressive file holds the first scan of every component's mean (T.81, G.1.1.1.1) to its end.
+@dataclass
+class _Scans:
+    """What scans give, by component: the mean of each block, coarsely, and all bits of its frequencies."""
+
+    means: set[int] = field(default_factory=set)
+    full: dict[int, set[int]] = field(default_factory=dict)
+
+    def add(self, head: bytes) -> None:
+        """Of the header of a scan (T.81, B.2.3)."""
+        first, last, bits = head[2 * head[0] + 1 : 2 * head[0] + 4]
+        for component in head[1 : 2 * head[0] : 2]:
+            if first == 0 and not bits >> 4:
+                self.means.add(component)
+            if not bits & 15:
+                self.full.setdefault(component, set()).update(range(first, last + 1))
+
+    def all_of(self, header: JpegHeader) -> bool:
+        frequencies = set(range(64)) if header.progressive else set()
+        return len(self.full) >= header.channels and all(found >= frequencies for found in self.full.values())
+
+
+def _scans_in(file: BinaryIO, at: int) -> tuple[_Scans, _Scans]:
+    """What all scans of a file give, and those that have an end, which is where the next marker is (T.81, G.1.1.1.1).
 
     ``at`` is the first byte of the first scan's marker.
     """
-    finished: set[int] = set()
-    current: set[int] = set()
+    begun, whole = _Scans(), _Scans()
+    current = b""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         while found := _MARKER.search(data, at):
-            finished |= current  # a scan ends where the next marker is
-            current = set()
+            if current:
+                whole.add(current)
+            current = b""
             at, marker = found.start(), found.group()[1]
             length = int.from_bytes(data[at + 2 : at + 4], "big")
             head = data[at + 4 : at + 2 + length]
             if marker == 0xDA and head and len(head) >= 2 * head[0] + 4:
-                first, refines = head[2 * head[0] + 1], head[2 * head[0] + 3] >> 4
-                current = set(head[1 : 2 * head[0] : 2]) if first == 0 and not refines else set()
+                current = head
+                begun.add(head)
             at += 2 + length
-    return len(finished) >= channels
+    return begun, whole

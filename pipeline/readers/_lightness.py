@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import profiles
-from ..color import lightness_of_luminance
-from ..profiles import ProfileError
-from ..types import Tone
-from ._window import Samples
+from pipeline.colour import icc as profiles
+from pipeline.colour.icc import ProfileError
+from pipeline.colour.lab import lightness_of_luminance
+from pipeline.readers._base import Samples
+from pipeline.types import Tone
 
 Convert = Callable[[NDArray], Samples]
 Primaries = tuple[float, ...]

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
-from ..carried import BLOCK_LIMIT_BYTES
-from ..errors import ScanUnreadableError, ScanUnsupportedError
-from ..types import Reading
-from ._segments import Blocks, Resolution, ascii_value, printable
-from ._window import check_size
+from pipeline.errors import ScanDamagedError, ScanUnsupportedError
+from pipeline.metadata.model import BLOCK_LIMIT_BYTES
+from pipeline.readers._base import check_size
+from pipeline.readers._metadata_blocks import Blocks, Resolution, ascii_value, printable
+from pipeline.types import Reading
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+_SUM_BYTES = 4
 WHOLE_LIMIT_BYTES = 2**31
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -34,7 +37,8 @@ _SAY_LITTLE = (b"tIME", b"bKGD", b"sBIT", b"hIST", b"fcTL", b"fdAT")
 @dataclass
 class PngHeader:
     """``transparent`` is the tRNS chunk; ``gamma`` the exponent that gives light, where the file names one, and
-    ``primaries`` are x and y of its white, red, green and blue."""
+    ``primaries`` are x and y of its white, red, green and blue. ``endless``: the end chunk is missing; ``ending`` is
+    what to read behind the file instead, a letter of Latin-1 for each byte."""
 
     shape_yx: tuple[int, int]
     bits: int
@@ -44,6 +48,8 @@ class PngHeader:
     srgb: bool = False
     gamma: float | None = None
     primaries: tuple[float, ...] = ()
+    endless: bool = False
+    ending: str = ""
     resolution: Resolution | None = None
     blocks: Blocks = field(default_factory=Blocks)
 
@@ -67,11 +73,11 @@ def parse_png(file: BinaryIO, reading: Reading) -> PngHeader:
     file.seek(len(MAGIC))
     first = file.read(25)
     if len(first) < 25 or first[:8] != b"\0\0\0\rIHDR":
-        raise ScanUnreadableError("damaged PNG: no header chunk; restore it from its source")
+        raise ScanDamagedError("damaged PNG: no header chunk; restore it from its source")
     width, height = int.from_bytes(first[8:12], "big"), int.from_bytes(first[12:16], "big")
     header = PngHeader((height, width), first[16], first[17], bool(first[20]))
     if header.bits not in _DEPTHS.get(header.colour, ()):
-        raise ScanUnreadableError(
+        raise ScanDamagedError(
             f"damaged PNG: colour type {header.colour} with {header.bits} bits; restore it from its source"
         )
     check_size(header.shape_yx, reading.limit_pixels)
@@ -79,19 +85,19 @@ def parse_png(file: BinaryIO, reading: Reading) -> PngHeader:
         raise ScanUnsupportedError(
             f"an interlaced PNG of {width} x {height} pixels, which must be decoded at once; save it without"
         )
-    _take_chunks(file, header, reading)
+    _take_chunks(file, header)
     return header
 
 
-def _take_chunks(file: BinaryIO, header: PngHeader, reading: Reading) -> None:
+def _take_chunks(file: BinaryIO, header: PngHeader) -> None:
     stop = file.seek(0, 2)
     file.seek(len(MAGIC) + 25)
     while (head := file.read(8))[4:] != b"IEND":
         length, name, at = int.from_bytes(head[:4], "big"), head[4:], file.tell()
         if len(head) < 8 or stop < at + length + 4:
-            if reading.salvage:
-                return
-            raise ScanUnreadableError("cut off: the PNG has no end chunk; copy it again from its source")
+            header.endless = True
+            header.ending = _ending(file, at - 8, stop)
+            return
         if name not in (b"IDAT", b"IHDR", b"PLTE"):
             if length > BLOCK_LIMIT_BYTES:
                 kind = printable(name.decode("latin-1"))
@@ -99,6 +105,20 @@ def _take_chunks(file: BinaryIO, header: PngHeader, reading: Reading) -> None:
             else:
                 _take(header, name, file.read(length))
         file.seek(at + length + 4)
+
+
+def _ending(file: BinaryIO, at: int, stop: int) -> str:
+    """The end chunk; before it what is missing of the checksum of the chunk of pixels that begins there."""
+    file.seek(at)
+    head = file.read(8)
+    left = int.from_bytes(head[:4], "big")
+    there = stop - at - 8 - left  # of the checksum
+    if head[4:] != b"IDAT" or not 0 <= there < _SUM_BYTES:
+        return _END.decode("latin-1")
+    checksum = zlib.crc32(head[4:])
+    while left > 0 and (part := file.read(min(left, 2**20))):
+        checksum, left = zlib.crc32(part, checksum), left - len(part)
+    return (checksum.to_bytes(_SUM_BYTES, "big")[there:] + _END).decode("latin-1")
 
 
 def _take(header: PngHeader, name: bytes, body: bytes) -> None:

@@ -26,8 +26,8 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ScanUnreadableError, ScanUnsupportedError
-from ._segments import printable
+from pipeline.errors import ScanDamagedError, ScanUnreadableError, ScanUnsupportedError
+from pipeline.readers._metadata_blocks import printable
 
 CHUNK_LIMIT_BYTES = 2**30
 _JSON_LIMIT_BYTES = 16 * 2**20
@@ -52,7 +52,7 @@ def load_json(folder: Path, path: Path) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ScanUnreadableError(f"damaged: {path.name} is no JSON; restore it from its source") from error
+        raise ScanDamagedError(f"damaged: {path.name} is no JSON; restore it from its source") from error
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -81,9 +81,9 @@ def read_inside(folder: Path, path: Path, start: int, size: int | None, limit_by
     start = start if start >= 0 else status.st_size + start
     size = status.st_size - start if size is None else size
     if start < 0 or start + size > status.st_size:
-        raise ScanUnreadableError(f"cut off: {printable(path.name)!r} has {status.st_size} bytes; copy it again")
+        raise ScanDamagedError(f"cut off: {printable(path.name)!r} has {status.st_size} bytes; copy it again")
     if size > limit_bytes:
-        raise ScanUnreadableError(
+        raise ScanDamagedError(
             f"damaged: {printable(path.name)!r} takes {size} bytes, more than its contents may; restore it"
         )
     with real.open("rb") as file:
@@ -104,9 +104,7 @@ class _Chain:
         for codec in self.codecs:
             data = _decoded(codec, data, most_bytes(expected))
         if len(data) != expected:
-            raise ScanUnreadableError(
-                f"damaged: a chunk of {len(data)} bytes, not {expected}; restore it from its source"
-            )
+            raise ScanDamagedError(f"damaged: a chunk of {len(data)} bytes, not {expected}; restore it from its source")
         stored = np.frombuffer(data, self.dtype).reshape([shape[axis] for axis in self.order])
         return stored.transpose(np.argsort(self.order))
 
@@ -142,9 +140,9 @@ def _decoded(codec: str, data: bytes, limit: int) -> bytes:
                     raise ValueError("its checksum differs")
     except Exception as error:
         why = " ".join(str(error).split())[:100]
-        raise ScanUnreadableError(f"damaged: a chunk is no {codec} ({why}); restore it from its source") from error
+        raise ScanDamagedError(f"damaged: a chunk is no {codec} ({why}); restore it from its source") from error
     if len(result) > limit:
-        raise ScanUnreadableError(f"damaged: a chunk inflates to more than {limit} bytes; restore it from its source")
+        raise ScanDamagedError(f"damaged: a chunk inflates to more than {limit} bytes; restore it from its source")
     return result
 
 
@@ -180,7 +178,7 @@ class ZarrArray:
     def _metadata(self, name: str) -> Mapping[str, Any] | None:
         found = load_json(self._root, self._folder / name)
         if found is not None and not isinstance(found, dict):
-            raise ScanUnreadableError(f"damaged: {name} is no object; restore it from its source")
+            raise ScanDamagedError(f"damaged: {name} is no object; restore it from its source")
         return found
 
     def _set_v2(self, metadata: Mapping[str, Any]) -> None:
@@ -290,7 +288,7 @@ class ZarrArray:
 def _sizes(values: Any) -> tuple[int, ...]:
     sizes = tuple(values)
     if not all(isinstance(size, int) and 0 <= size < 2**62 for size in sizes):
-        raise ScanUnreadableError(f"damaged: sizes {printable(str(values))}; restore it from its source")
+        raise ScanDamagedError(f"damaged: sizes {printable(str(values))}; restore it from its source")
     return sizes
 
 
@@ -311,7 +309,7 @@ def _chain(codecs: Any, dtype: np.dtype, dimensions: int) -> _Chain:
         if name == "transpose" and not names:
             order = tuple(order[axis] for axis in settings["order"])
             if sorted(order) != list(range(dimensions)):
-                raise ScanUnreadableError(
+                raise ScanDamagedError(
                     f"damaged: axes in the order {printable(str(order))}; restore it from its source"
                 )
         elif name == "bytes" and not names:
@@ -327,5 +325,5 @@ def _fill(value: Any, dtype: np.dtype) -> Any:
         bits = int(value, 16).to_bytes(dtype.itemsize, "little")
         return np.frombuffer(bits, dtype.newbyteorder("<"))[0]
     if isinstance(value, str) and dtype.kind != "f":
-        raise ScanUnreadableError(f"damaged: a fill value of {printable(value)!r}; restore it from its source")
+        raise ScanDamagedError(f"damaged: a fill value of {printable(value)!r}; restore it from its source")
     return np.array(float(value) if dtype.kind == "f" else int(value)).astype(dtype)

@@ -1,8 +1,9 @@
-"""PBM, Netpbm's pictures of one bit, as 0 and 255. Packed ones (P4) are read by rows, text (P1) at once.
+"""PBM, Netpbm's pictures of one bit, as 0 and 255, and its pictures in text. Packed ones (P4) are read by rows, text
+(P1 to P3) at once.
 
 References
 ----------
-Netpbm's pbm(5).
+Netpbm's pbm(5), and "Plain PGM" and "Plain PPM" in pgm(5) and ppm(5).
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ScanUnreadableError, ScanUnsupportedError
-from ..types import Reading
-from ._conversion import Conversion
-from ._declared import pnm_header, pnm_pictures
-from ._lightness import Light
-from ._segmented import SegmentedReader, Source
-from ._segments import Blocks
-from ._window import check_size, reason, refuse_drive_errors
+from pipeline.errors import ScanDamagedError, ScanUnreadableError, ScanUnsupportedError
+from pipeline.readers._base import check_size, reason, refuse_drive_errors
+from pipeline.readers._conversion import Conversion, stretched
+from pipeline.readers._lightness import Light, Stretch
+from pipeline.readers._metadata_blocks import Blocks
+from pipeline.readers._raster_headers import PnmHeader, pnm_header, pnm_pictures
+from pipeline.readers._region_reader import SegmentedReader, Source
+from pipeline.types import Reading
 
 ENDINGS = (".pbm",)
 TEXT_LIMIT_BYTES = 2**26
 _BAND_BYTES = 4 * 2**20
+_NAMES = {b"P2": "PGM", b"P3": "PPM"}
 
 Decode = Callable[[range, range], NDArray]
 
 
 def recognizes(head: bytes) -> bool:
-    return re.match(rb"P[14][\s#]", head) is not None
+    return re.match(rb"P[1-4][\s#]", head) is not None
 
 
 def open_reader(path: Path, reading: Reading) -> SegmentedReader:
@@ -63,9 +65,10 @@ def _source_of(file: BinaryIO, reading: Reading) -> Source:
         blocks.drop(pnm_pictures(file))
         decode, held_bytes = _packed(file, header.end, size, shape_yx), 0
     else:
-        decode, held_bytes = _text(file, header.end, size, shape_yx)
-    samples = Conversion(1, "uint8", lambda stored: stored[:, :, 0], Light())
-    metadata: dict[str, Any] = {"format": "PBM", "compression": "none"}
+        made = _numbers if header.kind in (b"P2", b"P3") else _text
+        decode, held_bytes = made(file, header, size)
+    samples = _conversion(header)
+    metadata: dict[str, Any] = {"format": _NAMES.get(header.kind, "PBM"), "compression": "none"}
     return Source(
         info=samples.info(shape_yx, metadata, blocks.dropped),
         carried=blocks.carried(),
@@ -75,6 +78,14 @@ def _source_of(file: BinaryIO, reading: Reading) -> Source:
         convert=samples.convert,
         decoder_bytes=held_bytes,
     )
+
+
+def _conversion(header: PnmHeader) -> Conversion:
+    if header.kind not in _NAMES:
+        return Conversion(1, "uint8", lambda stored: stored[:, :, 0], Light())
+    dtype = "uint8" if header.top < 256 else "uint16"
+    stretch = Stretch.of(dtype, 0 if header.top in (255, 65535) else header.top, lambda: ())
+    return stretched(3 if header.kind == b"P3" else 1, dtype, Light(), stretch)
 
 
 def _packed(file: BinaryIO, start: int, size: int, shape_yx: tuple[int, int]) -> Decode:
@@ -96,18 +107,44 @@ def _packed(file: BinaryIO, start: int, size: int, shape_yx: tuple[int, int]) ->
     return decode
 
 
-def _text(file: BinaryIO, start: int, size: int, shape_yx: tuple[int, int]) -> tuple[Decode, int]:
-    """Digits with or without space between them; beside how to decode them, what they take in memory."""
-    height, width = shape_yx
-    if size - start > TEXT_LIMIT_BYTES:
+def _whole_text(file: BinaryIO, header: PnmHeader, size: int) -> bytes:
+    """What follows the header, without comments."""
+    if size - header.end > TEXT_LIMIT_BYTES:
         raise ScanUnsupportedError(
-            f"a text PBM of {size} bytes, which must be read at once; convert it to a packed one (P4), PNG or TIFF"
+            f"a picture in text of {size} bytes, which must be read at once; convert it to PNG or TIFF"
         )
-    file.seek(start)
-    digits = re.sub(rb"#[^\n]*|\s+", b"", file.read(size - start))[: height * width]
+    file.seek(header.end)
+    return re.sub(rb"#[^\n]*", b" ", file.read(size - header.end))
+
+
+def _numbers(file: BinaryIO, header: PnmHeader, size: int) -> tuple[Decode, int]:
+    """Decimal numbers with space between them; beside how to decode them, what they take in memory."""
+    (height, width), channels = header.shape_yx, 3 if header.kind == b"P3" else 1
+    text = _whole_text(file, header, size)
+    if re.search(rb"[^\d\s]|\d{10}", text):
+        raise ScanUnreadableError("damaged: other than numbers where samples should be; restore it from its source")
+    found = np.fromstring(text, np.int32, sep=" ")[: height * width * channels]
+    if found.size and found.max() > header.top:
+        raise ScanUnreadableError(f"damaged: a sample above {header.top}; restore it from its source")
+    samples = found.astype(np.uint8 if header.top < 256 else np.uint16)
+    there = samples.size // (width * channels)
+
+    def decode(rows: range, columns: range) -> NDArray:
+        if rows.stop > there:
+            raise _cut(height, there)
+        part = samples[rows.start * width * channels : rows.stop * width * channels]
+        return part.reshape(len(rows), width, channels)[:, columns.start : columns.stop]
+
+    return decode, 4 * size
+
+
+def _text(file: BinaryIO, header: PnmHeader, size: int) -> tuple[Decode, int]:
+    """Digits with or without space between them; beside how to decode them, what they take in memory."""
+    height, width = header.shape_yx
+    digits = re.sub(rb"\s+", b"", _whole_text(file, header, size))[: height * width]
     bits = np.frombuffer(digits, np.uint8) - ord("0")
     if bits.size and bits.max() > 1:
-        raise ScanUnreadableError("damaged PBM: other digits than 0 and 1; restore it from its source")
+        raise ScanDamagedError("damaged PBM: other digits than 0 and 1; restore it from its source")
     there = bits.size // width
 
     def decode(rows: range, columns: range) -> NDArray:
@@ -124,4 +161,4 @@ def _samples(bits: NDArray) -> NDArray:
 
 
 def _cut(height: int, there: int) -> ScanUnreadableError:
-    return ScanUnreadableError(f"cut off: of {height} rows the file holds {there}; copy it again from its source")
+    return ScanDamagedError(f"cut off: of {height} rows the file holds {there}; copy it again from its source")

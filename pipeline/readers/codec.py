@@ -20,13 +20,13 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
-from ..types import Reading
-from ._conversion import stretched
-from ._lightness import Light, Stretch, by_gamma, by_profile
-from ._segmented import SegmentedReader, Source
-from ._whole import Whole, avif, bmp, is_jpeg_ls, jpeg_ls, jpeg_xl
-from ._window import Samples, check_size, reason, refuse_drive_errors
+from pipeline.errors import ScanDamagedError, ScanError, ScanUnreadableError, ScanUnsupportedError
+from pipeline.readers._base import Samples, check_size, reason, refuse_drive_errors
+from pipeline.readers._codec_headers import Whole, avif, bmp, is_jpeg_ls, jpeg_ls, jpeg_xl
+from pipeline.readers._conversion import stretched
+from pipeline.readers._lightness import Light, Stretch, by_gamma, by_profile
+from pipeline.readers._region_reader import SegmentedReader, Source
+from pipeline.types import Reading
 
 ENDINGS = (".avif", ".jls", ".jxl")
 # A run looks at many scans at once before it begins: pictures that are decoded for that come one after the other.
@@ -80,7 +80,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
                     f"above the limit of {WHOLE_LIMIT_BYTES} for that; convert it to TIFF"
                 )
             file.seek(0)
-            data = file.read()
+            data = file.read() + whole.ending
     except OSError as error:
         refuse_drive_errors(error)
         raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
@@ -94,13 +94,13 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
         raise
     except Exception as error:
         refuse_drive_errors(error)
-        raise ScanUnreadableError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
+        raise ScanDamagedError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
     return SegmentedReader(path, reading, source)
 
 
 def _source_of(stored: NDArray, known: _Format, whole: Whole) -> Source:
     if stored.shape[:2] != whole.shape_yx or not 1 <= stored.shape[2] <= 4:
-        raise ScanUnreadableError(
+        raise ScanDamagedError(
             f"damaged {known.name}: header and decoder disagree on its size; restore it from its source"
         )
     colour = 3 if stored.shape[2] >= 3 else 1

@@ -3,7 +3,8 @@
 The header is parsed first, so that size and kind are known before the library allocates anything. Only GDAL's PNG and
 JPEG drivers may open the file, and no sidecar file is looked for: nothing in a scan can make GDAL read elsewhere. Both
 formats decode only from the top; a window above the last one starts again from the first row unless the cache of bands
-still holds it, and of a damaged file everything below the damage is lost.
+still holds it, and of a damaged file everything below the damage is lost. A file without its end marker or chunk is
+whole where all of its rows are there: telephones leave it out, and programs that copy sectors cut it off.
 
 References
 ----------
@@ -12,6 +13,7 @@ PNG (W3C, third edition), 11.3; ITU-T T.81 (JPEG); ITU-T T.872, 6.5.3 (CMYK and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,18 +23,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import gdal
-from ..errors import ScanError, ScanUnreadableError
-from ..types import Reading
-from . import _png
-from ._conversion import Conversion, converter, rgb_of_ycc
-from ._gdal import Raster
-from ._jpeg import JpegHeader, is_adobe_rgb, parse_jpeg
-from ._lightness import ADOBE_GAMMA, ADOBE_RGB, SRGB, Light, by_gamma, by_profile, luminance_of
-from ._png import PngHeader, parse_png
-from ._segmented import SegmentedReader, Source
-from ._whole import is_jpeg_ls
-from ._window import CACHE_BYTES, Samples, palette_table, reason, refuse_drive_errors, scaling_table
+from pipeline.errors import ScanDamagedError, ScanError, ScanUnreachableError, ScanUnreadableError
+from pipeline.readers import _png
+from pipeline.readers._base import CACHE_BYTES, Samples, palette_table, reason, refuse_drive_errors, scaling_table
+from pipeline.readers._codec_headers import is_jpeg_ls
+from pipeline.readers._conversion import Conversion, converter, rgb_of_ycc
+from pipeline.readers._fingerprint_cache import Remembered
+from pipeline.readers._gdal import Raster
+from pipeline.readers._jpeg import JpegHeader, is_adobe_rgb, parse_jpeg
+from pipeline.readers._lightness import ADOBE_GAMMA, ADOBE_RGB, SRGB, Light, by_gamma, by_profile, luminance_of
+from pipeline.readers._metadata_blocks import WITHOUT_END
+from pipeline.readers._png import PngHeader, parse_png
+from pipeline.readers._region_reader import SegmentedReader, Source
+from pipeline.support import gdal
+from pipeline.types import Reading
 
 ENDINGS = (".jpeg", ".jpg", ".png")
 _BAND_BYTES = 4 * 2**20
@@ -40,6 +44,7 @@ _AS_SRGB = 0.001  # of x and y: files round them
 _SALVAGE_ROWS = 16  # of one row of a JPEG's blocks: what can be decoded is told from what cannot that finely
 
 _JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", "\xff\xd9"
+_WHOLE: Remembered[bool] = Remembered(256)  # of files without an end, whether all rows are there
 
 
 def recognizes(head: bytes) -> bool:
@@ -57,19 +62,13 @@ class ImageReader(SegmentedReader):
         header: PngHeader | JpegHeader
         try:
             with path.open("rb") as file:
+                status = os.fstat(file.fileno())
                 is_png = file.read(len(_png.MAGIC)) == _png.MAGIC
                 header = parse_png(file, reading) if is_png else parse_jpeg(file, reading)
         except OSError as error:
             refuse_drive_errors(error)
             raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
-        options = {"GDAL_JPEG_TO_RGB": "NO"} if header.channels == 4 else {}
-        if isinstance(header, JpegHeader) and header.coarse:
-            options["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "NO"
-        ending = ""
-        if isinstance(header, JpegHeader) and header.endless and not header.coarse:
-            # libjpeg warns of an end that is missing as of rows that are; with this it warns of rows only.
-            ending = _JPEG_END
-        raster = Raster(path, "PNG" if is_png else "JPEG", ending=ending, **options)
+        raster = _ended(path, header, status, reading) if header.endless else _opened(path, header)
         try:
             source = _source_of(raster, header, reading)
         except Exception as error:
@@ -77,22 +76,81 @@ class ImageReader(SegmentedReader):
             if isinstance(error, ScanError):
                 raise
             refuse_drive_errors(error)
-            raise ScanUnreadableError(f"damaged header ({reason(error)}); restore it from its source") from error
+            raise ScanDamagedError(f"damaged header ({reason(error)}); restore it from its source") from error
         super().__init__(path, reading, source, cache_bytes)
+
+
+def _opened(path: Path, header: PngHeader | JpegHeader, ending: str = "", **options: str) -> Raster:
+    """Not turned into RGB by the driver where that is ink, or RGB already: newer releases of libjpeg go by the names of
+    the components before they look at what the file says of them."""
+    if isinstance(header, PngHeader):
+        return Raster(path, "PNG", ending=ending, **options)
+    stored = options | {"GDAL_JPEG_TO_RGB": "NO"}
+    if header.channels == 4:
+        return Raster(path, "JPEG", ending=ending, **stored)
+    raster = Raster(path, "JPEG", ending=ending, **options)
+    if header.is_ycc or not _is_made_rgb(raster):
+        return raster
+    raster.close()
+    return Raster(path, "JPEG", ending=ending, **stored)
+
+
+def _is_made_rgb(raster: Raster) -> bool:
+    return bool(raster.ask("tags", ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "YCbCr")
+
+
+def _ended(path: Path, header: PngHeader | JpegHeader, status: os.stat_result, reading: Reading) -> Raster:
+    """Of a file without its end, which is put behind it: so read, libjpeg and libpng tell of rows that are missing, and
+    of those only. Whether any are takes one pass through the picture, before anybody plans with it.
+
+    Raises
+    ------
+    ScanUnreadableError : rows are missing, and nobody asked to salvage the others
+    """
+    ending = header.ending if isinstance(header, PngHeader) else _JPEG_END
+    begun = isinstance(header, PngHeader) or header.begun
+    if begun and _WHOLE.get(status, ending, lambda: _is_whole(path, header, ending)):
+        header.blocks.drop(WITHOUT_END)
+        return _opened(path, header, ending)
+    if not reading.salvage:
+        name = "PNG has no end chunk" if isinstance(header, PngHeader) else "JPEG has no end marker"
+        raise ScanDamagedError(f"cut off: the {name}, and rows of it are missing; copy it again from its source")
+    if isinstance(header, JpegHeader) and header.coarse:
+        header.blocks.drop("detail of the lost end of a progressive JPEG")
+        return _opened(path, header, GDAL_ERROR_ON_LIBJPEG_WARNING="NO")
+    return _opened(path, header, ending)
+
+
+def _is_whole(path: Path, header: PngHeader | JpegHeader, ending: str) -> bool:
+    (height, width), raster = header.shape_yx, None
+    tall = max(1, _BAND_BYTES // width)
+    try:
+        raster = _opened(path, header, ending)
+        if raster.shape_yx != header.shape_yx:
+            return False
+        for top in range(0, height, tall):
+            raster.read((1,), range(top, min(top + tall, height)), range(width))
+    except Exception as error:
+        refuse_drive_errors(error)
+        if isinstance(error, ScanUnreachableError):
+            raise
+        return False
+    finally:
+        if raster is not None:
+            raster.close()
+    return True
 
 
 def _source_of(raster: Raster, header: PngHeader | JpegHeader, reading: Reading) -> Source:
     width = header.shape_yx[1]
     driver = "PNG" if isinstance(header, PngHeader) else "JPEG"
     if raster.shape_yx != header.shape_yx or raster.ask("count") != header.channels:
-        raise ScanUnreadableError(
-            f"damaged {driver}: header and decoder disagree on its size; restore it from its source"
-        )
+        raise ScanDamagedError(f"damaged {driver}: header and decoder disagree on its size; restore it from its source")
     if isinstance(header, PngHeader):
         samples, masked = _png_samples(raster, header), False
     else:
         masked = header.bits == 8 and bool({"all_valid", "nodata"}.isdisjoint(_mask_flags(raster)))
-        samples = _jpeg_samples(header, masked=masked)
+        samples = _jpeg_samples(header, masked=masked, ycc=header.is_ycc and not _is_made_rgb(raster))
     metadata: dict[str, Any] = {"format": driver, "compression": "deflate" if driver == "PNG" else "jpeg"}
     metadata |= header.blocks.metadata(header.resolution)
     stored_bytes = width * (header.channels + masked) * (1 if header.bits <= 8 else 2)
@@ -115,7 +173,8 @@ def _mask_flags(raster: Raster) -> set[str]:
     return {flag.name for band in raster.ask("mask_flag_enums") for flag in band}
 
 
-def _jpeg_samples(header: JpegHeader, *, masked: bool) -> Conversion:
+def _jpeg_samples(header: JpegHeader, *, masked: bool, ycc: bool) -> Conversion:
+    """``ycc``: they are lightness and chroma, which the driver takes for RGB."""
     channels = header.channels
     dtype = "uint8" if header.bits == 8 else "uint16"
     light = _jpeg_light(header, dtype)
@@ -124,6 +183,8 @@ def _jpeg_samples(header: JpegHeader, *, masked: bool) -> Conversion:
     def first(samples: NDArray) -> Samples:
         if table is not None:
             samples = table.take(samples, mode="clip")
+        if ycc:
+            samples = rgb_of_ycc(samples)
         return _ink(samples, header.adobe) if channels == 4 else samples
 
     opacity = (lambda stored: stored[:, :, -1]) if masked else None
@@ -140,9 +201,11 @@ def _jpeg_light(header: JpegHeader, dtype: str) -> Light:
 
 
 def _ink(stored: NDArray, adobe: int) -> Samples:
-    """Ink, 0 for none, of the four components of a JPEG; Adobe's are inverted, and YCCK where its segment says 2."""
-    if adobe < 0:
-        return stored
+    """Ink, 0 for none, of the four components of a JPEG.
+
+    They are inverted, as Adobe writes them, and YCCK where its segment says 2. Without one they are inverted too:
+    nothing says so, but every other program takes them that way, and those that write such files look at them so.
+    """
     ink = 255 - stored
     if adobe == 2:
         # The "RGB" behind YCC is the complement of the stored ink, which is inverted: the ink itself.

@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..carried import Carried, TiffTag
-from ..errors import ScanError, ScanUnreadableError, ScanUnsupportedError
-from ..types import Reading
-from ._conversion import stretched
-from ._lightness import Light, Stretch, opacity_of
-from ._segmented import SegmentedReader, Source
-from ._segments import ascii_value, printable
-from ._window import CACHE_BYTES, check_size, reason, refuse_drive_errors
-from ._zarr import ZarrArray, load_json
+from pipeline.errors import ScanDamagedError, ScanError, ScanUnreadableError, ScanUnsupportedError
+from pipeline.metadata.model import Carried, TiffTag
+from pipeline.readers._base import CACHE_BYTES, check_size, reason, refuse_drive_errors
+from pipeline.readers._conversion import stretched
+from pipeline.readers._lightness import Light, Stretch, opacity_of
+from pipeline.readers._metadata_blocks import ascii_value, printable
+from pipeline.readers._region_reader import SegmentedReader, Source
+from pipeline.readers._zarr import ZarrArray, load_json
+from pipeline.types import Reading
 
 FOLDER_ENDINGS = (".zarr",)
 
@@ -78,8 +78,27 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
         refuse_drive_errors(error)
         raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise ScanUnreadableError(f"damaged OME-Zarr metadata ({reason(error)}); restore it from its source") from error
+        raise ScanDamagedError(f"damaged OME-Zarr metadata ({reason(error)}); restore it from its source") from error
     return SegmentedReader(path, reading, source, cache_bytes)
+
+
+def read_level(path: Path, side_px: int, limit_px: int) -> NDArray:
+    """(h, w, channels) samples of the smallest level with a long side of at least ``side_px``, or of the first.
+
+    Raises
+    ------
+    ScanUnreadableError, ScanUnsupportedError : damaged; or it has more than ``limit_px`` pixels. Other exceptions where
+    its metadata is not that of an OME-Zarr.
+    """
+    multiscale, _ = _multiscale_of(_attributes(path))
+    levels = [ZarrArray(path, str(each["path"])) for each in multiscale["datasets"]]
+    axes = _axes_of(multiscale, len(levels[0].shape))
+    array = next((each for each in reversed(levels) if max(each.shape[-2:]) >= side_px), levels[0])
+    check_size((array.shape[-2], array.shape[-1]), limit_px)
+    whole = array.read(
+        [range(size) if axis in "cyx" else range(1) for axis, size in zip(axes, array.shape, strict=True)]
+    )
+    return np.moveaxis(whole.reshape(-1, *array.shape[-2:]), 0, -1)
 
 
 def _attributes(path: Path) -> Mapping[str, Any]:

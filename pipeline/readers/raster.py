@@ -23,19 +23,19 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import gdal
-from ..carried import Place
-from ..errors import ScanError, ScanUnreachableError, ScanUnreadableError, ScanUnsupportedError
-from ..types import Reading, ScanInfo
-from . import _declared
-from ._conversion import Conversion, stretched
-from ._declared import Declared
-from ._gdal import Raster
-from ._lightness import Stretch, by_profile, opacity_of
-from ._remembered import Remembered
-from ._segmented import SegmentedReader, Source
-from ._segments import printable
-from ._window import CACHE_BYTES, Samples, check_size, palette_table, reason, refuse_drive_errors
+from pipeline.errors import ScanDamagedError, ScanError, ScanUnreachableError, ScanUnreadableError, ScanUnsupportedError
+from pipeline.metadata.model import Place
+from pipeline.readers import _raster_headers
+from pipeline.readers._base import CACHE_BYTES, Samples, check_size, palette_table, reason, refuse_drive_errors
+from pipeline.readers._conversion import Conversion, stretched
+from pipeline.readers._fingerprint_cache import Remembered
+from pipeline.readers._gdal import Raster
+from pipeline.readers._lightness import Stretch, by_profile, opacity_of
+from pipeline.readers._metadata_blocks import printable
+from pipeline.readers._raster_headers import Declared
+from pipeline.readers._region_reader import SegmentedReader, Source
+from pipeline.support import gdal
+from pipeline.types import Reading, ScanInfo
 
 ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".pnm", ".ppm", ".sgi", ".webp")
 ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
@@ -44,6 +44,7 @@ _BAND_BYTES = 4 * 2**20
 _SALVAGE_ROWS = 16  # where it is not known which rows are there: what can be decoded is told that finely
 _BLOCK_COPIES = 2  # of the block that is decoded
 _STRETCHES: Remembered[tuple[Stretch | None]] = Remembered(256)
+_RGB = "red", "green", "blue"
 _ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks decodes each of them many times
 
 
@@ -62,17 +63,24 @@ class _Format:
 
 _FORMATS = (
     _Format(
-        "JPEG 2000", "JP2OpenJPEG", _declared.jpeg2000, (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), placed=True
+        "JPEG 2000",
+        "JP2OpenJPEG",
+        _raster_headers.jpeg2000,
+        (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+        placed=True,
     ),
-    _Format("WebP", "WEBP", _declared.webp, (b"WEBPVP8",), at=8),
-    _Format("GIF", "GIF", _declared.gif, (b"GIF87a", b"GIF89a")),
-    _Format("BMP", "BMP", _declared.bmp, (b"BM",)),
+    _Format("WebP", "WEBP", _raster_headers.webp, (b"WEBPVP8",), at=8),
+    _Format("GIF", "GIF", _raster_headers.gif, (b"GIF87a", b"GIF89a")),
+    _Format("BMP", "BMP", _raster_headers.bmp, (b"BM",)),
     _Format(
-        "PNM", "PNM", _declared.pnm, tuple(b"P" + n + s for n in (b"5", b"6") for s in (b"\n", b" ", b"\r", b"\t"))
+        "PNM",
+        "PNM",
+        _raster_headers.pnm,
+        tuple(b"P" + n + s for n in (b"5", b"6") for s in (b"\n", b" ", b"\r", b"\t")),
     ),
-    _Format("SGI", "SGI", _declared.sgi, (b"\x01\xda\0\1", b"\x01\xda\1\1", b"\x01\xda\0\2", b"\x01\xda\1\2")),
-    _Format("NITF", "NITF", _declared.nitf, (b"NITF02.", b"NSIF01."), placed=True),
-    _Format("Erdas Imagine", "HFA", _declared.hfa, (b"EHFA_HEADER_TAG",), placed=True),
+    _Format("SGI", "SGI", _raster_headers.sgi, (b"\x01\xda\0\1", b"\x01\xda\1\1", b"\x01\xda\0\2", b"\x01\xda\1\2")),
+    _Format("NITF", "NITF", _raster_headers.nitf, (b"NITF02.", b"NSIF01."), placed=True),
+    _Format("Erdas Imagine", "HFA", _raster_headers.hfa, (b"EHFA_HEADER_TAG",), placed=True),
 )
 
 
@@ -97,11 +105,11 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
         raise ScanUnsupportedError(
             f"a {known.name} that takes {declared.whole_bytes} bytes and must be decoded at once; save it as TIFF"
         )
-    raster = Raster(path, known.driver)
+    raster = Raster(path, known.driver, ending=declared.ending)
     try:
         check_size(raster.shape_yx, reading.limit_pixels)
         if declared.shape_yx not in (None, raster.shape_yx):
-            raise ScanUnreadableError(
+            raise ScanDamagedError(
                 f"damaged {known.name}: header and decoder disagree on its size; restore it from its source"
             )
         source, cache_bytes = _source_of(raster, known, declared, status, reading.salvage)
@@ -111,42 +119,51 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
     except Exception as error:
         raster.close()
         refuse_drive_errors(error)
-        raise ScanUnreadableError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
+        raise ScanDamagedError(f"damaged {known.name} ({reason(error)}); restore it from its source") from error
     return SegmentedReader(path, reading, source, cache_bytes)
 
 
 @dataclass(frozen=True)
 class _Bands:
-    """``colour``: 1 or 3 bands to keep. ``alpha``: the number of the band that is alpha, or 0."""
+    """``order``: numbers of the 1 or 3 bands to keep. ``alpha``: that of the band that is alpha, or 0."""
 
-    colour: int
+    order: tuple[int, ...]
     alpha: int
     palette: bool
     dropped: tuple[str, ...] = ()
 
     @property
+    def colour(self) -> int:
+        return len(self.order)
+
+    @property
     def read(self) -> tuple[int, ...]:
-        return (*range(1, self.colour + 1), *((self.alpha,) if self.alpha else ()))
+        return (*self.order, *((self.alpha,) if self.alpha else ()))
 
 
-def _bands_of(raster: Raster) -> _Bands:
+def _bands_of(raster: Raster, declared: Declared) -> _Bands:
+    """By what the file says of each band, which may come in any order; else the first ones."""
     meanings = [meaning.name for meaning in raster.ask("colorinterp")]
     alpha = meanings.index("alpha") + 1 if "alpha" in meanings else 0
-    others = len(meanings) - bool(alpha)
-    if not 1 <= others <= 4 or alpha not in (0, len(meanings)):
+    others = [number for number in range(1, len(meanings) + 1) if number != alpha]
+    if not 1 <= len(others) <= 4:
         raise ScanUnsupportedError(f"{len(meanings)} channels, which is not handled; convert it to gray or RGB")
     if "black" in meanings:
         raise ScanUnsupportedError("CMYK, which is not handled here; convert it to gray or RGB")
-    colour = 3 if others >= 3 else 1
-    extra = others - colour
+    order = others[: 3 if len(others) >= 3 else 1]
+    if set(_RGB) <= set(meanings):
+        order = [meanings.index(name) + 1 for name in _RGB]
+    if declared.order:
+        order = [order[at] for at in declared.order]
+    extra = len(others) - len(order)
     dropped = (f"{extra} extra channel{'s' * (extra > 1)}",) if extra else ()
-    return _Bands(colour, alpha, meanings[0] == "palette", dropped)
+    return _Bands(tuple(order), alpha, meanings[0] == "palette", dropped)
 
 
 def _source_of(
     raster: Raster, known: _Format, declared: Declared, status: os.stat_result, salvage: bool
 ) -> tuple[Source, int]:
-    bands = _bands_of(raster)
+    bands = _bands_of(raster, declared)
     dtypes = set(raster.ask("dtypes"))
     if len(dtypes) != 1 or "complex" in (stored := dtypes.pop()):
         raise ScanUnsupportedError("complex samples, or of several types; convert it to 8- or 16-bit gray or RGB")
@@ -159,7 +176,7 @@ def _source_of(
 
     def decode(rows: range, columns: range) -> NDArray:
         if rows.start < first or rows.stop > last:
-            raise ScanUnreadableError(
+            raise ScanDamagedError(
                 f"cut off: of {height} rows the file holds {last - first}; copy it again from its source"
             )
         return raster.read(bands.read, rows, columns)

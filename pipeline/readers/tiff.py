@@ -24,14 +24,21 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..carried import Carried
-from ..errors import ScanError, ScanUnreadableError, UsageError
-from ..strips import by_strips
-from ..types import Mask, Reading, ScanInfo
-from . import _tiff_pages as pages
-from . import _tiff_tags as tags
-from ._tiff_kind import kind_of, palette_of
-from ._tiff_scale import (
+from pipeline.errors import ScanDamagedError, ScanError, UsageError
+from pipeline.metadata.model import Carried
+from pipeline.readers._base import (
+    CACHE_BYTES,
+    Decode,
+    Samples,
+    SegmentCache,
+    WindowReader,
+    check_size,
+    reason,
+    refuse_drive_errors,
+)
+from pipeline.readers._tiff import pages, tags
+from pipeline.readers._tiff.kind import kind_of, palette_of
+from pipeline.readers._tiff.scale import (
     Range,
     Scale,
     linear_scale,
@@ -44,9 +51,10 @@ from ._tiff_scale import (
     range_of,
     to_depth,
 )
-from ._tiff_segments import Segments
-from ._tiff_tone import tone_of, unpremultiplied
-from ._window import CACHE_BYTES, Decode, Samples, SegmentCache, WindowReader, check_size, reason, refuse_drive_errors
+from pipeline.readers._tiff.segments import Segments
+from pipeline.readers._tiff.tone import tone_of, unpremultiplied
+from pipeline.support.row_bands import by_strips
+from pipeline.types import Mask, Reading, ScanInfo
 
 ENDINGS = (".tif", ".tiff")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -80,7 +88,7 @@ class TiffReader(WindowReader):
         try:
             page, mask_page = pages.choose(self._file, self._chain, reading.page)
             if not all(isinstance(extent, int) for extent in (page.imagelength, page.imagewidth)):
-                raise ScanUnreadableError("damaged TIFF tags (several widths or heights); restore it from its source")
+                raise ScanDamagedError("damaged TIFF tags (several widths or heights); restore it from its source")
             check_size((page.imagelength, page.imagewidth), reading.limit_pixels)
             self._page = page
             self._describe(page, mask_page)
@@ -90,7 +98,7 @@ class TiffReader(WindowReader):
         except Exception as error:
             self._close()
             refuse_drive_errors(error)
-            raise ScanUnreadableError(f"damaged TIFF tags ({reason(error)}); restore it from its source") from error
+            raise ScanDamagedError(f"damaged TIFF tags ({reason(error)}); restore it from its source") from error
 
     def _describe(self, page: tifffile.TiffPage, mask_page: tifffile.TiffPage | None) -> None:
         self._kind = kind = kind_of(page)
@@ -108,7 +116,7 @@ class TiffReader(WindowReader):
         notes = [range_note(page, segments.dtype, over, inverted=kind.inverted)] if over is not None else []
         notes += [note for note in (kind.note, tone.note) if note]
         notes += ["its premultiplied opacity was divided out"] if kind.associated else []
-        dropped = *kind.dropped, *tone.dropped, *self._chain.dropped
+        dropped = *kind.dropped, *tone.dropped, *segments.missing, *self._chain.dropped
         metadata = tags.metadata_of(page, len(self._chain.pictures), notes, dropped)
         mask = self._mask()
         self._info = ScanInfo(

@@ -8,6 +8,8 @@
       versions/
         <version>/         attributes: settings (what decides its bytes), block_px, scale_factor, created, complete
           anchor.npy       (2, h, w) float32 a*, b* of the anchor's cells, where there is one
+          doubt.npy        (rows, columns) expected CIEDE2000 of the palette's cells, and doubt.json that of the scan
+          answers.npy      (3, 3, rows, columns) of each cell its likeliest colours a*, b*, and the share of each
           agreement        (levels, 4, h, w) float32: mean a*, b*, spread and weight of the tiles on squares of 32 px
           chosen/          one (rows, columns) bool .npy a refinement: which tiles of its grid were added
           chroma           (2, H, W) float16 a*, b*

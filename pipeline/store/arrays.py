@@ -11,6 +11,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import LocalStore
 
 from pipeline.errors import StoreError
 
@@ -20,6 +21,18 @@ UNFINISHED = ".partial"
 SCAN_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
 # Chroma is written and read once for every version: a ninth more bytes than zstd, a third of its time.
 CHROMA_COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
+
+
+class Files(LocalStore):  # type: ignore[misc]
+    """A folder with the files of a group, on any file system.
+
+    To write a file only where there is none, zarr links to it, which exFAT, SMB and many mounts in containers cannot.
+    Here nobody else writes to a group meanwhile, because the folder of all results is locked, so looking is enough.
+    """
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        if not await self.exists(key):
+            await self.set(key, value)
 
 
 def array_of(group: zarr.Group, name: str, path: Path) -> zarr.Array:

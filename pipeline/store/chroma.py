@@ -17,17 +17,20 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.agreement import SQUARE_PX, Agreement, squares
-from pipeline.anchor import Anchor, cell_px
-from pipeline.colorize import Coloured
 from pipeline.errors import StoreError
-from pipeline.files import write_json, write_whole, writing
-from pipeline.grid import Roi
+from pipeline.palettes.doubt import Doubt
 from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, UNFINISHED, array_of, encoded, has_all_shards, reading
+from pipeline.support.files import write_json, write_whole, writing
+from pipeline.tiling.anchor import Anchor, cell_px
+from pipeline.tiling.grid import Roi
+from pipeline.tiling.infer import Coloured
+from pipeline.tiling.overlap_stats import SQUARE_PX, Agreement, squares
+from pipeline.tiling.palette import Palette
 
 BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
 _READ_BYTES = 2**22
 _ANCHOR = "anchor.npy"
+_DOUBT, _DOUBT_CELLS, _ANSWERS = "doubt.json", "doubt.npy", "answers.npy"
 _CHOSEN = "chosen"
 
 
@@ -199,13 +202,45 @@ class ChromaVersion:
         assert last is not None, "no levels"
         return last
 
-    def write_anchor(self, anchor: Anchor, attempt: str) -> None:
+    def write_anchor(self, anchor: Anchor | Palette, attempt: str) -> None:
         """Keep the scan's palette, whole or not at all; ``attempt`` as for a block. Raises StoreError, OutputError."""
         self._check_attempt(attempt)
         _write_array(self.path / _ANCHOR, anchor.cells)
 
+    def write_doubt(self, doubt: Doubt, expected: NDArray[np.float32], attempt: str) -> None:
+        """Keep how wrong the palette probably is, and (rows, columns) CIEDE2000 of its cells. Raises as for a block."""
+        self._check_attempt(attempt)
+        _write_array(self.path / _DOUBT_CELLS, expected.astype(np.float16))
+        write_json(self.path / _DOUBT, doubt.to_json())
+
+    def write_answers(self, answers: NDArray[np.float32], attempt: str) -> None:
+        """Keep the likeliest answers of the palette's cells (:func:`pipeline.palettes.answers.answers_of`)."""
+        self._check_attempt(attempt)
+        _write_array(self.path / _ANSWERS, answers.astype(np.float16))
+
+    def answers(self) -> NDArray[np.float32] | None:
+        """(answers, 3, rows, columns) a*, b* and share, as kept; None of a model without a palette network."""
+        return self._read_array(_ANSWERS).astype(np.float32) if (self.path / _ANSWERS).is_file() else None
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """What was kept of it; None of a model that knows nothing of its doubt."""
+        try:
+            return Doubt.from_json(json.loads((self.path / _DOUBT).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def doubt_cells(self) -> NDArray[np.float32]:
+        """(rows, columns) expected CIEDE2000 of the palette's cells. Raises StoreError."""
+        return self._read_array(_DOUBT_CELLS).astype(np.float32)
+
+    def palette(self, shape_yx: tuple[int, int]) -> Palette:
+        """The palette that was kept for a scan of ``shape_yx``, whose cells cover it. Raises StoreError."""
+        cells = np.array(self._read_array(_ANCHOR))
+        return Palette(cells, (shape_yx[0] / cells.shape[1], shape_yx[1] / cells.shape[2]))
+
     def anchor(self, shape_yx: tuple[int, int]) -> Anchor:
-        """The palette that was kept for a scan of ``shape_yx``. Raises StoreError."""
+        """The anchor that was kept for a scan of ``shape_yx``. Raises StoreError."""
         return Anchor(self._read_array(_ANCHOR), cell_px(shape_yx))
 
     @property
@@ -315,8 +350,9 @@ class ChromaVersion:
     def described_by(self) -> list[Path]:
         """The files beside the shards that say what these are, and how they came about."""
         arrays = [self.path / name / "zarr.json" for name in ("chroma", "agreement")]
-        made = [self.path / _ANCHOR, *sorted((self.path / _CHOSEN).iterdir())]
-        return [path for path in (self.path / "zarr.json", *arrays, *made) if path.is_file()]
+        palette = [self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS)]
+        made = [*arrays, *palette, *sorted((self.path / _CHOSEN).iterdir())]
+        return [path for path in (self.path / "zarr.json", *made) if path.is_file()]
 
     def records_sha256(self) -> str:
         """SHA-256 of all records, one after the other by name."""

@@ -15,13 +15,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.carried import Carried
-from pipeline.color import lightness_from_samples
+from pipeline.colour.lab import lightness_from_samples
 from pipeline.errors import StoreError
-from pipeline.files import write_json, writing
-from pipeline.grid import Roi
-from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, array_of, has_all_shards, reading
+from pipeline.metadata.model import Carried
+from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, Files, array_of, has_all_shards, reading
 from pipeline.store.chroma import ChromaVersion
+from pipeline.support.files import read_text, write_json, writing
+from pipeline.tiling.grid import Roi
 from pipeline.types import ScanInfo
 
 FORMAT = 4
@@ -45,7 +45,7 @@ def is_store(path: Path) -> bool:
     if not path.is_dir():
         return False
     try:
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        attributes = json.loads(read_text(path / "zarr.json"))["attributes"]
         return {"format", "source", "scan"} <= set(attributes)
     except (OSError, ValueError, KeyError, TypeError):
         return {"scan", "versions"} <= {p.name for p in path.iterdir()} or not any(path.iterdir())
@@ -73,7 +73,7 @@ class ScanStore:
         Raises OutputError.
         """
         with writing(path):
-            group = zarr.create_group(store=str(path), overwrite=True, zarr_format=3)
+            group = zarr.create_group(store=Files(path), overwrite=True, zarr_format=3)
             group.attrs.update({"format": FORMAT, "source": asdict(source), "scan": _info_json(info)})
             group.create_group("versions")
             colour = () if info.channels == 1 else (3,)
@@ -94,7 +94,8 @@ class ScanStore:
         StoreError : nothing there, or not a group of this project.
         """
         try:
-            group = zarr.open_group(store=str(path), mode="r+" if writable else "r", zarr_format=3)
+            read_text(path / "zarr.json")  # before zarr waits for what is no file
+            group = zarr.open_group(store=Files(path), mode="r+" if writable else "r", zarr_format=3)
             if group.attrs.get("format") != FORMAT or "scan" not in group:
                 raise StoreError(f"{path}: not a scan store of this version; run the scan again with --force")
             return cls(path, group)
@@ -133,7 +134,7 @@ class ScanStore:
     @cached_property
     def _told(self) -> Any:
         with reading(self.path):
-            return json.loads((self.path / CARRIED).read_text(encoding="utf-8"))
+            return json.loads(read_text(self.path / CARRIED))
 
     @property
     def carried(self) -> Carried:

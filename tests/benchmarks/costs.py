@@ -1,6 +1,6 @@
 """What a run costs: python -m tests.benchmarks.costs --rates [--side 4096], and then without --rates for the tables
 
-``--rates`` measures :class:`pipeline.cost.Rates` of one processor of this machine, on a gray scan made by
+``--rates`` measures :class:`pipeline.planning.cost.Rates` of one processor of this machine, on a gray scan made by
 tests.benchmarks.giga. Every stage runs alone in one process with one thread, the code of the stages itself, and its
 processor seconds are counted: they are nearly the same when something else keeps the machine busy, which wall seconds
 are not. Waiting for a disk is not in them.
@@ -14,8 +14,9 @@ start, scan      the whole command on one and on 24 scans of 64x64 pixels: proce
 
 ``--check`` runs the whole command on the same scan and says what the rates predict for it and what it took.
 
-The tables are of :data:`pipeline.cost.MEASURED`, in which those figures are kept, and of GPUs by the tiles a second
-that ``--tiles-per-second`` names: those are no measurements. The scheduler's figure is tests.benchmarks.scheduler's.
+The tables are of :data:`pipeline.planning.cost.MEASURED`, in which those figures are kept, and of GPUs by the tiles a
+second that ``--tiles-per-second`` names: those are no measurements. The scheduler's figure is
+tests.benchmarks.scheduler's.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engines.machine import processors
 from engines.select import choose
 from engines.spec import EngineSpec, find_model
-from flows.blocks import BlockFailed, BlockTask, engine_for, run_blocks
-from flows.cluster import processors
-from pipeline.cost import MEASURED, Cost, Fleet, Rates, Workload, cost_of, count, to_table
+from flows.cluster.worker import BlockFailed, BlockTask, engine_for, run_blocks
 from pipeline.export import export_picture, picture_of
-from pipeline.grid import TileGrid
 from pipeline.ingest import ingest, source_of
-from pipeline.plan import batch_for
+from pipeline.planning.cost import MEASURED, Cost, Fleet, Rates, Workload, cost_of, count, to_table
+from pipeline.planning.plan import batch_for
 from pipeline.store import ChromaVersion, ScanStore
+from pipeline.tiling.grid import TileGrid
 from tests.benchmarks.giga import write_scan
 
 TILE_PX, BLOCK_PX = 256, 2048
@@ -72,7 +73,7 @@ def coloured(store: ScanStore, backend: str, stride: int) -> Coloured:
     """Make all blocks of a version as a worker with one thread would."""
     grid = TileGrid.of(store.info.shape_yx, (TILE_PX, TILE_PX), (stride, stride))
     batch = batch_for(grid.tile_yx)
-    engine = EngineSpec(backend, str(find_model("default").folder), grid.tile_yx, batch, 1, 1)
+    engine = EngineSpec(backend, str(find_model("efficientnet-unet").folder), grid.tile_yx, batch, 1, 1)
     version = store.create_version(f"{backend}-{stride}", {}, BLOCK_PX, 1.0, "2000-01-01T00:00:00")
     tasks = [
         BlockTask(

@@ -2,10 +2,11 @@
 
 [--model NAME] [--batches 1 8] [--tile 256] [--threads N] [--seconds 3] [--without-compile] [--chart PATH]
 
-Two Markdown tables. The first has all backends and precisions at each batch, measured in turns (engines/bench.py);
-those that could not run follow with their reasons. The second sets torch (eager; torch.compile, which needs a C++
-compiler; both channels last, which is torch's faster layout) against the fastest float32 engine of the first, again in
-turns, with the same weights, tiles and threads. Torch runs on a GPU where it finds one.
+Two Markdown tables. The first has all backends and precisions at each batch, measured in turns
+(engines/measure/bench.py); those that could not run follow with their reasons. The second sets torch (eager;
+torch.compile, which needs a C++ compiler; both channels last, which is torch's faster layout) against the fastest
+float32 engine of the first, again in turns, with the same weights, tiles and threads. Torch runs on a GPU where it
+finds one.
 
 The first table's threads are of one caller; a job has several (tests/benchmarks/whole_job.py).
 Needs: pip install '.[train]'.
@@ -21,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.bench import TURNS, Speed, bench, calls_per_second, in_turns, plot, table
-from engines.select import backend_module, backend_names, open_engine
+from engines.machine import processors
+from engines.measure.bench import TURNS, Speed, bench, calls_per_second, in_turns, plot, table
+from engines.measure.reference_tiles import reference_tiles
+from engines.registry import backend_module, backend_names, open_engine
 from engines.spec import EngineSpec, Model, find_model
-from engines.tiles import reference_tiles
-from flows.cluster import processors
 from training.export import load_generator
 
 

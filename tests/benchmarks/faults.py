@@ -60,12 +60,13 @@ import numpy as np
 import psutil
 import tifffile
 
-from flows.cluster import processors, split_workers
-from pipeline.color import lightness_from_samples
+from engines.machine import processors
+from flows.resources import split_workers
+from pipeline.colour.lab import lightness_from_samples
 from pipeline.errors import UsageError
-from pipeline.files import file_sha256
-from pipeline.grid import TileGrid
-from pipeline.plan import batch_for, make_plan
+from pipeline.planning.plan import batch_for, make_plan
+from pipeline.support.files import file_sha256
+from pipeline.tiling.grid import TileGrid
 from pipeline.types import ScanInfo
 
 PHOTOGRAPH = Path(__file__).parents[1] / "scans" / "sunset-beach.jpg"
@@ -118,7 +119,7 @@ def poison(module):
     module.IdentityEngine.predict = poisoned
 
 
-CHANGES = {{"flows.blocks": count_blocks, "engines.backends.identity": poison}}
+CHANGES = {{"flows.cluster.worker": count_blocks, "engines.backends.identity": poison}}
 
 
 class Finder:

@@ -1,9 +1,10 @@
 """Throw damaged files at the readers: ``python -m tests.benchmarks.fuzz FOLDER... [--count 20000] [--seed 0]``.
 
-Every file below the folders is a seed, and so are small ones of each format that are made here. Each damaged file is
-opened in a process of its own kind: its header and all that it says beside its pixels is read, and windows at its
-corners and in its middle, plainly and with salvage. What counts as a fault: anything but a picture or one line (a
-traceback), no answer within 10 seconds, a process above 1 GB, a process that dies. Exit code 1 if there was any.
+Every file below the folders is a seed, and so are small ones of each format that are made here and those of the
+differential test; every 16th is an OME-Zarr folder with one of its files damaged. Each is opened in a process of its
+own kind: its header and all that it says beside its pixels is read, and windows at its corners and in its middle,
+plainly and with salvage. What counts as a fault: anything but a picture or one line (a traceback), no answer within
+10 seconds, a process above 1 GB, a process that dies. Exit code 1 if there was any.
 
 Faults are kept as files in ``--keep FOLDER``.
 """
@@ -15,6 +16,7 @@ import collections
 import json
 import os
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -22,6 +24,7 @@ import tempfile
 import time
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from tests.benchmarks.mutations import mutated
 LIMIT_SECONDS = 10.0
 LIMIT_BYTES = 10**9
 _SEED_BYTES = 2**20
+_FOLDERS = 16  # every so manieth of what is looked at is a folder
 
 
 def look_at(path: Path, salvage: bool) -> str:
@@ -203,7 +207,7 @@ def _by_gdal(folder: Path, driver: str, gray: NDArray) -> bytes:
 
 def _told(folder: Path) -> list[bytes]:
     """Results that carry all there is to be carried."""
-    from pipeline.writers import ENDINGS, write_picture
+    from pipeline.formats import ENDINGS, write_picture
     from tests.benchmarks.matrix import picture
 
     small = replace(picture(), shape_yx=(60, 50))
@@ -237,13 +241,47 @@ class Tally:
         return f"{said}, {len(self.faults)} faults; slowest {self.slowest:.2f} s, {largest}"
 
 
-def run(seeds: list[bytes], first: int, count: int, keep: Path | None = None) -> Tally:
-    """Look at ``count`` damaged files; files of faults go to ``keep``."""
+def variant_seeds() -> tuple[list[bytes], list[dict[str, bytes]]]:
+    """The files of the differential test, and its folders as what is in them by name."""
+    from tests.benchmarks.variants import all_variants
+
+    files, folders = [], []
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number, variant in enumerate(all_variants()):
+            place = Path(folder, str(number))
+            place.mkdir()
+            path = variant.put(place)
+            if path.is_file():
+                files.append(path.read_bytes())
+            else:
+                found = sorted(each for each in path.rglob("*") if each.is_file())
+                folders.append({str(each.relative_to(path)): each.read_bytes() for each in found})
+    return files, folders
+
+
+def put_folder(path: Path, files: dict[str, bytes], seed: int) -> None:
+    """With one of its files damaged."""
+    shutil.rmtree(path, ignore_errors=True)
+    damaged = sorted(files)[seed // _FOLDERS % len(files)]
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(mutated([data], seed) if name == damaged else data)
+
+
+def run(
+    seeds: list[bytes], first: int, count: int, keep: Path | None = None, folders: Sequence[dict[str, bytes]] = ()
+) -> Tally:
+    """Look at ``count`` damaged files, or folders; those of faults go to ``keep``."""
     tally, prober = Tally(), Prober()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "scan")
         for seed in range(first, first + count):
-            path.write_bytes(mutated(seeds, seed))
+            path = Path(folder, "scan")
+            if folders and seed % _FOLDERS == 0:
+                path = Path(folder, "scan.zarr")
+                put_folder(path, folders[seed // _FOLDERS % len(folders)], seed)
+            else:
+                path.write_bytes(mutated(seeds, seed))
             if tally.add(seed, prober.ask(path, salvage=seed % 3 == 0)):
                 print(f"{seed}: {tally.faults[-1][1]}", flush=True)
                 if keep is not None:
@@ -268,8 +306,9 @@ def main() -> None:
         return
     found = [p for folder in options.folders for p in sorted(folder.rglob("*")) if p.is_file()]
     seeds = [p.read_bytes() for p in found if 0 < p.stat().st_size <= _SEED_BYTES] + made_seeds()
-    tally = run(seeds, options.seed, options.count, options.keep)
-    print(f"{options.count} damaged files of {len(seeds)} whole ones: {tally}")
+    files, folders = variant_seeds()
+    tally = run(seeds + files, options.seed, options.count, options.keep, folders)
+    print(f"{options.count} damaged files of {len(seeds + files) + len(folders)} whole ones: {tally}")
     sys.exit(bool(tally.faults))
 
 

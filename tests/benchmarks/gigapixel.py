@@ -31,16 +31,18 @@ from typing import Any
 import numpy as np
 import psutil
 
-from engines.select import choose, open_engine
+from engines.machine import processors
+from engines.registry import open_engine
+from engines.select import choose
 from engines.spec import find_model
-from flows.cluster import processors, split_workers
-from flows.settings import parse_memory
-from pipeline.color import lightness_from_samples
-from pipeline.colorize import reflected_out
-from pipeline.files import write_json
-from pipeline.grid import TileGrid
-from pipeline.plan import batch_for
+from flows.options import parse_memory
+from flows.resources import split_workers
+from pipeline.colour.lab import lightness_from_samples
+from pipeline.planning.plan import batch_for
 from pipeline.readers import open_scan
+from pipeline.support.files import write_json
+from pipeline.tiling.grid import TileGrid
+from pipeline.tiling.infer import reflected_out
 from tests.benchmarks.default_engine import default_spec
 from tests.benchmarks.giga import PHOTOGRAPHS, write_scan
 from tests.benchmarks.whole_job import PLAIN_WORDS
@@ -81,7 +83,7 @@ def sample_tiles(scan: Path, stride: int) -> tuple[TileGrid, np.ndarray]:
     """The scan's grid, and (N, 1, 256, 256) L* of at most 1024 of them, evenly spread."""
     with open_scan(scan) as reader:
         height, width = reader.info.shape_yx
-        grid = TileGrid.of((height, width), TILE, (stride, stride), find_model("default").card.size_multiple)
+        grid = TileGrid.of((height, width), TILE, (stride, stride), find_model("efficientnet-unet").card.size_multiple)
         chosen = np.linspace(0, len(grid) - 1, min(_DISTINCT_TILES, len(grid))).round().astype(int)
         tiles = []
         for number in chosen:

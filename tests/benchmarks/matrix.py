@@ -1,9 +1,9 @@
-"""What each format keeps of a scan: ``python -m tests.benchmarks.matrix`` prints the table of the README.
+"""What each format keeps of a scan: ``python -m tests.benchmarks.matrix`` prints the table of docs/formats.md.
 
 Pictures that have everything there is to be kept are written in every format and read again; of a folder of tiles, the
 tiles for the samples and the largest whole picture for what it says. A cell is "kept" where the file says the same,
 "8 bit" or "part" where it says less, "upright" where samples are turned instead, and a dash where it says nothing;
-whatever is not kept must have been told by the writer. The tests make the same table and compare it with the README's.
+whatever is not kept must have been told by the writer. The tests make the same table and compare it with that page's.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from pathlib import Path
 import numpy as np
 from rasterio.crs import CRS
 
-from pipeline.carried import Carried, Place, TiffTag
-from pipeline.carrying import differences, for_result, found_in
-from pipeline.exif import exif_block
-from pipeline.provenance import xmp_packet
-from pipeline.readers import open_scan
-from pipeline.tiles import Tiles
-from pipeline.writers import ENDINGS, FORMATS, Picture, Written, write_picture
-from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.formats import ENDINGS, FORMATS, Picture, Written, write_picture
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.exif import exif_block
+from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.provenance import xmp_packet
+from pipeline.results.carrying import differences, for_result
 
 SHAPE_YX = (600, 520)
 KEPT, NOTHING, PART, LESS, TURNED = "kept", "–", "part", "8 bit", "upright"  # noqa: RUF001 - a dash in a table
@@ -105,7 +103,7 @@ class _Seen:
 def _look(name: str, made: Picture, path: Path) -> _Seen:
     written = write_picture(name, path, made, 2)
     problems = set()
-    with Tiles(path, made.orientation or 1) if name == "iiif" else open_scan(path) as reader:
+    with FORMATS[name].open_back(path, made.orientation or 1) as reader:
         info = reader.info
         x, y, unit = info.metadata.get("resolution") or (0, 0, "none")
         per_inch = np.array([x, y]) * (2.54 if unit == "cm" else 1)
@@ -114,7 +112,7 @@ def _look(name: str, made: Picture, path: Path) -> _Seen:
         problems |= {"depth"} if info.result_dtype != made.dtype else set()
         whole = slice(0, None), slice(0, None)
         opacity = np.array(made.dtype.type(1))
-        if info.mask and not isinstance(reader, Tiles):
+        if info.mask:
             opacity = reader.read_mask(*whole)
         if made.channels == 4:
             wanted = made.read_window(slice(0, SHAPE_YX[0]), slice(0, SHAPE_YX[1]))[..., 3]
@@ -124,7 +122,7 @@ def _look(name: str, made: Picture, path: Path) -> _Seen:
             hole[100:200, 100:300] = True
             problems |= {"nodata"} if not np.array_equal(opacity == 0, hole) else set()
         problems |= {"size"} if info.shape_yx != made.shape_yx else set()
-    return _Seen(written, made, differences(made.carried, found_in(path)), frozenset(problems))
+    return _Seen(written, made, differences(made.carried, FORMATS[name].embedded(path)), frozenset(problems))
 
 
 def _cell(name: str, what: str, seen: _Seen) -> str:

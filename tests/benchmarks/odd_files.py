@@ -1,6 +1,6 @@
 """Every file of a folder, read or refused, against what other programs make of it.
 
-    python -m tests.benchmarks.odd_files FOLDER [--table FILE]
+    python -m tests.benchmarks.odd_files FOLDER [--table docs/odd_tiffs.md]
 
 Prints a Markdown table and totals. A file is *right* where its lightness is that of at least one referee: `tifffile`
 with the plain formulas below, Pillow, OpenCV or GDAL; those that give another answer are named beside. The reader
@@ -73,7 +73,7 @@ def by_tifffile(path: Path) -> Lightness:
         table = np.asarray(tags[320]).reshape(3, -1).T
         unit = (table if table.max() < 256 else table >> 8)[stored[:, :, 0].astype(int)] / 255
         return by_profile(unit, tags[34675]) if tags[34675] else lightness(unit)
-    colours = {5: 4}.get(photometric, 3 if samples >= 3 else 1)
+    colours = {0: 1, 5: 4}.get(photometric, 3 if samples >= 3 else 1)
     unit = plain_unit(stored[:, :, :colours], bits, tags)
     if tags[338] and int(np.ravel(tags[338])[0]) == 1:
         alpha = plain_unit(stored[:, :, colours : colours + 1], bits, tags)
@@ -234,6 +234,14 @@ def table_of(folder: Path) -> str:
     return head + "\n".join(rows) + "\n"
 
 
+_HEADING = """# Odd and broken TIFFs
+
+`python -m tests.benchmarks.odd_files FOLDER --table docs/odd_tiffs.md`. A file is right if its lightness is that of at
+least one other program; programs that give another answer are named with the difference in L\\*.
+
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
@@ -242,7 +250,7 @@ def main() -> None:
     table = table_of(arguments.folder)
     print(table)
     if arguments.table:
-        arguments.table.write_text(table)
+        arguments.table.write_text(_HEADING + table)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pictures of the README: python -m tests.benchmarks.pictures [--only before-after|strides]
+"""The pictures of the README and of docs/: python -m tests.benchmarks.pictures [--only before-after|strides]
 
 before_after.jpg  a real photograph of 1909: its black-and-white scan, and what the main job makes of it
 strides.jpg       system 5's comparison: a 2048x5120 picture at strides 256 and 32, whole and as 1:1 crops
@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 
 SCANS = Path(__file__).parents[1] / "scans"
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 _GAP_PX = 12
 
 
@@ -57,7 +57,7 @@ def strides() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wide.png"
         cv2.imwrite(str(path), wide)
-        plain = ("--window", "average", "--no-anchor")
+        plain = ("--model", "efficientnet-unet", "--window", "average", "--no-anchor")
         coarse, fine = (colour(path, "--stride", stride, *plain) for stride in ("256", "32"))
     crop = (slice(0, 700), slice(640, 1340))  # 2 x 700 + gap = 1412 columns
     small = [cv2.resize(p, (1412, 565), interpolation=cv2.INTER_AREA) for p in (coarse, fine)]

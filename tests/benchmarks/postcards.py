@@ -19,10 +19,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines.select import choose, open_engine
-from flows.cluster import processors, split_workers
-from pipeline.grid import TileGrid
-from pipeline.plan import batch_for
+from engines.machine import processors
+from engines.registry import open_engine
+from engines.select import choose
+from flows.resources import split_workers
+from pipeline.planning.plan import batch_for
+from pipeline.tiling.grid import TileGrid
 from tests.benchmarks.default_engine import default_spec
 from tests.benchmarks.whole_job import PLAIN_WORDS, read_lightness
 

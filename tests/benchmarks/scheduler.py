@@ -4,7 +4,7 @@ Three processes on this machine: a Dask scheduler; all workers, in one event loo
 nothing but wait ``--delay`` seconds; and a client. Messages go through TCP, as between machines. The client drives them
 in two ways:
 
-queue   the project's own :class:`flows.scheduling.BlockQueue`, which submits and collects block by block
+queue   the project's own :class:`flows.cluster.queue.BlockQueue`, which submits and collects block by block
 map     ``Client.map`` with every block at once and no results collected: what the scheduler could do at best
 
 Efficiency is the ideal time (blocks in rounds of ``workers``, each ``delay`` long) over the measured one. CPU
@@ -38,11 +38,11 @@ import psutil
 from distributed import Client, Scheduler, Worker, get_worker, wait
 
 from engines.spec import EngineSpec
-from flows.blocks import BlockDone, BlockTask
-from flows.cluster import _CONFIG as CLUSTER_CONFIG
-from flows.cluster import _quiet
-from flows.scheduling import BlockQueue, Group
-from pipeline.grid import TileGrid
+from flows.cluster.dask_cluster import _CONFIG as CLUSTER_CONFIG
+from flows.cluster.dask_cluster import _quiet
+from flows.cluster.queue import BlockQueue, Group
+from flows.cluster.worker import BlockDone, BlockTask
+from pipeline.tiling.grid import TileGrid
 
 WORKERS, DELAYS_SECONDS = (1, 2, 8, 64, 512), (0.05, 0.2, 1.2, 5.0)
 DRIVERS = ("queue", "map")
@@ -216,7 +216,7 @@ def groups(count: int) -> Iterator[Group]:
         topic=_TOPIC,
     )
     rows, columns = task.grid.block_counts_yx(_BLOCK_PX)
-    task.grid.block((0, 0), _BLOCK_PX)  # as flows.scheduling.grouped does
+    task.grid.block((0, 0), _BLOCK_PX)  # as flows.cluster.queue.grouped does
     for number in range(count):
         yield (replace(task, index_yx=(number // columns % rows, number % columns)),)
 

@@ -3,10 +3,10 @@
 python -m tests.benchmarks.seams --originals DIR --out DIR [--limit N]
 
 Every original's tiles are predicted once at stride 32, and every variant blends those that it has. Beside each variant:
-seam score (``pipeline.seams``), CIEDE2000 to the original, colourfulness (Hasler and Süsstrunk), tiles, and the time of
-engine and blending together, with the engine's seconds a tile as measured on the same picture. ``one pass, 512 px
-square`` is what DeOldify and DDColor do, with this project's network: the whole picture squeezed to 512 x 512 px, its
-chroma laid over the lightness; ``one pass, 512 px`` keeps the picture's proportions and is the anchor by itself.
+seam score (``pipeline.quality.seams``), CIEDE2000 to the original, colourfulness (Hasler and Süsstrunk), tiles, and the
+time of engine and blending together, with the engine's seconds a tile as measured on the same picture. ``one pass, 512
+px square`` is what DeOldify and DDColor do, with this project's network: the whole picture squeezed to 512 x 512 px,
+its chroma laid over the lightness; ``one pass, 512 px`` keeps the picture's proportions and is the anchor by itself.
 
 A picture that was measured is kept in ``--out`` and not measured again. Sheets of 1:1 crops, and a
 plot, are written too.
@@ -27,16 +27,17 @@ import matplotlib
 import numpy as np
 from skimage.color import deltaE_ciede2000
 
-from engines.select import choose, open_engine
+from engines.registry import open_engine
+from engines.select import choose
 from engines.spec import Engine, EngineSpec, find_model
-from pipeline.agreement import Agreement, Opinions
-from pipeline.anchor import LONGEST_PX, Anchor, anchor_of, anchored
-from pipeline.blend import BlockBlender
-from pipeline.color import lab_from_rgb, rgb_from_lab
-from pipeline.grid import Block, TileGrid
-from pipeline.quality import tiles_to_add
-from pipeline.seams import seam_score
-from pipeline.windows import WINDOWS
+from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
+from pipeline.quality.score import tiles_to_add
+from pipeline.quality.seams import seam_score
+from pipeline.tiling.anchor import LONGEST_PX, Anchor, anchor_of, anchored
+from pipeline.tiling.blend import BlockBlender
+from pipeline.tiling.grid import Block, TileGrid
+from pipeline.tiling.overlap_stats import Agreement, Opinions
+from pipeline.tiling.weights import WINDOWS
 from training.metrics import colourfulness
 
 matplotlib.use("Agg")
@@ -115,10 +116,10 @@ def upsampled(chroma: np.ndarray, shape_yx: tuple[int, int]) -> np.ndarray:
 
 
 class Bench:
-    """Engines of the shipped model, opened once."""
+    """Engines of a model that sees nothing but its tile, opened once."""
 
     def __init__(self) -> None:
-        backend, folder = choose()[0].backend, str(find_model("default").folder)
+        backend, folder = choose()[0].backend, str(find_model("efficientnet-unet").folder)
         shapes = {TILE: BATCH, 512: 1}
         self.engines = {
             side: open_engine(EngineSpec(backend, folder, (side, side), batch, 2, 1)) for side, batch in shapes.items()

@@ -1,4 +1,4 @@
-"""The contact sheet of the README: python -m tests.benchmarks.sheet (needs Chromium and websockets)
+"""The contact sheet of docs/usage.md: python -m tests.benchmarks.sheet (needs Chromium and websockets)
 
 sheet.png  index.html of what the main job makes of tests/scans and of a file that is cut off, in a window of 1400 px
 """

@@ -31,13 +31,13 @@ import cv2
 import numpy as np
 import tifffile
 
-from pipeline.agreement import Agreement, squares
-from pipeline.colorize import Coloured
 from pipeline.export import export_picture, picture_of
-from pipeline.grid import TileGrid
 from pipeline.ingest import ingest, source_of
 from pipeline.readers import open_scan
 from pipeline.store import BlockTook, ScanStore
+from pipeline.tiling.grid import TileGrid
+from pipeline.tiling.infer import Coloured
+from pipeline.tiling.overlap_stats import Agreement, squares
 from tests.processes import run_watched
 
 SCANS = Path(__file__).parents[1] / "scans"

@@ -18,15 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from engines.spec import find_model
-from pipeline.color import lightness_from_samples, rgb_from_lab
-from training.evaluation.colorizers import OnnxColorizer
-from training.evaluation.sheet import as_samples
+from training.reproduce.figures import without_truth
 
-HISTORIC = 10
 COMMAND = [sys.executable, "-m", "flows.cli"]
 # The depths fit the crops, and six layers of PatchGAN do not fit pix2pix's.
 SHORT: dict[str, tuple[str, ...]] = {
@@ -59,29 +53,6 @@ def _train(name: str, data: Path, out: Path, changes: list[str]) -> Path:
     return model
 
 
-def historic_sheet(models: list[str], photographs: Path, out: Path) -> None:
-    """One row a photograph: gray, then each model's."""
-    named = [find_model(model) for model in models]
-    labels = [_label("", 200), *(_label(model.card.name, 200) for model in named)]
-    rows = []
-    for path in sorted(photographs.iterdir())[:HISTORIC]:
-        samples = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        scale = 256 / min(samples.shape)
-        samples = cv2.resize(samples, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        lightness = lightness_from_samples(samples)
-        pictures = [rgb_from_lab(lightness, OnnxColorizer(model, 2)(lightness)) for model in named]
-        rows.append([np.repeat(samples[..., None], 3, axis=2), *pictures])
-    cells = [[cv2.resize(as_samples(cell), (200, 150), interpolation=cv2.INTER_AREA) for cell in row] for row in rows]
-    pixels = np.concatenate([np.concatenate(row, axis=1) for row in [labels, *cells]])
-    cv2.imwrite(str(out), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    print(out)
-
-
-def _label(text: str, width_px: int) -> np.ndarray:
-    cell = np.full((24, width_px, 3), 255, np.uint8)
-    return cv2.putText(cell, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -108,7 +79,8 @@ def main() -> None:
     if options.second:
         _run("evaluate", *shown, "--data", options.second, "--all", "--out", options.out / "second")
     if options.historic:
-        historic_sheet(shown, options.historic, options.out / "historic.jpg")
+        models_found = [find_model(model) for model in shown]
+        print(without_truth(models_found, options.historic, options.out / "historic.jpg"))
 
 
 if __name__ == "__main__":

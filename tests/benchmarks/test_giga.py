@@ -86,6 +86,7 @@ def _peak_bytes(side, path):
     return int(ran.stdout)
 
 
+@pytest.mark.e2e
 def test_memory_does_not_grow_with_the_area(tmp_path):
     small, large = (_peak_bytes(side, tmp_path / f"{side}.tif") for side in (2048, 8192))
     assert large - small < 8192**2  # a shelf and a row of tiles are wider, but the picture itself is never held

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("psutil")
 
-from flows.scheduling import grouped
+from flows.cluster.queue import grouped
 from tests.benchmarks.scheduler import Load, Measured, conclusion, groups, measure, stand_in, to_table
 
 

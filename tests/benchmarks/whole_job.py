@@ -27,20 +27,22 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.select import choose, open_engine
+from engines.machine import processors
+from engines.registry import open_engine
+from engines.select import choose
 from engines.spec import find_model
-from flows.cluster import processors, split_workers
-from pipeline.color import lightness_from_samples
-from pipeline.grid import TileGrid
-from pipeline.plan import batch_for
+from flows.resources import split_workers
+from pipeline.colour.lab import lightness_from_samples
+from pipeline.planning.plan import batch_for
 from pipeline.readers import open_scan
+from pipeline.tiling.grid import TileGrid
 from tests.benchmarks.default_engine import default_spec
 from tests.processes import run_watched
 
 SCAN = Path(__file__).parents[1] / "scans" / "sunset-beach.jpg"
 TILE, STRIDE = (256, 256), (128, 128)
 # What the engine alone, or another program, does as well: every tile once, averaged.
-PLAIN_WORDS = ("--window", "average", "--no-anchor")
+PLAIN_WORDS = ("--window", "average", "--no-anchor", "--model", "efficientnet-unet")
 
 
 def read_lightness() -> np.ndarray:
@@ -96,7 +98,7 @@ def monai_seconds(lightness: np.ndarray) -> float:
     from training.export import load_generator
 
     torch.set_num_threads(processors())
-    generator = load_generator(find_model("default")).eval()
+    generator = load_generator(find_model("efficientnet-unet")).eval()
     inferer = SlidingWindowInferer(roi_size=TILE, sw_batch_size=batch_for(TILE), overlap=0.5, mode="constant")
     scaled = torch.from_numpy(lightness * 0.02 - 1)[None, None]
     with torch.inference_mode():

@@ -42,12 +42,13 @@ from pathlib import Path
 import tifffile
 import zarr
 
-from engines.select import choose, open_engine
-from flows.cluster import split_workers
+from engines.registry import open_engine
+from engines.select import choose
+from flows.resources import split_workers
 from pipeline.errors import UsageError
-from pipeline.files import file_sha256
-from pipeline.grid import TileGrid
-from pipeline.plan import batch_for, make_plan
+from pipeline.planning.plan import batch_for, make_plan
+from pipeline.support.files import file_sha256
+from pipeline.tiling.grid import TileGrid
 from pipeline.types import ScanInfo
 from tests.benchmarks.default_engine import default_spec
 from tests.benchmarks.giga import write_scan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,10 +14,20 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 
 import psutil
+import pytest
+from distributed import LocalCluster
 
 from tests.deploy.conftest import UP, free_port
 
 QUICK = ("-p", "engine=identity")
+
+
+def open_task_runs(set_up, run):
+    """Names and states of those of a flow run that have not come to an end."""
+    found = set_up.api("task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+    assert found
+    ended = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    return [(each["name"], each["state_name"]) for each in found if each["state_type"] not in ended]
 
 
 def _marked(home):
@@ -74,6 +85,11 @@ def test_a_run_whose_worker_is_killed_goes_on_and_tells_what_failed(set_up, told
     run = set_up.run_that("Some scans failed", name="killed")
     assert (run["state_type"], run["run_count"]) == ("FAILED", 2)
     assert len(list((tmp_path / "colour").glob("*.color.tif"))) == 3
+    assert open_task_runs(set_up, run) == []
+    # The state tells it; nothing broke, so there is no traceback, on the page or in the worker's log.
+    lines = set_up.api("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
+    assert not [line for line in lines if "Traceback" in line["message"]]
+    assert "Traceback" not in (set_up.home / "colorize-archive" / "worker.log").read_text()
     assert "killed is Some scans failed" in told(lambda text: "Some scans failed" in text)
 
 
@@ -124,6 +140,15 @@ def test_a_value_that_looks_like_the_name_stays_a_value(set_up):
     assert asked.code == 1
 
 
+def test_what_a_run_would_refuse_is_refused_at_once(set_up):
+    for name in ("colorize-archive", "colorize-archive/colorize-archive"):
+        asked = set_up.prefect("deployment", "run", name, "-p", "stride=300", "--flow-run-name", "too coarse")
+        assert asked.code == 1
+        assert "stride 300 is larger than the tile (256)" in asked.complaint
+        assert "nothing was started" in asked.complaint
+    assert set_up.api("flow_runs/filter", flow_runs={"name": {"any_": ["too coarse"]}}) == []
+
+
 def test_a_server_that_is_not_there_is_one_line(set_up):
     url = f"http://127.0.0.1:{free_port()}/api"
     asked = set_up.run(sys.executable, "-m", "prefect", "deployment", "run", "colorize-archive", PREFECT_API_URL=url)
@@ -147,8 +172,22 @@ def test_metrics_are_there_to_be_scraped(set_up):
         assert re.search(rb"^# TYPE \w+", answer.read(), re.MULTILINE)
 
 
-def test_it_is_well_and_ends_all_that_it_started(set_up):
-    """The last but one here; the next needs no set-up that runs."""
+@pytest.fixture
+def under_way(set_up, scans, tmp_path):
+    """The results of a run that stays in the middle: no worker takes its blocks."""
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        scheduler = f"scheduler={cluster.scheduler_address}"
+        words = ["-p", f'inputs=["{scans}"]', "-p", f"output={tmp_path}", "-p", scheduler]
+        assert set_up.prefect("deployment", "run", "colorize-archive", *words, *QUICK).code == 0
+        deadline = time.monotonic() + 90
+        while not list(tmp_path.glob("*.zarr/versions/*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield tmp_path
+
+
+def test_it_is_well_and_ends_all_that_it_started(set_up, under_way):
+    """The last but one here; the next needs no set-up that runs. The run says how far it came."""
     status = set_up.up("--status")
     assert (status.code, "is well" in status.out, "is online" in status.out) == (0, True, True)
     profiles = tomllib.loads((set_up.home / "profiles.toml").read_text())
@@ -157,6 +196,9 @@ def test_it_is_well_and_ends_all_that_it_started(set_up):
     bystander = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     assert set_up.up("--stop").code == 0
     assert _marked(set_up.home) == []
+    (record,) = under_way.glob("runs/*.json")
+    told = json.loads(record.read_text())
+    assert (told["state"], {scan["status"] for scan in told["scans"]}) == ("Cancelled", {"stopped"})
     assert bystander.is_running()
     bystander.kill()
     bystander.wait()

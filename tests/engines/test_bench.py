@@ -11,8 +11,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import engines.bench
-from engines.bench import (
+import engines.measure.bench
+from engines.errors import EngineUnavailableError, ModelError
+from engines.measure.bench import (
     Speed,
     bench,
     calls_per_second,
@@ -22,8 +23,7 @@ from engines.bench import (
     plot,
     table,
 )
-from engines.errors import EngineUnavailableError, ModelError
-from engines.select import backend_module, backend_names
+from engines.registry import backend_module, backend_names
 from engines.spec import PRECISIONS, EngineSpec, find_model
 from tests.models import make_model
 
@@ -39,7 +39,7 @@ def spec(tmp_path):
 @pytest.fixture
 def steady_machine(monkeypatch):
     """A thousand MFLOP/s for each thread."""
-    monkeypatch.setattr(engines.bench, "matrix_rate", lambda threads: threads * 1e9)
+    monkeypatch.setattr(engines.measure.bench, "matrix_rate", lambda threads: threads * 1e9)
 
 
 def mixed_model(path):
@@ -81,7 +81,7 @@ def test_flop_of_the_tiny_network_is_its_closed_form(spec):
 
 def test_flop_of_the_default_is_what_runs():
     """The same sum over the shapes that ONNX Runtime computes: the default has no transposed convolution."""
-    path = find_model("default").onnx_path
+    path = find_model("efficientnet-unet").onnx_path
     model = onnx.load(path)
     weights = {i.name: list(i.dims) for i in model.graph.initializer}
     # The weights are stored in half precision behind a cast.
@@ -117,7 +117,7 @@ def test_the_matrix_rate_is_one():
 
 def test_the_matrix_product_is_told_its_threads(monkeypatch):
     told = "import os, sys; print(float(os.environ['OPENBLAS_NUM_THREADS']) + float(sys.argv[1]) / 10)"
-    monkeypatch.setattr(engines.bench, "_MATRIX_PRODUCT", told)
+    monkeypatch.setattr(engines.measure.bench, "_MATRIX_PRODUCT", told)
     assert matrix_rate(3) == 3.3
 
 
@@ -134,7 +134,7 @@ def test_turns_alternate_and_medians_are_taken():
 
 def test_calls_are_counted_once_at_least(monkeypatch):
     clock = iter([0.0, 0.5, 1.0, 1.5, 10.0, 12.0])
-    monkeypatch.setattr(engines.bench.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(engines.measure.bench.time, "perf_counter", lambda: next(clock))
     assert calls_per_second(lambda: None, 1.2) == 2.0
     assert calls_per_second(lambda: None, 0) == 0.5
 
@@ -157,7 +157,7 @@ def test_figures_belong_together(spec, steady_machine):
 
 def test_tiles_of_full_batches_are_counted(spec, steady_machine, monkeypatch):
     """More rows than there are reference tiles, and a stopwatch that makes each call last a second."""
-    monkeypatch.setattr(engines.bench, "calls_per_second", lambda run, seconds: float(len(run())))
+    monkeypatch.setattr(engines.measure.bench, "calls_per_second", lambda run, seconds: float(len(run())))
     speeds, _ = bench([dataclasses.replace(spec, batch=50)])
     assert speeds[0].tiles_per_s == 50 * 50
 
@@ -202,8 +202,8 @@ def test_an_unknown_backend_is_named_with_those_there_are():
 
 def test_the_table_is_markdown():
     header, rule, *rows = table([SPEED, SPEED]).splitlines()
-    assert header.count("|") == rule.count("|") == rows[0].count("|") == 10
-    assert rows == ["| openvino 2026.4 | fp32 | 8 | 2 | 256x256 | 40.00 | 2.62 | 50.00 | 0.80 |"] * 2
+    assert header.count("|") == rule.count("|") == rows[0].count("|") == 11
+    assert rows == ["| openvino 2026.4 | generator | fp32 | 8 | 2 | 256x256 | 40.00 | 2.62 | 50.00 | 0.80 |"] * 2
 
 
 def test_the_chart_is_drawn(tmp_path):

@@ -1,4 +1,4 @@
-"""Engine files: found again, built once, and built again for a reason that is said. The backend is the README's own."""
+"""Engine files: found again, built once, and built again for a reason that is said. The backend is that of the docs."""
 
 import dataclasses
 import json
@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import select
-from engines.compile import EngineKey, build_engine, engine_files, read_engine, remove_engines
+from engines import registry
+from engines.engine_files import EngineKey, build_engine, engine_files, read_engine, remove_engines
 from engines.errors import EngineError, ModelError
-from engines.select import backend_module, backend_names, choose, open_engine
+from engines.registry import backend_module, backend_names, open_engine
+from engines.select import choose
 from engines.spec import EngineSpec, find_model
 from tests.models import make_model
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
 
 
 def example() -> str:
-    """The backend that the README shows."""
-    (code,) = re.findall(r"<!-- backend -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    """The backend that docs/engines.md shows."""
+    (code,) = re.findall(r"<!-- backend -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     return code
 
 
@@ -46,13 +47,13 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch, cache):
-    """The README's backend, installed."""
+    """The documented backend, installed."""
     monkeypatch.syspath_prepend(install(tmp_path / "site", example()))
-    select._plugins.cache_clear()
+    registry._plugins.cache_clear()
     yield backend_module("mine")
     sys.modules.pop("my_backend", None)
     monkeypatch.undo()
-    select._plugins.cache_clear()
+    registry._plugins.cache_clear()
 
 
 @pytest.fixture
@@ -77,6 +78,7 @@ def test_the_backend_of_the_readme_is_short_and_predicts(mine, model):
     assert (choice.backend, choice.precision) == ("mine", "fp32")
 
 
+@pytest.mark.e2e
 def test_a_run_takes_a_backend_from_outside(mine, model, tmp_path, monkeypatch):
     import cv2
 
@@ -191,10 +193,11 @@ def test_two_that_build_the_same_engine_build_it_once(mine, model, monkeypatch):
     assert {each.compiled for each in made} == {made[0].compiled}
 
 
+@pytest.mark.e2e
 def test_two_processes_that_build_the_same_engine_build_it_once(mine, model, tmp_path):
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-        "from engines.compile import build_engine; from engines.select import backend_module\n"
+        "from engines.engine_files import build_engine; from engines.registry import backend_module\n"
         "from engines.spec import EngineSpec, find_model\n"
         "mine, real = backend_module('mine'), backend_module('mine').build\n"
         "mine.build = lambda *words: (time.sleep(1), real(*words))[1]\n"
@@ -205,10 +208,11 @@ def test_two_processes_that_build_the_same_engine_build_it_once(mine, model, tmp
     assert sorted(process.communicate(timeout=60)[0].strip() for process in running) == ["False", "False", "True"]
 
 
+@pytest.mark.e2e
 def test_a_build_that_is_killed_leaves_nothing_and_the_next_goes_on(mine, model, tmp_path, cache):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from engines.compile import build_engine; from engines.select import backend_module\n"
+        "from engines.engine_files import build_engine; from engines.registry import backend_module\n"
         "from engines.spec import EngineSpec, find_model\n"
         "mine = backend_module('mine'); mine.build = lambda *words: os.kill(os.getpid(), 9)\n"
         "build_engine(mine, find_model(sys.argv[2]), EngineSpec('mine', sys.argv[2], (32, 32), 2))\n"

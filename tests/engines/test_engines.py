@@ -10,7 +10,9 @@ import pytest
 
 from engines.backends import openvino as openvino_backend
 from engines.errors import EngineUnavailableError, ModelError
-from engines.select import backend_names, check_tile, choose, model_for, open_engine, processor_of
+from engines.measure.reference_tiles import reference_tiles
+from engines.registry import backend_names, check_tile, model_for, open_engine, processor_of
+from engines.select import choose
 from engines.spec import EngineSpec, find_model, shipped_models
 from tests.backends import NETWORKS
 from tests.models import KERNELS, make_model
@@ -104,27 +106,36 @@ def test_a_tile_that_the_model_cannot_take_names_the_nearest(model_folder):
 
 
 def test_shipped_models_are_whole_and_small():
-    assert {"default", "pix2pix-unet"} <= set(shipped_models())
+    assert {"default", "efficientnet-unet", "pix2pix-unet"} <= set(shipped_models())
+    files = {path for name in shipped_models() for path in _files_of(find_model(name))}
+    assert sum(path.stat().st_size for path in files) < 100e6
     for name in shipped_models():
-        model = find_model(name)
-        assert model.onnx_path.stat().st_size < 30e6
-        assert model.card.training["data"]["licences"]
-        assert (model.folder / "losses.jsonl").is_file()
+        training = find_model(name).card.training
+        parts = [training["generator"]["data"], training["palette"]] if "palette" in training else [training["data"]]
+        for part in parts:
+            assert part["licences"]
+            assert part["sources"]
+
+
+def _files_of(model):
+    return [model.onnx_path, *(model.palette_paths() if model.card.palette else ())]
 
 
 @pytest.mark.parametrize("backend", NETWORKS)
 def test_the_shipped_default_colours(backend):
     spec = EngineSpec(backend, str(find_model("default").folder), (256, 256), 1)
     ramp = np.add.outer(np.linspace(20, 60, 256), np.linspace(0, 30, 256)).astype(np.float32)
+    given = np.stack([ramp, np.full_like(ramp, 20), np.full_like(ramp, -15)])
     with open_engine(spec) as engine:
-        chroma = engine.predict(ramp[None, None])
+        chroma = engine.predict(given[None])
     assert chroma.shape == (1, 2, 256, 256)
-    assert 0.5 < np.abs(chroma).mean() < 60
+    # A palette of one colour over a ramp without edges: that colour.
+    np.testing.assert_allclose(chroma[0].mean(axis=(1, 2)), [20, -15], atol=6)
 
 
 def test_both_runtimes_agree_on_the_shipped_default():
     folder = str(find_model("default").folder)
-    some = tiles(2, (256, 256))
+    some = reference_tiles((256, 256), 2, 3)
     results = []
     for backend in ("openvino", "onnxruntime"):
         with open_engine(EngineSpec(backend, folder, (256, 256), 2)) as engine:
@@ -154,7 +165,7 @@ def test_a_missing_model_names_the_shipped():
 _FIRST_AT_ONCE = """
 import sys, threading
 import numpy as np
-from engines.select import open_engine
+from engines.registry import open_engine
 from engines.spec import EngineSpec
 sys.setswitchinterval(1e-6)
 engine = open_engine(EngineSpec(sys.argv[1], sys.argv[2], (64, 64), 2, 1, 8))
@@ -168,6 +179,7 @@ threads = [threading.Thread(target=predict) for _ in range(8)]
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("backend", NETWORKS)
 def test_threads_that_predict_first_at_the_same_time_do_not_block_each_other(model_folder, backend):
     """OpenVINO's binding did in every second process: a worker stood still until it was killed."""

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000
 
-import engines.parity
+import engines.measure.parity
 from engines.errors import ModelError
-from engines.parity import BOUNDS, REFERENCE, Parity, compare, measure_parity
-from engines.select import open_engine
+from engines.measure.parity import BOUNDS, REFERENCE, Parity, compare, measure_parity
+from engines.measure.reference_tiles import COUNT, FILE, lightness_from_gray, reference_tiles
+from engines.registry import open_engine
 from engines.spec import PRECISIONS, EngineSpec, find_model, shipped_models
-from engines.tiles import COUNT, FILE, lightness_from_gray, reference_tiles
-from pipeline.color import lightness_from_samples
+from pipeline.colour.lab import lightness_from_samples
 from tests.backends import NETWORKS
 from tests.models import make_model
 
@@ -56,7 +56,7 @@ def mutate(monkeypatch, change):
         engine = open_engine(spec)
         return engine if spec.backend == REFERENCE else Mutant(engine, change)
 
-    monkeypatch.setattr(engines.parity, "open_engine", opened)
+    monkeypatch.setattr(engines.measure.parity, "open_engine", opened)
 
 
 # Tiles

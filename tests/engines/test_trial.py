@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines import trial
+from engines.convert.quantize import write_int8_model
 from engines.errors import EngineUnavailableError, ModelError
-from engines.parity import Parity
-from engines.quantize import write_int8_model
-from engines.select import choose, open_engine, precisions_of
+from engines.measure import autotune
+from engines.measure.parity import Parity
+from engines.registry import open_engine, precisions_of
+from engines.select import choose
 from engines.spec import EngineSpec, ModelCard, find_model
 from tests.models import KERNELS, make_model
 
@@ -86,8 +87,8 @@ def test_one_that_is_not_faster_is_not_taken(tmp_path):
 
 def test_it_is_measured_once_by_whoever_comes_first(tmp_path, monkeypatch):
     model = model_of(tmp_path, network(rounds=2), network())
-    calls, real = [], trial.measure_parity
-    monkeypatch.setattr(trial, "measure_parity", lambda *words: calls.append(words) or real(*words))
+    calls, real = [], autotune.measure_parity
+    monkeypatch.setattr(autotune, "measure_parity", lambda *words: calls.append(words) or real(*words))
     made = []
     threads = [
         threading.Thread(target=lambda: made.append(choose("onnxruntime", str(model.folder))[0])) for _ in range(3)
@@ -129,9 +130,9 @@ def test_what_a_backend_does_not_have_is_one_line(tmp_path):
         open_engine(EngineSpec("onnxruntime", folder, (32, 32), 2, precision="fp16"))
 
 
-@pytest.mark.parametrize("name", ["default", "pix2pix-unet"])
+@pytest.mark.parametrize("name", ["default", "efficientnet-unet", "pix2pix-unet"])
 def test_bfloat16_keeps_the_shipped_models_pictures(name):
-    from engines.parity import measure_parity
+    from engines.measure.parity import measure_parity
 
     model = find_model(name)
     if "bf16" not in precisions_of("openvino", model):
@@ -146,14 +147,14 @@ def parity_of(p999, bound=1.5):
 
 def test_a_failure_that_may_pass_is_not_kept(tmp_path, monkeypatch):
     model = model_of(tmp_path, network(rounds=2), network())
-    real = trial.measure_parity
+    real = autotune.measure_parity
 
-    def full(spec, tiles):
+    def full(spec, tiles, alone):
         if spec.precision == "int8":
             raise EngineUnavailableError("GPU out of memory")
-        return real(spec, tiles)
+        return real(spec, tiles, alone)
 
-    monkeypatch.setattr(trial, "measure_parity", full)
+    monkeypatch.setattr(autotune, "measure_parity", full)
     choice, _ = choose("onnxruntime", str(model.folder))
     assert choice.precision == "fp32"
     assert "int8 refused: GPU out of memory" in choice.reason
@@ -167,7 +168,7 @@ def test_a_failure_that_may_pass_is_not_kept(tmp_path, monkeypatch):
 def test_only_what_keeps_the_picture_is_taken(tmp_path, monkeypatch, fp32, int8, wanted):
     model = model_of(tmp_path, network(), network())
     figures = {"fp32": parity_of(fp32, 0.05), "int8": parity_of(int8)}
-    monkeypatch.setattr(trial, "measure_parity", lambda spec, tiles: figures[spec.precision])
+    monkeypatch.setattr(autotune, "measure_parity", lambda spec, tiles, alone: figures[spec.precision])
     if wanted is None:
         with pytest.raises(EngineUnavailableError, match=r"colours would be others.*9\.00"):
             choose("onnxruntime", str(model.folder))

@@ -1,4 +1,4 @@
-"""The command line as a user runs it: a real process with a real Prefect server and a real cluster."""
+"""The command line as a user runs it: processes with a real Prefect server and a real cluster."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import dask
 import numpy as np
 import onnx
 import pytest
+from distributed import LocalCluster
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.machine import processors
 from engines.spec import ModelCard
 from tests.prefect_server import prefect_server
+from tests.warm import warm_command
+
+_OF_WORKERS = {"--workers", "--scheduler", "--cluster", "--limit-memory", "--dry-run"}
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,38 @@ def shared_server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def command(shared_server):
-    """Run ``colorize-archive`` with the given words, beside a Prefect server that the user has: sooner at work."""
+def shared_cluster():
+    """Address of a Dask cluster like the one that a run makes on this machine."""
+    unwatched = dask.config.set({"distributed.worker.profile.enabled": False})
+    with unwatched, LocalCluster(n_workers=1, threads_per_worker=processors(), dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
+def command(shared_server, shared_cluster, tmp_path_factory):
+    """Run ``colorize-archive`` with the given words, beside a server and a cluster that are there: sooner at work.
+
+    In a process of its own, whose imports are done. Where the words say something of workers, the run makes a cluster.
+    """
+    beside = ("--scheduler", shared_cluster)
+
+    def run(*words: object) -> Ran:
+        makes_none = words[0] not in ("run", "reprocess") or _OF_WORKERS.intersection(map(str, words))
+        return _checked(*warm.run(*words, *(() if makes_none else beside)))
+
+    with warm_command(shared_server.environment, tmp_path_factory.mktemp("warm")) as warm:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def cold_command(shared_server):
+    """The same in a new interpreter, for tests of how commands start."""
     return partial(_run, shared_server.environment)
 
 
 @pytest.fixture(scope="session")
 def lone_command(environment):
-    """The same where there is no server."""
+    """A new interpreter where there is no server."""
     return partial(_run, environment)
 
 
@@ -74,8 +104,12 @@ def _run(environment: Mapping[str, str], *words: object, **options: object) -> R
         timeout=240,
         **options,
     )
-    assert "Traceback" not in process.stderr + process.stdout, process.stderr
-    return Ran(process.returncode, process.stdout, process.stderr)
+    return _checked(process.returncode, process.stdout, process.stderr)
+
+
+def _checked(code: int, out: str, err: str) -> Ran:
+    assert "Traceback" not in err + out, err
+    return Ran(code, out, err)
 
 
 @pytest.fixture(scope="session")

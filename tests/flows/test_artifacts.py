@@ -10,9 +10,19 @@ import cv2
 import numpy as np
 import pytest
 
-from flows.artifacts import MOST_PICTURES, MOST_ROWS, before_and_after, code, key_of, summary_of, table_of, to_picture
-from flows.jobs import Outcome
-from pipeline.quality import Quality
+from flows.orchestration.artifacts import (
+    MOST_PICTURES,
+    MOST_ROWS,
+    before_and_after,
+    code,
+    key_of,
+    summary_of,
+    table_of,
+    to_picture,
+)
+from flows.outcome import Outcome
+from pipeline.quality.score import Quality
+from pipeline.support.names import shown as shown_name
 from tests.prefect_server import prefect_server
 
 LIMIT = "colorize-archive-cpu"
@@ -70,6 +80,7 @@ def of_type(server, run, kind):
     return [each for each in server.artifacts(run["id"]) if each["type"] == kind]
 
 
+@pytest.mark.service
 def test_the_state_says_that_some_failed(night):
     _, first, second = night
     assert (first["state"]["type"], first["state"]["name"]) == ("FAILED", "Some scans failed")
@@ -77,6 +88,7 @@ def test_the_state_says_that_some_failed(night):
     assert "2 already there, 1 failed" in second["state"]["message"]
 
 
+@pytest.mark.service
 def test_the_table_has_a_row_for_each_scan_and_failures_first(server, night):
     output, first, _ = night
     (table,) = of_type(server, first, "table")
@@ -95,6 +107,7 @@ def test_the_table_has_a_row_for_each_scan_and_failures_first(server, night):
     assert "letter" in rows[0]["message"]
 
 
+@pytest.mark.service
 def test_the_summary_names_failures_with_every_character(server, night):
     output, first, second = night
     (summary,) = of_type(server, first, "markdown")
@@ -108,6 +121,7 @@ def test_the_summary_names_failures_with_every_character(server, night):
     assert "## Quarantined, left out from now on (1)" in later["data"]
 
 
+@pytest.mark.service
 def test_pictures_show_the_scan_before_and_after(server, night):
     output, first, second = night
     pictures = of_type(server, first, "image")
@@ -121,6 +135,7 @@ def test_pictures_show_the_scan_before_and_after(server, night):
     assert of_type(server, second, "image") == []
 
 
+@pytest.mark.service
 def test_progress_ends_at_all_of_it(server, night):
     output, first, _ = night
     progress = {each["key"]: each for each in of_type(server, first, "progress")}
@@ -129,6 +144,7 @@ def test_progress_ends_at_all_of_it(server, night):
     assert whole["description"] == "2 of 2 scans"
 
 
+@pytest.mark.service
 def test_log_lines_have_the_scans_names(server, night):
     _, first, second = night
     lines = {(line["level"], line["message"]) for line in server.logs(first["id"])}
@@ -165,4 +181,4 @@ def test_code_in_markdown_shows_text_as_it_is(text):
 
     html = MarkdownIt().render(code(text))
     shown = html.removeprefix("<p><code>").removesuffix("</code></p>\n")
-    assert shown.replace("&lt;", "<").replace("&gt;", ">") == " ".join(text.split())
+    assert shown.replace("&lt;", "<").replace("&gt;", ">") == " ".join(shown_name(text).split())

@@ -4,16 +4,16 @@ import array_api_compat.numpy
 import numpy as np
 import pytest
 
-from engines import nvidia
-from engines.narrowing import typed_graph
+from engines.backends import _tensorrt
+from engines.convert.typed_graph import typed_graph
 from engines.scaling import ScaledEngine
 from engines.spec import EngineSpec, ModelCard, find_model
-from flows import blocks
-from flows.blocks import BlockDone, BlockTask, device_of, run_blocks
-from pipeline.anchor import Anchor
-from pipeline.grid import Roi, TileGrid
-from pipeline.quality import refined
+from flows.cluster import worker
+from flows.cluster.worker import BlockDone, BlockTask, device_of, run_blocks
+from pipeline.quality.score import refined
 from pipeline.store import ScanStore, Source
+from pipeline.tiling.anchor import Anchor
+from pipeline.tiling.grid import Roi, TileGrid
 from pipeline.types import ScanInfo
 from tests import fake_gpu
 from tests.models import make_model
@@ -43,7 +43,7 @@ def stored(folder, kind, samples, monkeypatch, anchor):
     """Chroma and agreement of a store made with an engine of ``kind``, then refined at every second tile."""
     spec = EngineSpec(kind.__name__, "", (64, 64), 5)
     engine = kind(CARD, spec)
-    monkeypatch.setattr(blocks, "open_engine", lambda _: engine)
+    monkeypatch.setattr(worker, "open_engine", lambda _: engine)
     channels = samples.shape[2] if samples.ndim == 3 else 1
     store = ScanStore.create(folder / "a.zarr", ScanInfo(SHAPE, channels, str(samples.dtype)), Source("a", 1, "5"))
     store.write_scan(Roi(0, SHAPE[0], 0, SHAPE[1]), samples)
@@ -81,17 +81,17 @@ def test_blocks_made_beside_the_network_are_stored_to_the_same_bytes(tmp_path, m
     model = find_model(str(make_model(tmp_path / "tiny")))
     gpu = fake_gpu.install(monkeypatch, capability=(8, 9))
     gpu.eager = eager
-    library = nvidia.Library(fake_gpu.LIBRARY, "Fake", portable=True)
+    library = _tensorrt.Library(fake_gpu.LIBRARY, "Fake", portable=True)
     graph = typed_graph(model.onnx_path, "fp32")
     samples = np.random.default_rng(1).integers(0, 256, SHAPE, np.uint8)
     made, copies, engines = [], [], []
     for namespace in (array_api_compat.numpy, fake_gpu.DeviceArrays(gpu)):
 
         def kind(card, spec, namespace=namespace):
-            engines.append(nvidia.open_engine(library, model, spec, graph, namespace))
+            engines.append(_tensorrt.open_engine(library, model, spec, graph, namespace))
             return engines[-1]
 
-        monkeypatch.setattr(blocks, "_engines", {})
+        monkeypatch.setattr(worker, "_engines", {})
         begin = len(gpu.told)
         made.append(stored(tmp_path / str(len(made)), kind, samples, monkeypatch, False))
         copies.append([told[4].name for told in gpu.told[begin:] if told[0] == "cudaMemcpyAsync"])
@@ -106,7 +106,7 @@ def test_blocks_made_beside_the_network_are_stored_to_the_same_bytes(tmp_path, m
     # But for the lanes' first run, which is of nothing.
     assert len(copies[0]) == len(copies[1]) > 40
     assert "cudaMemcpyDeviceToDevice" not in copies[0]
-    assert set(copies[1][2 * nvidia.LANES :]) == {"cudaMemcpyDeviceToDevice"}
+    assert set(copies[1][2 * _tensorrt.LANES :]) == {"cudaMemcpyDeviceToDevice"}
 
 
 def test_anchored_rgb_blocks_are_the_same_but_for_rounding(tmp_path, monkeypatch):

@@ -16,14 +16,15 @@ import pytest
 import tifffile
 from sqlalchemy.exc import OperationalError
 
-from flows.bookkeeping import keeping_books
-from flows.catalogue import Catalogue, rebuild
-from flows.jobs import Outcome
-from pipeline import at_rest
-from pipeline.at_rest import FileState, KnownFile
+from flows.catalogue.database import Catalogue, rebuild
+from flows.catalogue.recorder import keeping_books
+from flows.outcome import Outcome
 from pipeline.errors import UsageError
-from pipeline.files import folder_lock, write_json
-from pipeline.manifest import ResultPaths, RunSpec, publish
+from pipeline.results.run_spec import RunSpec
+from pipeline.results.versions import ResultPaths, publish
+from pipeline.support import fingerprint
+from pipeline.support.files import folder_lock, write_json
+from pipeline.support.fingerprint import FileState, KnownFile
 
 SPEC = RunSpec((256, 256), (128, 128), "hann", "identity", "1", "fp32", 4, "default", "ab" * 32, 0.0)
 
@@ -153,6 +154,7 @@ def _write_for_ever(output, told):
             told.value = number + 1
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("after", [1, 7, 40])
 def test_killed_at_any_moment_it_opens_again_with_all_that_was_recorded(tmp_path, after):
     context = multiprocessing.get_context("spawn")
@@ -275,7 +277,7 @@ def test_a_file_that_was_just_written_is_not_trusted_until_it_was_at_rest(tmp_pa
 
 
 def test_pages_stay_known_when_a_file_is_hashed_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(at_rest, "_CLOCK_TICK_NS", -(10**18))
+    monkeypatch.setattr(fingerprint, "_CLOCK_TICK_NS", -(10**18))
     path = tmp_path / "three.tif"
     tifffile.imwrite(path, np.zeros((3, 40, 50), np.uint8), photometric="minisblack")
     for night in range(2):
@@ -449,7 +451,7 @@ def test_who_may_not_write_can_read(tmp_path, monkeypatch):
             catalogue.begin_run("x", "colorize", "", "", "")
 
 
-def test_released_scans_are_tried_again(command, tmp_path):
+def test_released_scans_are_tried_again(command, cold_command, tmp_path):
     folder, output = tmp_path / "in", tmp_path / "out"
     (folder / "plate [1]").mkdir(parents=True)
     for name in ("plate [1]/a.tif", "b.tif"):
@@ -459,7 +461,7 @@ def test_released_scans_are_tried_again(command, tmp_path):
     assert "2 left out after failures" in command(*words).err
     refused = command("release", output, "c*")
     assert (refused.code, len(refused.lines)) == (2, 1)
-    ran = command("release", output, "plate [1]/a")
+    ran = cold_command("release", output, "plate [1]/a")
     assert (ran.code, ran.out.split(None, 1)) == (0, ["released", "plate [1]/a\n"])
     with rebuild(output) as catalogue:
         assert {scan.stem: scan.state for scan in catalogue.scans()} == {"b": "quarantined", "plate [1]/a": "failed"}

@@ -11,13 +11,14 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
 
-from flows import cluster
-from flows.blocks import EnginePlugin
-from flows.cluster import ClusterOptions, check_versions, open_cluster
-from flows.settings import parse_cluster
+from flows.cluster import dask_cluster
+from flows.cluster.dask_cluster import check_versions, open_cluster
+from flows.cluster.worker import EnginePlugin
+from flows.options import ClusterOptions, parse_cluster
 from pipeline.errors import UsageError
-from pipeline.plan import Workers
+from pipeline.planning.plan import Workers
 from tests.models import make_model
+from tests.request import asked
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,12 @@ def test_tls_is_passed_through(command, scans, tmp_path):
         assert "no such file" in ran.line("none.pem")
 
 
+@pytest.mark.e2e
 def test_workers_with_other_versions_are_found_before_any_work(local, monkeypatch):
     with Client(local, set_as_default=False) as client:
         check_versions(client, None)
         real = importlib.metadata.version
-        monkeypatch.setattr(cluster, "version", lambda name: "0.0.1" if name == "zarr" else real(name))
+        monkeypatch.setattr(dask_cluster, "version", lambda name: "0.0.1" if name == "zarr" else real(name))
         with pytest.raises(UsageError, match=r"zarr .* \(here 0.0.1\); 1 more workers differ.*other bytes") as caught:
             _check_as_if_sent(client, monkeypatch, real)
         assert "\n" not in str(caught.value)
@@ -68,12 +70,13 @@ def _check_as_if_sent(client, monkeypatch, real):
     run = client.run
 
     def ask(function, *words, **options):
-        return run(real if function is cluster.version else function, *words, **options)
+        return run(real if function is dask_cluster.version else function, *words, **options)
 
     monkeypatch.setattr(client, "run", ask)
     check_versions(client, None)
 
 
+@pytest.mark.e2e
 def test_a_worker_without_the_project_says_so(tmp_path):
     """A real worker in an environment that has Dask but not this project."""
     code = (
@@ -97,13 +100,14 @@ def test_a_worker_without_the_project_says_so(tmp_path):
                 check_versions(client, None)
 
 
+@pytest.mark.e2e
 def test_engines_open_once_a_process_also_in_workers_that_join_later(tmp_path):
     from engines.spec import EngineSpec
 
     spec = EngineSpec("onnxruntime", str(make_model(tmp_path / "tiny")), (64, 64), 2)
 
     def engines():
-        from flows import blocks
+        from flows.cluster import worker as blocks
 
         return [id(engine) for engine in blocks._engines.values()]
 
@@ -125,6 +129,7 @@ def test_cuda_without_its_package_or_a_gpu_is_one_line(command, scans, tmp_path,
     assert "cluster cuda" in ran.line("--cluster local")
 
 
+@pytest.mark.e2e
 def test_cuda_starts_one_pinned_worker_a_gpu(monkeypatch):
     """What is asked of dask-cuda, whose own part needs a GPU."""
     asked = {}
@@ -145,6 +150,23 @@ def test_cuda_starts_one_pinned_worker_a_gpu(monkeypatch):
     ("options", "says"),
     [({"cluster": "cloud"}, "cluster 'cloud'"), ({"scheduler": "somewhere"}, "neither a Dask address")],
 )
-def test_what_is_no_cluster_is_said(options, says):
+def test_what_is_no_cluster_is_said(options, says, tmp_path):
     with pytest.raises(UsageError, match=says):
-        parse_cluster(**options)
+        parse_cluster(asked(tmp_path, **options))
+
+
+def test_a_worker_that_is_slow_to_go_fails_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask raises a bare TimeoutError where the system has not buried a killed worker within nine seconds."""
+    from distributed.nanny import WorkerProcess
+
+    kill, seen = WorkerProcess.kill, []
+
+    async def slow_kill(process: WorkerProcess, *arguments: object, **options: object) -> None:
+        await kill(process, *arguments, **options)  # type: ignore[arg-type]
+        seen.append(process)
+        raise TimeoutError
+
+    monkeypatch.setattr(WorkerProcess, "kill", slow_kill)
+    with open_cluster(Workers(1, 1, 1), ClusterOptions(), 2**31, None) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+    assert seen

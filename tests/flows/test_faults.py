@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.cluster import processors
+from engines.machine import processors
 from tests.benchmarks.faults import prepare, run_moment
 
 SHAPE_YX, STRIDE, BLOCK_PX = (2048, 1536), 32, 512

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from flows.results import prune
-from pipeline.agreement import Agreement
-from pipeline.colorize import Coloured
-from pipeline.manifest import ResultPaths, RunSpec, publish
+from flows.run.publish import prune
+from pipeline.results.run_spec import RunSpec
+from pipeline.results.versions import ResultPaths, publish
 from pipeline.store import BlockTook, ScanStore, Source
+from pipeline.tiling.infer import Coloured
+from pipeline.tiling.overlap_stats import Agreement
 from pipeline.types import ScanInfo
 
 SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", "fp32", 8, "default", "ab", 128.0)

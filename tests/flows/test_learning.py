@@ -1,4 +1,4 @@
-"""The commands train, export, evaluate and recipes, as a person types them."""
+"""The commands train, export, evaluate, reproduce, quiz and recipes, as a person types them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
 
 from engines.spec import find_model
+from flows.cli.app import app
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
 TINY = {
@@ -57,23 +58,30 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.e2e
 def test_from_a_folder_of_photographs_to_a_model_and_a_table(photographs: Path, recipe: Path, tmp_path: Path) -> None:
     trained = _run("train", recipe, "--data", photographs, "--out", tmp_path / "run", "--set", "seed=7")
     assert trained.returncode == 0, trained.stderr
     assert "1 left out" in trained.stdout
     card = find_model(str(tmp_path / "run" / "model")).card
     assert (card.name, card.training["seed"], card.training["steps"]) == ("tiny", 7, 4)
-    calm = _run("export", tmp_path / "run", "--out", tmp_path / "calm", "--chroma-gain", "0.5", "--note", "calmer")
+    strange = tmp_path / "calm\a\x1b[2J|\n2"
+    calm = _run("export", tmp_path / "run", "--out", strange, "--chroma-gain", "0.5", "--note", "calmer")
     assert calm.returncode == 0, calm.stderr
-    assert find_model(str(tmp_path / "calm")).card.chroma_scale == card.chroma_scale / 2
-    measured = _run("evaluate", tmp_path / "run" / "model", tmp_path / "calm", "--data", photographs,
+    assert find_model(str(strange)).card.chroma_scale == card.chroma_scale / 2
+    measured = _run("evaluate", tmp_path / "run" / "model", strange, "--data", photographs,
                     "--out", tmp_path / "table")  # fmt: skip
     assert measured.returncode == 0, measured.stderr
     assert "| tiny |" in measured.stdout
-    assert "| calm |" in measured.stdout
+    shown = r"calm\x07\x1b[2J|\n2"
+    assert f"/{shown}: 0.0 MB" in calm.stdout
+    assert f"| {shown.replace('|', chr(92) + '|')} |" in measured.stdout
+    said = trained.stdout + calm.stdout + measured.stdout
+    assert not {letter for letter in said if ord(letter) < 0x20} - {"\n"}
     assert (tmp_path / "table" / "quiz.html").is_file()
 
 
+@pytest.mark.e2e
 def test_two_processes_train_one_model(photographs: Path, recipe: Path, tmp_path: Path) -> None:
     """What several GPUs do, on processors."""
     where = ["--data", photographs, "--out", tmp_path / "run"]
@@ -109,11 +117,13 @@ def _interrupted_at(words: list[Any], log: Path) -> tuple[int, str]:
     return int(found[1]), said
 
 
+@pytest.mark.e2e
 def test_ctrl_c_keeps_the_step_and_resume_needs_no_setting_again(photographs: Path, tmp_path: Path) -> None:
     tiny = "phases=[{steps: 100000, crop_px: 32, batch: 1, content_weight: 1}]"
     where = ["organic-3a-residual", "--data", photographs, "--out", tmp_path / "run"]
     # No checkpoint is due before the stop.
     settings = ["--set", tiny, "--set", "smallest_crop_px=16", "--set", "checkpoint_steps=90000"]
+    settings += ["--set", "generator_options={width: 8, blocks: 1}"]
     step, _ = _interrupted_at(["train", *where, *settings], tmp_path / "run" / "losses.jsonl")
     again = _run("train", *where, "--resume", "--set", f"phases.0.steps={step + 3}")
     assert again.returncode == 0, again.stderr
@@ -122,10 +132,12 @@ def test_ctrl_c_keeps_the_step_and_resume_needs_no_setting_again(photographs: Pa
     assert recipe["phases"][0]["batch"] == 1
 
 
-def test_resume_where_there_is_nothing_says_so(photographs: Path, recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.e2e
+def test_resume_where_there_is_nothing_is_refused(photographs: Path, recipe: Path, tmp_path: Path) -> None:
     done = _run("train", recipe, "--data", photographs, "--out", tmp_path / "run", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert f"no checkpoint in {tmp_path / 'run'}: begins at step 0" in done.stdout
+    assert done.returncode == 2, done.stderr
+    assert f"{tmp_path / 'run'}: no checkpoint to go on from" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -143,14 +155,54 @@ def test_resume_where_there_is_nothing_says_so(photographs: Path, recipe: Path, 
 def test_mistakes_are_one_line(arguments: list[str], named: str, photographs: Path, tmp_path: Path) -> None:
     filled = [str(photographs) if argument == "." else argument for argument in arguments]
     where = ["--out", str(tmp_path / "run")] if arguments[0] == "train" else []
-    done = _run(*filled, *where)
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+    code, said = _here(*filled, *where)
+    assert code == 2
+    (line,) = said.strip().splitlines()
     assert named in line
 
 
+@pytest.mark.e2e
 def test_recipes_lists_every_shipped_one() -> None:
     from training.config import shipped_recipes
+    from training.palette.recipe import palette_recipes
 
     listed = _run("recipes").stdout
-    assert [line.partition(":")[0] for line in listed.splitlines()] == shipped_recipes()
+    assert [line.partition(":")[0] for line in listed.splitlines()] == shipped_recipes() + palette_recipes()
+
+
+def _here(*arguments: object) -> tuple[int, str]:
+    """The command in this process: its exit code, and all that it said."""
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return done.exit_code, done.output
+
+
+def test_palettes_are_learnt_on_one_gpu_and_more_are_refused(photographs: Path, tmp_path: Path) -> None:
+    code, said = _here("train", "palette-own", "--data", photographs, "--out", tmp_path / "run", "--devices", "2")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "--devices 2: recipe palette-own learns on one GPU; leave it out" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_reproduce_and_quiz_refuse_what_is_not_there_in_one_line(photographs: Path, tmp_path: Path) -> None:
+    code, said = _here("reproduce", "cyclegan", "--data", photographs, "--out", tmp_path / "out")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "no system 'cyclegan'" in said
+    assert "patchgan-study" in said
+    for option in ("--historic", "--answers", "--unseen"):
+        code, said = _here(
+            "reproduce", "dilated-gan", "--data", photographs, "--out", tmp_path / "out", option, tmp_path
+        )
+        assert (code, said.count("\n")) == (2, 1)
+        assert f"{option}: only the page of" in said
+        assert not (tmp_path / "out").exists()
+    code, said = _here("evaluate", "default", "--data", photographs, "--short-side", "7")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "--short-side 7" in said
+    answers = [{"model": None, "said": "real", "right": True}, {"model": "mine", "said": "real", "right": False}]
+    (tmp_path / "one.json").write_text(json.dumps({"quiz": "1", "answers": answers}))
+    code, said = _here("quiz", tmp_path)
+    assert code == 0
+    assert "| mine | 1 of 1 (100 %) |" in said
+    assert _here("quiz", tmp_path / "out")[0] == 2

@@ -12,19 +12,21 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
-from flows.budget import Budget
-from flows.catalogue import Catalogue, KnownScan
-from flows.catalogue_values import scan_after
-from flows.endings import name_of
+from flows.catalogue.database import Catalogue, KnownScan
+from flows.catalogue.records import scan_after
+from flows.deadline import Budget
 from flows.inputs import ScanFile
-from flows.jobs import Job, Outcome, Prepared
-from flows.nightly import History, wait_after
-from flows.planning import plan_scans
-from flows.settings import parse_options, parse_until
-from flows.stages import is_passing, trying_again
+from flows.options import parse_options, parse_until
+from flows.orchestration.states import name_of
+from flows.outcome import Outcome
+from flows.run.jobs import Job, Prepared
+from flows.run.planning import plan_scans
+from flows.run.retry_policy import History, wait_after
+from flows.run.stages import is_passing, trying_again
 from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
-from pipeline.files import folder_lock
+from pipeline.support.files import folder_lock
 from tests.prefect_server import prefect_server, serving
+from tests.request import asked
 
 NOW = datetime(2026, 3, 10, 22, 0, tzinfo=UTC)
 
@@ -47,6 +49,19 @@ def zone(monkeypatch):
         ("06:00", "2026-03-10T06:00+01:00", "2026-03-11T06:00+01:00"),
         # The clocks change in between: the end is at six by the clock on the wall.
         ("06:00", "2026-03-28T22:00+01:00", "2026-03-29T06:00+02:00"),
+        ("06:00", "2026-10-24T22:00+02:00", "2026-10-25T06:00+01:00"),
+        # Put forward from two to three: half past two is never shown, and is over at three.
+        ("02:30", "2026-03-28T22:00+01:00", "2026-03-29T03:00+02:00"),
+        ("02:30", "2026-03-29T01:59+01:00", "2026-03-29T03:00+02:00"),
+        ("02:30", "2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"),
+        ("2026-03-29T02:30", "2026-03-28T22:00+01:00", "2026-03-29T03:00+02:00"),
+        # Put back from three to two: half past two is shown twice.
+        ("02:30", "2026-10-24T22:00+02:00", "2026-10-25T02:30+02:00"),
+        ("02:30", "2026-10-25T02:45+02:00", "2026-10-25T02:30+01:00"),
+        ("02:50", "2026-10-25T02:45+01:00", "2026-10-25T02:50+01:00"),
+        ("02:30", "2026-10-25T02:45+01:00", "2026-10-26T02:30+01:00"),
+        ("2026-10-25T02:30", "2026-10-25T02:45+02:00", "2026-10-25T02:30+01:00"),
+        ("+1h", "2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00"),
         ("+90m", "2026-03-10T22:00+01:00", "2026-03-10T23:30+01:00"),
         ("+8h", "2026-03-28T22:00+01:00", "2026-03-29T07:00+02:00"),
         ("+1h30m", "2026-03-10T22:00+01:00", "2026-03-10T23:30+01:00"),
@@ -73,7 +88,7 @@ def history(output, tmp_path, options=(), **known):
     state = path.stat()
     told = {"bytes": state.st_size, "modified_ns": state.st_mtime_ns, "message": f"{path}: torn", **known}
     scan = KnownScan("a", str(path), **told)
-    return ScanFile(path, "a"), History(parse_options(str(output), **dict(options)), {scan.key: scan}, NOW)
+    return ScanFile(path, "a"), History(parse_options(asked(output, **dict(options))), {scan.key: scan}, NOW)
 
 
 LATER = (NOW + timedelta(hours=1)).isoformat()
@@ -91,8 +106,9 @@ QUARANTINED = {"state": "quarantined", "failures": 3}
         (QUARANTINED, {"retry_quarantined": True}, False),
         (QUARANTINED, {"quarantine_after": 0}, False),
         (QUARANTINED, {"force": True}, False),
-        ({**QUARANTINED, "message": "cut off; give --salvage for what can be read"}, {"salvage": True}, False),
-        (QUARANTINED, {"salvage": True}, True),
+        ({**QUARANTINED, "failure_kind": "damaged"}, {"salvage": True}, False),
+        ({**QUARANTINED, "failure_kind": "scan", "message": "torn; give --salvage"}, {"salvage": True}, True),
+        (QUARANTINED, {"salvage": True}, False),
         ({**QUARANTINED, "bytes": 5}, {}, False),
         ({"state": "done"}, {}, False),
         ({"state": "stopped"}, {}, False),
@@ -128,7 +144,7 @@ def test_a_folder_that_is_a_scan_waits_like_any_other(tmp_path):
     path = tmp_path / "a.ome.zarr"
     (path / "0").mkdir(parents=True)
     (path / "zarr.json").write_text("{")
-    scan, options = ScanFile(path, "a"), parse_options(str(tmp_path))
+    scan, options = ScanFile(path, "a"), parse_options(asked(tmp_path))
     failed = History(options, {}, NOW).judged(Outcome("a", str(path), "failed", "torn", is_scans_fault=True))
     known = replace(scan_after(None, failed.to_json(), "night"), state="quarantined")
     assert History(options, {known.key: known}, NOW).held_back(scan)
@@ -142,7 +158,7 @@ def test_planning_ends_with_the_time(tmp_path):
     for number in range(3):
         scan(tmp_path / f"{number}.png", 50, 60, number)
         scans.append(ScanFile(tmp_path / f"{number}.png", str(number)))
-    prepared = Prepared.of(parse_options(str(tmp_path / "out"), engine="identity"))
+    prepared = Prepared.of(parse_options(asked(tmp_path / "out", engine="identity")))
     planned = plan_scans(scans, prepared, budget=Budget(datetime.now(UTC)))
     assert [outcome.status for outcome in planned] == ["stopped"] * 3
     assert all(isinstance(job, Job) and job.source is None for job in plan_scans(scans, prepared))
@@ -330,9 +346,14 @@ def test_a_folder_without_scans_and_a_wrong_parameter_are_states_of_their_own(se
     server, _ = served
     (tmp_path / "in").mkdir()
     given = {"inputs": [str(tmp_path / "in")], "output": str(tmp_path / "out"), "engine": "identity"}
-    runs = [server.started(**given), server.started(**given, until="06:99")]
-    empty, wrong = (server.ended(run) for run in runs)
+    runs = [server.started(**given, **more) for more in ({}, {"until": "2020-01-01"}, {"stride": 300})]
+    empty, late, wide = (server.ended(run) for run in runs)
     assert (empty["type"], empty["name"]) == ("COMPLETED", "Nothing to do")
-    assert (wrong["type"], wrong["name"]) == ("FAILED", "Could not start")
-    assert "until '06:99'" in wrong["message"]
-    assert not any("Traceback" in line["message"] for line in server.logs(runs[1]))
+    for wrong, why in ((late, "until '2020-01-01'"), (wide, "stride 300 is larger than the tile (256)")):
+        assert (wrong["type"], wrong["name"]) == ("FAILED", "Could not start")
+        assert why in wrong["message"]
+    assert wide["message"].endswith("give a stride of at most 256")
+    for run in runs[1:]:
+        said = [line["message"] for line in server.logs(run)]
+        assert not any("Traceback" in line for line in said)
+        assert all(len(line.splitlines()) == 1 for line in said if "stride 300" in line), said

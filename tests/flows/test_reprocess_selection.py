@@ -5,7 +5,7 @@ import json
 import cv2
 import pytest
 
-from flows.stores import find_stores, worse_than
+from flows.run.reprocess_plan import find_stores, worse_than
 from pipeline.errors import UsageError
 
 STEMS = ["albums/1910-1", "albums/1910-2", "albums/more/x", "albums2/y", "map"]

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.color import lab_from_rgb, lightness_from_samples
-from pipeline.files import folder_lock
-from pipeline.grid import Roi
+from flows.catalogue.database import Catalogue
+from pipeline.colour.lab import lab_from_rgb, lightness_from_samples
 from pipeline.store import ScanStore
+from pipeline.support.files import folder_lock
+from pipeline.tiling.grid import Roi
 from tests.processes import run_watched
 
 
@@ -43,12 +44,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def identity(lone_command, folder, tmp_path_factory):
-    """One worker, and two with other windows' order of work: the same settings, two outputs."""
+def identity(lone_command, command, folder, tmp_path_factory):
+    """One worker and no server, and two workers with other windows' order of work: the same settings, two outputs."""
     outputs = []
-    for workers in (1, 2):
+    for workers, run in ((1, lone_command), (2, command)):
         output = tmp_path_factory.mktemp(f"out{workers}")
-        ran = lone_command(
+        ran = run(
             "run", folder, "-o", output, "--engine", "identity", "--tile", "200x136", "--stride", "77x50",
             "--window", "hann", "--workers", workers,
         )  # fmt: skip
@@ -237,9 +238,12 @@ def test_bad_usage_is_one_line_and_code_2(command, scans, tmp_path, words, says)
 
 
 def test_a_limit_that_cannot_hold_names_one_that_can(command, scans, tmp_path):
-    ran = command("run", scans / "peasant-girls-1909.png", "-o", tmp_path, "--limit-memory", "1GiB")
+    ran = command("run", scans / "peasant-girls-1909.png", "-o", tmp_path, "--limit-memory", "1.1GiB")
     assert ran.code == 1
     assert "--limit-memory" in ran.line("failed   ", "projected memory")
+    ran = command("run", scans / "peasant-girls-1909.png", "-o", tmp_path, "--limit-memory", "1GiB")
+    assert ran.code == 2  # not even its processes would fit
+    assert "give --limit-memory 1.25GiB" in ran.line("processes alone")
 
 
 def test_an_empty_folder_is_bad_usage(command, tmp_path):
@@ -249,7 +253,7 @@ def test_an_empty_folder_is_bad_usage(command, tmp_path):
 
 
 def test_dry_run_tells_and_does_nothing(command, scans, tmp_path):
-    ran = command("run", scans / "sunset-beach.jpg", "-o", tmp_path / "out", "--dry-run")
+    ran = command("run", scans / "sunset-beach.jpg", "-o", tmp_path / "out", "--stride", "128", "--dry-run")
     assert ran.code == 0
     assert "465" in ran.out
     assert "8.4" in ran.out
@@ -331,6 +335,11 @@ def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "run the same command to go on" in said
+    (record,) = tmp_path.glob("runs/*.json")
+    told = json.loads(record.read_text())
+    assert (told["state"], [scan["status"] for scan in told["scans"]]) == ("Cancelled", ["stopped"])
+    with Catalogue.open(tmp_path) as catalogue:
+        assert [each.state for each in catalogue.runs()] == ["Cancelled"]
     assert not list(tmp_path.glob("*.color.*"))
     ran = command("run", scans / "sunset-beach.jpg", "-o", tmp_path)
     assert ran.code == 0, ran.err
@@ -387,7 +396,7 @@ def test_inspect_says_what_a_scan_is_and_what_is_none(command, scans, tmp_path):
 
 
 def test_models_lists_what_is_shipped(command):
-    assert "default: efficientnet_unet" in command("models").out
+    assert "default: palette_unet" in command("models").out
 
 
 def test_the_version_is_that_of_the_project(command):

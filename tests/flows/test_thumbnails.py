@@ -1,16 +1,21 @@
 """Thumbnails: from every format, as they are to be seen, with flat memory, and no more often than needed."""
 
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
-from flows.thumbnails import LONG_SIDE_PX, remove_others, shrunk, thumbnail_path, thumbnails, upright
-from pipeline.files import file_sha256
-from pipeline.writers import ENDINGS, Picture, write_picture
+from flows.sheet.thumbnails import LONG_SIDE_PX, remove_others, shrunk, thumbnail_path, thumbnails, upright
+from pipeline.formats import ENDINGS, Picture, write_picture
+from pipeline.results.sidecar import Sidecar
+from pipeline.support.files import file_sha256
 
 SHAPE_YX = (700, 1300)
 Y, X = np.mgrid[: SHAPE_YX[0], : SHAPE_YX[1]]
@@ -30,7 +35,8 @@ def sidecar(scan: Path, formats=(), orientation=None, finished="2026-01-01T00:00
         "metadata": {"orientation": orientation} if orientation else {},
     }
     result = {"version": "256-128-hann-default-00000000", "store": "a.zarr"}
-    return {"source": source, "result": result, "finished": finished, "pictures": {name: {} for name in formats}}
+    told = {"source": source, "result": result, "finished": finished, "pictures": {name: {} for name in formats}}
+    return Sidecar.from_json(told)
 
 
 @pytest.fixture
@@ -111,7 +117,7 @@ def test_made_again_only_for_another_version(scan, tmp_path):
     first = [path.stat().st_mtime_ns for path in (shown.before, shown.after)]
     scan.unlink()  # what is there already is not looked for
     assert thumbnails(tmp_path, "a", told) == shown
-    again = thumbnails(tmp_path, "a", {**told, "finished": "2026-01-02T00:00:00+00:00"})
+    again = thumbnails(tmp_path, "a", replace(told, finished="2026-01-02T00:00:00+00:00"))
     second = [path.stat().st_mtime_ns for path in (again.before, again.after)]
     assert second[0] == first[0]
     assert second[1] > first[1]
@@ -139,3 +145,68 @@ def test_others_of_ours_are_removed(scan, tmp_path):
     cv2.imwrite(str(strange), RGB)
     remove_others(tmp_path, {kept.before, kept.after})
     assert sorted(p.name for p in (tmp_path / "thumbs").iterdir()) == ["a.after.jpg", "a.before.jpg", strange.name]
+
+
+SECRET = 253
+
+
+def lead_to_secret(name: str, folder: Path, secret: Path) -> Path:
+    """What somebody who may write into the output folder puts in a picture's place, to have another file shown."""
+    path = folder / f"a{ENDINGS[name]}"
+    vrt = (
+        '<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="Byte" band="{0}"><SimpleSource>'
+        "<SourceFilename>{1}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    bands = "".join(vrt.format(band, secret)[vrt.index("<VRTR") : -len("</VRTDataset>")] for band in (1, 2, 3))
+    texts = {
+        "jp2": f'<VRTDataset rasterXSize="64" rasterYSize="64">{bands}</VRTDataset>',
+        "jpeg": f'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><image href="{secret}"/></svg>',
+    }
+    texts["png"], texts["cog"] = texts["jpeg"], texts["jp2"]
+    if name in texts:
+        path.write_text(texts[name])
+    elif name == "tiff":
+        ome = (
+            '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">'
+            '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="64" '
+            'SizeC="1" SizeZ="1" SizeT="1"><TiffData IFD="0" PlaneCount="1">'
+            f'<UUID FileName="{secret.name}">urn:uuid:2</UUID></TiffData></Pixels></Image></OME>'
+        )
+        tifffile.imwrite(path, np.zeros((64, 64), np.uint8), description=ome, metadata=None)
+        shutil.copy(secret.with_suffix(".tif"), folder / secret.name)  # tifffile looks for it in the same folder
+    else:
+        folders = {"omezarr": path / "0", "iiif": path / "full"}
+        path.mkdir()
+        write(secret.parent, name)
+        shutil.copy(secret.parent / path.name / {"omezarr": "zarr.json", "iiif": "info.json"}[name], path)
+        folders[name].symlink_to(secret.parent / path.name / folders[name].name)
+    return path
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_picture_in_the_output_folder_leads_to_no_other_file(name, scan, tmp_path):
+    secret = tmp_path / "secret" / "secret.png"
+    secret.parent.mkdir()
+    cv2.imwrite(str(secret), np.full((64, 64), SECRET, np.uint8))
+    tifffile.imwrite(secret.with_suffix(".tif"), np.full((64, 64), SECRET, np.uint8))
+    lead_to_secret(name, tmp_path, secret)
+    shown = thumbnails(tmp_path, "a", sidecar(scan, (name,)))
+    if name == "tiff":  # which is a picture itself, besides
+        assert np.asarray(Image.open(shown.after)).max() == 0
+    elif name == "iiif":  # an address leads through a link as through any folder
+        assert shown.after is not None
+    else:
+        assert shown.after is None
+        assert "no picture of it after" in shown.troubles[0]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(name, scan, tmp_path):
+    os.mkfifo(tmp_path / f"a{ENDINGS[name]}")
+    os.mkfifo(tmp_path / "a.zarr")
+    (tmp_path / "thumbs").mkdir()
+    os.mkfifo(tmp_path / "thumbs" / "a.after.jpg")
+    shown = thumbnails(tmp_path, "a", sidecar(scan, (name,)))
+    assert shown.after is None
+    assert shown.before is not None

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, ImageCms
 from skimage.color import rgb2lab
 
-from pipeline.provenance import xmp_packet
+from pipeline.metadata.provenance import xmp_packet
 from tests.models import make_model
 
 
@@ -168,7 +168,7 @@ def flip(path, place):
 
 def test_any_byte_that_is_other_is_found(copy):
     """In this process, because there are many: each file of the store and the picture, at several places."""
-    from pipeline.verify import verify
+    from pipeline.results.verify import verify
 
     picture = copy / "uint8.color.tif"
     assert verify(picture)[0].passes

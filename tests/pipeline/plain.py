@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.agreement import Agreement, squares
-from pipeline.colorize import BlockWork, Coloured, colorize_block, lightness_roi
-from pipeline.windows import window_weights
+from pipeline.tiling.infer import BlockWork, Coloured, colorize_block, lightness_roi
+from pipeline.tiling.overlap_stats import Agreement, squares
+from pipeline.tiling.weights import window_weights
 
 
 def echo(tiles):

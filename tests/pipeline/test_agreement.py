@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.agreement import Agreement, Opinions, squares
-from pipeline.anchor import Anchor
-from pipeline.colorize import BlockWork, colorize_blocks, lightness_roi
-from pipeline.grid import Roi, TileAxis, TileGrid
+from pipeline.tiling.anchor import Anchor
+from pipeline.tiling.grid import Roi, TileAxis, TileGrid
+from pipeline.tiling.infer import BlockWork, colorize_blocks, lightness_roi
+from pipeline.tiling.overlap_stats import Agreement, Opinions, squares
 from tests.pipeline.plain import (
     assert_agreements_are_close,
     echo,
@@ -18,7 +18,7 @@ from tests.pipeline.plain import (
     plain_predictions,
     tiles_of,
 )
-from tests.strategies import windows
+from tests.strategies import examples, windows
 
 
 @st.composite
@@ -50,7 +50,7 @@ def plainly(grid, window, image, predict):
     return plain_agreement(grid, window, plain_predictions(grid, tiles_of(grid), image, predict))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(grids(), windows, st.sampled_from([32, 64, 96, 256]))
 def test_equals_the_plain_weighted_deviation_however_it_is_divided(grid, window, block_px):
     image = picture(grid.shape_yx)
@@ -58,7 +58,7 @@ def test_equals_the_plain_weighted_deviation_however_it_is_divided(grid, window,
     assert_agreements_are_close(found, plainly(grid, window, image, opinionated))
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(grids(), windows, st.integers(0, 2**32 - 1))
 def test_opinions_that_are_known_count_as_if_they_were_given_one_by_one(grid, window, seed):
     """Tiles in any two lots: what the first came to, and then the second."""

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import anchor as module
-from pipeline.anchor import Anchor, anchor_of, anchored, canvas_px, cell_px, has_anchor, overview, shrinking
-from pipeline.color import lightness_from_samples
-from pipeline.grid import TileGrid
+from pipeline.colour.lab import lightness_from_samples
+from pipeline.tiling import anchor as module
+from pipeline.tiling.anchor import Anchor, anchor_of, anchored, canvas_px, cell_px, has_anchor, overview, shrinking
+from pipeline.tiling.grid import TileGrid
 from tests.pipeline.plain import (
     echo,
     picture,
@@ -18,7 +18,7 @@ from tests.pipeline.plain import (
     run_blocks,
     tiles_of,
 )
-from tests.strategies import windows
+from tests.strategies import examples, windows
 
 # What the report says of the two bands: of the low one this much is the anchor's.
 WEIGHT = 0.85
@@ -102,7 +102,7 @@ def test_a_scan_that_one_tile_shows_whole_has_no_anchor():
 def test_the_overview_is_the_plain_means_of_the_lightness(shape):
     samples = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     asked = []
-    small = overview(reader(samples, asked), shape)
+    small = overview(reader(samples, asked), shape, shrinking(shape))
     factor = shrinking(shape)
     assert small.dtype == np.float32
     np.testing.assert_allclose(small, plain_means(lightness_from_samples(samples), factor), rtol=1e-4, atol=1e-3)
@@ -112,15 +112,16 @@ def test_the_overview_is_the_plain_means_of_the_lightness(shape):
 def test_the_overview_of_colour_and_of_16_bits_is_of_its_lightness():
     samples = np.random.default_rng(1).integers(0, 2**16, (530, 31, 3), np.uint16)
     expected = plain_means(lightness_from_samples(samples), 2)
-    np.testing.assert_allclose(overview(reader(samples), (530, 31)), expected, rtol=1e-4, atol=1e-3)
+    found = overview(reader(samples), (530, 31), shrinking((530, 31)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(300, 401), (700, 1301), (1030, 9000)])
 def test_the_window_that_is_read_does_not_matter(monkeypatch, shape):
     samples = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-    one = overview(reader(samples), shape)
+    one = overview(reader(samples), shape, shrinking(shape))
     monkeypatch.setattr(module, "_WINDOW_PX", 64)
-    np.testing.assert_allclose(overview(reader(samples), shape), one, rtol=1e-5)
+    np.testing.assert_allclose(overview(reader(samples), shape, shrinking(shape)), one, rtol=1e-5)
 
 
 @given(st.integers(1, 700))
@@ -157,7 +158,7 @@ def test_the_network_sees_the_whole_scan_in_one_pass_and_its_cells_are_the_palet
     np.testing.assert_allclose(palette.cells[1], 100 - palette.cells[0], atol=1e-3)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(1, 70), st.integers(1, 70), offsets, offsets, st.sampled_from([16, 32, 128]), seeds)
 def test_a_plain_tile_goes_085_of_the_way_to_a_plain_palette(height, width, top, left, cell, seed):
     own, palette = np.random.default_rng(seed).uniform(-80, 80, (2, 2)).astype(np.float32)
@@ -169,7 +170,7 @@ def test_a_plain_tile_goes_085_of_the_way_to_a_plain_palette(height, width, top,
     np.testing.assert_allclose(result, np.broadcast_to(expected[:, None, None], tile.shape), atol=1e-3)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(1, 6), st.integers(1, 6), offsets, offsets, seeds)
 def test_detail_within_cells_stays_the_tiles_own_whatever_the_palette(rows, columns, top, left, seed):
     base = noise((rows * 16, columns * 16), seed)
@@ -188,7 +189,7 @@ def test_a_tile_whose_low_band_is_the_palette_stays_as_it_is(rows, columns, top,
     np.testing.assert_allclose(anchored(tile, (top * 16, left * 16), Anchor(cells, 16)), tile, atol=1e-3)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 2), st.integers(0, 2), seeds)
 def test_what_two_tiles_differ_by_shrinks_to_015(top, left, down, right, seed):
     """Neighbours with different opinions of one place, whatever the palette: the step between them, and so the seam."""
@@ -207,7 +208,7 @@ def test_what_two_tiles_differ_by_shrinks_to_015(top, left, down, right, seed):
     np.testing.assert_allclose(first - second, expected, atol=1e-3)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.integers(0, 400),
     st.integers(0, 400),
@@ -231,7 +232,7 @@ def test_a_tile_that_starts_anywhere_takes_the_palette_from_straight_lines(top, 
     np.testing.assert_allclose(result[0][inner, inner], expected[inner, inner], atol=2e-3)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(16, 100), st.integers(16, 100), offsets, offsets, st.sampled_from([16, 32, 64]), seeds)
 def test_equals_the_plain_two_bands(height, width, top, left, cell, seed):
     tile = noise((height, width), seed)
@@ -240,7 +241,7 @@ def test_equals_the_plain_two_bands(height, width, top, left, cell, seed):
     np.testing.assert_allclose(anchored(tile, (top, left), palette), expected, atol=5e-3)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     st.integers(1, 150),
     st.integers(1, 150),

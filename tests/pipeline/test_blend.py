@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.colorize import BlockWork, Known, colorize_block, colorize_blocks, lightness_roi, reflected_out
 from pipeline.errors import CoverageError, PredictionError, UsageError
-from pipeline.grid import TileAxis, TileGrid
-from pipeline.windows import WINDOWS, window_weights
+from pipeline.tiling.grid import TileAxis, TileGrid
+from pipeline.tiling.infer import BlockWork, Known, colorize_block, colorize_blocks, lightness_roi, reflected_out
+from pipeline.tiling.weights import WINDOWS, window_weights
 from tests.pipeline.plain import echo, picture, plain_overlap_average, position_dependent, run_blocks
-from tests.strategies import grids, windows
+from tests.strategies import examples, grids, windows
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(grids(), windows, st.integers(3, 64), st.integers(1, 9))
 def test_identity_comes_back_exactly(grid, window, block_px, batch):
     image = picture(grid.shape_yx)
@@ -22,7 +22,7 @@ def test_identity_comes_back_exactly(grid, window, block_px, batch):
     np.testing.assert_array_equal(blended.astype(np.float16), np.stack([image, image]).astype(np.float16))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(grids(), windows, st.integers(3, 64))
 def test_equals_the_plain_overlap_average(grid, window, block_px):
     image = picture(grid.shape_yx)
@@ -31,7 +31,7 @@ def test_equals_the_plain_overlap_average(grid, window, block_px):
     np.testing.assert_allclose(blended, expected, rtol=2e-5, atol=1e-3)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(grids(), windows, st.integers(3, 64), st.integers(3, 64))
 def test_bytes_do_not_depend_on_the_block_division(grid, window, block_px, other_px):
     image = picture(grid.shape_yx)
@@ -50,7 +50,7 @@ def aligned_grids(draw):
     return TileGrid.of(shape_yx, (size, size), (stride, stride), align)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(aligned_grids(), windows, st.integers(6, 64), st.integers(6, 64))
 def test_aligned_tiles_are_blended_plainly_and_whatever_the_blocks(grid, window, block_px, other_px):
     image = picture(grid.shape_yx)
@@ -126,7 +126,7 @@ def test_small_scans_are_reflected_out(shape):
         np.testing.assert_array_equal(grown[10:20, :31], image[::-1])
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(grids(), min_size=1, max_size=5), windows, st.integers(1, 7), st.integers(3, 64))
 def test_batches_that_run_through_many_scans_give_each_its_own_bytes(grids_of_scans, window, batch, block_px):
     """Postcards share batches; each must come out as it does alone, in order, and never with more than a batch."""
@@ -151,7 +151,7 @@ def test_batches_that_run_through_many_scans_give_each_its_own_bytes(grids_of_sc
         assert made.chroma.tobytes() == colorize_block(work, position_dependent, 3).tobytes()
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 12), st.integers(1, 3), windows, st.integers(3, 64))
 def test_known_tiles_of_twice_the_stride_are_not_predicted_again(height, width, stride, span, window, block_px):
     """A quarter of the tiles is known; adding the rest to their mean gives the plain average."""

@@ -16,22 +16,21 @@ from hypothesis import strategies as st
 from PIL import Image, IptcImagePlugin
 from rasterio.crs import CRS
 
-from pipeline.carried import Carried, Place, TiffTag
-from pipeline.carrying import (
+from pipeline.formats import ENDINGS, FORMATS, Picture, write_picture
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.exif import exif_block, parse_exif, swapped
+from pipeline.metadata.iptc import parse_iim, parse_resources, resource_block, resources_of
+from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.provenance import xmp_packet
+from pipeline.readers import open_scan
+from pipeline.results.carrying import (
     description_of,
     differences,
     exif_as_tags,
     for_result,
-    found_in,
     software_of,
     tags_as_exif,
 )
-from pipeline.exif import exif_block, parse_exif, swapped
-from pipeline.photoshop import parse_iim, parse_resources, resource_block, resources_of
-from pipeline.provenance import xmp_packet
-from pipeline.readers import open_scan
-from pipeline.writers import ENDINGS, FORMATS, Picture, write_picture
-from pipeline.writers._picture import SRGB_PROFILE
 
 
 def ascii_tag(code, text):
@@ -271,7 +270,7 @@ def test_a_written_picture_lacks_nothing_that_is_not_told(tmp_path, name):
     picture = Picture((64, 48), samples.dtype, lambda *at: samples[at], software="s", description="d", carried=carried)
     path = tmp_path / f"a{ENDINGS[name]}"
     written = write_picture(name, path, picture, 1)
-    missing = set(differences(carried, found_in(path))) - set(written.not_carried)
+    missing = set(differences(carried, FORMATS[name].embedded(path))) - set(written.not_carried)
     assert missing <= NOT_READ.get(name, set())
     assert name != "tiff" or not written.not_carried
 
@@ -324,6 +323,6 @@ def test_a_profile_that_is_taken_out_of_the_file_is_missed(name, tmp_path):
     path = tmp_path / f"a{ENDINGS[name]}"
     picture = Picture((40, 60), samples.dtype, lambda y, x: samples[y, x], carried=carried)
     write_picture(name, path, picture, 1)
-    assert differences(carried, found_in(path)) == {}
+    assert differences(carried, FORMATS[name].embedded(path)) == {}
     without_profile(path, name)
-    assert set(differences(carried, found_in(path))) == {"icc"}
+    assert set(differences(carried, FORMATS[name].embedded(path))) == {"icc"}

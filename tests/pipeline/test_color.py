@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage import color as reference
 
-from pipeline import color
+from pipeline.colour import lab as color
+from tests.strategies import examples
 
 TOLERANCE = {"uint8": 0.5, "uint16": 0.02}
 
@@ -64,7 +65,7 @@ def test_strips_do_not_show(dtype, monkeypatch):
     lightness = random.random((40, 33), dtype=np.float32) * 100
     chroma = random.normal(0, 60, (2, 40, 33)).astype(np.float32)
     whole = color.samples_from_lab(lightness, chroma, np.dtype(dtype))
-    monkeypatch.setattr("pipeline.strips.STRIP_PX", 70)
+    monkeypatch.setattr("pipeline.support.row_bands.STRIP_PX", 70)
     np.testing.assert_array_equal(color.samples_from_lab(lightness, chroma, np.dtype(dtype)), whole)
 
 
@@ -72,7 +73,7 @@ lightnesses = arrays(np.float32, (4, 5), elements=st.floats(0, 100, width=32))
 chromas = arrays(np.float32, (2, 4, 5), elements=st.floats(-128, 128, width=32))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(lightness=lightnesses, chroma=chromas, dtype=st.sampled_from(["uint8", "uint16"]))
 def test_lightness_is_kept_whatever_the_chroma(lightness, chroma, dtype):
     samples = color.samples_from_lab(lightness, chroma, np.dtype(dtype))
@@ -88,7 +89,7 @@ def test_lightness_is_kept_on_a_dense_grid(dtype):
         assert np.abs(luminance_lightness(samples) - lightness).max() <= TOLERANCE[dtype]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(lightness=lightnesses, chroma=chromas)
 def test_hue_is_kept_and_chroma_only_shrinks(lightness, chroma):
     back = color.lab_from_rgb(color.rgb_from_lab(lightness, chroma))[1:].astype(np.float64)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.colorize import lightness_roi
-from pipeline.cost import (
+from pipeline.errors import UsageError
+from pipeline.planning.cost import (
     TASK_TILES,
     Cost,
     Fleet,
@@ -20,10 +20,10 @@ from pipeline.cost import (
     tiles_per_block,
     to_table,
 )
-from pipeline.errors import UsageError
-from pipeline.grid import TileGrid
-from pipeline.plan import Workers, batch_for, make_plan
+from pipeline.planning.plan import Workers, batch_for, make_plan
 from pipeline.store.arrays import CHUNK_PX
+from pipeline.tiling.grid import TileGrid
+from pipeline.tiling.infer import lightness_roi
 from pipeline.types import ScanInfo
 from tests.strategies import grids
 
@@ -87,8 +87,8 @@ def test_whole_chunks_are_read_where_a_margin_touches_them():
 
 
 def test_tasks_are_those_of_the_queue():
-    scheduling = pytest.importorskip("flows.scheduling")
-    blocks = pytest.importorskip("flows.blocks")
+    scheduling = pytest.importorskip("flows.cluster.queue")
+    blocks = pytest.importorskip("flows.cluster.worker")
     spec = pytest.importorskip("engines.spec").EngineSpec("identity", "model", (256, 256), 8, 1, 1)
     grid = TileGrid.of((3000, 2600), (256, 256), (128, 128))
     for block_px in (512, 1024, 2048):

@@ -9,18 +9,18 @@ import array_api_compat
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.anchor import Anchor, Anchoring, anchored
-from pipeline.color import lightness_from_samples, lightness_on
-from pipeline.colorize import BlockWork, Known, colorize_blocks, lightness_roi
-from pipeline.device import HOST, Device
+from pipeline.colour.lab import lightness_from_samples, lightness_on
+from pipeline.colour.resize import StraightLines, area_means
 from pipeline.errors import PredictionError
-from pipeline.grid import TileGrid
-from pipeline.resample import StraightLines, area_means
+from pipeline.support.array_backend import HOST, Device
+from pipeline.tiling.anchor import Anchor, Anchoring, anchored
+from pipeline.tiling.grid import TileGrid
+from pipeline.tiling.infer import BlockWork, Known, colorize_blocks, lightness_roi
 from tests.pipeline.plain import echo, opinionated, picture, position_dependent, tiles_of
-from tests.strategies import grids, windows
+from tests.strategies import examples, grids, windows
 
 HALF_STEP = 2**-10  # from a float16 to its neighbour, of its value
 
@@ -107,7 +107,7 @@ def square_grids(draw):
     return TileGrid.of(shape_yx, (size, size), (stride, stride), align)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(grid=grids(), window=windows, block_px=st.integers(3, 64), batch=st.integers(1, 7))
 def test_blends_are_numpys_to_the_bit(device, grid, window, block_px, batch):
     works = works_of(grid, window, picture(grid.shape_yx), block_px)
@@ -117,7 +117,7 @@ def test_blends_are_numpys_to_the_bit(device, grid, window, block_px, batch):
         np.testing.assert_array_equal(one.agreement.weight, other.agreement.weight)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(grid=square_grids(), window=windows, block_px=st.sampled_from([32, 64, 160]), batch=st.integers(1, 7))
 def test_agreements_are_numpys(device, grid, window, block_px, batch):
     works = works_of(grid, window, picture(grid.shape_yx), block_px)
@@ -127,7 +127,7 @@ def test_agreements_are_numpys(device, grid, window, block_px, batch):
         assert_close_agreement(one, other)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     grid=square_grids(),
     window=windows,
@@ -144,7 +144,7 @@ def test_anchored_blocks_are_numpys(device, grid, window, block_px, cell, seed):
         assert_close_agreement(one, other)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     height=st.integers(1, 150),
     width=st.integers(1, 150),
@@ -172,7 +172,7 @@ def test_refinements_are_numpys(device, height, width, window, anchor, half, see
     assert_close_agreement(one, other)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     grid=square_grids(),
     block_px=st.sampled_from([32, 64, 96]),
@@ -260,7 +260,7 @@ def test_a_large_number_becomes_the_float16_that_the_store_would_make_of_it(devi
     np.testing.assert_array_equal(down, values.astype(down.dtype))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(height=st.integers(1, 120), width=st.integers(1, 120), data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_area_means_are_opencvs(device, height, width, data, seed):
     counts = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
@@ -274,7 +274,7 @@ def test_area_means_are_opencvs(device, height, width, data, seed):
     np.testing.assert_array_equal(alone[0], made[1])
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(height=st.integers(1, 120), width=st.integers(1, 120), data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_straight_lines_are_opencvs(device, height, width, data, seed):
     counts = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
@@ -286,7 +286,7 @@ def test_straight_lines_are_opencvs(device, height, width, data, seed):
     np.testing.assert_allclose(made, np.reshape(expected, made.shape), atol=1e-3)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     shape=st.tuples(st.integers(16, 100), st.integers(16, 100)),
     starts=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=5),

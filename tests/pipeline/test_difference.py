@@ -6,13 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from skimage.color import deltaE_ciede2000
 
-from pipeline.difference import QUANTILE_STEP, difference, difference_map
 from pipeline.errors import StoreError, UsageError
-from pipeline.grid import Roi
+from pipeline.quality.difference import QUANTILE_STEP, difference, difference_map
+from pipeline.tiling.grid import Roi
+from tests.strategies import examples
 
 # a1*, b1*, a2*, b2*, CIEDE2000: the pairs of equal L* (50) in table 1 of Sharma, Wu, Dalal (2005).
 SHARMA = np.array(
@@ -104,7 +105,7 @@ def test_differences_beyond_the_histogram_keep_their_maximum():
     assert found.median == 100
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     height=st.integers(1, 80),
     width=st.integers(1, 80),

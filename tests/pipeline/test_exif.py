@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.carried import TiffTag
-from pipeline.exif import Exif, exif_block, parse_exif, readable_tags, swapped, value_bytes
+from pipeline.metadata.exif import Exif, exif_block, parse_exif, readable_tags, swapped, value_bytes
+from pipeline.metadata.model import TiffTag
 
 TYPES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 129)
 POINTERS = (34665, 34853, 40965)
@@ -118,6 +118,7 @@ def test_tifffile_reads_a_block_as_a_tiff():
         assert found["GPSTag"].value["GPSLatitude"] == (52, 1, 31, 1, 12, 10)
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
 def test_exiftool_finds_nothing_wrong(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block_of(REAL))

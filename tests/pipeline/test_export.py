@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.color import lightness_from_samples, samples_from_lab
+from pipeline.colour.lab import chroma_from_half, lightness_from_samples, samples_from_lab
 from pipeline.errors import StoreError
-from pipeline.export import chroma_from_half, compose, export_picture, picture_of
-from pipeline.grid import Roi, TileGrid
+from pipeline.export import compose, export_picture, picture_of
+from pipeline.formats import tiff as writer
 from pipeline.store import SCAN_SHARD_PX, BlockTook, ScanStore, Source
+from pipeline.tiling.grid import Roi, TileGrid
 from pipeline.types import ScanInfo
-from pipeline.writers import tiff as writer
 from tests.pipeline.plain import coloured
 
 BLOCK_PX = 512
@@ -48,7 +48,7 @@ def plainly_composed(scan, chroma, scale=1.0):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_picture_is_what_whole_arrays_make(tmp_path, monkeypatch, channels, dtype):
     monkeypatch.setattr(writer, "_SEGMENT_PX", 2**18)
-    monkeypatch.setattr("pipeline.strips.STRIP_PX", 5_000)
+    monkeypatch.setattr("pipeline.support.row_bands.STRIP_PX", 5_000)
     store, version, scan, chroma = make_store(tmp_path, (701, 1303), channels, dtype)
     summary = export_picture("tiff", tmp_path / "a.tif", picture_of(store, version, "", ""), 2)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), plainly_composed(scan, chroma))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.grid import TileAxis, TileGrid
+from pipeline.tiling.grid import TileAxis, TileGrid
 from tests.strategies import axes, grids
 
 

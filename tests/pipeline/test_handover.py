@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.carried import Carried, TiffTag
-from pipeline.carrying import description_of, found_in, software_of
-from pipeline.exif import directory, exif_block, parse_exif
-from pipeline.handover import carried_by_result, missing_in, missing_of_scan
+from pipeline.formats import ENDINGS, FORMATS, Picture, write_picture
+from pipeline.metadata.exif import directory, exif_block, parse_exif
+from pipeline.metadata.model import Carried, TiffTag
 from pipeline.readers import open_scan
-from pipeline.writers import ENDINGS, FORMATS, Picture, write_picture
+from pipeline.results.carrying import description_of, software_of
+from pipeline.results.read_back import carried_by_result, missing_in, missing_of_scan
 
 CAPTION = "Köln, Rathausplatz – „Markt“"  # noqa: RUF001 - of cp1252
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -51,9 +51,9 @@ def test_a_caption_of_another_encoding_is_in_every_format(name, tmp_path):
     scan = captioned(CAPTION.encode("cp1252"))
     path, picture = tmp_path / f"a{ENDINGS[name]}", picture_of(scan)
     written = write_picture(name, path, picture, 2)
-    assert missing_in(path, picture, written.not_carried) == {}
-    assert missing_of_scan(path, scan) == {}
-    assert CAPTION in description_of(found_in(path))
+    assert missing_in(name, path, picture, written.not_carried) == {}
+    assert missing_of_scan(name, path, scan) == {}
+    assert CAPTION in description_of(FORMATS[name].embedded(path))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -61,8 +61,8 @@ def test_a_caption_that_is_not_in_the_file_is_told(name, tmp_path):
     scan = captioned(CAPTION.encode())
     path, picture = tmp_path / f"a{ENDINGS[name]}", picture_of(scan)
     written = write_picture(name, path, replace(picture, description="K?ln"), 2)
-    assert "Rathausplatz" in missing_in(path, picture, written.not_carried)["description"]
-    assert "Rathausplatz" in missing_of_scan(path, scan)["description"]
+    assert "Rathausplatz" in missing_in(name, path, picture, written.not_carried)["description"]
+    assert "Rathausplatz" in missing_of_scan(name, path, scan)["description"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_maker_note_that_holds_only_in_its_place_is_left_out_and_told(name, tm
     _, _, lost = carried_by_result(scan, "software", "Colour added", "scan.tif")
     assert "offsets" in lost["maker note"]
     path = written(scan, name, tmp_path)
-    assert missing_of_scan(path, scan) == {}
+    assert missing_of_scan(name, path, scan) == {}
     assert b"IMG:repro" not in path.read_bytes()
 
 
@@ -142,11 +142,12 @@ def test_a_maker_note_that_holds_anywhere_goes_on(name, tmp_path):
     scan = Carried(exif=with_note(apple_note()))
     assert carried_by_result(scan, "software", "Colour added", "scan.tif")[2] == {}
     path = written(scan, name, tmp_path)
-    assert missing_of_scan(path, scan) == {}
-    (note,) = (tag.value for tag in parse_exif(found_in(path).exif).exif if tag.code == 37500)
+    assert missing_of_scan(name, path, scan) == {}
+    (note,) = (tag.value for tag in parse_exif(FORMATS[name].embedded(path).exif).exif if tag.code == 37500)
     assert note == apple_note()
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not there")
 def test_exiftool_reads_the_cameras_text_or_none(tmp_path):
     Image.fromarray(np.full((40, 60), 90, np.uint8)).save(tmp_path / "scan.jpg", exif=b"Exif\0\0" + canon_block())

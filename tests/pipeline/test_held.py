@@ -13,8 +13,8 @@ import pytest
 import rasterio.shutil
 import tifffile
 
-from pipeline.plan import _EXPORT_BYTES_PER_PX, _EXPORT_PX, _KEPT_BYTES
-from pipeline.writers import FORMATS, held_bytes
+from pipeline.formats import FORMATS, held_bytes
+from pipeline.planning.plan import _EXPORT_BYTES_PER_PX, _EXPORT_PX, _KEPT_BYTES
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="needs Linux's count of the memory in use"
@@ -23,7 +23,7 @@ SIDE_PX, THREADS, MIB = 4800, 4, 2**20
 _INGEST = """
 import sys, pathlib, psutil
 from pipeline.ingest import ingest, source_of
-from pipeline.plan import ingest_bytes
+from pipeline.planning.plan import ingest_bytes
 from pipeline.readers import open_scan
 from tests.pipeline.writer_conformance import forget_peak, peak_kib
 path = pathlib.Path(sys.argv[1])
@@ -79,6 +79,7 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "name",
     ["tiles.tif", "one-strip.tif", "large-tiles.jp2", "a.png", "progressive.jpg", "a.webp", "a.jxl"],
@@ -97,6 +98,7 @@ def store(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"png", "jpeg"}))
 def test_an_export_keeps_to_the_plan(store, name):
     (taken,) = in_a_process_of_its_own(_EXPORT, store, name)

@@ -12,14 +12,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipeline import at_rest
 from pipeline import ingest as module
-from pipeline.carried import Carried
 from pipeline.errors import OutputError, ScanNotFoundError, ScanUnreadableError
-from pipeline.grid import Roi
 from pipeline.ingest import ingest, ingested, source_of
+from pipeline.metadata.model import Carried
 from pipeline.readers import open_scan
 from pipeline.store import BlockTook, ScanStore
+from pipeline.support import fingerprint
+from pipeline.tiling.grid import Roi
 from pipeline.types import ScanInfo
 from tests.pipeline.plain import coloured
 
@@ -181,7 +181,7 @@ def test_what_is_there_is_taken_unless_forced(tmp_path, watched):
 @pytest.fixture
 def settled(monkeypatch):
     """As if every file had been at rest for long."""
-    monkeypatch.setattr(at_rest, "_CLOCK_TICK_NS", -(10**18))
+    monkeypatch.setattr(fingerprint, "_CLOCK_TICK_NS", -(10**18))
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def hashings(monkeypatch):
         made.append(path)
         return plain(path, *more)
 
-    for where, name in ((at_rest, "tree_sha256"), (module, "tree_sha256"), (module, "_sha256")):
+    for where, name in ((fingerprint, "tree_sha256"), (module, "tree_sha256"), (module, "_sha256")):
         monkeypatch.setattr(where, name, partial(counted, plain=getattr(where, name)))
     return made
 
@@ -318,7 +318,7 @@ def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "no space")
 
-    monkeypatch.setattr("pipeline.spill.Spill.write", full)
+    monkeypatch.setattr("pipeline.support.scratch.Spill.write", full)
     with pytest.raises(OutputError, match="disk full"):
         ingest(tmp_path / "a", tmp_path / "a.zarr", source_of(tmp_path / "a"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest
-from pipeline.manifest import ResultPaths, RunSpec, publish, version_of, whole_pictures
+from pipeline.results import versions
+from pipeline.results.run_spec import RunSpec
+from pipeline.results.sidecar import PictureRecord, Sidecar, SourceRecord, version_of
+from pipeline.results.versions import ResultPaths, publish, whole_pictures
 from pipeline.store import Source
 
 SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", "fp32", 8, "default", "ab", 128.0)
@@ -30,6 +32,11 @@ def test_every_setting_has_a_version_of_its_own():
         "align": 32,
         "anchor": True,
         "quality": 1.05,
+        "vivid": 0.5,
+        "cautious": True,
+        "palette_sha256": "ae",
+        "palette_engine": "torch",
+        "palette_precision": "bf16",
         "reused": "x",
         "int8_sha256": "ad",
         "algorithm": 1,
@@ -51,10 +58,10 @@ def finish(paths, spec, samples, formats=("tiff",), kept=()):
             picture.mkdir()
             picture /= "info.json"
         picture.write_bytes(samples)
-    told = {"bytes": len(samples), "carries_metadata": True}
-    pictures = dict.fromkeys([*formats, *kept], told)
-    sidecar = {"source": {"sha256": SOURCE.sha256}, "settings": spec.to_json(), "pictures": pictures}
-    lies.sidecar.write_text(json.dumps(sidecar))
+    record = PictureRecord(bytes=len(samples), carries_metadata=True)
+    source = SourceRecord(path="/a.tif", bytes=SOURCE.bytes, sha256=SOURCE.sha256, height_px=1, width_px=1)
+    pictures = dict.fromkeys([*formats, *kept], record)
+    lies.sidecar.write_text(json.dumps(Sidecar(source=source, settings=spec.to_json(), pictures=pictures).to_json()))
 
 
 def is_current(paths, source, spec, formats=("tiff",)):
@@ -95,11 +102,11 @@ def test_a_publication_that_was_stopped_is_put_right_by_the_next(tmp_path, monke
         renamed.append(target)
         Path(source).rename(target)
 
-    monkeypatch.setattr(manifest.os, "replace", stop)
+    monkeypatch.setattr(versions.os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
         publish(paths, finer.version)
     monkeypatch.undo()
-    manifest.settle(paths)
+    versions.settle(paths)
     assert is_current(paths, SOURCE, SPEC, BOTH) == (stopped_after == 0)
     assert is_current(paths.of_version(finer.version), SOURCE, finer, BOTH)
     publish(paths, finer.version)
@@ -122,7 +129,7 @@ def test_another_format_of_the_current_version_joins_the_others(tmp_path, monkey
         renamed.append(target)
         Path(source).rename(target)
 
-    monkeypatch.setattr(manifest.os, "replace", stop)
+    monkeypatch.setattr(versions.os, "replace", stop)
     if stopped_after < 2:
         with pytest.raises(KeyboardInterrupt):
             publish(paths, SPEC.version)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.profiles import ProfileError, description, gamma_to_lightness, lab_to_lightness, to_lightness
-from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.colour.icc import ProfileError, description, gamma_to_lightness, lab_to_lightness, to_lightness
+from pipeline.formats.picture import SRGB_PROFILE
 
 STEP = 100 / 65535
 

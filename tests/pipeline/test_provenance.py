@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.provenance import SOURCE_TYPE, premis_event, xmp_packet
-from pipeline.xmp import merged, properties
+from pipeline.metadata.provenance import SOURCE_TYPE, premis_event, xmp_packet
+from pipeline.metadata.xmp import merged, properties
 
 SCAN = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>
@@ -49,6 +49,7 @@ def test_every_property_of_the_scan_is_in_the_result():
     assert not [name for name in after if name.endswith(TRUE_OF_THE_SCAN)]
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
 def test_exiftool_reads_both_packets_in_one(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", xmp=packet())

@@ -5,18 +5,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.agreement import Agreement, squares
-from pipeline.color import lightness_from_samples
-from pipeline.colorize import Coloured
-from pipeline.grid import Roi, TileGrid
-from pipeline.quality import Quality, disagreement_map, has_helped, levels_of, measure, refined, tiles_to_add
-from pipeline.seams import seam_score
+from pipeline.colour.lab import lightness_from_samples
+from pipeline.palettes.doubt import Doubt
+from pipeline.quality.score import Quality, disagreement_map, has_helped, levels_of, measure, refined, tiles_to_add
+from pipeline.quality.seams import seam_score
 from pipeline.store import SCAN_SHARD_PX, BlockTook, ScanStore, Source
+from pipeline.tiling.grid import Roi, TileGrid
+from pipeline.tiling.infer import Coloured
+from pipeline.tiling.overlap_stats import Agreement, squares
 from pipeline.types import ScanInfo
 from tests.pipeline.plain import tiles_of
+from tests.strategies import examples
 
 BLOCK_PX = 512
 
@@ -86,7 +88,7 @@ def situations(draw):
 scores = st.floats(1.06, 3)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(situations(), scores)
 def test_only_new_tiles_are_added_and_those_where_tiles_disagree_most(situation, score):
     grid, earlier, spread = situation
@@ -103,7 +105,7 @@ def test_only_new_tiles_are_added_and_those_where_tiles_disagree_most(situation,
         assert min(worths[tile] for tile in chosen) >= max(left) - 1e-5
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(situations(), scores, scores, st.floats(1.01, 1.5))
 def test_the_further_from_the_goal_the_more_tiles(situation, score, other, wanted):
     grid, earlier, spread = situation
@@ -263,10 +265,20 @@ def test_the_map_of_a_version_without_colour_is_dark(tmp_path):
     assert disagreement_map(store, version).max() < 20
 
 
+def test_the_map_of_a_model_that_knows_its_doubt_shows_that():
+    cells = np.zeros((4, 8), np.float32)
+    cells[:, 6:] = 20
+    version = SimpleNamespace(doubt=Doubt(9, 4, 15), doubt_cells=lambda: cells)
+    shown = disagreement_map(SimpleNamespace(info=SimpleNamespace(shape_yx=(500, 1000))), version)
+    assert shown.shape == (512, 1024, 3)
+    assert shown[:, :512].max() < 20
+    assert shown[:, 960:, 0].min() > 200
+
+
 @pytest.mark.parametrize("shape_yx", [(40_000, 700), (500, 33_000), (1, 1)])
 def test_the_map_has_1024_px_at_most_and_the_proportions_of_the_scan(shape_yx):
     spread = np.zeros([squares(extent) for extent in shape_yx], np.float32)
-    version = SimpleNamespace(scale_factor=1.0, spread=lambda roi: (spread, spread))
+    version = SimpleNamespace(scale_factor=1.0, doubt=None, spread=lambda roi: (spread, spread))
     shown = disagreement_map(SimpleNamespace(info=SimpleNamespace(shape_yx=shape_yx)), version)
     assert max(shown.shape) <= 1024
     if max(shape_yx) > 1:

@@ -14,18 +14,27 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
-from pipeline.readers import ENDINGS, _tiff_layout, open_scan
-from pipeline.readers._tiff_segments import Segments
-from pipeline.readers._window import SegmentCache
+from pipeline.errors import (
+    ScanDamagedError,
+    ScanError,
+    ScanNotFoundError,
+    ScanUnreadableError,
+    ScanUnsupportedError,
+    UsageError,
+)
+from pipeline.readers import ENDINGS, open_scan
+from pipeline.readers._base import SegmentCache
+from pipeline.readers._tiff import layout
+from pipeline.readers._tiff.segments import Segments
 from pipeline.readers.image import ImageReader
 from pipeline.readers.tiff import TiffReader
 from pipeline.types import Reading
+from tests.strategies import examples
 
 # NotGeoreferencedWarning and its kin must not reach a user.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -254,7 +263,7 @@ def test_only_touched_segments_are_decoded_and_kept(tmp_path: Path, monkeypatch:
 def test_uncompressed_strips_are_read_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_strip: int, planar: bool
 ) -> None:
-    monkeypatch.setattr(_tiff_layout, "CUT_BYTES", 7 * WIDTH * 2)
+    monkeypatch.setattr(layout, "CUT_BYTES", 7 * WIDTH * 2)
     picture = smooth("uint16", 3) if planar else smooth("uint16")
     stored = np.moveaxis(picture, 2, 0) if planar else picture
     path = tmp_path / "strip.tif"
@@ -309,7 +318,7 @@ def test_threads_read_the_same_as_one(tmp_path: Path, ending: str) -> None:
     assert not wrong
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),
@@ -485,13 +494,13 @@ def test_a_line_break_in_a_name_stays_on_one_line(tmp_path: Path) -> None:
         (b"", ScanUnreadableError, "empty"),
         (b"hello, world\n", ScanUnreadableError, "not an image"),
         (b"<VRTDataset><VRTRasterBand/></VRTDataset>", ScanUnreadableError, "not an image"),
-        (b"II*\0", ScanUnreadableError, "damaged"),
-        (b"II*\0\xff\xff\xff\x7f", ScanUnreadableError, ""),
-        (b"MM\0+\0\x08\0\0" + b"\xff" * 30, ScanUnreadableError, ""),
-        (b"\x89PNG\r\n\x1a\n", ScanUnreadableError, "PNG"),
-        (b"\xff\xd8\xff\xe0", ScanUnreadableError, "JPEG"),
-        (b"GIF89a" + b"\0" * 40, ScanUnreadableError, "GIF"),
-        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", ScanUnreadableError, "JPEG 2000"),
+        (b"II*\0", ScanDamagedError, "damaged"),
+        (b"II*\0\xff\xff\xff\x7f", ScanDamagedError, ""),
+        (b"MM\0+\0\x08\0\0" + b"\xff" * 30, ScanDamagedError, ""),
+        (b"\x89PNG\r\n\x1a\n", ScanDamagedError, "PNG"),
+        (b"\xff\xd8\xff\xe0", ScanDamagedError, "JPEG"),
+        (b"GIF89a" + b"\0" * 40, ScanDamagedError, "GIF"),
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", ScanDamagedError, "JPEG 2000"),
         (b"8BPS\0\1", ScanUnsupportedError, "Photoshop"),
         (b"%PDF-1.7", ScanUnsupportedError, "PDF"),
     ],
@@ -538,7 +547,7 @@ def test_cut_files_are_refused_not_filled(tmp_path: Path, name: str, share: floa
     path = tmp_path / name
     whole = write_any(path)
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert_refused(path, ScanUnreadableError)
+    assert_refused(path, ScanDamagedError)
 
 
 @pytest.mark.parametrize("name", ["scan.jpg", "progressive.jpg"])
@@ -546,7 +555,7 @@ def test_jpeg_cut_with_an_end_marker_is_refused(tmp_path: Path, name: str) -> No
     path = tmp_path / name
     whole = write_any(path)
     path.write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
-    assert_refused(path, ScanUnreadableError, "damaged")
+    assert_refused(path, ScanDamagedError, "damaged")
 
 
 @pytest.mark.parametrize("name", ["deflate.tif", "scan.png"])
@@ -555,10 +564,10 @@ def test_one_wrong_byte_in_deflated_data_is_refused(tmp_path: Path, name: str) -
     damaged = bytearray(write_any(path))
     damaged[len(damaged) // 2] ^= 0x5A
     path.write_bytes(damaged)
-    assert_refused(path, ScanUnreadableError, "damaged")
+    assert_refused(path, ScanDamagedError, "damaged")
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(name=st.sampled_from(ANY), changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6))
 def test_damage_anywhere_gives_pixels_or_our_error(
     tmp_path_factory: pytest.TempPathFactory, name: str, changes: list[tuple[float, int]]
@@ -615,7 +624,7 @@ def test_nothing_is_printed_or_logged(
     for name in ANY:
         whole = write_any(tmp_path / name)
         (tmp_path / name).write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
-        assert_refused(tmp_path / name, ScanUnreadableError)
+        assert_refused(tmp_path / name, ScanDamagedError)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
 

@@ -13,12 +13,11 @@ import rasterio
 import tifffile
 from PIL import Image
 
-from pipeline.carried import Carried
-from pipeline.carrying import found_in
-from pipeline.handover import carried_by_result
+from pipeline.formats import FORMATS, Picture, write_picture
+from pipeline.metadata.model import Carried
 from pipeline.readers import open_scan
+from pipeline.results.read_back import carried_by_result
 from pipeline.types import Reading
-from pipeline.writers import Picture, write_picture
 
 GRAY = np.arange(64 * 96, dtype=np.uint8).reshape(64, 96)
 WORLD = "2.0\n0.5\n-0.25\n-2.0\n500000\n4600000\n"
@@ -174,7 +173,7 @@ def test_which_world_file_was_read_is_told_and_may_be_chosen(tmp_path: Path) -> 
 def test_what_lies_beside_a_result_is_not_found_in_it(tmp_path: Path) -> None:
     Image.fromarray(GRAY).save(tmp_path / "a.jpg")
     (tmp_path / "a.jgw").write_text(WORLD)
-    assert found_in(tmp_path / "a.jpg").place is None
+    assert FORMATS["jpeg"].embedded(tmp_path / "a.jpg").place is None
 
 
 def test_other_neighbours_are_named(tmp_path: Path) -> None:

@@ -96,3 +96,27 @@ def test_what_a_header_declares_is_checked_first(tmp_path: Path, monkeypatch: py
     path.write_bytes(text())
     with pytest.raises(ScanUnsupportedError, match="at once"):
         open_scan(path)
+
+
+@pytest.mark.parametrize("top", [1, 255, 1000, 65535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_in_text(tmp_path: Path, top: int, channels: int) -> None:
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, top, (20, 31, channels), endpoint=True)
+    lines = [b"P2" if channels == 1 else b"P3", b"# by hand", b"31 20", b"%d" % top]
+    lines += [b"  ".join(b"%d" % number for number in row) + b" # a row" for row in picture.reshape(20, -1)]
+    path = tmp_path / "a.pnm"
+    path.write_bytes(b"\n".join(lines))
+    full = 255 if top < 256 else 65535
+    with open_scan(path) as reader:
+        expected = np.rint(picture * (full / top)).squeeze()
+        np.testing.assert_array_equal(reader.read(*EVERYTHING), expected)
+        np.testing.assert_array_equal(reader.read(slice(3, 7), slice(5, 9)), expected[3:7, 5:9])
+        assert reader.info.metadata["format"] == ("PGM" if channels == 1 else "PPM")
+    path.write_bytes(b"\n".join(lines[:-4]))
+    with open_scan(path) as reader, pytest.raises(ScanUnreadableError, match="of 20 rows the file holds 16"):
+        reader.read(*EVERYTHING)
+    for damage in (b" -1 ", b" x ", b" %d " % (top + 1), b" 99999999999 "):
+        path.write_bytes(b"\n".join([*lines[:5], damage, *lines[6:]]))
+        with pytest.raises(ScanUnreadableError, match="damaged"):
+            open_scan(path)

@@ -192,3 +192,17 @@ def test_half_a_gibibyte_is_decoded_at_once_and_not_more(
     path.write_bytes(jls_header(most_pixels // width, width, bits, channels))
     with pytest.raises(ScanUnreadableError, match="damaged JPEG-LS"):  # by the decoder
         open_scan(path)
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_ls_without_its_end_marker_is_whole(tmp_path: Path, missing: int) -> None:
+    path = tmp_path / "a.jls"
+    picture = soft((90, 130), 1)
+    data = imagecodecs.jpegls_encode(picture)
+    path.write_bytes(data[:-missing])
+    got, info = read(path)
+    np.testing.assert_array_equal(got, picture)
+    assert len(info.metadata["dropped"]) == 1
+    path.write_bytes(data[:-9])
+    with pytest.raises(ScanUnreadableError):
+        read(path)

@@ -149,6 +149,7 @@ with open_scan(Path(sys.argv[1]), Reading(salvage=True)) as reader:
 """
 
 
+@pytest.mark.e2e
 def test_want_of_memory_is_no_damage(tmp_path: Path) -> None:
     """In a process of its own: one that has run for long has memory left to take."""
     path = tmp_path / "a.tif"

@@ -20,14 +20,14 @@ import rasterio
 import tifffile
 from PIL import Image
 
-from pipeline import gdal
-from pipeline.carried import Place
 from pipeline.errors import ScanUnreadableError
+from pipeline.formats._gdal import gdal as gdal_of_writers
+from pipeline.formats._gdal import open_dataset
+from pipeline.formats._geo_tags import geo_tags
+from pipeline.metadata.model import Place
 from pipeline.readers import open_scan, page_count
 from pipeline.readers._gdal import Raster
-from pipeline.writers._gdal import gdal as gdal_of_writers
-from pipeline.writers._gdal import open_dataset
-from pipeline.writers._geo_tags import geo_tags
+from pipeline.support import gdal
 from tests.pipeline.test_readers_drives import gdal_tiff, noise
 from tests.pipeline.test_readers_image import soft
 
@@ -184,9 +184,10 @@ for name in sys.argv[1:]:
         reader.read(slice(None), slice(None))
         print(reader.carried.place and reader.carried.place.transform, flush=True)
 """
-WITHOUT_PROC = "from pipeline import gdal; from pathlib import Path; gdal._OPEN_FILES = Path('/nowhere')"
+WITHOUT_PROC = "from pipeline.support import gdal; from pathlib import Path; gdal._OPEN_FILES = Path('/proc/none')"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("first", ["", WITHOUT_PROC], ids=["by number", "as a part"])
 def test_nobody_waits_for_what_lies_beside_a_scan(tmp_path: Path, first: str) -> None:
     """A pipe that nobody writes to stops whoever opens it."""

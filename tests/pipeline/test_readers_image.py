@@ -17,9 +17,9 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
-from pipeline import exif
-from pipeline.carried import TiffTag
 from pipeline.errors import ScanError, ScanUnreadableError
+from pipeline.metadata import exif
+from pipeline.metadata.model import TiffTag
 from pipeline.readers import open_scan
 from pipeline.types import Reading, ScanInfo
 
@@ -76,28 +76,61 @@ def jpeg_with(picture: Image.Image, *segments: tuple[int, bytes], **options: Any
 # Lightness
 
 
-@pytest.mark.parametrize(("space", "inverted"), [("CMYK", True), ("YCCK", True), ("CMYK", False)])
-def test_ink_is_as_light_as_pillow_takes_it(tmp_path: Path, space: str, inverted: bool) -> None:
+@pytest.mark.parametrize(("space", "marked"), [("CMYK", True), ("YCCK", True), ("CMYK", False)])
+def test_ink_is_as_light_as_pillow_takes_it(tmp_path: Path, space: str, marked: bool) -> None:
     ink = soft(channels=4)
-    data = imagecodecs.jpeg8_encode(
-        255 - ink if inverted else ink, level=100, colorspace="CMYK", outcolorspace=space, subsampling="444"
-    )
+    data = imagecodecs.jpeg8_encode(255 - ink, level=100, colorspace="CMYK", outcolorspace=space, subsampling="444")
     adobe = data.index(b"\xff\xee")
-    if not inverted:  # without Adobe's segment nothing says that it is
+    if not marked:
         data = data[:adobe] + data[adobe + 16 :]
     path = tmp_path / "ink.jpg"
     path.write_bytes(data)
     got, info = read(path)
     paper = 1 - ink / 255
     assert np.abs(got - 255 * paper[:, :, :3] * paper[:, :, 3:]).max() <= 6
-    if inverted:
-        with Image.open(path) as image:
-            difference = np.abs(got.astype(int) - np.asarray(image.convert("RGB")))
-        # YCCK is stored with colour of half the resolution, which decoders enlarge in their own ways.
-        assert difference.max() <= (2 if space == "CMYK" else 8)
-        assert difference.mean() < 0.5
+    with Image.open(path) as image:
+        difference = np.abs(got.astype(int) - np.asarray(image.convert("RGB")))
+    # YCCK is stored with colour of half the resolution, which decoders enlarge in their own ways.
+    assert difference.max() <= (2 if space == "CMYK" else 8)
+    assert difference.mean() < 0.5
     assert (info.channels, info.tone, info.depth) == (3, "srgb", "uint8")
     assert "(1 - C)(1 - K)" in info.metadata["lightness"]
+
+
+ADOBE = b"Adobe\0\x64\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("jfif", "adobe", "names", "is_ycc"),
+    [
+        (True, -1, b"\1\2\3", True),
+        (True, -1, b"RGB", True),
+        (True, 0, b"RGB", True),
+        (False, 0, b"\1\2\3", False),
+        (False, 1, b"RGB", True),
+        (False, -1, b"RGB", False),
+        (False, -1, b"\0\1\2", True),
+    ],
+)
+def test_what_the_components_of_a_jpeg_are_is_told_by_its_markers(
+    tmp_path: Path, jfif: bool, adobe: int, names: bytes, is_ycc: bool
+) -> None:
+    """Names of components count only where no marker says more; as Pillow's libjpeg has it."""
+    path = tmp_path / "a.jpg"
+    stored = soft(channels=3)
+    data = imagecodecs.jpeg8_encode(stored, level=100, colorspace="RGB", outcolorspace="RGB", subsampling="444")
+    data = data[:2] + data[data.index(b"\xff\xdb") :]
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    edited = bytearray(data)
+    for n, name in enumerate(names):
+        edited[frame + 10 + 3 * n] = edited[scan + 5 + 2 * n] = name
+    segments = [(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")] * jfif + [(0xEE, ADOBE + bytes([max(0, adobe)]))] * (adobe >= 0)
+    more = b"".join(b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body for marker, body in segments)
+    path.write_bytes(b"\xff\xd8" + more + bytes(edited[2:]))
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB")).astype(int)
+    assert (np.abs(expected - stored).max() > 20) == is_ycc
+    assert np.abs(read(path)[0] - expected).max() <= 2
 
 
 def test_twelve_bits_are_kept(tmp_path: Path) -> None:
@@ -509,13 +542,74 @@ def test_a_jpeg_without_its_end_marker_gives_all_rows_that_are_there(tmp_path: P
     with Image.open(path) as image:
         whole = np.asarray(image)
     path.write_bytes(path.read_bytes()[:-missing])
-    with pytest.raises(ScanUnreadableError, match="no end marker"):
-        read(path)
+    if kept < 250:
+        with pytest.raises(ScanUnreadableError, match="no end marker, and rows of it are missing"):
+            open_scan(path)
+    else:
+        got, info = read(path)
+        np.testing.assert_array_equal(got, whole)
+        assert len(info.metadata["dropped"]) == 1
+        assert "its end mark is missing; all of its rows are there" in info.metadata["dropped"][0]
     with open_scan(path, Reading(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
         assert reader.holes == (((kept, 250, 0, 200),) if kept < 250 else ())
     np.testing.assert_array_equal(got[:kept], whole[:kept])
     assert (got[kept:] == 127).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_with_other_bytes_in_place_of_its_end_marker_is_whole(tmp_path: Path, options: Any) -> None:
+    """As some telephones write them: a trailer of their own."""
+    path = tmp_path / "trailer.jpg"
+    picture = soft((300, 200), 3)
+    Image.fromarray(picture).save(path, quality=92, **options)
+    whole, _ = read(path)
+    trailer = b"" if options else b"SEFH" + b"j\0 \x07" * 200 + b"SEFT"
+    path.write_bytes(path.read_bytes()[:-2] + trailer)
+    got, info = read(path)
+    np.testing.assert_array_equal(got, whole)
+    assert len(info.metadata["dropped"]) == 1
+    with open_scan(path, Reading(salvage=True)) as reader:
+        np.testing.assert_array_equal(reader.read(*EVERYTHING), whole)
+        assert not reader.holes
+        assert reader.info.metadata["dropped"] == info.metadata["dropped"]
+
+
+def test_a_jpeg_cut_between_its_scans_is_not_taken_for_whole(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(soft((300, 200), 3)).save(path, quality=92, progressive=True)
+    data = path.read_bytes()
+    last = data.rindex(b"\xff\xda")
+    path.write_bytes(data[: data.rindex(b"\xff\xc4", 0, last)])
+    with pytest.raises(ScanUnreadableError, match="cut off"):
+        open_scan(path)
+
+
+@pytest.mark.parametrize(("missing", "whole"), [(1, True), (5, True), (12, True), (14, True), (16, True), (30, False)])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_without_its_end_chunk_gives_all_rows_that_are_there(
+    tmp_path: Path, missing: int, whole: bool, interlaced: bool
+) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (250, 200), dtype=np.uint8)
+    path = tmp_path / "end.png"
+    data = imagecodecs.png_encode(picture) if not interlaced else adam7(picture)
+    path.write_bytes(data[:-missing])
+    if not whole:
+        with pytest.raises(ScanUnreadableError, match="no end chunk, and rows of it are missing"):
+            open_scan(path)
+        return
+    got, info = read(path)
+    np.testing.assert_array_equal(got, picture)
+    assert len(info.metadata.get("dropped", ())) == (missing > 4)
+
+
+def adam7(picture: NDArray[np.uint8]) -> bytes:
+    """An interlaced PNG of 8-bit gray (PNG, 8.2)."""
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = [b"\0" + row.tobytes() for y, x, down, across in passes for row in picture[y::down, x::across]]
+    head = struct.pack(">IIBBBBB", picture.shape[1], picture.shape[0], 8, 0, 0, 0, 1)
+    parts = (b"IHDR", head), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in parts)
 
 
 def test_a_jpeg_that_failed_once_does_not_give_gray_the_next_time(tmp_path: Path) -> None:

@@ -679,3 +679,79 @@ def test_a_list_of_tiles_that_would_fill_the_memory_is_refused(tmp_path: Path) -
     (tmp_path / "a.jp2").write_bytes(data)
     with pytest.raises(ScanUnsupportedError, match="187500 tiles"):
         open_scan(tmp_path / "a.jp2")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "missing"), [("a.gif", "P", 1), ("a.gif", "P", 2), ("a.bmp", "RGB", 2), ("a.bmp", "L", 2)]
+)
+def test_what_lacks_only_what_follows_its_pixels_is_whole(tmp_path: Path, name: str, mode: str, missing: int) -> None:
+    """The trailer of a GIF, and what fills up the last row of a BMP."""
+    path = tmp_path / name
+    Image.fromarray(soft((90, 130), 3)).convert(mode).save(path)
+    whole, _ = read(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-missing])
+    got, info = read(path)
+    np.testing.assert_array_equal(got, whole)
+    assert len(info.metadata.get("dropped", ())) == (name == "a.gif")
+    path.write_bytes(data[: -missing - 3])
+    with pytest.raises(ScanUnreadableError):
+        read(path)
+
+
+@pytest.mark.parametrize("ending", ["jp2", "j2k"])
+def test_a_jpeg_2000_without_its_end_marker_loses_nothing_in_salvage(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    picture = soft((90, 130), 3)
+    data = imagecodecs.jpeg2k_encode(picture, level=0, codecformat=ending)
+    path.write_bytes(data[:-2])
+    with pytest.raises(ScanUnreadableError):
+        read(path)
+    with open_scan(path, Reading(salvage=True)) as reader:
+        np.testing.assert_array_equal(reader.read(*EVERYTHING), picture)
+        assert not reader.holes
+
+
+def test_channels_of_jpeg_2000_in_another_order(tmp_path: Path) -> None:
+    """Blue, green, opacity and red, as the box of channel definitions has it."""
+    rgb = soft(SHAPE_YX, 3)
+    stored = np.dstack([rgb[:, :, 2], rgb[:, :, 1], rgb[::-1, :, 0], rgb[:, :, 0]])
+    definitions = b"".join(struct.pack(">3H", *each) for each in ((0, 0, 3), (1, 0, 2), (2, 1, 0), (3, 0, 1)))
+    path = tmp_path / "a.jp2"
+    path.write_bytes(jp2_with(stored, header=box(b"cdef", struct.pack(">H", 4) + definitions)))
+    got, info = read(path)
+    np.testing.assert_array_equal(got, rgb)
+    assert info.mask == "alpha"
+    with open_scan(path) as reader:
+        np.testing.assert_array_equal(reader.read_mask(*EVERYTHING), stored[:, :, 2])
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (0, 1, 2), (1, 0, 2)])
+def test_masks_of_a_bmp_say_which_byte_is_which(tmp_path: Path, order: tuple[int, ...]) -> None:
+    rgb = soft(SHAPE_YX, 3)
+    stored = np.zeros((*SHAPE_YX, 4), np.uint8)
+    for channel, at in enumerate(order):
+        stored[:, :, at] = rgb[:, :, channel]
+    masks = struct.pack("<3I", *(0xFF << 8 * at for at in order))
+    head = struct.pack("<IiiHHIIiiII", 40, 130, -90, 1, 32, 3, stored.size, 0, 0, 0, 0) + masks
+    path = tmp_path / "a.bmp"
+    path.write_bytes(
+        b"BM" + struct.pack("<III", 14 + len(head) + stored.size, 0, 14 + len(head)) + head + stored.tobytes()
+    )
+    np.testing.assert_array_equal(read(path)[0], rgb)
+    path.write_bytes(path.read_bytes().replace(masks, struct.pack("<3I", 0xFF000000, 0xFF0000, 0xFF00)))
+    with pytest.raises(ScanUnsupportedError, match="masks FF000000, 00FF0000, 0000FF00"):
+        read(path)
+
+
+@pytest.mark.parametrize("bits", [1, 8, 24])
+def test_a_bmp_of_os2(tmp_path: Path, bits: int) -> None:
+    rgb = soft(SHAPE_YX, 3)
+    table = b"" if bits == 24 else np.arange(2**bits)[:, None].repeat(3, 1).astype(np.uint8).tobytes()
+    expected = rgb if bits == 24 else rgb[:, :, 0] >> (8 - bits)
+    row = rgb[:, :, ::-1].reshape(90, -1) if bits == 24 else np.packbits(expected, axis=1) if bits == 1 else expected
+    body = b"".join(line.tobytes() + bytes(-len(line) % 4) for line in row[::-1])
+    head = struct.pack("<IHHHH", 12, 130, 90, 1, bits) + table
+    path = tmp_path / "a.bmp"
+    path.write_bytes(b"BM" + struct.pack("<III", 14 + len(head) + len(body), 0, 14 + len(head)) + head + body)
+    np.testing.assert_array_equal(read(path)[0], expected)

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from pipeline.provenance import xmp_packet
+from pipeline.metadata.provenance import xmp_packet
 from pipeline.readers import open_scan
 from tests.pipeline.test_readers_image import jpeg_with, soft
 

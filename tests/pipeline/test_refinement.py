@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.agreement import Agreement, squares
-from pipeline.anchor import Anchor
-from pipeline.colorize import BlockWork, Known, colorize_blocks, lightness_roi
-from pipeline.grid import TileGrid
-from pipeline.quality import refined
+from pipeline.quality.score import refined
+from pipeline.tiling.anchor import Anchor
+from pipeline.tiling.grid import TileGrid
+from pipeline.tiling.infer import BlockWork, Known, colorize_blocks, lightness_roi
+from pipeline.tiling.overlap_stats import Agreement, squares
 from tests.pipeline.plain import (
     assert_agreements_are_close,
     opinionated,
@@ -19,7 +19,7 @@ from tests.pipeline.plain import (
     plain_weighted_mean,
     tiles_of,
 )
-from tests.strategies import windows
+from tests.strategies import examples, windows
 
 
 class Coarse:
@@ -110,7 +110,7 @@ grids_to_refine = st.builds(
 TWO_LEVELS = 4  # a seed whose choices of both levels are some, but not all
 
 
-@settings(max_examples=60)
+@examples(60)
 @example(TileGrid.of((150, 140), (64, 64), (64, 64), 16), "hann", 2, 64, TWO_LEVELS)
 @given(grids_to_refine, windows, st.integers(0, 2), st.sampled_from([64, 96, 160]), st.integers(0, 2**32 - 1))
 def test_levels_of_chosen_tiles_are_the_plain_mean_of_exactly_these(grid, window, levels, block_px, seed):
@@ -125,7 +125,7 @@ def test_levels_of_chosen_tiles_are_the_plain_mean_of_exactly_these(grid, window
     assert_agreements_are_close(run.agreement, plain_agreement(grid, window, predictions))
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(grids_to_refine, windows, st.sampled_from([32, 64, 96]), st.integers(1, 7), st.integers(0, 2**32 - 1))
 def test_bytes_of_a_refinement_do_not_depend_on_blocks_or_batches(grid, window, block_px, batch, seed):
     image = picture(grid.shape_yx)

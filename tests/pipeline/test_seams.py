@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import seams as module
-from pipeline.seams import SeamScore, seam_score
-from pipeline.windows import hann
+from pipeline.quality import seams as module
+from pipeline.quality.seams import SeamScore, seam_score
+from pipeline.tiling.weights import hann
 
 
 def smooth_colours(shape_yx, seed=0, deviation=8.0, grain_px=8):

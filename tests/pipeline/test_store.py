@@ -1,19 +1,22 @@
 """The store: what counts as there, and what a stopped or replaced writer may leave."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
 import zarr
 
 import pipeline.store.chroma as store_module
-from pipeline.agreement import Agreement
-from pipeline.anchor import Anchor
-from pipeline.colorize import Coloured
 from pipeline.errors import StoreError
-from pipeline.files import write_json
-from pipeline.grid import Roi
+from pipeline.formats._ome_zarr import Multiscale
 from pipeline.store import BlockTook, ScanStore, Source
+from pipeline.support.files import write_json
+from pipeline.tiling.anchor import Anchor
+from pipeline.tiling.grid import Roi
+from pipeline.tiling.infer import Coloured
+from pipeline.tiling.overlap_stats import Agreement
 from pipeline.types import ScanInfo
 from tests.pipeline.plain import coloured
 
@@ -54,6 +57,26 @@ def test_a_black_scan_is_there_as_any_other(store):
         assert not store.has_whole_scan()
         store.write_scan(Roi(rows.start, rows.stop, 0, 700), np.zeros((rows.stop - rows.start, 700), np.uint8))
     assert ScanStore.open(store.path).has_whole_scan()
+
+
+def test_a_file_system_without_hard_links_holds_a_store(tmp_path, monkeypatch):
+    """As exFAT, SMB and FUSE: store, version and picture are made, written to and read again."""
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    store = ScanStore.create(tmp_path / "a.zarr", ScanInfo((2500, 700), 1, "uint8"), SOURCE)
+    samples = np.random.default_rng(0).integers(0, 255, (2048, 700), dtype=np.uint8)
+    store.write_scan(Roi(0, 2048, 0, 700), samples)
+    version = version_of(store)
+    write_block(version, (0, 0))
+    opened = ScanStore.open(tmp_path / "a.zarr", writable=True)
+    np.testing.assert_array_equal(opened.read_scan(Roi(0, 2048, 0, 700)), samples)
+    assert opened.version_names() == ["v"]
+    picture = Multiscale(tmp_path / "picture", [(40, 50)], 3, np.dtype("uint8"), attributes={})
+    picture.write(0, 0, 0, np.full((40, 50, 3), 7, np.uint8))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_block_without_colour_is_finished_as_any_other(store):

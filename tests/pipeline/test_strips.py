@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import strips
-from pipeline.strips import by_strips, row_strips
+from pipeline.support import row_bands
+from pipeline.support.row_bands import by_strips, row_strips
 
 
 @given(st.integers(0, 40), st.integers(1, 40), st.integers(1, 300))
 def test_strips_cover_every_row_once(height, width, pixels):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strips, "STRIP_PX", pixels)
+        patch.setattr(row_bands, "STRIP_PX", pixels)
         rows = [np.arange(height)[strip] for strip in row_strips((height, width))]
     assert np.concatenate([np.arange(0), *rows]).tolist() == list(range(height))
     assert all(len(strip) * width <= max(pixels, width) for strip in rows)

@@ -15,9 +15,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 from rasterio.control import GroundControlPoint
 
-from pipeline import exif
-from pipeline.carried import Carried, TiffTag
 from pipeline.errors import UsageError
+from pipeline.metadata import exif
+from pipeline.metadata.model import Carried, TiffTag
 from pipeline.readers import open_scan
 from pipeline.types import Reading
 

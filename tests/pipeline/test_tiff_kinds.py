@@ -22,7 +22,7 @@ from rasterio.windows import Window
 
 from pipeline.errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from pipeline.readers import open_scan, page_count
-from pipeline.readers._tiff_embedded import check_embedded_size
+from pipeline.readers._tiff.embedded import check_embedded_size
 from pipeline.types import Reading, ScanInfo
 
 pytestmark = pytest.mark.filterwarnings("error")

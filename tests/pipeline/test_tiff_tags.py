@@ -17,12 +17,12 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 
-from pipeline.carried import Carried, Place, TiffTag
-from pipeline.exif import exif_block
+from pipeline.formats import tiff as writer
+from pipeline.formats.picture import SRGB_PROFILE, Picture
+from pipeline.formats.tiff import write_pyramid
+from pipeline.metadata.exif import exif_block
+from pipeline.metadata.model import Carried, Place, TiffTag
 from pipeline.readers import open_scan
-from pipeline.writers import tiff as writer
-from pipeline.writers._picture import SRGB_PROFILE, Picture
-from pipeline.writers.tiff import write_pyramid
 
 IPTC = b"\x1c\x01\x5a\x00\x03\x1b%G" + b"\x1c\x02\x50\x00\x0aM. M\xc3\xbcller"
 PHOTOSHOP = b"8BIM\x04\x04\0\0\0\0\0\x08" + b"\x1c\x02\x50\0\3abc" + b"8BIM\x03\xed\0\0\0\0\0\x02ab"
@@ -81,6 +81,7 @@ def test_tifffile_and_pillow_find_everything(tmp_path, bigtiff):
         np.testing.assert_array_equal(np.asarray(found), image[::-1, ::-1])  # turned as its orientation says
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
 def test_exiftool_finds_everything_and_nothing_wrong(tmp_path, bigtiff):
     write(tmp_path / "a.tif", ALL)
@@ -142,6 +143,7 @@ def test_rationals_have_their_count_and_values(tmp_path, bigtiff):
         assert {*RATIONALS[:2]} <= {*reader.carried.tags}
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
 def test_exiftool_reads_rationals_as_they_were(tmp_path, bigtiff):
     write(tmp_path / "a.tif", Carried(tags=RATIONALS))

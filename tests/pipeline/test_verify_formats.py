@@ -10,17 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.carried import Carried
 from pipeline.export import picture_of
-from pipeline.files import file_sha256, size_bytes, tree_sha256
-from pipeline.grid import Roi
-from pipeline.handover import carried_by_result, missing_in
-from pipeline.pyramid import level_problems
+from pipeline.formats import ENDINGS, FORMATS, Picture, level_problems, write_picture
+from pipeline.metadata.model import Carried
+from pipeline.results.expected_picture import ExpectedPicture
+from pipeline.results.read_back import carried_by_result, missing_in
+from pipeline.results.verify import _certificate
 from pipeline.store import BlockTook, ScanStore, Source
-from pipeline.told import Told
+from pipeline.support.files import file_sha256, size_bytes, tree_sha256
+from pipeline.tiling.grid import Roi
 from pipeline.types import ScanInfo
-from pipeline.verify import _certificate
-from pipeline.writers import ENDINGS, FORMATS, Picture, write_picture
 from tests.pipeline.plain import coloured
 from tests.pipeline.writer_conformance import EXIF, IPTC, PHOTOSHOP, PLACE, TAGS, XMP, smooth
 
@@ -66,7 +65,7 @@ def gray8(tmp_path_factory):
 
 def told_of(result, name, path, written, **other):
     """What the sidecar of a good picture says, with the size and hash of whatever lies at ``path``."""
-    not_carried = dict(written.not_carried) | missing_in(path, result.picture, written.not_carried)
+    not_carried = dict(written.not_carried) | missing_in(name, path, result.picture, written.not_carried)
     values = {
         "picture": path,
         "format": name,
@@ -87,7 +86,7 @@ def told_of(result, name, path, written, **other):
         "page": 1,
         "holes": 0,
     }
-    return Told(**values | other)
+    return ExpectedPicture(**values | other)
 
 
 def check(result, name, folder, faulty=None):

@@ -13,10 +13,10 @@ import tifffile
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
-from pipeline.carried import Carried, Place, TiffTag
 from pipeline.errors import OutputError
-from pipeline.writers import cog
-from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.formats import cog
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.model import Carried, Place, TiffTag
 from tests.pipeline.writer_conformance import (
     EXIF,
     IPTC,

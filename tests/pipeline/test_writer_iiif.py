@@ -10,9 +10,9 @@ import pytest
 import pyvips
 from PIL import Image
 
-from pipeline.carried import Carried
-from pipeline.provenance import SOURCE_TYPE, xmp_packet
-from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.model import Carried
+from pipeline.metadata.provenance import SOURCE_TYPE, xmp_packet
 from tests.pipeline.writer_conformance import (
     EXIF,
     IPTC,

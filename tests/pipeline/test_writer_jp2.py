@@ -11,10 +11,10 @@ import rasterio
 from PIL import Image
 from rasterio.crs import CRS
 
-from pipeline.carried import Carried, Place, TiffTag
-from pipeline.writers import jp2
-from pipeline.writers._boxes import box, boxes, check_codestream, resolution_box
-from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.formats import jp2
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.jp2_boxes import box, boxes, check_codestream, resolution_box
+from pipeline.metadata.model import Carried, Place, TiffTag
 from tests.pipeline.writer_conformance import (
     EXIF,
     IPTC,

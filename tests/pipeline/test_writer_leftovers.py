@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import remove
-from pipeline.manifest import ResultPaths, RunSpec
-from pipeline.writers import FORMATS, leftovers
+from pipeline.formats import FORMATS
+from pipeline.results.run_spec import RunSpec
+from pipeline.results.version_names import leftovers
+from pipeline.results.versions import ResultPaths
+from pipeline.support.files import remove
 
 SPEC = RunSpec((512, 256), (64, 64), "hann", "identity", "1", "fp32", 1, "größe.x", "ab", 1.0)
 KILLED = """
 import os, signal, sys, pathlib
 import numpy as np
-from pipeline.writers import Picture, write_picture
+from pipeline.formats import Picture, write_picture
 
 def read_window(rows, columns):
     if rows.start:
@@ -29,6 +31,7 @@ write_picture(sys.argv[1], pathlib.Path(sys.argv[2]), Picture((1100, 300), np.dt
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_a_killed_export_leaves_is_found(tmp_path, name):
     path = ResultPaths.of(tmp_path, "NAME").of_version(SPEC.version).picture(name)

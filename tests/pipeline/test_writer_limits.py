@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.readers import _declared
-from pipeline.writers import FORMATS, Picture, check_formats, jp2, write_picture
+from pipeline.formats import FORMATS, Picture, check_formats, jp2, write_picture
+from pipeline.readers import _raster_headers
 
 UINT8 = np.dtype("uint8")
 TOO_LARGE = {"png": (2**14, 2**14 + 1), "jpeg": (65_501, 2), "jp2": (2**19, 2**19), "iiif": (1, 100_000_001)}
@@ -53,7 +53,7 @@ def test_a_large_jp2_has_few_enough_tiles_to_be_read(tmp_path, shape_yx):
     size = struct.pack(">HHIIIIIIIIH", 50, 0, shape_yx[1], shape_yx[0], 0, 0, side, side, 0, 0, 4) + b"\7\1\1" * 4
     (tmp_path / "a.j2c").write_bytes(b"\xff\x4f\xff\x51" + size)
     with (tmp_path / "a.j2c").open("rb") as file:
-        assert _declared.jpeg2000(file, False).shape_yx == shape_yx
+        assert _raster_headers.jpeg2000(file, False).shape_yx == shape_yx
     tiles = -(-shape_yx[0] // side) * -(-shape_yx[1] // side)
     assert tiles * 4 < 30_000
     assert side == 1024 or tiles > 1000  # no larger than they must be: a coder holds a whole one

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.carried import Carried
 from pipeline.errors import OutputError, ScanUnreadableError
+from pipeline.formats import FORMATS, Picture, write_picture
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.model import Carried
 from pipeline.readers import open_scan
-from pipeline.writers import FORMATS, Picture, write_picture
-from pipeline.writers._picture import SRGB_PROFILE
 from tests.pipeline.writer_conformance import PLACE, XMP, no_file_larger, picture_of, smooth, whole
 
 CARRIED = Carried(icc=SRGB_PROFILE, xmp=XMP, place=PLACE)

@@ -14,11 +14,10 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import Image
 
-from pipeline.carried import Carried
+from pipeline.formats import _ome_zarr, omezarr
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.model import Carried
 from pipeline.readers import open_scan
-from pipeline.store import multiscale
-from pipeline.writers import omezarr
-from pipeline.writers._picture import SRGB_PROFILE
 from tests.pipeline.writer_conformance import (
     EXIF,
     IPTC,
@@ -118,7 +117,7 @@ class TestOmeZarr(WriterConformance):
 
     @pytest.mark.parametrize("threads", [1, 3])
     def test_pictures_of_several_shards(self, path, threads, monkeypatch):
-        for module in (multiscale, omezarr):
+        for module in (_ome_zarr, omezarr):
             monkeypatch.setattr(module, "SHARD_PX", 512)
         image = samples((1100, 1300), "uint8")
         self.write(path, picture_of(image), threads)

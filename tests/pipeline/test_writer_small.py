@@ -11,11 +11,11 @@ import pytest
 import rasterio
 from PIL import Image, IptcImagePlugin
 
-from pipeline.carried import Carried
 from pipeline.errors import UsageError
+from pipeline.formats import jpeg
+from pipeline.formats.picture import SRGB_PROFILE, Picture
+from pipeline.metadata.model import Carried
 from pipeline.readers import open_scan
-from pipeline.writers import jpeg
-from pipeline.writers._picture import SRGB_PROFILE, Picture
 from tests.pipeline.writer_conformance import (
     EXIF,
     IPTC,

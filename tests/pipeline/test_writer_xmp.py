@@ -10,12 +10,12 @@ import struct
 import pytest
 from PIL import Image
 
-from pipeline.carried import Carried
-from pipeline.provenance import SOURCE_TYPE, xmp_packet
+from pipeline.formats import FORMATS, write_picture
+from pipeline.formats._xmp import split
+from pipeline.metadata.model import Carried
+from pipeline.metadata.provenance import SOURCE_TYPE, xmp_packet
+from pipeline.metadata.xmp import properties
 from pipeline.readers import open_scan
-from pipeline.writers import FORMATS, write_picture
-from pipeline.writers._xmp import split
-from pipeline.xmp import properties
 from tests.pipeline.writer_conformance import exiftool, picture_of, smooth
 
 _DC, _PHOTOSHOP = "{http://purl.org/dc/elements/1.1/}", "{http://ns.adobe.com/photoshop/1.0/}"

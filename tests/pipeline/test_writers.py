@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import OutputError, ScanUnreadableError, UsageError
-from pipeline.writers import tiff as writer
-from pipeline.writers._levels import halve, pyramid_levels
-from pipeline.writers._picture import SRGB_PROFILE, Picture
-from pipeline.writers.tiff import is_bigtiff_needed, write_pyramid
+from pipeline.formats import tiff as writer
+from pipeline.formats._pyramid import halve, pyramid_levels
+from pipeline.formats.picture import SRGB_PROFILE, Picture
+from pipeline.formats.tiff import is_bigtiff_needed, write_pyramid
 
 SIZES_YX = [(1, 1), (3, 700), (700, 3), (257, 513), (1100, 300)]
 
@@ -278,7 +278,7 @@ def test_full_disk_while_halving(tmp_path, monkeypatch, code):
         def write(self, _):
             raise OSError(code, "no")
 
-    monkeypatch.setattr("pipeline.spill.tempfile.TemporaryFile", lambda dir: Full())
+    monkeypatch.setattr("pipeline.support.scratch.tempfile.TemporaryFile", lambda dir: Full())
     with pytest.raises(OutputError, match="disk full or quota") as caught:
         write(tmp_path / "a.tif", picture((700, 300), "uint8"))
     assert "\n" not in str(caught.value)
@@ -290,8 +290,8 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pipeline.errors import OutputError
-from pipeline.writers import Picture
-from pipeline.writers.tiff import write_pyramid
+from pipeline.formats import Picture
+from pipeline.formats.tiff import write_pyramid
 noise = np.random.default_rng(0).integers(0, 256, (1300, 900, 3), np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:
@@ -303,6 +303,7 @@ except OutputError as error:
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
 @pytest.mark.parametrize("compression", ["deflate", "none"])
 def test_file_size_limit(tmp_path, compression):

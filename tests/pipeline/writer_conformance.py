@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from rasterio.crs import CRS
 
-from pipeline.carried import Carried, Place, TiffTag
 from pipeline.errors import OutputError, ScanUnreadableError
-from pipeline.exif import exif_block
-from pipeline.files import remove
+from pipeline.formats import FORMATS, Picture, write_picture
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.exif import exif_block
+from pipeline.metadata.model import Carried, Place, TiffTag
 from pipeline.readers import open_scan
-from pipeline.writers import FORMATS, Picture, write_picture
-from pipeline.writers._picture import SRGB_PROFILE
+from pipeline.support.files import remove
 
 SIZES_YX = [(1, 1), (3, 700), (257, 513)]
 XMP = (

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +22,11 @@ pytest.importorskip("torch")
 
 import torch
 
-from pipeline.color import lab_from_rgb
+from pipeline.colour.lab import lab_from_rgb
 from tests.benchmarks.training_data import FILM, measure, to_table
 from training.config import Phase, Recipe
 from training.data import Batch, Pictures, Sample, batches, make_batch, open_collection, picture_indices
-from training.data.batches import _squeeze, default_workers
+from training.data.batches import default_workers, squeezed
 from training.errors import DataError
 
 
@@ -141,7 +143,7 @@ def test_a_flip_happens_only_where_the_recipe_says_so(pictures: Pictures) -> Non
 def test_a_panorama_is_squeezed_without_aliasing() -> None:
     stripes = np.zeros((20, 640, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert abs(_squeeze(stripes, (32, 32)).astype(int) - 128).max() <= 1
+    assert abs(squeezed(stripes, (32, 32)).astype(int) - 128).max() <= 1
 
 
 # ---- which pictures, and in which order
@@ -180,8 +182,17 @@ def test_more_in_a_batch_than_there_are_pictures(pictures: Pictures) -> None:
 # ---- workers
 
 
+_others: set[int | None] = set()
+
+
+@pytest.fixture(autouse=True)
+def _processes_of_other_tests() -> None:
+    """The cluster that commands share in a test run lives as long as the run."""
+    _others.update(child.pid for child in multiprocessing.active_children())
+
+
 def _children() -> list[multiprocessing.process.BaseProcess]:
-    return multiprocessing.active_children()
+    return [child for child in multiprocessing.active_children() if child.pid not in _others]
 
 
 @pytest.fixture
@@ -228,6 +239,23 @@ def test_workers_end_when_nobody_listens_any_more(pictures: Pictures, recwarn: p
     del stream
     assert not _children()
     assert not recwarn.list
+
+
+@pytest.mark.e2e
+def test_workers_end_well_whatever_else_is_to_be_done_at_exit(pictures: Pictures) -> None:
+    """Once a flow has run, Prefect's services have registered a call like this one, which raises in a fork."""
+    register = (
+        "import os, threading\nhere = os.getpid()\nthreading._register_atexit(lambda: 1 / (os.getpid() == here))\n"
+    )
+    make = (
+        "from tests.training.test_batches import _recipe, batches, open_collection, Path\n"
+        f"pictures = open_collection(Path({str(pictures.paths[0].parent)!r})).train\n"
+        "print(len(list(batches(pictures, _recipe().schedule(len(pictures)), 4, workers=2))), 'batches')\n"
+    )
+    words = [sys.executable, "-c", register + make]
+    ended = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert ended.returncode == 0, ended.stderr
+    assert "2 batches" in ended.stdout
 
 
 def test_pictures_that_workers_decode_are_decoded_for_all(photographs_folder: Path, tmp_path: Path) -> None:

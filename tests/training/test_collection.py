@@ -12,15 +12,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.strategies import examples
 
 pytest.importorskip("yaml")
 
 from PIL import Image
 
-from pipeline.color import lab_from_rgb
-from training.data import Photograph, find_photographs, is_colour, is_test, open_collection, read_rgb
+from pipeline.colour.lab import lab_from_rgb
+from training.config import load_recipe
+from training.data import Photograph, Subset, find_photographs, is_colour, is_test, open_collection, read_rgb
 from training.data.decode import why_unfit
 from training.errors import DataError
 
@@ -54,7 +57,7 @@ def test_split_by_group_never_leaks_and_is_a_fifth() -> None:
 
 
 @given(groups=st.lists(st.text("abcdef", min_size=1, max_size=2), min_size=12, max_size=20), own=st.booleans())
-@settings(max_examples=25)
+@examples(25)
 def test_no_group_is_in_both_halves(groups: list[str], own: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -71,6 +74,20 @@ def test_no_group_is_in_both_halves(groups: list[str], own: bool) -> None:
         assert not set(collection.train.groups) & set(collection.test.groups)
         assert len(collection.train) + len(collection.test) + len(collection.left_out) == len(groups) + 1
         assert own or not collection.left_out
+
+
+def test_clean_licences_leave_out_what_is_for_research_only_or_unknown(tmp_path: Path) -> None:
+    rows = ["file\tlicence"]
+    for i in range(20):
+        _save(tmp_path / f"{i}.png", i)
+        rows.append(f"{i}.png\t{('CC0', 'research only', '', 'unknown')[i % 4]}")
+    (tmp_path / "MANIFEST.tsv").write_text("\n".join(rows))
+    clean = open_collection(tmp_path, subset=Subset(licences="clean"))
+    assert len(clean.train) + len(clean.test) == 5
+    assert clean.describe()["licences"].keys() == {"CC0"}
+    assert sum("research only" in each.reason for each in clean.left_out) == 15
+    assert clean.sha256 != open_collection(tmp_path).sha256
+    assert Subset.of(load_recipe("generator-free")).licences == "clean"
 
 
 def test_manifest_above_the_folder_gives_groups_and_licences(tmp_path: Path) -> None:
@@ -129,7 +146,8 @@ def test_unusable_pictures_are_listed_with_the_reason(photographs_folder: Path, 
     collection = open_collection(tmp_path)
     reasons = {left.path.name: left.reason for left in collection.left_out}
     assert (reasons.pop("gray.png"), reasons.pop("strip.png")) == ("gray", "smaller than 32 px")
-    unreadable = {"broken.png", "empty.jpg", "nowhere.jpg", "pipe.png"}
+    assert reasons.pop("pipe.png") == reasons.pop("nowhere.jpg")
+    unreadable = {"broken.png", "empty.jpg"}
     assert reasons.keys() == unreadable | {f"cut-{k}.{k.lower()}" for k in ("JPEG", "PNG", "TIFF", "WEBP")}
     assert set(reasons.values()) == {"unreadable"}
     assert len(collection.train) + len(collection.test) == 12
@@ -175,8 +193,12 @@ def test_hidden_files_are_passed_over_and_loops_end(tmp_path: Path) -> None:
     _save(tmp_path / ".thumbnails" / "a.png", 21)
     (tmp_path / "deep" / "loop").symlink_to(tmp_path)
     (tmp_path / "deep" / "er" / "self").symlink_to(tmp_path / "deep" / "er")
+    os.mkfifo(tmp_path / "ab1.npy")  # as the parts of a data set are called
     collection = open_collection(tmp_path)
     assert len(collection.train) + len(collection.test) == 10
+    reasons = {left.path.name: left.reason for left in collection.left_out}
+    assert (reasons[".hidden.png"], reasons[".thumbnails"]) == ("hidden", "hidden")
+    assert "a pipe" in reasons["ab1.npy"]
 
 
 @pytest.mark.parametrize(
@@ -411,3 +433,44 @@ def test_decoded_pictures_are_kept_up_to_the_limit(photographs_folder: Path, tmp
             pictures.read(i)
     with pytest.raises(ValueError, match="read-only"):
         pictures.read(0).pixels[0] = 0
+
+
+def test_a_recipe_takes_a_part_of_a_collection(tmp_path: Path) -> None:
+    for place, count in {"aquarium/indoor": 30, "beach": 30}.items():
+        for i in range(count):
+            _save(tmp_path / place / f"{i:03}.png", 100 * len(place) + i)
+    subset = Subset(pictures=20, folders=("aqua*",), seed=1)
+    collection = open_collection(tmp_path, 0, subset)
+    names = {*collection.train.names, *collection.test.names}
+    assert len(names) == 20
+    assert all(name.startswith("aquarium/indoor/") for name in names)
+    assert collection.describe()["subset"] == {"pictures": 20, "folders": ["aqua*"], "seed": 1, "drawn_from": 60}
+    again = open_collection(tmp_path, 0, subset)
+    assert again.sha256 == collection.sha256
+    whole = open_collection(tmp_path, 0)
+    assert set(collection.test.names) <= set(whole.test.names)  # a picture's half does not depend on what is drawn
+    other = open_collection(tmp_path, 0, Subset(pictures=20, folders=("aqua*",), seed=2))
+    assert {*other.train.names, *other.test.names} != names
+    with pytest.raises(DataError, match=r"none of its 60 pictures.*aquarium, beach, indoor"):
+        open_collection(tmp_path, 0, Subset(folders=("forest",)))
+
+
+def test_a_part_of_a_collection_with_own_halves_is_80_to_20(tmp_path: Path) -> None:
+    for place, count in {"train2017": 30, "val2017": 30}.items():
+        for i in range(count):
+            _save(tmp_path / place / f"{i:03}.png", 100 * len(place) + i)
+    collection = open_collection(tmp_path, 0, Subset(pictures=20))
+    assert (len(collection.train), len(collection.test)) == (16, 4)
+
+
+@pytest.mark.parametrize("gray_first", [True, False])
+def test_side_by_side_pairs_are_read_as_their_colour_half(tmp_path: Path, gray_first: bool) -> None:
+    colour = cv2.resize(_photograph(3), (96, 64), interpolation=cv2.INTER_CUBIC)
+    gray = np.repeat(cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    halves = [gray, colour] if gray_first else [colour, gray]
+    Image.fromarray(np.concatenate(halves, axis=1)).save(tmp_path / "pair.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "pair.png"), colour)
+    other = cv2.resize(_photograph(4), (96, 64), interpolation=cv2.INTER_CUBIC)
+    beside = np.concatenate([gray, other], axis=1)  # gray beside something else is no pair
+    Image.fromarray(beside).save(tmp_path / "other.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "other.png"), beside)

@@ -4,8 +4,10 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,16 +19,20 @@ pytest.importorskip("skimage")
 pytest.importorskip("yaml")
 
 from engines.spec import CARD_FILE, MODEL_FILE, Model, ModelCard, file_sha256, find_model
+from pipeline.colour.lab import lightness_from_samples, rgb_from_lab
 from training.data import open_collection
 from training.errors import DataError
 from training.evaluation import Row, evaluate
-from training.evaluation.colorizers import FlatColorizer, OnnxColorizer, mean_chroma, tile_ms
+from training.evaluation.colorizers import OnnxColorizer, mean_chroma, tile_ms
 from training.evaluation.evaluate import resized
 from training.evaluation.measure import Truth
 from training.evaluation.sheet import Shown, combined_sheet, sheet
 from training.evaluation.subjects import find_subjects, one_a_photograph
 from training.evaluation.table import Origin
 from training.metrics import ciede2000, colourfulness, mse, psnr, ssim
+
+if TYPE_CHECKING:
+    from training.evaluation.stlpips import Features
 
 
 def linear_model(
@@ -56,8 +62,9 @@ def quietly(models: list[Model], data: Path, out: Path | None = None, **options:
 
 
 @pytest.fixture(autouse=True)
-def no_weights_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
+def no_weights_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("torch") is not None:
+        monkeypatch.setattr("training.evaluation.stlpips._installed", lambda: None)
 
 
 @pytest.mark.parametrize("shape", [(16, 32), (17, 31), (40, 9)])
@@ -75,7 +82,7 @@ def test_measures_are_those_of_the_plain_functions() -> None:
     plain = [metric(result, truth) for metric in (ciede2000, mse, psnr, ssim)]
     assert [measures.ciede2000, measures.mse, measures.psnr_db, measures.ssim] == pytest.approx(plain, rel=1e-5)
     assert measures.colourfulness == colourfulness(result)
-    assert np.isnan(measures.lpips)
+    assert np.isnan(measures.stlpips)
     equal = Truth(truth).measure(truth)
     assert (equal.ciede2000, equal.mse, equal.psnr_db) == (0, 0, 100)
     assert equal.ssim == pytest.approx(1)
@@ -114,11 +121,14 @@ def test_table_has_baselines_and_files(photographs_folder: Path, tmp_path: Path)
     with (out / "table.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))
     assert [line["name"] for line in lines] == [row.name for row in rows]
-    assert {f"{key}{end}" for key in ("ciede2000", "lpips", "ssim") for end in ("", "_low", "_high")} <= lines[0].keys()
+    assert {f"{key}{end}" for key in ("ciede2000", "stlpips", "ssim") for end in ("", "_low", "_high")} <= lines[
+        0
+    ].keys()
     names = {
         "table.md",
         "table.csv",
         "table.json",
+        "groups.md",
         "sheet.jpg",
         "sheet_linear.png",
         "sheet_linear (2).png",
@@ -261,24 +271,41 @@ def test_one_picture_a_photograph_reaches_the_quiz(photographs_folder: Path, tmp
     assert [subject.name for subject in one_a_photograph(found)] == ["0.png", "2.png", "4.png", "6.png"]
 
 
-def test_tile_time_is_of_one_tile_after_warm_up() -> None:
-    shapes = []
+def test_tile_time_is_of_one_tile_after_warm_up(tmp_path: Path) -> None:
+    model = OnnxColorizer(linear_model(tmp_path / "m"))
+    asked = []
 
-    def colorize(lightness: np.ndarray) -> np.ndarray:
-        shapes.append(lightness.shape)
-        return FlatColorizer((0, 0))(lightness)
+    class Counted:
+        has_palette = False
 
-    assert tile_ms(colorize) > 0
-    assert set(shapes) == {(256, 256)}
+        def __call__(self, lightness: np.ndarray, seen: object) -> np.ndarray:
+            asked.append(lightness.shape)
+            return model(lightness, seen)
+
+    assert tile_ms(Counted()) > 0
+    assert asked == [(256, 256)] * 11
 
 
-def test_evaluation_without_lpips_does_not_import_torch() -> None:
+@pytest.mark.e2e
+def test_evaluation_without_stlpips_does_not_import_torch() -> None:
     code = "import sys, training.evaluation.measure, training.evaluation.table, training.evaluation.colorizers as c; "
     blocked = "import sys; sys.modules['torch'] = None; "
-    check = "from training.evaluation.evaluate import _load_lpips; print(_load_lpips(None)[1])"
+    check = "from training.evaluation.evaluate import _load_stlpips; print(_load_stlpips(None)[1])"
     done = subprocess.run([sys.executable, "-c", blocked + code + check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "torch is not installed" in done.stdout
+
+
+def test_pictures_can_be_measured_at_their_own_size(photographs_folder: Path, tmp_path: Path) -> None:
+    gray, *_ = evaluate([], photographs_folder, short_side_px=None, report=lambda _: None)
+    test = open_collection(photographs_folder).test
+    errors = []
+    for index in range(len(test)):
+        truth = test.read(index).pixels
+        lightness = lightness_from_samples(truth)
+        plain = rgb_from_lab(lightness, np.zeros((2, *lightness.shape), np.float32))
+        errors.append(ciede2000(plain, truth.astype(np.float32) / 255))
+    assert gray.ciede2000.mean == pytest.approx(np.mean(errors), rel=1e-4)
 
 
 def test_resized_keeps_the_shape() -> None:
@@ -307,97 +334,172 @@ def test_combined_sheet_has_a_column_a_model_under_its_name() -> None:
     assert all((pixels[:22, step * i : step * (i + 1)] < 100).any() for i in range(4))
 
 
-class TestLpips:
-    """The maths against the published formula; the weights are random, since the published ones are not at hand."""
+def structured(shape_yx: tuple[int, int] = (96, 112)) -> np.ndarray:
+    """A smooth colour picture with some edges, (H, W, 3) in [0, 1], made by formula: the same everywhere."""
+    y, x = np.mgrid[: shape_yx[0], : shape_yx[1]].astype(np.float64)
+    waves = [0.5 + 0.5 * np.sin(x / 9 + y / (7 + 4 * i) + i) * np.cos(y / 15 - i) for i in range(3)]
+    picture = np.stack(waves, axis=-1)
+    picture[20:50, 30:70] = (0.8, 0.25, 0.2)
+    return picture.astype(np.float32)
+
+
+def toward_gray(rgb: np.ndarray, share: float) -> np.ndarray:
+    return ((1 - share) * rgb + share * rgb.mean(axis=-1, keepdims=True)).astype(np.float32)
+
+
+class TestStLpipsFormula:
+    """The maths against the papers' formulas, layer by layer, with random weights: these tests need no package."""
 
     @pytest.fixture
     def weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         torch = pytest.importorskip("torch")
-        from training.evaluation import lpips
+        from training.evaluation import stlpips
 
         generator = torch.Generator().manual_seed(0)
-        shapes = {
-            0: (64, 3, 11, 11),
-            3: (192, 64, 5, 5),
-            6: (384, 192, 3, 3),
-            8: (256, 384, 3, 3),
-            10: (256, 256, 3, 3),
-        }
-        backbone = {"classifier.1.weight": torch.zeros(2, 2)}
-        for i, shape in shapes.items():
+        shapes = [(64, 3, 11, 11), (192, 64, 5, 5), (384, 192, 3, 3), (256, 384, 3, 3), (256, 256, 3, 3)]
+        state = {"scaling_layer.shift": torch.zeros(1, 3, 1, 1)}
+        for i, (name, shape) in enumerate(zip(stlpips._PUBLISHED, shapes, strict=True)):
             scale = (2 / (shape[1] * shape[2] * shape[3])) ** 0.5
-            backbone[f"features.{i}.weight"] = scale * torch.randn(shape, generator=generator)
-            backbone[f"features.{i}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
-        channels = enumerate((64, 192, 384, 256, 256))
-        heads = {f"lin{i}.model.1.weight": torch.rand((1, c, 1, 1), generator=generator) for i, c in channels}
-        torch.save(backbone, tmp_path / lpips.BACKBONE_FILE)
-        torch.save(heads, tmp_path / lpips.HEADS_FILE)
-        monkeypatch.setattr(lpips, "BACKBONE_SHA256", file_sha256(tmp_path / lpips.BACKBONE_FILE)[:8])
+            state[f"{name}.weight"] = scale * torch.randn(shape, generator=generator)
+            state[f"{name}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
+            state[f"lin{i}.model.1.weight"] = torch.rand((1, shape[0], 1, 1), generator=generator)
+        torch.save(state, tmp_path / stlpips.FILE)
+        monkeypatch.setattr(stlpips, "SHA256", file_sha256(tmp_path / stlpips.FILE))
         return tmp_path
 
     @staticmethod
-    def published(folder: Path, one: np.ndarray, other: np.ndarray) -> float:
-        """Zhang et al. 2018, equation 1, layer by layer: sum over l of the mean of |w * (y - y0)|^2, y unit length."""
+    def by_formula(path: Path, one: np.ndarray, other: np.ndarray) -> float:
+        """Sum over the layers of the mean of head * (unit vector - unit vector)^2, in double precision."""
         import torch
         from torch.nn.functional import conv2d, max_pool2d
 
-        state = torch.load(folder / "alexnet-owt-7be5be79.pth", weights_only=True)
-        heads = torch.load(folder / "alex.pth", weights_only=True)
-        x = torch.tensor(np.stack([one, other])).double().permute(0, 3, 1, 2) * 2 - 1
-        x = (x - torch.tensor([-0.030, -0.088, -0.188])[:, None, None]) / torch.tensor([0.458, 0.448, 0.450])[
-            :, None, None
-        ]
+        from training.evaluation.stlpips import _PUBLISHED
+
+        def halved(x: np.ndarray) -> np.ndarray:
+            """Zhang 2019: a binomial blur, then each second pixel."""
+            x = np.pad(x, [(0, 0), (0, 0), (2, 2), (2, 2)], mode="reflect")
+            x = x[..., :-2] / 4 + x[..., 1:-1] / 2 + x[..., 2:] / 4
+            x = x[..., :-2, :] / 4 + x[..., 1:-1, :] / 2 + x[..., 2:, :] / 4
+            return x[..., ::2, ::2]
+
+        state = torch.load(path, weights_only=True)
+        shift, scale = np.array([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])[..., None, None]
+        x = (np.moveaxis(np.stack([one, other]).astype(np.float64), -1, 1) * 2 - 1 - shift) / scale
         total = 0.0
-        for layer, (i, stride, padding) in enumerate([(0, 4, 2), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1)]):
-            x = max_pool2d(x, 3, 2) if layer in (1, 2) else x
-            weight, bias = state[f"features.{i}.weight"].double(), state[f"features.{i}.bias"].double()
-            x = conv2d(x, weight, bias, stride, padding).clamp(min=0)
-            y = x.numpy()
-            unit = y / (np.sqrt((y**2).sum(1, keepdims=True)) + 1e-10)
-            head = heads[f"lin{layer}.model.1.weight"].numpy()[0]
+        for layer, (name, padding) in enumerate(zip(_PUBLISHED, (2, 2, 1, 1, 1), strict=True)):
+            if layer in (1, 2):
+                x = halved(max_pool2d(torch.tensor(x), 3, stride=1).numpy())
+            weight, bias = (state[f"{name}.{part}"].double() for part in ("weight", "bias"))
+            x = conv2d(torch.tensor(x), weight, bias, padding=padding).numpy()
+            x = np.maximum(halved(x) if layer == 0 else x, 0)
+            unit = x / (np.sqrt((x**2).sum(1, keepdims=True)) + 1e-10)
+            head = state[f"lin{layer}.model.1.weight"].numpy()[0]
             total += float((head * (unit[0] - unit[1]) ** 2).sum(0).mean())
         return total
 
     def test_distance_is_the_formula(self, weights: Path) -> None:
-        from training.evaluation.lpips import load_lpips
+        from training.evaluation.stlpips import FILE, load_stlpips
 
-        rng = np.random.default_rng(0)
-        truth = cv2.resize(rng.random((5, 6, 3)), (96, 72)).astype(np.float32)
-        noise = rng.normal(0, 1, truth.shape).astype(np.float32)
-        lpips = load_lpips(weights)
+        truth = structured((61, 74))
+        noise = np.random.default_rng(0).normal(0, 1, truth.shape)
         little, much = (np.clip(truth + s * noise, 0, 1).astype(np.float32) for s in (0.02, 0.2))
-        f_truth, f_little, f_much = map(lpips.features, (truth, little, much))
-        assert lpips.distance(f_much, f_truth) == pytest.approx(self.published(weights, much, truth), rel=1e-4)
-        assert lpips.distance(f_truth, f_truth) == 0
-        assert lpips.distance(f_truth, f_much) == lpips.distance(f_much, f_truth)
-        assert 0 < lpips.distance(f_little, f_truth) < lpips.distance(f_much, f_truth)
+        stlpips = load_stlpips(weights)
+        f_truth, f_little, f_much = map(stlpips.features, (truth, little, much))
+        assert f_much.distance(f_truth) == pytest.approx(self.by_formula(weights / FILE, much, truth), rel=1e-4)
+        assert f_truth.distance(f_truth) == 0
+        assert f_truth.distance(f_much) == f_much.distance(f_truth)
+        assert 0 < f_little.distance(f_truth) < f_much.distance(f_truth)
+        assert f_truth.pooled.shape == (256,)
 
-    def test_column_is_filled_where_the_weights_are(self, weights: Path, photographs_folder: Path) -> None:
+    def test_smallest_picture(self, weights: Path) -> None:
+        from training.evaluation.stlpips import LEAST_SIDE_PX, load_stlpips
+
+        stlpips = load_stlpips(weights / "alex_shift_tolerant.pth")
+        picture = structured()[:LEAST_SIDE_PX, :LEAST_SIDE_PX]
+        assert stlpips.features(picture).distance(stlpips.features(1 - picture)) > 0
+
+    def test_columns_are_filled_where_the_weights_are(
+        self, weights: Path, photographs_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         said: list[str] = []
-        gray = evaluate([], photographs_folder, limit=2, short_side_px=64, lpips_weights=weights, report=said.append)[0]
-        assert gray.lpips is not None
-        assert gray.lpips.mean > 0
-        assert f"{gray.lpips.mean:.3f} [" in said[-1]
-        assert "LPIPS:" not in said[-1]
+        options = {"everything": True, "short_side_px": 24, "stlpips_weights": weights, "report": said.append}
+        monkeypatch.setattr("training.evaluation.frechet.LEAST_PICTURES", 12)
+        gray, tint = evaluate([], photographs_folder, limit=12, **options)
+        for row in (gray, tint):
+            assert row.stlpips is not None
+            assert row.stlpips.mean > 0
+            assert row.frechet is not None
+            assert row.frechet > 0
+            assert f"{row.stlpips.mean:.3f} [" in said[-1]
+            assert f"| {row.frechet:.3f} |" in said[-1]
+        assert gray.frechet != tint.frechet
+        assert "no FID" in said[-1]
+        assert "ST-LPIPS:" not in said[-1]
+        evaluate([], photographs_folder, limit=3, **options)
+        assert "| Fréchet |" not in said[-1]
+        assert "no Fréchet distance: it takes 100 unlike pictures, and these are 3" in said[-1]
 
     def test_missing_weights_leave_a_note(self, photographs_folder: Path) -> None:
         pytest.importorskip("torch")
         said: list[str] = []
-        assert evaluate([], photographs_folder, limit=2, short_side_px=32, report=said.append)[0].lpips is None
-        assert "LPIPS: no alexnet-owt-7be5be79.pth in " in said[-1]
-        assert "put https://download.pytorch.org/models/alexnet-owt-7be5be79.pth there" in said[-1]
+        gray = evaluate([], photographs_folder, limit=2, short_side_px=32, report=said.append)[0]
+        assert gray.stlpips is None
+        assert gray.frechet is None
+        assert "| ST-LPIPS [95 %] |" in said[-1]
+        assert "Fréchet" not in said[-1]
+        assert "pip install --no-deps stlpips-pytorch==0.0.2" in said[-1]
 
     def test_missing_weights_that_were_asked_for_are_an_error(self, photographs_folder: Path, tmp_path: Path) -> None:
         pytest.importorskip("torch")
-        with pytest.raises(DataError, match="no alexnet-owt"):
-            quietly([], photographs_folder, lpips_weights=tmp_path)
+        with pytest.raises(DataError, match=r"no .*alex_shift_tolerant.pth, "):
+            quietly([], photographs_folder, stlpips_weights=tmp_path)
 
     def test_other_weights_are_refused(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from training.evaluation import lpips
+        from training.evaluation import stlpips
 
-        (weights / "alex.pth").write_bytes((weights / lpips.BACKBONE_FILE).read_bytes())
-        with pytest.raises(DataError, match="not the heads"):
-            lpips.load_lpips(weights)
-        monkeypatch.undo()
-        with pytest.raises(DataError, match="not 7be5be79"):
-            lpips.load_lpips(weights)
+        path = weights / stlpips.FILE
+        path.write_bytes(path.read_bytes() + b"0")
+        with pytest.raises(DataError, match="the figure would not be ST-LPIPS"):
+            stlpips.load_stlpips(weights)
+        path.write_bytes(b"weights cut off on their way")
+        monkeypatch.setattr(stlpips, "SHA256", file_sha256(path))
+        with pytest.raises(DataError, match="cannot be read"):
+            stlpips.load_stlpips(weights)
+
+
+@pytest.fixture(scope="module")
+def features() -> Callable[[np.ndarray], Features]:
+    """Of the published weights where they are installed; of wider scope, so made before they are hidden."""
+    pytest.importorskip("torch")
+    from training.evaluation import stlpips
+
+    if stlpips._installed() is None:
+        pytest.skip("ST-LPIPS's weights are not installed: pip install --no-deps stlpips-pytorch==0.0.2")
+    return stlpips.load_stlpips().features
+
+
+class TestStLpipsAsPublished:
+    """What the metric is for, with its own weights."""
+
+    def test_distances_are_those_of_the_published_package(self, features: Callable[[np.ndarray], Features]) -> None:
+        truth = structured()
+        found = [features(other).distance(features(truth)) for other in (toward_gray(truth, 1), truth[::-1])]
+        assert found == pytest.approx([0.69085, 0.38648], abs=1e-4)
+
+    def test_distance_rises_with_what_people_see(self, features: Callable[[np.ndarray], Features]) -> None:
+        truth = structured()
+        blurred = [cv2.GaussianBlur(truth, (0, 0), sigma) for sigma in (0.7, 1.5, 3, 6)]
+        faded = [toward_gray(truth, share) for share in (0.25, 0.5, 0.75, 1)]
+        tinted = [np.clip(truth + step * np.array([1, 0, -1], np.float32), 0, 1) for step in (0.05, 0.1, 0.2, 0.4)]
+        for kind in (blurred, faded, tinted):
+            distances = [features(other).distance(features(truth)) for other in (truth, *kind)]
+            assert distances[0] == 0
+            assert distances == sorted(distances)
+            assert distances[-1] > 0.05
+
+    def test_a_shift_by_a_pixel_is_nearly_nothing(self, features: Callable[[np.ndarray], Features]) -> None:
+        wide = structured((96, 113))
+        truth, shifted = wide[:, :-1], wide[:, 1:]
+        blurred = cv2.GaussianBlur(truth, (0, 0), 1.5)
+        assert mse(shifted, truth) > mse(blurred, truth)
+        assert features(shifted).distance(features(truth)) < features(blurred).distance(features(truth)) / 5

@@ -15,7 +15,7 @@ import torch
 
 import training.generators
 from engines.spec import find_model
-from pipeline.color import lab_from_rgb
+from pipeline.colour.lab import lab_from_rgb
 from training import checkpoint
 from training.config import Recipe
 from training.errors import TrainingError
@@ -29,12 +29,14 @@ OPTIONS = {"unet": {"width": 8, "depth": 3}, "efficientnet_unet": {"widths": [32
 def _run(folder: Path, generator: str, **more: object) -> Path:
     """What a run leaves, of random weights and running statistics that are not 0 and 1."""
     torch.manual_seed(0)
+    if generator == "palette_unet":
+        more["palette"] = {}
     recipe = Recipe(
         name="tiny", generator=generator, generator_options=OPTIONS.get(generator, {}), phases=[{"steps": 4}], **more
     )  # type: ignore[arg-type]
     network = build_generator(recipe).train()
     with torch.no_grad():
-        network(torch.rand(2, recipe.input_channels, 64, 64))
+        network(torch.rand(2, recipe.given_channels, 64, 64))
     folder.mkdir(exist_ok=True)
     state = {"recipe": recipe.model_dump(mode="json"), "step": 4, "seconds": 1.5, "started_from": "random weights"}
     checkpoint.save(folder, {**state, "average": network.state_dict()})
@@ -48,7 +50,8 @@ def test_onnxruntime_equals_torch_with_the_rounded_weights(generator: str, tmp_p
     network = fold_batch_norm(load_average(run)[0])
     round_weights(network)
     session = onnxruntime.InferenceSession(str(model.onnx_path), providers=["CPUExecutionProvider"])
-    for shape in ((1, 1, 64, 96), (5, 1, 32, 32)):
+    channels = model.card.channels
+    for shape in ((1, channels, 64, 96), (5, channels, 32, 32)):
         lightness = np.random.default_rng(3).uniform(-1, 1, shape).astype(np.float32)
         with torch.no_grad():
             expected = network(torch.from_numpy(lightness)).numpy()
@@ -62,8 +65,9 @@ def test_a_model_folder_comes_back_as_the_same_network(generator: str, tmp_path:
     run = _run(tmp_path / "run", generator)
     network = fold_batch_norm(load_average(run)[0])
     round_weights(network)
-    back = load_generator(export(run, tmp_path / "model", "tiny"))
-    lightness = torch.rand(2, 1, 64, 64) * 2 - 1
+    model = export(run, tmp_path / "model", "tiny")
+    back = load_generator(model)
+    lightness = torch.rand(2, model.card.channels, 64, 64) * 2 - 1
     with torch.no_grad():
         assert torch.equal(back(lightness), network(lightness))
 

@@ -22,11 +22,13 @@ pytest.importorskip("lightning_fabric")
 import torch
 from lightning_fabric import Fabric
 
-from pipeline.color import rgb_from_lab
+from pipeline.colour.lab import rgb_from_lab
 from training import checkpoint
-from training.config import Recipe, load_recipe
-from training.data import batches
+from training.config import Film, Recipe, load_recipe
+from training.curves import panels
+from training.data import batches, make_batch, open_collection
 from training.errors import RecipeError, TrainingError
+from training.export import load_average
 from training.journal import Journal
 from training.loop import train
 from training.trainer import Trainer
@@ -80,7 +82,8 @@ def test_a_run_leaves_all_that_tells_how_it_was_made(photographs_folder: Path, t
     assert "1 left out" in said[0]
     assert "random weights" in said[1]
     grid = cv2.imread(str(next((tmp_path / "run" / "samples").glob("epoch_*.png"))))
-    gray, truth = grid[4:260, 4:260], grid[4:260, 4 + 2 * 260 : 260 + 2 * 260]
+    side = 64  # of the last phase
+    gray, truth = grid[4 : 4 + side, 4 : 4 + side], grid[4 : 4 + side, 4 + 2 * (side + 4) : 2 * (side + 4) + 4 + side]
     assert np.ptp(gray, axis=-1).max() == 0
     assert np.ptp(truth.astype(int), axis=-1).max() > 20
 
@@ -121,13 +124,15 @@ def test_two_epochs_equal_one_a_kill_and_a_resume(
     assert whole[-1]["validation"] == parts[-1]["validation"]
 
 
+@pytest.mark.e2e
 def test_a_process_killed_at_any_moment_goes_on(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:
     recipe = load_recipe(str(tiny_yaml), ("phases.0.steps=60", "checkpoint_steps=5"))
     (tmp_path / "long.yaml").write_text(json.dumps(recipe.model_dump(mode="json")))
     program = (
         "import sys, torch; torch.set_num_threads(1); from pathlib import Path; "
         "from training.config import load_recipe; from training.loop import train; "
-        "train(load_recipe(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), resume=True)"
+        "out = Path(sys.argv[3]); resume = (out / 'checkpoint.pt').is_file(); "
+        "train(load_recipe(sys.argv[1]), Path(sys.argv[2]), out, resume=resume)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "long.yaml"), str(photographs_folder)]
     process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
@@ -166,6 +171,21 @@ def test_a_run_is_never_overwritten_nor_continued_as_another(
     longer = load_recipe(str(tiny_yaml), ("phases.1.steps=4",))
     _train(longer, photographs_folder, tmp_path / "run", resume=True)
     assert checkpoint.load(tmp_path / "run")["step"] == 6
+
+
+def test_a_run_that_began_before_a_key_was_there_goes_on(
+    photographs_folder: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    _train(load_recipe(str(tiny_yaml)), photographs_folder, tmp_path / "run")
+    state = checkpoint.load(tmp_path / "run")
+    for key in ("pictures", "folders", "pictures_seed", "blocks"):
+        del state["recipe"][key]
+    checkpoint.save(tmp_path / "run", state)
+    longer = load_recipe(str(tiny_yaml), ("phases.1.steps=3",))
+    _train(longer, photographs_folder, tmp_path / "run", resume=True)
+    assert checkpoint.load(tmp_path / "run")["step"] == 5
+    with pytest.raises(RecipeError, match="pictures"):
+        _train(load_recipe(str(tiny_yaml), ("pictures=30",)), photographs_folder, tmp_path / "run", resume=True)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
@@ -306,6 +326,84 @@ def test_every_switch_trains(
     state = checkpoint.load(tmp_path / "run")
     assert state["step"] == 4
     assert all(torch.isfinite(value).all() for value in state["average"].values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("adversarial_loss=hinge",),
+        ("adversarial_loss=least-squares",),
+        ("update=alternating",),
+        ("update=blocks", "blocks.discriminator=2", "blocks.unit=steps"),
+        ("colour=rgb",),
+    ],
+)
+def test_the_open_questions_of_the_third_report_train(
+    changes: tuple[str, ...], photographs_folder: Path, tmp_path: Path
+) -> None:
+    small = ("generator_options.width=4", "generator_options.depth=4", "phases.0.crop_px=32", "phases.0.batch=4")
+    recipe = load_recipe("organic-3b-unet", (*small, "phases.0.steps=4", "discriminator_options.width=4", *changes))
+    assert recipe.update == "joint" or "update" in changes[0]
+    start = Trainer(recipe, Fabric(accelerator="cpu")).state()
+    _train(recipe, photographs_folder, tmp_path / "run")
+    state = checkpoint.load(tmp_path / "run")
+    for network in ("generator", "discriminator"):
+        assert all(torch.isfinite(value).all() for value in state[network].values())
+        name = next(iter(state[network]))
+        assert not torch.equal(state[network][name], start[network][name])
+
+
+def test_in_blocks_only_one_network_learns_at_a_time(tiny_yaml: Path) -> None:
+    changes = ("update=blocks", "blocks.unit=steps", "blocks.discriminator=1", "blocks.generator=2")
+    recipe = load_recipe(str(tiny_yaml), (*changes, "discriminator=pixel", "phases.1.steps=7"))
+    schedule = recipe.schedule(10)
+    turns = [schedule.learns_at(step) for step in range(9)]
+    assert turns == ["both", "both", *["discriminator", "generator", "generator"] * 2, "discriminator"]
+    trainer = Trainer(recipe, Fabric(accelerator="cpu"))
+    lightness, colour = torch.rand(2, 1, 64, 64) * 2 - 1, torch.rand(2, 2, 64, 64) * 2 - 1
+    for learns, still in (("discriminator", "generator"), ("generator", "discriminator")):
+        before = {name: [p.clone() for p in getattr(trainer, name).parameters()] for name in (learns, still)}
+        trainer.train_step(lightness, colour, recipe.phases[1], 1.0, learns)
+        moved = {
+            name: any(
+                not torch.equal(a, b) for a, b in zip(before[name], getattr(trainer, name).parameters(), strict=True)
+            )
+            for name in before
+        }
+        assert moved == {learns: True, still: False}
+    by_epochs = load_recipe(str(tiny_yaml), ("update=blocks", "phases.1.steps=20")).schedule(8)
+    assert [by_epochs.learns_at(step) for step in range(2, 12)] == (["discriminator"] * 4 + ["generator"] * 4) * 1 + [
+        "discriminator"
+    ] * 2
+
+
+def test_samples_and_validation_have_the_size_of_the_frames(
+    photographs_folder: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    changes = ("crop=whole", "phases.1.crop_px=[32, 64]", "discriminator=patchgan", "content_loss=mse")
+    recipe = load_recipe(str(tiny_yaml), (*changes, "discriminator_options.norm_ends=true", "ema_decay=0"))
+    _train(recipe, photographs_folder, tmp_path / "run")
+    (path,) = sorted((tmp_path / "run" / "samples").glob("*.png"))
+    height, width = cv2.imread(str(path)).shape[:2]
+    assert ((height - 4) % 36, width) == (0, 3 * 68 + 4)
+    collection = open_collection(photographs_folder)
+    phase = recipe.phases[1].model_copy(update={"batch": len(collection.test)})
+    plain = recipe.model_copy(update={"film": Film(), "flip": False})
+    held_out = make_batch(collection.test, plain, phase, 0)
+    network, _, _ = load_average(tmp_path / "run")
+    with torch.no_grad():
+        expected = np.square(network(torch.as_tensor(held_out.lightness)).numpy() - held_out.colour).mean()
+    assert _lines(tmp_path / "run")[-1]["validation"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_curves_show_what_the_reports_plot(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:
+    _train(load_recipe(str(tiny_yaml), ("discriminator=pixel",)), photographs_folder, tmp_path / "run")
+    drawn = panels(load_recipe(str(tiny_yaml)))
+    shown = {curve for panel in drawn for curve in panel.curves}
+    assert {"total", "adversarial", "discriminator", "content", "validation"} <= shown
+    assert all(panel.title and panel.unit for panel in drawn)
+    height, width = cv2.imread(str(tmp_path / "run" / "curves.png")).shape[:2]
+    assert width > 4.5 * height  # four panels side by side
 
 
 def test_training_brings_the_loss_down(photographs_folder: Path, tiny_yaml: Path, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("skimage")
+from scipy import linalg
 
-from pipeline.color import lab_from_rgb, rgb_from_lab
+from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
+from training.evaluation.frechet import LEAST_PICTURES, Distances, Moments, frechet_distance
 from training.metrics import bootstrap_interval, bootstrap_weights, ciede2000, colourfulness, mse, psnr, ssim
 
 RANDOM = np.random.default_rng(0).random((16, 24, 3)).astype(np.float32)
@@ -118,3 +120,66 @@ def test_bootstrap_of_a_ratio_is_paired() -> None:
 def test_bootstrap_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         bootstrap_weights([])
+
+
+def _moments(vectors: np.ndarray) -> Moments:
+    moments = Moments()
+    for vector in vectors:
+        moments.add(vector)
+    return moments
+
+
+def _correlated(seed: int, count: int, size: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 1, (count, size)) @ rng.normal(0, 1, (size, size)) + rng.normal(0, 1, size)
+
+
+def test_moments_are_those_of_all_vectors_together() -> None:
+    vectors = _correlated(6, 50, 8) + 1e7  # squares of 1e14: a sum of them has no digits left for the variance
+    moments = _moments(vectors)
+    np.testing.assert_allclose(moments.mean, vectors.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(moments.covariance, np.cov(vectors.T), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="needs two"):
+        _ = _moments(vectors[:1]).covariance
+
+
+def test_frechet_distance_of_single_features_is_that_of_means_and_deviations() -> None:
+    one, other = np.random.default_rng(7).normal([[0], [3]], [[1], [2.5]], (2, 100))
+    expected = (one.mean() - other.mean()) ** 2 + (one.std(ddof=1) - other.std(ddof=1)) ** 2
+    assert frechet_distance(_moments(one[:, None]), _moments(other[:, None])) == pytest.approx(expected)
+
+
+def test_frechet_distance_is_the_published_formula() -> None:
+    one, other = _correlated(8, 80, 12), _correlated(9, 60, 12)
+    c1, c2 = np.cov(one.T), np.cov(other.T)
+    root = linalg.sqrtm(c1 @ c2).real
+    expected = np.square(one.mean(0) - other.mean(0)).sum() + np.trace(c1 + c2 - 2 * root)
+    found = frechet_distance(_moments(one), _moments(other))
+    assert found == pytest.approx(expected, rel=1e-8)
+    assert found == pytest.approx(frechet_distance(_moments(other), _moments(one)), rel=1e-12)
+
+
+def test_frechet_distance_stands_where_a_feature_never_changes() -> None:
+    one = _correlated(10, 30, 6)
+    one[:, 2:4] = 0.7, -1
+    assert frechet_distance(_moments(one), _moments(one[::-1])) == pytest.approx(0, abs=1e-9)
+    other = one + 0.5  # the same spread about other means
+    assert frechet_distance(_moments(one), _moments(other)) == pytest.approx(6 * 0.25, rel=1e-6)
+
+
+def test_frechet_distances_to_the_truth_by_name_from_enough_pictures() -> None:
+    truth = _correlated(11, LEAST_PICTURES, 4)
+    distances = Distances()
+    for vector in truth[:-1]:
+        distances.add(vector, {"near": vector + 0.1, "far": vector + 2})
+    assert distances.to_truth() == {}
+    distances.add(truth[-1], {"near": truth[-1] + 0.1, "far": truth[-1] + 2})
+    variance = truth.var(axis=0, ddof=1).sum()
+    assert distances.to_truth() == pytest.approx({"near": 4 * 0.01 / variance, "far": 4 * 4.0 / variance}, rel=1e-6)
+
+
+def test_frechet_distances_to_one_picture_many_times_over_are_none() -> None:
+    distances = Distances()
+    for _ in range(LEAST_PICTURES):
+        distances.add([0.1, 0.2], {"near": [0.1, 0.3]})
+    assert distances.to_truth() == {}

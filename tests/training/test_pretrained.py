@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Pretrained
-from training.encoders._base import PublishedEncoder
 from training.errors import TrainingError
 from training.pretrained import load_pretrained
+from training.published_encoder import PublishedEncoder
 
 
 class TinyEncoder(PublishedEncoder):

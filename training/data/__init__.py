@@ -12,6 +12,7 @@ from training.data.decode import is_colour, read_rgb
 from training.data.files import Photograph, find_photographs, is_test
 from training.data.film import age
 from training.data.pictures import Pictures, Sample
+from training.data.subset import Subset
 
 __all__ = [
     "Batch",
@@ -20,6 +21,7 @@ __all__ = [
     "Photograph",
     "Pictures",
     "Sample",
+    "Subset",
     "age",
     "batches",
     "default_workers",

@@ -1,14 +1,13 @@
 """Batches of lightness and colour, each a function of (seed, step) alone: a resumed run sees what it would have seen.
 
-Pictures are dealt as cards are: all of them once in an order of (seed, round), then all again in another order. A batch
-at the end of a round is filled from the next, so batches are all of one size, and every ``len(pictures)`` pictures from
-the start of a round are each picture once.
+Pictures are dealt like cards: all of them once in an order given by (seed, round), then all again in another order. A
+batch at the end of a round is filled from the next round, so all batches have one size.
 
-Batches are made by worker processes where there are processors for them, else by one thread of this process. Measured
-on two processors that something else kept busy, a batch of 16 crops of 128 pixels with film takes the thread 12 ms, one
-worker 18 and two workers 20, who must also send it over; a training step there takes 200 to 400 ms, on the same
-processors, so workers would gain nothing. A GPU's step takes tens of milliseconds: there half of the processors, at
-most eight, make batches (tests.benchmarks.training_data).
+Worker processes make the batches if there are processors for them, else one thread of this process does. On two busy
+processors a batch of 16 crops of 128 pixels with film takes the thread 12 ms, one worker 18 ms and two workers 20 ms,
+as they also have to send it; a training step takes 200 to 400 ms on the same processors, so workers would gain nothing.
+A step on a GPU takes tens of milliseconds: there half of the processors, at most eight, make batches
+(tests.benchmarks.training_data).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import multiprocessing
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -30,10 +30,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.color import lab_from_rgb, lightness_from_samples, rgb_from_lab
+from engines.machine import no_semaphores, processors
+from pipeline.colour.lab import lab_from_rgb, lightness_from_samples, rgb_from_lab
 from training.config import Phase, Recipe, Schedule
 from training.data.decode import U8
 from training.data.film import age
+from training.data.palettes import spoiled
 from training.data.pictures import Pictures, Sample, processes_here
 from training.errors import DataError
 
@@ -44,13 +46,17 @@ _AHEAD = 2
 # for the linear algebra library to bring in threads of its own: 1.2 ms for 256 x 256 pixels, not 8.
 _STRIP_PX = 2**14
 _MOST_WORKERS = 8
-_ORDER, _FILM = 1, 2  # third word of a seed; crops have none, so the film changes nothing but the lightness
+_PALETTE_PX = 96
+_ORDER, _FILM, _PALETTE = 1, 2, 3  # third word of a seed; crops have none
+# After a worker's queue has sent what it holds, which multiprocessing does at priority -5.
+_LAST = -100
 
 
 class Batch(NamedTuple):
     """float32 arrays, of NumPy from :func:`make_batch` and of torch from :func:`batches`.
 
-    ``lightness`` (N, 1, H, W) in [-1, 1]; ``colour`` (N, 2, H, W) a*, b* over the recipe's chroma scale, clipped to
+    ``lightness`` (N, 1, H, W) in [-1, 1], or (N, 3, H, W) where the recipe has a palette: its a*, b* over the chroma
+    scale come behind lightness; ``colour`` (N, 2, H, W) a*, b* over the recipe's chroma scale, clipped to
     [-1, 1], or (N, 3, H, W) RGB in [-1, 1].
     """
 
@@ -75,8 +81,10 @@ def picture_indices(pictures: int, schedule: Schedule, step: int, count: int) ->
     return [int(_order(seed, n // pictures, pictures)[n % pictures]) for n in range(dealt, dealt + count)]
 
 
-def _crop(pixels: U8, crop_yx: tuple[int, int], smallest_px: int, rng: np.random.Generator) -> U8:
-    """A random rectangle of the shape of ``crop_yx``, as large as that.
+def _rectangle(
+    pixels: U8, crop_yx: tuple[int, int], smallest_px: int, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random rectangle of the shape of ``crop_yx``.
 
     Its short side is log-uniform between ``smallest_px`` and the most that fits into the picture.
     """
@@ -86,10 +94,10 @@ def _crop(pixels: U8, crop_yx: tuple[int, int], smallest_px: int, rng: np.random
     # Rounded down: up could be past the picture's edge.
     height, width = (max(1, int(drawn * wanted / short)) for wanted in crop_yx)
     top, left = rng.integers(pixels.shape[0] - height + 1), rng.integers(pixels.shape[1] - width + 1)
-    return _squeeze(pixels[top : top + height, left : left + width], crop_yx)
+    return int(top), int(left), height, width
 
 
-def _squeeze(pixels: U8, crop_yx: tuple[int, int]) -> U8:
+def squeezed(pixels: U8, crop_yx: tuple[int, int]) -> U8:
     """The whole picture with the height and width ``crop_yx``."""
     # OpenCV averages areas only where neither side grows, so a panorama first loses its length and then gains height.
     smaller = (min(pixels.shape[0], crop_yx[0]), min(pixels.shape[1], crop_yx[1]))
@@ -111,19 +119,24 @@ def _lab_in_strips(pixels: U8) -> F32:
     return lab
 
 
+def _lab_of(sample: Sample) -> F32:
+    """(3, H, W) L*, a*, b* of a decoded picture."""
+    if sample.space == "rgb":
+        return _lab_in_strips(sample.pixels)
+    lab = sample.pixels.transpose(2, 0, 1).astype(np.float32)
+    lab[0] *= np.float32(100 / 255)
+    lab[1:] -= np.float32(128)
+    return lab
+
+
 def _lightness_and_colour(sample: Sample, recipe: Recipe) -> tuple[F32, F32]:
     """(H, W) lightness in [0, 1] and the truth as a batch has it, (2 or 3, H, W)."""
-    if sample.space == "rgb":
-        if recipe.colour == "rgb":
-            rgb = sample.pixels.astype(np.float32) / np.float32(255)
-            return lightness_from_samples(sample.pixels) / np.float32(100), rgb.transpose(2, 0, 1) * 2 - 1
-        lab = _lab_in_strips(sample.pixels)
-    else:
-        lab = sample.pixels.transpose(2, 0, 1).astype(np.float32)
-        lab[0] *= np.float32(100 / 255)
-        lab[1:] -= np.float32(128)
-        if recipe.colour == "rgb":
-            return lab[0] / np.float32(100), rgb_from_lab(lab[0], lab[1:]).transpose(2, 0, 1) * 2 - 1
+    if sample.space == "rgb" and recipe.colour == "rgb":
+        rgb = sample.pixels.astype(np.float32) / np.float32(255)
+        return lightness_from_samples(sample.pixels) / np.float32(100), rgb.transpose(2, 0, 1) * 2 - 1
+    lab = _lab_of(sample)
+    if recipe.colour == "rgb":
+        return lab[0] / np.float32(100), rgb_from_lab(lab[0], lab[1:]).transpose(2, 0, 1) * 2 - 1
     return lab[0] / np.float32(100), np.clip(lab[1:] / np.float32(recipe.chroma_scale), -1, 1)
 
 
@@ -139,23 +152,54 @@ def make_batch(pictures: Pictures, recipe: Recipe, phase: Phase, step: int) -> B
 
 def _make_batch(pictures: Pictures, schedule: Schedule, phase: Phase, step: int) -> Batch:
     recipe, crop_yx = schedule.recipe, phase.crop_px
-    crops, films = (np.random.default_rng([recipe.seed, step, *word]) for word in ((), (_FILM,)))
-    lightness = np.empty((phase.batch, 1, *crop_yx), np.float32)
+    random = _Random(*(np.random.default_rng([recipe.seed, step, *word]) for word in ((), (_FILM,), (_PALETTE,))))
+    given = np.empty((phase.batch, recipe.given_channels if recipe.palette else 1, *crop_yx), np.float32)
     colour = np.empty((phase.batch, recipe.output_channels, *crop_yx), np.float32)
     for i, index in enumerate(picture_indices(len(pictures), schedule, step, phase.batch)):
-        pixels, space = pictures.read(index)
-        whole = recipe.crop == "whole"
-        crop = _squeeze(pixels, crop_yx) if whole else _crop(pixels, crop_yx, recipe.smallest_crop_px, crops)
-        if recipe.flip and crops.random() < 0.5:
-            crop = crop[:, ::-1]
-        clean, colour[i] = _lightness_and_colour(Sample(crop, space), recipe)
-        lightness[i, 0] = age(np.clip(clean, 0, 1), recipe.film, films) * 2 - 1
-    return Batch(lightness, colour)
+        _make_one(pictures.read(index), recipe, random, given[i], colour[i])
+    return Batch(given, colour)
+
+
+class _Random(NamedTuple):
+    """Separate random streams, so that one switch of a recipe changes only what it names."""
+
+    crops: np.random.Generator
+    films: np.random.Generator
+    palettes: np.random.Generator
+
+
+def _make_one(sample: Sample, recipe: Recipe, random: _Random, given: F32, colour: F32) -> None:
+    """Fill ``given`` (1 or 3, H, W) and ``colour`` (2 or 3, H, W) with a crop of one picture."""
+    pixels, crop_yx = sample.pixels, (given.shape[1], given.shape[2])
+    height, width = pixels.shape[:2]
+    place = (0, 0, height, width)
+    if recipe.crop == "random":
+        place = _rectangle(pixels, crop_yx, recipe.smallest_crop_px, random.crops)
+    top, left, rows, columns = place
+    crop = squeezed(pixels[top : top + rows, left : left + columns], crop_yx)
+    flips = recipe.flip and random.crops.random() < 0.5
+    crop = crop[:, ::-1] if flips else crop
+    clean, colour[:] = _lightness_and_colour(Sample(crop, sample.space), recipe)
+    given[0] = age(np.clip(clean, 0, 1), recipe.film, random.films) * 2 - 1
+    if recipe.palette:
+        inside = (top / height, left / width, rows / height, columns / width)
+        palette = spoiled(_small_chroma(sample), inside, crop_yx, recipe.palette, random.palettes)
+        scale = np.float32(recipe.chroma_scale)
+        given[1:] = (palette.palette[:, :, ::-1] if flips else palette.palette) / scale
+        colour[:] = np.clip(colour * palette.gain + palette.tint[:, None, None] / scale, -1, 1)
+
+
+def _small_chroma(sample: Sample) -> F32:
+    """(2, h, w) a*, b* of the whole picture, its short side at most 96 px: enough for the means of cells."""
+    short = min(sample.pixels.shape[:2])
+    size = tuple(max(1, round(side * _PALETTE_PX / short)) for side in sample.pixels.shape[:2])
+    small = squeezed(sample.pixels, size) if short > _PALETTE_PX else sample.pixels  # type: ignore[arg-type]
+    return _lab_of(Sample(small, sample.space))[1:]
 
 
 @dataclass(frozen=True)
 class _Steps:
-    """What a torch DataLoader takes for a data set: item ``step`` is a whole batch, or what went wrong in one line."""
+    """The data set of a torch DataLoader: item ``step`` is a whole batch, or an error in one line."""
 
     pictures: Pictures
     schedule: Schedule
@@ -173,7 +217,7 @@ class _Steps:
 
 @contextmanager
 def _fit_to_fork() -> Iterator[None]:
-    """The state that workers are to inherit: one OpenCV thread, and deaf to Ctrl-C.
+    """Set the state that workers inherit: one OpenCV thread, and Ctrl-C ignored.
 
     OpenCV's pool of threads does not come along into a forked process, which would wait for it for ever; with one
     thread there is no pool. Ctrl-C goes to all processes of a terminal: the training process decides what it means, and
@@ -190,6 +234,15 @@ def _fit_to_fork() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
+def _end_alone(_: int) -> None:
+    """Let this worker exit without the exit handlers that libraries registered in its parent process.
+
+    Prefect's services end such a worker with exit code 1 once a flow has run in the training process: what they want to
+    drain at exit is gone after a fork.
+    """
+    multiprocessing.util.Finalize(None, os._exit, args=(0,), exitpriority=_LAST)
+
+
 def _cuda() -> bool:
     import torch
 
@@ -198,13 +251,14 @@ def _cuda() -> bool:
 
 def default_workers(schedule: Schedule) -> int:
     """Worker processes for this machine; 0 is a thread. See the module's docstring for the measurements."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processors //= processes_here()
+    available = processors() // processes_here()
     if "fork" not in multiprocessing.get_all_start_methods() or multiprocessing.current_process().daemon:
         return 0  # without fork each worker decodes for itself; a daemonic process may have no children
-    if processors <= 2 and not _cuda():
+    if no_semaphores():
         return 0
-    workers = min(_MOST_WORKERS, max(1, processors // 2))
+    if available <= 2 and not _cuda():
+        return 0
+    workers = min(_MOST_WORKERS, max(1, available // 2))
     # Batches come through shared memory, of which a container has 64 MB unless it is given more; past that it dies.
     recipe = schedule.recipe
     largest = max(phase.batch * math.prod(phase.crop_px) for phase in recipe.phases) * 4 * (1 + recipe.output_channels)
@@ -249,6 +303,7 @@ def _by_processes(dataset: _Steps, steps: range, workers: int) -> Iterator[Batch
         generator=torch.Generator(),
         # Only a forked worker shares the cache of pictures; torch's own choice is the platform's, which may change.
         multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
+        worker_init_fn=_end_alone,
     )
     with _fit_to_fork():
         made = iter(loader)

@@ -1,4 +1,4 @@
-"""A folder of whatever layout becomes two halves of pictures, a list of what was left out and why, and one hash.
+"""Read a folder of any known layout: two halves of pictures, a list of what was left out and why, and one hash.
 
 ========================================  =====================================================================
 what is in the folder                     split
@@ -10,12 +10,14 @@ photographs, nested or not                80/20 by photograph, never by file: a 
 ``train/``, ``val/`` (ImageNet, Places)   in neither altogether: :func:`training.data.files.own_split`
 ``gray_scale.npy``, ``ab*.npy``           80/20 by the content of each sample
 ========================================  =====================================================================
+
+Files that hold a gray and a colour picture side by side are read as the colour one: :mod:`training.data.pairs`. A
+recipe may ask for a part of the pictures: :mod:`training.data.subset`; those that were not drawn are not read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +25,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engines.machine import memory_left_bytes, processors
 from training.data.arrays import LabArrays, find_arrays
 from training.data.decode import quiet_decoders, why_unfit
 from training.data.files import Manifest, Photograph, files_under, is_test, own_split, picture_files, read_bytes
-from training.data.pictures import LabSamples, PhotographFiles, Pictures, available_bytes, processes_here
+from training.data.pictures import LabSamples, PhotographFiles, Pictures, processes_here
+from training.data.subset import Subset
 from training.errors import DataError
 
 _CHUNK = 64  # items a thread takes at once: a million futures would take a gigabyte
 _LEAKS = "the same photograph is in the test half"
+_WHOLE = Subset()
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -55,7 +60,8 @@ class Collection:
     Attributes
     ----------
     sha256 : of names within the collection, content and half of every picture used: the same only for the same data
-    layout : how the folder was understood, in words
+    layout : how the folder was read, in words
+    subset : what part of it was asked for, and of how many; None is the whole
     """
 
     train: Pictures
@@ -63,6 +69,7 @@ class Collection:
     left_out: tuple[LeftOut, ...]
     sha256: str
     layout: str
+    subset: dict[str, Any] | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a model's card says of the training half: counts, licences, sources, hash."""
@@ -74,6 +81,7 @@ class Collection:
             "licences": dict(Counter(p.licence or "unknown" for p in used).most_common()),
             "sources": dict(Counter(p.source or "unknown" for p in used).most_common()),
             "layout": self.layout,
+            "subset": self.subset,
             "sha256": self.sha256,
         }
 
@@ -90,26 +98,29 @@ class _Checked:
     reason: str | None
 
 
-def open_collection(data: Path, cache_bytes: int | None = None) -> Collection:
+def open_collection(data: Path, cache_bytes: int | None = None, subset: Subset = _WHOLE) -> Collection:
     """Find, check and split the pictures under ``data``; every file is read once, in threads, and none stays open.
 
     Parameters
     ----------
     cache_bytes : memory for decoded pictures of both halves; by default a quarter of what is available, shared by the
         processes of a run
+    subset : the part of the pictures to use
 
     Raises
     ------
     DataError : no such folder, no picture, nothing fit to train on, or NumPy files that do not belong together.
     """
-    files = files_under(data)
+    missed: dict[Path, str] = {}
+    files = files_under(data, missed)
     arrays = find_arrays(data, files)
     outside: list[LeftOut] = []
     with quiet_decoders():
         if arrays:
-            checked, layout = _check_arrays(arrays), "NumPy files of 8-bit Lab, split 80/20"
+            checked, layout = _check_arrays(data, arrays, subset), "NumPy files of 8-bit Lab, split 80/20"
+            found = len(arrays)
         else:
-            checked, layout, outside = _check_photographs(data, files)
+            checked, layout, outside, found = _check_photographs(data, files, subset)
     checked = _without_leaks(checked)
     used = [item for item in checked if item.reason is None]
     left_out = tuple(LeftOut(item.photograph.path, item.reason) for item in checked if item.reason)
@@ -121,18 +132,24 @@ def open_collection(data: Path, cache_bytes: int | None = None) -> Collection:
             "give more colour photographs"
         )
     lines = sorted(f"{item.name}\t{item.sha256}\t{'test' if item.test else 'train'}\n" for item in used)
-    budget = available_bytes() // (4 * processes_here()) if cache_bytes is None else cache_bytes
+    budget = memory_left_bytes() // (4 * processes_here()) if cache_bytes is None else cache_bytes
     return Collection(
         _pictures(train, arrays, budget * len(train) // len(used)),
         _pictures(test, arrays, budget * len(test) // len(used)),
-        (*left_out, *outside),
+        (*left_out, *outside, *(LeftOut(path, reason) for path, reason in missed.items())),
         hashlib.sha256("".join(lines).encode()).hexdigest(),
         layout,
+        None if subset.is_whole else subset.describe(found),
     )
 
 
-def _check_photographs(data: Path, files: Sequence[Path]) -> tuple[list[_Checked], str, list[LeftOut]]:
-    """Look at every picture file; where the collection has its own halves, at those in them, and name the others."""
+def _check_photographs(
+    data: Path, files: Sequence[Path], subset: Subset
+) -> tuple[list[_Checked], str, list[LeftOut], int]:
+    """Look at every picture file that is wanted, and count them all.
+
+    Where the collection has its own halves, these are the files in them; the others are named.
+    """
     manifest = Manifest(data)
     paths = picture_files(data, files)
     split = own_split(data, paths)
@@ -152,7 +169,30 @@ def _check_photographs(data: Path, files: Sequence[Path]) -> tuple[list[_Checked
         half = path.is_relative_to(split[1]) if split else is_test(photograph)
         return _Checked(photograph, name, digest, 0, half, why_unfit(content))
 
-    return _in_threads(check, paths), layout, outside
+    names = [path.relative_to(data).as_posix() for path in paths]
+    checked = _drawn(lambda index: check(paths[index]), data, names, subset, split is not None)
+    return checked, layout, outside, len(paths)
+
+
+def _drawn(
+    check: Callable[[int], _Checked], data: Path, names: Sequence[str], subset: Subset, has_own_halves: bool = False
+) -> list[_Checked]:
+    """Those that ``subset`` wants of the pictures ``names``, in that order, looked at until there are enough."""
+    order = subset.drawn(names)
+    subset.refuse_empty(data, names, order)
+    room = subset.room(has_own_halves)
+    found: dict[int, _Checked] = {}
+    # Read some more than are still wanted, for those that turn out to be unfit; all at once where all are wanted.
+    at_once = len(order) if subset.pictures is None else max(_CHUNK, subset.pictures // 4)
+    for start in range(0, len(order), max(1, at_once)):
+        if room.is_full:
+            break
+        part = order[start : start + at_once]
+        for index, looked_at in zip(part, _in_threads(check, part), strict=True):
+            item = replace(looked_at, reason=looked_at.reason or subset.refusal(looked_at.photograph))
+            if not room.is_full and (item.reason is not None or room.take(item.test)):
+                found[index] = item
+    return [found[index] for index in sorted(found)]
 
 
 def _outside(parent: Path, paths: Sequence[Path], halves: str) -> list[LeftOut]:
@@ -164,14 +204,14 @@ def _outside(parent: Path, paths: Sequence[Path], halves: str) -> list[LeftOut]:
     ]
 
 
-def _check_arrays(arrays: LabArrays) -> list[_Checked]:
+def _check_arrays(data: Path, arrays: LabArrays, subset: Subset) -> list[_Checked]:
     def check(index: int) -> _Checked:
         digest, reason = arrays.inspect(index)
         name = f"{arrays.lightness.name}[{index}]"
         photograph = Photograph(arrays.lightness.with_name(name) if reason else arrays.lightness, digest)
         return _Checked(photograph, name, digest, index, is_test(photograph), reason)
 
-    return _in_threads(check, range(len(arrays)))
+    return _drawn(check, data, [f"{arrays.lightness.name}[{index}]" for index in range(len(arrays))], subset)
 
 
 def _without_leaks(checked: Sequence[_Checked]) -> list[_Checked]:
@@ -191,12 +231,12 @@ def _without_leaks(checked: Sequence[_Checked]) -> list[_Checked]:
 
 
 def _in_threads(work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
-    """``work`` of every item, in order; decoding and hashing let go of the interpreter's lock."""
+    """``work`` of every item, in order; decoding and hashing release the interpreter's lock."""
 
     def chunks() -> Iterator[Sequence[Item]]:
         return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         return [answer for part in pool.map(lambda chunk: [work(item) for item in chunk], chunks()) for answer in part]
 
 

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.color import lab_from_rgb
+from pipeline.colour.lab import lab_from_rgb
 from training.data.files import read_bytes
+from training.data.pairs import colour_half
 
 U8 = NDArray[np.uint8]
 
@@ -52,8 +53,9 @@ def decode_rgb(data: bytes, flags: int = cv2.IMREAD_COLOR) -> U8 | None:
 
 
 def read_rgb(path: Path) -> U8 | None:
-    """(H, W, 3) RGB, or None where the file cannot be read as a picture."""
-    return decode_rgb(read_bytes(path))
+    """(H, W, 3) RGB, of a pair of pictures the colour half, or None where the file cannot be read as a picture."""
+    rgb = decode_rgb(read_bytes(path))
+    return None if rgb is None else colour_half(rgb)
 
 
 def is_colour(rgb: U8) -> bool:
@@ -73,10 +75,12 @@ def why_unfit(data: bytes) -> str | None:
     rgb = decode_rgb(data, cv2.IMREAD_REDUCED_COLOR_4 if factor > 1 else cv2.IMREAD_COLOR)
     if rgb is None:
         return "unreadable"
+    rgb = colour_half(rgb)
     if factor > 1 and min(rgb.shape[:2]) < SMALLEST_PX:  # its true size is not known, or it was not reduced
         factor, rgb = 1, decode_rgb(data)
         if rgb is None:
             return "unreadable"
+        rgb = colour_half(rgb)
     if min(rgb.shape[:2]) < SMALLEST_PX:
         return f"smaller than {SMALLEST_PX} px"
     if rgb.shape[0] * rgb.shape[1] * factor**2 > LARGEST_PX:
@@ -86,7 +90,7 @@ def why_unfit(data: bytes) -> str | None:
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Keep the decoders' own remarks on damaged files off the terminal: those files are listed with a reason."""
+    """Silence the decoders' own messages about damaged files: those files are listed with a reason."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

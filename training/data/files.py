@@ -46,12 +46,22 @@ class Photograph:
     licence: str = ""
     source: str = ""
 
+    @property
+    def is_free(self) -> bool:
+        """Whether its licence is known and allows more than research."""
+        licence = self.licence.strip().lower()
+        return bool(licence) and licence != "unknown" and not licence.startswith("research")
 
-def files_under(folder: Path) -> list[Path]:
+
+def files_under(folder: Path, missed: dict[Path, str] | None = None) -> list[Path]:
     """All files under ``folder``, sorted; nothing hidden, and no folder twice however symbolic links lead to it.
 
     Folders that a training run, an evaluation or an export wrote are passed over; where ``folder`` itself is one, what
-    was drawn in it.
+    was drawn in it. Pipes, sockets and devices are never opened.
+
+    Parameters
+    ----------
+    missed : collects what else was skipped, with the reason
 
     Raises
     ------
@@ -61,17 +71,31 @@ def files_under(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: no such folder; give a folder of photographs")
     seen: set[tuple[int, int]] = set()
     found: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    missed = {} if missed is None else missed
+
+    def cannot_list(error: OSError) -> None:
+        missed[Path(error.filename)] = f"cannot be listed ({error.strerror})"
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=cannot_list):
         status = Path(place).stat()
         ours, given = any(made.issubset(names) for made in _OURS), Path(place) == folder
         if (status.st_dev, status.st_ino) in seen or (ours and not given):
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        missed |= {Path(place, name): "hidden" for name in folders if name.startswith(".")}
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not (ours and name == _GRIDS))
         if ours:
             names = [name for name in names if not _DRAWN.fullmatch(name)]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
+        for name in names:
+            path = Path(place, name)
+            if not name.startswith("."):
+                if path.is_file():
+                    found.append(path)
+                else:
+                    missed[path] = "no file: a pipe, socket or device, or a link to nothing"
+            elif path.suffix.lower() in ENDINGS:
+                missed[path] = "hidden"
     return sorted(found)
 
 

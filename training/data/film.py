@@ -1,7 +1,7 @@
-"""What old film and its scan do to lightness. A network that has only seen clean lightness takes grain for texture.
+"""Degrade lightness like old film and its scan. A network that only saw clean lightness mistakes grain for texture.
 
-The order is that of the light: the negative's tone curve, the fading of the print, the lens of the scan, and grain,
-which here is what the scan still shows of it. Every amount is drawn evenly between nothing and the recipe's.
+The steps follow the light: the negative's tone curve, the fading of the print, the blur of the scanner's lens, and
+grain as far as the scan shows it. Every amount is drawn uniformly between zero and the recipe's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _grain(shape_yx: tuple[int, int], rng: np.random.Generator) -> F32:
 
 
 def age(lightness: F32, film: Film, rng: np.random.Generator) -> F32:
-    """Lightness as old film would have it.
+    """Lightness degraded like old film.
 
     Parameters
     ----------

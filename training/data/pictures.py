@@ -1,8 +1,8 @@
 """A sequence of decoded pictures, as many of them kept in memory as fit, shared by all workers.
 
 The cache is one anonymous shared mapping, reserved before any worker is forked and filled by whichever process decodes
-a picture first: with eight workers it is still there once. Memory is taken page by page as it fills. A slot is written
-whole before the index points to it, and two workers that decode one picture at once only waste its bytes.
+a picture first: eight workers share one copy. Memory is taken page by page as it fills. A slot is written whole before
+the index points to it, and two workers that decode one picture at once only waste its bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from engines.machine import no_semaphores
 from training.data.arrays import LabArrays
 from training.data.decode import U8, read_rgb
 from training.data.files import Photograph
@@ -96,7 +98,8 @@ class _Cache:
         self._memory = mmap.mmap(-1, table_bytes + limit_bytes)
         self._table = np.frombuffer(self._memory, np.int64, 1 + 3 * pictures)
         self._table[0] = table_bytes
-        self._lock = multiprocessing.Lock()
+        # Where there is no shared memory there are no workers either: only threads put pictures here.
+        self._lock = threading.Lock() if no_semaphores() else multiprocessing.Lock()
 
     def get(self, index: int) -> U8 | None:
         offset, height, width = (int(n) for n in self._table[1 + 3 * index : 4 + 3 * index])
@@ -122,7 +125,7 @@ class _Cache:
 
 
 class Pictures:
-    """Pictures in a fixed order, decoded on demand, the first to be asked for kept up to ``cache_bytes`` of memory.
+    """Pictures in a fixed order, decoded on demand; the first ones requested are kept, up to ``cache_bytes``.
 
     Safe to fork, which shares the cache, and to pickle, which leaves its content behind.
     """
@@ -133,7 +136,7 @@ class Pictures:
         if cache_bytes > 0 and len(self):
             try:
                 self._cache = _Cache(len(self), cache_bytes)
-            except (OSError, OverflowError, ValueError):  # a system that promises no memory it has not got
+            except (OSError, OverflowError, ValueError):  # a system without overcommit
                 self._cache = None
 
     def __len__(self) -> int:
@@ -179,18 +182,3 @@ class Pictures:
 def processes_here() -> int:
     """Processes of one training run on this machine, each with a share of its memory and processors: one a GPU."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
-
-
-def available_bytes() -> int:
-    """Memory that can be taken without swapping: the system's, or what the container leaves of its own."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 2**30
-    try:
-        group = Path("/sys/fs/cgroup")
-        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no container, or "max"
-        return free
-    return max(0, min(free, left))

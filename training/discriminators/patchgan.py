@@ -19,11 +19,18 @@ class Discriminator(nn.Module):
         gives 30x62 on 2048x4096. H and W are at least 3 * 2**layers.
     width : channels after the first convolution; they double with each layer up to 512
     batch_norm : after every convolution but the first and the last
+    norm_ends : with ``batch_norm``, after the first one too, as the 2048x4096 report describes it
     """
 
-    def __init__(self, inputs: int = 3, layers: int = 3, width: int = 64, batch_norm: bool = True) -> None:
+    def __init__(
+        self, inputs: int = 3, layers: int = 3, width: int = 64, batch_norm: bool = True, norm_ends: bool = False
+    ) -> None:
         super().__init__()
-        modules: list[nn.Module] = [nn.Conv2d(inputs, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+        first_norm = batch_norm and norm_ends
+        modules: list[nn.Module] = [nn.Conv2d(inputs, width, 4, 2, 1, bias=not first_norm)]
+        if first_norm:
+            modules.append(nn.BatchNorm2d(width))
+        modules.append(nn.LeakyReLU(0.2, inplace=True))
         channels = width
         for index in range(1, layers + 1):
             outputs = min(width * 2**index, _WIDEST)

@@ -18,8 +18,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from training.encoders._base import PublishedEncoder
 from training.errors import RecipeError
+from training.published_encoder import PublishedEncoder
 
 # expansion, channels, repeats, stride, kernel: the stages of lite0.
 _STAGES = [
@@ -122,9 +122,4 @@ class Encoder(PublishedEncoder):
         self._taps = frozenset(taps)
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        x, maps = self.stem(picture), []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self._taps:
-                maps.append(x)
-        return maps
+        return self.maps_of(self.stem(picture), self.blocks, self._taps)

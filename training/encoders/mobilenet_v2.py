@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from training.encoders._base import PublishedEncoder
+from training.published_encoder import PublishedEncoder
 
 # expansion, channels, repeats, stride: table 2 of the paper.
 _SETTINGS = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
@@ -55,9 +55,4 @@ class Encoder(PublishedEncoder):
         self.features = nn.Sequential(*layers)
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        x, maps = picture, []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in _TAPS:
-                maps.append(x)
-        return maps
+        return self.maps_of(picture, self.features, _TAPS)

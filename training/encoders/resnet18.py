@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.encoders._base import PublishedEncoder
+from training.published_encoder import PublishedEncoder
 
 _WIDTHS = (64, 128, 256, 512)
 _BLOCKS = 2  # in each stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
@@ -12,8 +13,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from engines.palette import PaletteNetwork, palette_spec
 from engines.spec import Model
-from pipeline.color import lab_from_rgb
+from pipeline.colour.lab import lab_from_rgb
+from pipeline.palettes.windows import distribution_of, palette_of
+from pipeline.tiling.grid import Roi
+from pipeline.tiling.palette import Palette
 from training.data import is_colour
 from training.errors import DataError
 from training.evaluation.subjects import Subject, spread
@@ -32,30 +37,68 @@ class Colorizer(Protocol):
     def __call__(self, lightness: F32) -> F32: ...
 
 
+@dataclass(frozen=True)
+class Look:
+    """A picture's (K, rows, columns) distribution over (K, 2) colours, and the palette that was read from it."""
+
+    distribution: F32
+    colours_ab: F32
+    palette: Palette
+
+
 class OnnxColorizer:
     """A model folder run by onnxruntime on whole pictures of any size; may be called from several threads.
+
+    A model with a palette network looks at the picture first, as a run does.
 
     Parameters
     ----------
     threads : processor threads of one call
+
+    Raises
+    ------
+    ModelError : the model takes a palette and has no network that makes one.
     """
 
     def __init__(self, model: Model, threads: int = 1) -> None:
+        self._palette = PaletteNetwork(palette_spec(model, threads)) if model.card.takes_palette else None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(str(model.onnx_path), options, ["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._card = model.card
 
-    def __call__(self, lightness: F32) -> F32:
+    def __call__(self, lightness: F32, seen: Look | None = None) -> F32:
+        """``seen`` saves looking at the picture again."""
         height, width = lightness.shape
         multiple = self._card.size_multiple
         before_after = [(-n % multiple // 2, -n % multiple - -n % multiple // 2) for n in (height, width)]
-        padded = np.pad(lightness, before_after, mode="reflect")
-        scaled = padded[None, None] * np.float32(self._card.lightness_scale) + np.float32(self._card.lightness_offset)
-        chroma = self._session.run(None, {self._input: scaled})[0][0] * np.float32(self._card.chroma_scale)
+        scaled = lightness[None] * np.float32(self._card.lightness_scale) + np.float32(self._card.lightness_offset)
+        if self._palette is not None:
+            palette = (seen or self.look(lightness)).palette.under((0, 0), (height, width))
+            scaled = np.concatenate([scaled, palette / np.float32(self._card.chroma_scale)])
+        given = np.pad(scaled, [(0, 0), *before_after], mode="reflect")[None]
+        chroma = self._session.run(None, {self._input: given})[0][0] * np.float32(self._card.chroma_scale)
         top, left = before_after[0][0], before_after[1][0]
         return chroma[:, top : top + height, left : left + width]
+
+    @property
+    def has_palette(self) -> bool:
+        """Whether it looks at the whole picture first."""
+        return self._palette is not None
+
+    def look(self, lightness: F32) -> Look:
+        """What the palette network says of a whole picture."""
+        assert self._palette is not None
+        card = self._palette.card
+        shape_yx = lightness.shape[0], lightness.shape[1]
+
+        def read(roi: Roi) -> F32:
+            return lightness[roi.rows, roi.columns]
+
+        distribution = distribution_of(read, shape_yx, card.side_px, card.cells, self._palette.see)
+        colours_ab = np.array(card.colours_ab, np.float32)
+        return Look(distribution, colours_ab, palette_of(distribution, colours_ab, shape_yx, card.gain))
 
 
 class FlatColorizer:
@@ -68,13 +111,17 @@ class FlatColorizer:
         return np.broadcast_to(self._chroma, (2, *lightness.shape)).copy()
 
 
-def tile_ms(colorize: Colorizer) -> float:
-    """Milliseconds of one tile of 256 x 256 px alone: the median of nine, after two that warm up."""
+def tile_ms(model: OnnxColorizer) -> float:
+    """Milliseconds of one tile of 256 x 256 px alone: the median of nine, after two that warm up.
+
+    A palette network looks once a scan, not once a tile, and does not count.
+    """
     tile = np.random.default_rng(0).uniform(0, 100, (TILE_PX, TILE_PX)).astype(np.float32)
+    seen = model.look(tile) if model.has_palette else None
     seconds = []
     for _ in range(_TILE_WARMUPS + _TILE_RUNS):
         started = time.perf_counter()
-        colorize(tile)
+        model(tile, seen)
         seconds.append(time.perf_counter() - started)
     return 1000 * float(np.median(seconds[_TILE_WARMUPS:]))
 
@@ -89,7 +136,7 @@ def _mean_chroma(subject: Subject) -> NDArray | None:
 
 
 def mean_chroma(subjects: Sequence[Subject]) -> tuple[float, float]:
-    """Mean a*, b* of up to 2048 of the pictures: what a model that learned nothing but the average would paint.
+    """Mean a*, b* of up to 2048 of the pictures: what a model that learned only the average would predict.
 
     Raises
     ------

@@ -2,32 +2,32 @@
 
 Each photograph is shrunk (or grown) to a common short side, its lightness is given to the model whole, reflected at the
 edges up to the model's size multiple, and the true lightness is joined to the predicted chroma, as on a real scan. So
-every system is measured in one way, whatever the crops, sizes and colour space it was trained with. Look at the sheets
-before believing the table: a model that beats gray by tinting everything brown shows at once.
+every system is measured in the same way, whatever the crops, sizes and colour space it was trained with. Look at the
+sheets before believing the table: they show at once if a model beats gray by tinting everything brown.
 
 A public colorizer's weights would be a third baseline. Tried, without network: ``autocolorize`` 0.2.1 (PyPI; Larsson et
 al., ECCV 2016) needs Caffe and downloads 588 MB of weights at first use; ``colorize-package`` 0.3.0 (PyPI) opens a
-fastai learner that the caller must bring. Neither holds weights, so no such row is made up.
+fastai learner that the caller must bring. Neither contains weights, so there is no such row.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.machine import processors
 from engines.spec import Model
-from pipeline.color import lightness_from_samples, rgb_from_lab
-from training.data import is_colour
+from pipeline.colour.lab import lightness_from_samples, rgb_from_lab
+from training.data import Subset, is_colour
 from training.errors import DataError
 from training.evaluation.colorizers import (
     Colorizer,
@@ -37,6 +37,8 @@ from training.evaluation.colorizers import (
     named,
     tile_ms,
 )
+from training.evaluation.frechet import LEAST_PICTURES, Distances
+from training.evaluation.groups import Grouped, markdown
 from training.evaluation.measure import Measures, Truth
 from training.evaluation.quiz import Candidate, jpeg, pick_cases, questions, write_quiz
 from training.evaluation.sheet import Shown, as_samples, thumbnail, write_sheets
@@ -52,18 +54,25 @@ from training.evaluation.table import Origin, Row, Table, make_row
 from training.metrics import bootstrap_weights
 
 if TYPE_CHECKING:
-    from training.evaluation.lpips import Lpips
+    from training.evaluation.stlpips import Features, StLpips
 
 F32 = NDArray[np.float32]
 
+GROUPS = "groups.md"
 _SHEET_PICTURES = 24
 _REPORTS = 10
 _SPARE_CANDIDATES = 10  # of the quiz: some photographs turn out to be gray or unreadable
+_MOST_SIDE_BY_SIDE_PX = 512
 _MOST_WORKERS = 8  # each holds a picture and its results; more would only crowd the memory
 
 _READING = (
-    "MSE, PSNR and SSIM are of sRGB values in [0, 1] and favour gray; lower is better for CIEDE2000, MSE and LPIPS. "
+    "MSE, PSNR and SSIM are of sRGB values in [0, 1] and favour gray; lower is better for CIEDE2000, MSE and ST-LPIPS. "
     "Colourfulness is Hasler and Süsstrunk's; it should come near the truth's, by itself it favours noise"
+)
+_FRECHET = (
+    "Fréchet: squared distance of the results as a whole from the photographs as a whole, over the photographs' own "
+    "variance, on 256 features of ST-LPIPS's AlexNet, on which no recipe of this package trains; lower is better. It "
+    "is no FID (other features) and compares within this table only"
 )
 _NO_PUBLIC = (
     "no public colorizer among the rows: autocolorize 0.2.1 needs Caffe and weights from the network, "
@@ -73,13 +82,25 @@ _NO_PUBLIC = (
 
 @dataclass(frozen=True)
 class _Picture:
-    """What came of one photograph: figures by colorizer, and what the sheets and the quiz want of it."""
+    """Results of one photograph: figures by colorizer, and its pictures for the sheets and the quiz."""
 
-    group: str
+    subject: Subject
     measures: dict[str, Measures]
     truth_colourfulness: float
     shown: Shown | None
     candidate: Candidate | None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A photograph, and features that go into :class:`Distances`: of the truth and, by colorizer, of the results.
+
+    Without weights they are None and empty.
+    """
+
+    picture: _Picture
+    truth: F32 | None
+    results: dict[str, F32]
 
 
 def resized(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
@@ -96,23 +117,27 @@ class _Job:
 
     flat: dict[str, Colorizer]
     models: dict[str, Colorizer]
-    lpips: Lpips | None
-    short_side_px: int
+    stlpips: StLpips | None
+    short_side_px: int | None
     on_sheets: set[str]
     in_quiz: set[str]
 
-    def __call__(self, subject: Subject) -> _Picture | None:
+    def __call__(self, subject: Subject) -> _Measured | None:
         """None where it cannot be read or is gray."""
         rgb = subject.read()
         if rgb is None or not is_colour(rgb):
             return None
-        samples = resized(rgb, self.short_side_px)
-        truth = Truth(samples.astype(np.float32) / np.float32(255), self.lpips)
+        samples = resized(rgb, self.short_side_px) if self.short_side_px else rgb
+        photograph = samples.astype(np.float32) / np.float32(255)
+        truth = Truth(photograph, self._features(photograph))
         lightness = lightness_from_samples(samples)
-        measures, results = {}, {}
+        measures, results, pooled = {}, {}, {}
         for name, colorize in (self.flat | self.models).items():
             result = rgb_from_lab(lightness, colorize(lightness))
-            measures[name] = truth.measure(result)
+            features = self._features(result)
+            measures[name] = truth.measure(result, features)
+            if features is not None:
+                pooled[name] = features.pooled
             if name in self.models:
                 results[name] = as_samples(result)
         shown = candidate = None
@@ -123,45 +148,53 @@ class _Job:
         if subject.name in self.in_quiz:
             generated = {name: jpeg(result) for name, result in results.items()}
             candidate = Candidate(subject.name, jpeg(samples), generated)
-        return _Picture(subject.group, measures, truth.colourfulness, shown, candidate)
+        picture = _Picture(subject, measures, truth.colourfulness, shown, candidate)
+        return _Measured(picture, truth.features.pooled if truth.features else None, pooled)
+
+    def _features(self, rgb: F32) -> Features | None:
+        return self.stlpips.features(rgb) if self.stlpips else None
 
 
-def _load_lpips(folder: Path | None) -> tuple[Lpips | None, str]:
-    """LPIPS, or None and why; weights that were asked for and are not there are an error."""
+def _load_stlpips(given: Path | None) -> tuple[StLpips | None, str]:
+    """ST-LPIPS, or None and why; weights that were asked for and are not there are an error."""
     try:
-        from training.evaluation.lpips import load_lpips  # torch: an evaluation without LPIPS does not need it
+        from training.evaluation.stlpips import load_stlpips  # torch: an evaluation without it does not need it
 
-        return load_lpips(folder), ""
+        return load_stlpips(given), ""
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        missing = DataError("LPIPS: torch is not installed; pip install 'colorize-archive[train]'")
+        missing = DataError("ST-LPIPS: torch is not installed; pip install 'colorize-archive[train]'")
     except DataError as error:
         missing = error
-    if folder is not None:
+    if given is not None:
         raise missing
     return None, str(missing)
 
 
 @contextlib.contextmanager
-def _torch_on_one_thread(lpips: Lpips | None) -> Iterator[None]:
-    if lpips is None:
+def _torch_on_one_thread(stlpips: StLpips | None) -> Iterator[None]:
+    if stlpips is None:
         yield
         return
-    from training.evaluation.lpips import one_thread
+    from training.evaluation.stlpips import one_thread
 
     with one_thread():
         yield
 
 
-def _measure(job: _Job, subjects: list[Subject], report: Callable[[str], None]) -> list[_Picture]:
+def _measure(job: _Job, subjects: list[Subject], report: Callable[[str], None]) -> tuple[list[_Picture], Distances]:
     """Measure the pictures side by side, in their order whatever the number of processors."""
-    found, told, started = [], 0, time.perf_counter()
-    pool = ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1))
+    found, distances, told, started = [], Distances(), 0, time.perf_counter()
+    # A frame of 2048x4096 px takes a network some gigabytes: large pictures go one at a time.
+    is_large = job.short_side_px is None or job.short_side_px > _MOST_SIDE_BY_SIDE_PX
+    pool = ThreadPoolExecutor(1 if is_large else min(_MOST_WORKERS, processors()))
     try:
-        for done, picture in enumerate(pool.map(job, subjects), start=1):
-            if picture is not None:
-                found.append(picture)
+        for done, measured in enumerate(pool.map(job, subjects), start=1):
+            if measured is not None:
+                found.append(measured.picture)
+                if measured.truth is not None:
+                    distances.add(measured.truth, measured.results)  # and the features are let go
             tenths = done * _REPORTS // len(subjects)
             if tenths > told:
                 told = tenths
@@ -169,7 +202,7 @@ def _measure(job: _Job, subjects: list[Subject], report: Callable[[str], None]) 
                 report(f"{done} of {len(subjects)} pictures ({100 * done // len(subjects)} %), {seconds:.0f} s")
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted evaluation waits for the pictures begun, not for all
-    return found
+    return found, distances
 
 
 def evaluate(
@@ -178,9 +211,10 @@ def evaluate(
     out: Path | None = None,
     *,
     limit: int | None = None,
-    short_side_px: int = 256,
+    short_side_px: int | None = 256,
+    subset: Subset | None = None,
     everything: bool = False,
-    lpips_weights: Path | None = None,
+    stlpips_weights: Path | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Row]:
     """Measure models on the colour pictures of ``data`` that training holds out, beside gray and a flat mean tint.
@@ -191,11 +225,14 @@ def evaluate(
     out : folder for ``table.md``, ``table.csv`` and ``table.json``; with models also ``sheet.jpg`` (all models),
         ``sheet_<model>.png`` (gray, result, truth) and ``quiz.html``
     limit : at most so many pictures, at even distances in the listing
+    short_side_px : to which each photograph is shrunk or grown; None measures it at its own size, one at a time
+    subset : the part of the collection that the models were trained on, so that its held-out fifth is measured
     everything : take all pictures, not the test half alone: for a folder that no training has seen. The flat tint is
         then the mean of these pictures themselves, a little better than any model could know.
-    lpips_weights : folder of LPIPS's files, see :func:`training.evaluation.lpips.load_lpips`. By default they are used
-        where they are found; without them the column is empty and a note says why.
-    report : told how far it is, at each tenth, and at last the table with its notes
+    stlpips_weights : see :func:`training.evaluation.stlpips.load_stlpips`. By default they are used where they are
+        found; without them the column is empty and a note says why. The Fréchet distance, of at least 100 pictures, is
+        measured on features of the same network.
+    report : gets a line of progress at each tenth, and at the end the table with its notes
 
     Returns
     -------
@@ -203,17 +240,17 @@ def evaluate(
 
     Raises
     ------
-    DataError : no readable colour photograph to measure on, or ``lpips_weights`` without its files.
+    DataError : no readable colour photograph to measure on, or no ``stlpips_weights`` there.
     OSError : ``out`` cannot be written to.
     """
-    subjects = find_subjects(data, everything)
+    subjects = find_subjects(data, everything, subset)
     chosen = spread(subjects.measured, limit)
     tint = mean_chroma(subjects.learnt)
-    lpips, no_lpips = _load_lpips(lpips_weights)
+    stlpips, no_stlpips = _load_stlpips(stlpips_weights)
     if out:
         out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     by_name = named(models)
-    threads = os.cpu_count() or 1
+    threads = processors()
     ms = {name: tile_ms(OnnxColorizer(model, threads)) for name, model in by_name.items()}
     quiz = spread(one_a_photograph(chosen), questions(len(models)) + _SPARE_CANDIDATES)
     job = _Job(
@@ -222,48 +259,64 @@ def evaluate(
             f"mean tint ({tint[0]:.1f}, {tint[1]:.1f})": FlatColorizer(tint),
         },
         models={name: OnnxColorizer(model) for name, model in by_name.items()},
-        lpips=lpips,
+        stlpips=stlpips,
         short_side_px=short_side_px,
         on_sheets={s.name for s in spread(chosen, _SHEET_PICTURES)} if out and models else set(),
         in_quiz={s.name for s in quiz} if out and models else set(),
     )
-    with _torch_on_one_thread(lpips):
-        pictures = _measure(job, chosen, report)
+    with _torch_on_one_thread(stlpips):
+        pictures, distances = _measure(job, chosen, report)
     if not pictures:
         raise DataError(
             f"{data}: none of {len(chosen)} pictures to test on is a readable colour photograph; "
             "add photographs, or measure on all pictures with --all"
         )
-    rows = _rows(pictures, ms, by_name)
-    photographs = len({picture.group for picture in pictures})
+    rows = _rows(pictures, distances.to_truth(), ms, by_name)
+    photographs = len({picture.subject.group for picture in pictures})
     kind = "all pictures" if everything else "the fifth that training on this folder holds out"
+    size = f"short side {short_side_px} px" if short_side_px else "each at its own size"
     left_out = subjects.left_out + len(chosen) - len(pictures)
     caption = (
-        f"{len(pictures)} pictures of {photographs} photographs ({kind}), short side {short_side_px} px; "
+        f"{len(pictures)} pictures of {photographs} photographs ({kind}), {size}; "
         f"{left_out} of the folder left out (unreadable, gray, too small, or in both or neither of its halves)"
     )
-    notes = _notes(rows, no_lpips, threads) + _data_notes(by_name, data, subjects, everything)
+    notes = _notes(rows, no_stlpips, threads) + _data_notes(by_name, data, subjects, everything)
     table = Table(caption, rows, notes, None if everything else subjects.data_sha256)
     report(table.markdown())
     if out:
         table.write(out)
+        (out / GROUPS).write_text(markdown(_grouped(pictures)) + "\n", encoding="utf-8")
         _write_pictures(out, pictures, report)
     return rows
 
 
-def _rows(pictures: list[_Picture], ms: dict[str, float], models: dict[str, Model]) -> list[Row]:
-    weights = bootstrap_weights([picture.group for picture in pictures])
+def _grouped(pictures: list[_Picture]) -> list[Grouped]:
+    return [
+        Grouped(
+            PurePosixPath(picture.subject.name).parent.as_posix(),
+            picture.subject.source,
+            {name: measures.ciede2000 for name, measures in picture.measures.items()},
+            {name: measures.stlpips for name, measures in picture.measures.items()},
+        )
+        for picture in pictures
+    ]
+
+
+def _rows(
+    pictures: list[_Picture], distances: dict[str, float], ms: dict[str, float], models: dict[str, Model]
+) -> list[Row]:
+    weights = bootstrap_weights([picture.subject.group for picture in pictures])
     vivid = [picture.truth_colourfulness for picture in pictures]
     columns = {name: [picture.measures[name] for picture in pictures] for name in pictures[0].measures}
     gray = next(iter(columns.values()))
     origins = {name: Origin.from_card(model.card.training) for name, model in models.items()}
     return [
-        make_row(name, column, gray, vivid, weights, ms.get(name), origins.get(name))
+        make_row(name, column, gray, vivid, weights, ms.get(name), origins.get(name), distances.get(name))
         for name, column in columns.items()
     ]
 
 
-def _notes(rows: list[Row], no_lpips: str, threads: int) -> list[str]:
+def _notes(rows: list[Row], no_stlpips: str, threads: int) -> list[str]:
     notes = [f"[95 %]: bootstrap over photographs. {_READING}"]
     reported = [row for row in rows if row.origin.reported_mse is not None or row.origin.reported_ssim is not None]
     notes += [
@@ -272,13 +325,16 @@ def _notes(rows: list[Row], no_lpips: str, threads: int) -> list[str]:
     ]
     if any(row.tile_ms is not None for row in rows):
         notes.append(f"ms a tile: 256 x 256 px at batch 1, onnxruntime on {threads} processor threads, median of 9")
-    if no_lpips:
-        notes.append(no_lpips)
+    notes.append(no_stlpips or (_FRECHET if rows[0].frechet is not None else _few(rows[0].pictures)))
     return [*notes, _NO_PUBLIC]
 
 
+def _few(pictures: int) -> str:
+    return f"no Fréchet distance: it takes {LEAST_PICTURES} unlike pictures, and these are {pictures}"
+
+
 def _data_notes(models: dict[str, Model], data: Path, subjects: Subjects, everything: bool) -> list[str]:
-    """What a model may have seen of the pictures measured: the split holds out only what it was trained by."""
+    """What the models may have learned from: the split holds out only pictures of a model's own collection."""
     told = {name: (model.card.training.get("data") or {}).get("sha256") for name, model in models.items()}
     measured = subjects.data_sha256
     if measured is None and any(told.values()):  # all pictures: worth a reading only where a card may name them

@@ -1,7 +1,7 @@
-"""All figures of one coloured picture, with what depends on the truth alone worked out once.
+"""All figures of one coloured picture; what depends on the truth alone is computed once.
 
 A table of ten models measures each picture a dozen times. :class:`Truth` keeps the truth's Lab, its windowed means and
-variances for SSIM and its features for LPIPS; the tests hold it equal to the plain functions of
+variances for SSIM and its features for ST-LPIPS; the tests hold it equal to the plain functions of
 :mod:`training.metrics`.
 """
 
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000
 
-from pipeline.color import lab_from_rgb
+from pipeline.colour.lab import lab_from_rgb
 from training.metrics import colourfulness, mse, psnr
 
 if TYPE_CHECKING:
-    from training.evaluation.lpips import Lpips
+    from training.evaluation.stlpips import Features
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -31,13 +31,13 @@ _MOST_DB = 100.0
 
 
 class Measures(NamedTuple):
-    """Figures of one picture; ``mse`` to ``ssim`` are of sRGB values in [0, 1]; ``lpips`` is NaN without weights."""
+    """Figures of one picture; ``mse`` to ``ssim`` are of sRGB values in [0, 1]; ``stlpips`` is NaN without features."""
 
     ciede2000: float
     mse: float
     psnr_db: float
     ssim: float
-    lpips: float
+    stlpips: float
     colourfulness: float
 
 
@@ -54,31 +54,30 @@ class Truth:
     Parameters
     ----------
     rgb : (H, W, 3) float32, sRGB values in [0, 1], sides of 7 px at least
-    lpips : None leaves LPIPS out
+    features : of this photograph, by :class:`training.evaluation.stlpips.StLpips`; None leaves ST-LPIPS out
     """
 
-    def __init__(self, rgb: F32, lpips: Lpips | None = None) -> None:
+    def __init__(self, rgb: F32, features: Features | None = None) -> None:
         self.rgb = rgb
         self.colourfulness = colourfulness(rgb)
         self._lab = np.moveaxis(lab_from_rgb(rgb), 0, -1)
         self._wide = rgb.astype(np.float64)
         self._mean = _windowed_mean(self._wide)
         self._variance = _windowed_mean(self._wide**2) - self._mean**2
-        self._lpips = lpips
-        self._features = lpips.features(rgb) if lpips else None
+        self.features = features
 
-    def measure(self, result: F32) -> Measures:
-        """Figures of ``result``, (H, W, 3) float32 in [0, 1]."""
+    def measure(self, result: F32, features: Features | None = None) -> Measures:
+        """Figures of ``result``, (H, W, 3) float32 in [0, 1], and its own ``features``."""
         lab = np.moveaxis(lab_from_rgb(result), 0, -1)
         perceptual = float("nan")
-        if self._lpips is not None and self._features is not None:
-            perceptual = self._lpips.distance(self._lpips.features(result), self._features)
+        if features is not None and self.features is not None:
+            perceptual = features.distance(self.features)
         return Measures(
             ciede2000=float(deltaE_ciede2000(lab, self._lab).mean()),
             mse=mse(result, self.rgb),
             psnr_db=min(psnr(result, self.rgb), _MOST_DB),
             ssim=self._ssim(result.astype(np.float64)),
-            lpips=perceptual,
+            stlpips=perceptual,
             colourfulness=colourfulness(result),
         )
 

@@ -1,9 +1,9 @@
-"""Real or generated? A page that asks people, because no figure of the table knows what looks real.
+"""Real or generated? A page that asks people, because no figure of the table measures what looks real.
 
 One file, ``quiz.html``: the pictures are inside it, nothing is fetched, and it is scored in the browser. Half of the
 pictures are photographs in their own colour, the other half carry a model's, in equal shares. No photograph is shown
 twice, since the second showing would give the first away. Both kinds pass through the same JPEG encoder at the same
-size, names of files are kept out of sight, and answers are told only at the end, so nobody learns on the way.
+size, file names are hidden, and answers are shown only at the end, so that nobody learns from them.
 
 How often a model's pictures are taken for real means little by itself: read it beside how often the real ones are.
 
@@ -112,7 +112,7 @@ def write_quiz(out: Path, cases: list[Case]) -> Path:
         # Results of several people are comparable, and may be pooled, where this is equal.
         "id": hashlib.sha256(told + b"".join(case.jpeg for case in cases)).hexdigest()[:12],
         "pictures": [base64.b64encode(case.jpeg).decode() for case in cases],
-        # Out of the reader's sight, not a secret: who decodes it fools only himself.
+        # Hidden from the reader, but not secret.
         "answers": base64.b64encode(told).decode(),
     }
     path = out / "quiz.html"

@@ -6,7 +6,7 @@ A model that beats gray by tinting everything brown shows at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,13 @@ _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture of the sheets: gray, truth, and each model's result by name; (H, W, 3) uint8, one shape."""
+    """One picture of the sheets: gray, truth, and each model's result by name; (H, W, 3) uint8, one shape.
+
+    A photograph that has no colours has no truth.
+    """
 
     gray: U8
-    truth: U8
+    truth: U8 | None
     results: Mapping[str, U8]
 
 
@@ -75,6 +78,13 @@ def _label(text: str, width_px: int) -> U8:
     return strip
 
 
+def labelled(name: str, cells: Sequence[U8], gap_px: int = _GAP_PX) -> U8:
+    """A column of pictures, all of one width, with a name on top and white between them and to the left."""
+    padded = [np.pad(cell, ((gap_px, 0), (0, 0), (0, 0)), constant_values=255) for cell in cells]
+    column = np.concatenate([_label(name, cells[0].shape[1]), *padded])
+    return np.pad(column, ((0, 0), (gap_px, 0), (0, 0)), constant_values=255)
+
+
 def _framed(rgb: U8) -> U8:
     """In the middle of a white cell of one size, so that a wide picture does not widen ten columns."""
     scale = min(_CELL_WIDTH_PX / rgb.shape[1], CELL_HEIGHT_PX / rgb.shape[0])
@@ -92,12 +102,8 @@ def combined_sheet(pictures: list[Shown], gap_px: int = _GAP_PX) -> U8:
     -------
     (H, W, 3) uint8 RGB
     """
-    rows = [{"gray": p.gray, **p.results, "truth": p.truth} for p in pictures]
-    columns = []
-    for name in rows[0]:
-        cells = [np.pad(_framed(row[name]), ((gap_px, 0), (0, 0), (0, 0)), constant_values=255) for row in rows]
-        column = np.concatenate([_label(name, _CELL_WIDTH_PX), *cells])
-        columns.append(np.pad(column, ((0, 0), (gap_px, 0), (0, 0)), constant_values=255))
+    rows = [{"gray": p.gray, **p.results, **({} if p.truth is None else {"truth": p.truth})} for p in pictures]
+    columns = [labelled(name, [_framed(row[name]) for row in rows], gap_px) for name in rows[0]]
     return np.pad(np.concatenate(columns, axis=1), ((0, gap_px), (0, gap_px), (0, 0)), constant_values=255)
 
 
@@ -114,7 +120,7 @@ def write_sheets(folder: Path, pictures: list[Shown], combined: int = 12) -> Non
     OSError : ``folder`` cannot be written to.
     """
     for name in pictures[0].results:
-        triples = [[p.gray, p.results[name], p.truth] for p in pictures]
+        triples = [[p.gray, p.results[name], *([] if p.truth is None else [p.truth])] for p in pictures]
         starts = range(0, len(triples), _TRIPLES)
         lines = [[rgb for triple in triples[i : i + _TRIPLES] for rgb in triple] for i in starts]
         safe = re.sub(r"[^\w .()+-]", "_", name)

@@ -1,4 +1,4 @@
-"""Which pictures are measured: those that training held out, by the very split that training made."""
+"""The pictures that are measured: those that training held out, by the same split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import Pictures, find_photographs, open_collection, read_rgb
+from training.data import Pictures, Subset, find_photographs, open_collection, read_rgb
 from training.data.arrays import find_arrays
 from training.data.files import files_under
 from training.errors import DataError
@@ -23,11 +23,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Subject:
-    """A picture: its name within the folder, the photograph it was cut from, and its (H, W, 3) RGB on demand."""
+    """A picture: its name within the folder, the photograph it was cut from, and its (H, W, 3) RGB on demand.
+
+    ``source`` is the collection that a manifest names for it.
+    """
 
     name: str
     group: str
     read: Callable[[], U8 | None] = field(compare=False, repr=False)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,10 @@ class Subjects:
     data_sha256: str | None = None
 
 
-def find_subjects(data: Path, everything: bool) -> Subjects:
+def find_subjects(data: Path, everything: bool, subset: Subset | None = None) -> Subjects:
     """The pictures that training holds out, or all, of a folder of any layout that training reads.
+
+    With a ``subset``, the fifth that was held out of that part of it.
 
     Raises
     ------
@@ -57,9 +63,11 @@ def find_subjects(data: Path, everything: bool) -> Subjects:
         # All means all: also what lies beside a collection's own halves, and the single picture that has no halves.
         photographs = find_photographs(data)
         names = [p.path.relative_to(data).as_posix() for p in photographs]
-        found = [Subject(n, p.group, partial(read_rgb, p.path)) for n, p in zip(names, photographs, strict=True)]
+        found = [
+            Subject(n, p.group, partial(read_rgb, p.path), p.source) for n, p in zip(names, photographs, strict=True)
+        ]
         return Subjects(found, found)
-    collection = open_collection(data, cache_bytes=0)  # each picture is read once: nothing to keep
+    collection = open_collection(data, 0, subset or Subset())  # each picture is read once: nothing to keep
     train, test = _of(collection.train), _of(collection.test)
     left_out = sum(left.pictures for left in collection.left_out)
     if everything:
@@ -68,7 +76,7 @@ def find_subjects(data: Path, everything: bool) -> Subjects:
 
 
 def collection_sha256(data: Path) -> str | None:
-    """What a card of a model that learned from ``data`` names it by; None where none could. Every file is read."""
+    """The hash by which model cards name the collection ``data``; None if it is none. Reads every file."""
     try:
         return open_collection(data, cache_bytes=0).sha256
     except DataError:
@@ -76,8 +84,8 @@ def collection_sha256(data: Path) -> str | None:
 
 
 def _of(pictures: Pictures) -> list[Subject]:
-    named = zip(pictures.names, pictures.groups, strict=True)
-    return [Subject(name, group, partial(_rgb, pictures, i)) for i, (name, group) in enumerate(named)]
+    named = zip(pictures.names, pictures.photographs, strict=True)
+    return [Subject(name, p.group, partial(_rgb, pictures, i), p.source) for i, (name, p) in enumerate(named)]
 
 
 def _rgb(pictures: Pictures, index: int) -> U8:

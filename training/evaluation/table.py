@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.support.names import shown
 from training.config import Phase
 from training.evaluation.measure import Measures
 from training.metrics import bootstrap_interval
 
 _CROP_PX = Phase.model_fields["crop_px"].default
+
+
+def in_cell(name: str) -> str:
+    """A name, such as a folder's, as it stands in a cell of a Markdown table."""
+    return shown(name).replace("|", "\\|")
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells that :func:`in_cell` has made fit to stand in one."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,14 @@ class Figure:
     mean: float
     low: float
     high: float
+
+    def text(self, form: str) -> str:
+        """Mean and interval, each in the format ``form``.
+
+        >>> Figure(11.25, 10.9, 11.6).text("+.1f")
+        '+11.2 [+10.9, +11.6]'
+        """
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,8 @@ class Row:
     Attributes
     ----------
     below_gray_percent : how far the mean CIEDE2000 lies below the gray baseline's
-    lpips : None without its weights
+    stlpips : None without its weights
+    frechet : see :mod:`training.evaluation.frechet`; None without the same weights, or of too few pictures
     colourfulness_ratio : mean of the results over mean of the truths
     tile_ms : one tile of 256 x 256 px at batch 1; None for the baselines, which run no network
     """
@@ -98,7 +119,8 @@ class Row:
     mse: Figure
     psnr_db: Figure
     ssim: Figure
-    lpips: Figure | None
+    stlpips: Figure | None
+    frechet: float | None
     colourfulness: Figure
     colourfulness_of_truth: Figure
     colourfulness_ratio: Figure
@@ -127,7 +149,7 @@ class Row:
             value = getattr(self, field.name)
             if isinstance(value, Origin):
                 values |= dataclasses.asdict(value)
-            elif isinstance(value, Figure) or field.name == "lpips":
+            elif isinstance(value, Figure) or field.name == "stlpips":
                 bounds = (value.mean, value.low, value.high) if value else (None, None, None)
                 values |= dict(zip((field.name, f"{field.name}_low", f"{field.name}_high"), bounds, strict=True))
             else:
@@ -137,7 +159,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows, what they were measured on, and what must be said beneath.
+    """The rows, what they were measured on, and the notes below.
 
     ``data_sha256`` is the collection's, as in the cards of models that were trained on it; None where all was measured.
     """
@@ -148,12 +170,11 @@ class Table:
     data_sha256: str | None = None
 
     def markdown(self) -> str:
-        """Caption, table and notes; columns that no row fills are left out, but LPIPS stays to be missed."""
+        """Caption, table and notes; columns that no row fills are left out, but ST-LPIPS stays to be missed."""
         columns = {head: [cell(row) for row in self.rows] for head, cell in _COLUMNS.items()}
-        shown = {h: cells for h, cells in columns.items() if h in _ALWAYS or any(c != "-" for c in cells)}
-        lines = ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
-        lines += ["| " + " | ".join(cells) + " |" for cells in zip(*shown.values(), strict=True)]
-        return "\n".join([self.caption, "", *lines, "", *(f"- {note}" for note in self.notes)])
+        filled = {h: cells for h, cells in columns.items() if h in _ALWAYS or any(c != "-" for c in cells)}
+        table = markdown_table(list(filled), zip(*filled.values(), strict=True))
+        return "\n".join([self.caption, "", table, "", *(f"- {note}" for note in self.notes)])
 
     def write(self, folder: Path) -> None:
         """``table.md``, ``table.csv`` and ``table.json`` in ``folder``; the last two hold every figure and interval."""
@@ -171,7 +192,7 @@ class Table:
 def _with_interval(name: str, form: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         figure: Figure | None = getattr(row, name)
-        return f"{figure.mean:{form}} [{figure.low:{form}}, {figure.high:{form}}]" if figure else "-"
+        return figure.text(form) if figure else "-"
 
     return cell
 
@@ -180,9 +201,9 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
 
 
-_ALWAYS = {"", "LPIPS [95 %]"}
+_ALWAYS = {"", "ST-LPIPS [95 %]"}
 _COLUMNS: dict[str, Callable[[Row], str]] = {
-    "": lambda row: row.name,
+    "": lambda row: in_cell(row.name),
     "CIEDE2000 [95 %]": _with_interval("ciede2000", ".2f"),
     "% below gray [95 %]": _with_interval("below_gray_percent", ".1f"),
     "MSE [95 %]": _with_interval("mse", ".4f"),
@@ -190,7 +211,8 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "SSIM [95 %]": _with_interval("ssim", ".3f"),
     "SSIM reported": lambda row: _number(row.origin.reported_ssim, ".4g"),
     "PSNR dB": lambda row: f"{row.psnr_db.mean:.2f}",
-    "LPIPS [95 %]": _with_interval("lpips", ".3f"),
+    "ST-LPIPS [95 %]": _with_interval("stlpips", ".3f"),
+    "Fréchet": lambda row: _number(row.frechet, ".3f"),
     "colourfulness [95 %]": _with_interval("colourfulness", ".1f"),
     "of truth": lambda row: f"{row.colourfulness_of_truth.mean:.1f}",
     "ratio": lambda row: f"{row.colourfulness_ratio.mean:.2f}",
@@ -207,6 +229,7 @@ def make_row(
     weights: NDArray[np.float64],
     tile_ms: float | None = None,
     origin: Origin | None = None,
+    frechet: float | None = None,
 ) -> Row:
     """Means and intervals of one colorizer's figures.
 
@@ -233,7 +256,8 @@ def make_row(
         mse=figure("mse"),
         psnr_db=figure("psnr_db"),
         ssim=figure("ssim"),
-        lpips=None if any(math.isnan(m.lpips) for m in measures) else figure("lpips"),
+        stlpips=None if any(math.isnan(m.stlpips) for m in measures) else figure("stlpips"),
+        frechet=frechet,
         colourfulness=figure("colourfulness"),
         colourfulness_of_truth=Figure(float(vivid_truth.mean()), *bootstrap_interval(vivid_truth, weights)),
         colourfulness_ratio=ratio(columns["colourfulness"], vivid_truth),

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.encoders._base import PublishedEncoder
 from training.errors import RecipeError
+from training.published_encoder import PublishedEncoder
 
 Widths = tuple[int, int, int, int]
 WIDTHS: Widths = (192, 128, 96, 64)

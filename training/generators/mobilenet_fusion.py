@@ -1,9 +1,10 @@
 """Local features of a small encoder fused with what a pretrained MobileNet makes of the whole picture.
 
-Five convolutions see what is at a place; MobileNetV2's deepest map, averaged over the picture, says what the picture
-is of. The fusion layer puts that one vector beside the local features of every place, and the decoder turns both into
+Five convolutions give local features; MobileNetV2's deepest map, averaged over the picture, describes the whole
+picture. The fusion layer appends that one vector to the local features of every pixel, and the decoder turns both into
 colour (Iizuka et al., Let there be Color!, SIGGRAPH 2016). MobileNet takes the place of their own classification
-network (Sandler et al., MobileNetV2, CVPR 2018). A tile is a picture here: each tile of a scan has a vector of its own.
+network: its second version (Sandler et al., CVPR 2018), for which weights are published, or its first (Howard et al.
+2017) with a width multiplier. A tile is a picture here: each tile of a scan has a vector of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.encoders.mobilenet_v2 import Encoder
+from training.encoders import mobilenet_v1, mobilenet_v2
+from training.published_encoder import PublishedEncoder
 
 
 def _conv(inputs: int, outputs: int, activation: nn.Module, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -25,6 +27,16 @@ def _upsampled(inputs: int, outputs: int) -> list[nn.Module]:
     return [*_conv(inputs, outputs, nn.ReLU(inplace=True)), nn.Upsample(scale_factor=2, mode="nearest")]
 
 
+def _mobilenet(version: int, multiplier: float) -> PublishedEncoder:
+    if version == 1:
+        return mobilenet_v1.Encoder(multiplier)
+    if version != 2 or multiplier != 1:
+        raise ValueError(
+            f"MobileNet version {version} with multiplier {multiplier}: there are version 1, and 2 with multiplier 1"
+        )
+    return mobilenet_v2.Encoder()
+
+
 class Generator(nn.Module):
     """(N, inputs, H, W) lightness in [-1, 1] to (N, outputs, H, W) in [-1, 1]; H and W are multiples of 8.
 
@@ -33,13 +45,21 @@ class Generator(nn.Module):
     inputs : 1, or 3: lightness replicated
     outputs : 2 (a*, b*) or 3 (RGB)
     width : channels of the first local layer; the five have 1, 2, 2, 4 and 4 times as many
+    version : of MobileNet, 1 or 2
+    multiplier : of the widths of its first version
+
+    Raises
+    ------
+    ValueError : a version that is not there, or a multiplier for the second.
     """
 
     size_multiple = 8
 
-    def __init__(self, inputs: int = 1, outputs: int = 2, width: int = 64) -> None:
+    def __init__(
+        self, inputs: int = 1, outputs: int = 2, width: int = 64, version: int = 2, multiplier: float = 1.0
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder()
+        self.encoder = _mobilenet(version, multiplier)
         deep = 4 * width
         self.local = nn.Sequential(
             *_conv(inputs, width, nn.LeakyReLU(0.2, inplace=True), stride=2),

@@ -1,8 +1,8 @@
 """Residual blocks at full resolution, without down- or upsampling.
 
-Keeps every edge, but sees only 2 * blocks + 2 pixels to each side: too little to know what a thing is, so with a pixel
+Keeps every edge, but sees only 2 * blocks + 2 pixels to each side: too little to recognize objects, so with a pixel
 loss its safest answer is gray. It is here because that collapse has excellent MSE and SSIM, and so shows what those two
-numbers miss.
+figures miss.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""The pix2pix U-Net (Isola et al., CVPR 2017, appendix 6.1.1), and the variants of it that the field uses.
+"""The pix2pix U-Net (Isola et al., CVPR 2017, appendix 6.1.1), and its variants in the literature.
 
 Stride-2 4x4 convolutions down, transposed ones up, a skip at each level; widths double up to eight times ``width``.
 With its defaults it is the paper's without dropout. ``norm_ends`` makes it the one that the 2048x4096 report describes;

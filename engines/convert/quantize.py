@@ -1,0 +1,85 @@
+"""int8 beside the weights of a model folder: post-training quantization on real tiles.
+
+NNCF puts quantize and dequantize nodes into the ONNX graph, which OpenVINO, ONNX Runtime and TensorRT all understand,
+and chooses their ranges from what real tiles make of them. Whether the picture stays the same is measured afterwards,
+by :mod:`engines.measure.parity`; a file that misses its bound is not kept.
+
+References
+----------
+Nagel et al. (2021), "A White Paper on Neural Network Quantization", arXiv:2106.08295.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.cache import write_whole, writing
+from engines.errors import EngineUnavailableError, ModelError
+from engines.scaling import fill
+from engines.spec import CARD_FILE, INT8_FILE, Model, file_sha256, find_model
+
+F32 = NDArray[np.float32]
+
+
+def quantized(model: Model, lightness: F32) -> bytes:
+    """The model's network in int8, as an ONNX file.
+
+    Parameters
+    ----------
+    lightness : (N, 1, T, U) L* in [0, 100] of real tiles, a few hundred; with a*, b* (N, 3, T, U) if it takes a palette
+
+    Raises
+    ------
+    EngineUnavailableError : nncf or onnx is not installed. ModelError : the network cannot be quantized.
+    """
+    try:
+        import nncf
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"quantizing needs nncf and onnx ({error}): no int8 file was made; pip install '.[int8]'"
+        ) from error
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    inputs = np.empty_like(lightness)
+    fill(model.card, inputs, lightness)
+    with tempfile.TemporaryDirectory() as folder:
+        # Folds the casts of stored weights, which nncf does not understand, and nothing that is for one processor only.
+        plain = Path(folder, "plain.onnx")
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(plain)
+        options.log_severity_level = 3
+        try:
+            onnxruntime.InferenceSession(str(model.onnx_path), options, providers=["CPUExecutionProvider"])
+            network = onnx.load(plain)
+            name = network.graph.input[0].name
+            tiles = nncf.Dataset([{name: tile[None]} for tile in inputs])
+            made = nncf.quantize(
+                network, tiles, preset=nncf.QuantizationPreset.MIXED, subset_size=len(inputs), fast_bias_correction=True
+            )
+        except Exception as error:  # each library has its own kinds
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{model.onnx_path}: cannot be quantized ({reason}); use it in fp32") from error
+        data: bytes = made.SerializeToString()
+        return data
+
+
+def write_int8_model(model: Model, data: bytes, out: Path) -> Model:
+    """A model folder like ``model``'s with ``data`` as its int8 file, which its card names. Raises EngineError."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for path in (model.onnx_path, *(model.palette_paths() if model.card.palette else ())):
+            if path.parent == model.folder:  # a stem that models share stays where it is
+                shutil.copyfile(path, out / path.name)
+        write_whole(out / INT8_FILE, data)
+        card = dataclasses.replace(model.card, int8_sha256=file_sha256(out / INT8_FILE))
+        write_whole(out / CARD_FILE, card.to_json().encode())
+    return find_model(str(out))

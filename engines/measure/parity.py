@@ -1,0 +1,190 @@
+"""Does an engine still predict what the model says? Measured on real tiles, as a colour difference that people see.
+
+The reference is the model's float32 file in ONNX Runtime, one thread, one tile at a time: the plainest way to run it.
+The measure is CIEDE2000 between both predictions at the tile's own lightness, over all pixels of all tiles. The 99.9th
+percentile decides: a maximum over three million pixels tells of one pixel, a median hides a corner that went wrong.
+
+Of a palette network the pictures are the same tiles, each seen as a whole scan, and what is compared is the palette:
+the mean a*, b* of each cell at the cell's own lightness.
+
+An engine must also give a tile the same bytes alone as among others. Where it does not, colours depend on the order of
+the work, and tiles show seams.
+
+References
+----------
+CIE 142-2001 (CIEDE2000); about 1 is the smallest difference that is seen between two colours side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.color import deltaE_ciede2000
+
+from engines.errors import ModelError
+from engines.measure.reference_tiles import COUNT, reference_tiles
+from engines.palette import gray_of, mean_colours
+from engines.registry import model_for, open_engine
+from engines.spec import PALETTE, Engine, EngineSpec, Model
+
+F32 = NDArray[np.float32]
+
+REFERENCE = "onnxruntime"
+# Largest 99.9th percentile of CIEDE2000 that an engine of each precision may have. Float32 engines differ by the order
+# of their sums, half precisions stay below what is seen, int8 is seen side by side only and in few pixels.
+BOUNDS = {"fp32": 0.05, "fp16": 0.5, "bf16": 0.5, "int8": 1.5}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an engine is from the reference.
+
+    Attributes
+    ----------
+    median, p999 : of CIEDE2000 over all pixels of all tiles; 99.9th percentile
+    worst_tile_mean, worst_tile_index : the largest mean over one tile, and which tile it is, from 0
+    rows_equal : each row of a batch has the bytes of the same tile alone
+    batch_difference : largest difference between the two, in units of a*, b*
+    tiles : how many were compared
+    bound : the largest ``p999`` allowed
+    passes : ``p999`` is within the bound and ``rows_equal``
+    """
+
+    median: float
+    p999: float
+    worst_tile_mean: float
+    worst_tile_index: int
+    rows_equal: bool
+    batch_difference: float
+    tiles: int
+    bound: float
+    passes: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passes", self.p999 <= self.bound and self.rows_equal)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self)) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Parity:
+        """Raises ModelError where ``text`` is not what :meth:`to_json` wrote."""
+        try:
+            values = json.loads(text)
+            values.pop("passes")  # follows from the others
+            return cls(**values)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ModelError(f"not a parity record ({error}): the engine is unproven; measure it again") from error
+
+    def __str__(self) -> str:
+        rows = "equal" if self.rows_equal else f"differ by up to {self.batch_difference:.2g} in a*, b*"
+        return (
+            f"{'passes' if self.passes else 'FAILS'}: CIEDE2000 median {self.median:.4f}, 99.9th percentile "
+            f"{self.p999:.4f} (bound {self.bound:g}), worst tile {self.worst_tile_index} mean "
+            f"{self.worst_tile_mean:.4f}; {self.tiles} tiles; rows of a batch and alone {rows}"
+        )
+
+
+def compare(reference: F32, other: F32, lightness: F32, bound: float = BOUNDS["fp32"]) -> Parity:
+    """Two predictions for the same tiles; ``rows_equal`` is left true.
+
+    Parameters
+    ----------
+    reference, other : (N, 2, T, U) a*, b*
+    lightness : (N, 1, T, U) L* in [0, 100]
+    bound : largest 99.9th percentile of CIEDE2000 that passes
+
+    Raises
+    ------
+    ValueError : shapes that do not belong together, or no tile.
+    ModelError : values that are no numbers, as from a half-precision engine that overflows.
+    """
+    count, _, *tile = lightness.shape
+    expected = (count, 2, *tile)
+    if not count or reference.shape != expected or other.shape != expected:
+        raise ValueError(
+            f"predictions {reference.shape} and {other.shape} for lightness {lightness.shape}: pixels would be "
+            f"compared with other pixels; give both as {expected}, at least one tile"
+        )
+    for name, chroma in (("reference", reference), ("engine", other)):
+        if broken := int(np.count_nonzero(~np.isfinite(chroma))):
+            raise ModelError(
+                f"{broken} of {chroma.size} values that the {name} predicts are not finite: their pixels have no "
+                "colour; use another precision"
+            )
+    differences = np.empty((count, *tile), np.float32)
+    for index in range(count):  # one at a time: skimage holds a dozen float64 planes
+        labs = (np.moveaxis(np.concatenate([lightness[index], c[index]]), 0, -1) for c in (reference, other))
+        differences[index] = deltaE_ciede2000(*labs)
+    means = differences.mean(axis=(1, 2), dtype=np.float64)
+    median, p999 = np.percentile(differences, (50, 99.9))
+    worst = int(means.argmax())
+    return Parity(float(median), float(p999), float(means[worst]), worst, True, 0.0, count, bound)
+
+
+def measure_parity(spec: EngineSpec, tiles: int = COUNT, alone: int = 6) -> Parity:
+    """An engine against the reference on ``tiles`` reference tiles, ``alone`` of them predicted one by one as well.
+
+    The two are open one after the other, so memory is that of one engine and the predictions: 0.5 MB for each tile of
+    256x256 pixels.
+
+    Raises
+    ------
+    EngineError : either cannot be opened, or predicts values that are not finite. ValueError : ``tiles`` not in 1-48.
+    """
+    model = model_for(spec.backend, spec.model_folder, spec.network)
+    inputs = reference_inputs(model, spec.tile_yx, tiles)
+    plain = dataclasses.replace(spec, backend=REFERENCE, precision="fp32", batch=1, threads=1, streams=1)
+    with open_engine(plain) as engine:
+        reference = predict_in_full_batches(engine, inputs, 1)
+    with open_engine(spec) as engine:
+        other = predict_in_full_batches(engine, inputs, spec.batch)
+        equal, difference = rows_against_alone(engine, inputs, other, alone)
+    lightness = inputs[:, :1]
+    if spec.network == PALETTE and model.card.palette is not None:
+        lightness = _cell_means(reference_tiles(spec.tile_yx, tiles), model.card.palette.cells)
+        reference, other = (mean_colours(each, model.card.palette) for each in (reference, other))
+    parity = compare(reference, other, lightness, BOUNDS[spec.precision])
+    return dataclasses.replace(parity, rows_equal=equal, batch_difference=difference)
+
+
+def reference_inputs(model: Model, tile_yx: tuple[int, int], count: int = COUNT) -> F32:
+    """:func:`reference_tiles` as a network of ``model`` takes them: (count, 1 or 3, T, U)."""
+    if model.network == PALETTE:
+        return gray_of(reference_tiles(tile_yx, count))
+    return reference_tiles(tile_yx, count, model.card.channels)
+
+
+def _cell_means(lightness: F32, cells: int) -> F32:
+    """(N, 1, T, U) to the (N, 1, cells, cells) means; cells of a whole number of pixels."""
+    count, _, height, width = lightness.shape
+    parts = lightness.reshape(count, 1, cells, height // cells, cells, width // cells)
+    means: F32 = parts.mean(axis=(3, 5), dtype=np.float32)
+    return means
+
+
+def predict_in_full_batches(engine: Engine, lightness: F32, batch: int) -> F32:
+    """(N, 1 or 3, T, U) to what the engine gives of each.
+
+    The last batch is filled up with the first tiles, not left short.
+    """
+    count = len(lightness)
+    parts = [engine.predict(lightness[np.arange(i, i + batch) % count]) for i in range(0, count, batch)]
+    return np.concatenate(parts)[:count]
+
+
+def rows_against_alone(engine: Engine, lightness: F32, together: F32, alone: int) -> tuple[bool, float]:
+    """Whether ``alone`` of the tiles, predicted one by one, have the bytes of ``together``; the largest difference.
+
+    The tiles are spread over the set, its last one included, so they come from several rows of a batch.
+    """
+    equal, largest = True, 0.0
+    for index in np.unique(np.linspace(0, len(lightness) - 1, min(alone, len(lightness))).round().astype(int)):
+        single, row = engine.predict(lightness[index : index + 1]), together[index : index + 1]
+        equal = equal and single.tobytes() == row.tobytes()
+        largest = max(largest, float(np.abs(single - row).max()))
+    return equal, largest

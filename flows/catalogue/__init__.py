@@ -1,0 +1,1 @@
+"""The catalogue of an output folder, ``catalogue.sqlite``. SQL is only here."""

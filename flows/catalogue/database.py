@@ -1,0 +1,339 @@
+"""The catalogue of an output folder: every scan, version, run and failure, in ``catalogue.sqlite``.
+
+The results are the truth; the catalogue is what is known of them without opening each, and can be made anew from their
+sidecars and ``runs/*.json``. One run writes it (the run holds the folder's lock), anybody may read meanwhile: SQLite's
+write-ahead log keeps both apart, and whole whatever is killed when. Only the hashes of scan files are in no result:
+they save reading every scan again.
+
+Why SQLAlchemy's Core and no object mapper: five flat tables with one query each need no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+
+from flows.catalogue import schema as tables
+from flows.catalogue.rebuild import RELEASED, Results, is_gone, is_record, results_of, write_decision
+from flows.catalogue.records import (
+    RUNNING,
+    KnownFailure,
+    KnownRun,
+    KnownScan,
+    KnownVersion,
+    key_of,
+    released,
+    scan_after,
+    version_of_sidecar,
+    with_source,
+)
+from flows.catalogue.schema import engine_for, is_sound
+from flows.outcome import KILLED, Outcome
+from pipeline.errors import UsageError
+from pipeline.results.sidecar import Sidecar
+from pipeline.results.versions import ResultPaths
+from pipeline.support.files import folder_lock, remove, writing
+from pipeline.support.fingerprint import FileState, KnownFile
+
+__all__ = ["Catalogue", "KnownFailure", "KnownRun", "KnownScan", "KnownVersion", "rebuild"]
+
+FILE, DAMAGED = "catalogue.sqlite", "catalogue.damaged.sqlite"
+
+
+class Catalogue:
+    """An open catalogue; a context manager. Threads may share it."""
+
+    def __init__(self, output: Path, engine: Engine) -> None:
+        self.output = output
+        self._engine = engine
+        self._writing = threading.Lock()
+        self._looked: dict[str, FileState] = {}
+
+    @classmethod
+    def open(cls, output: Path, is_locked: bool = False) -> Catalogue:
+        """Open ``output``'s catalogue; make it from the results where it is missing, damaged or of another layout.
+
+        ``is_locked`` says that the caller holds the folder's lock: the catalogue is then brought up to date with runs
+        that it missed, and those that were killed are marked as such.
+
+        Raises
+        ------
+        UsageError : it must be made anew, and a run is working on the folder. OutputError : it cannot be written.
+        """
+        path = output / FILE
+        if not is_sound(path):
+            return rebuild(output, is_locked)
+        catalogue = cls(output, engine_for(path))
+        if not is_locked:
+            return catalogue
+        if catalogue._misses_runs():
+            catalogue.close()
+            return rebuild(output, is_locked)
+        catalogue._mark_killed()
+        return catalogue
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; its journal is worked in and removed."""
+        self._engine.dispose()
+
+    # Reading
+
+    def scans(self) -> list[KnownScan]:
+        """All, by stem."""
+        rows = self._rows(select(tables.scans).order_by(tables.scans.c.stem, tables.scans.c.path, tables.scans.c.page))
+        return [KnownScan(**row) for row in rows]
+
+    def versions(self, stem: str | None = None) -> list[KnownVersion]:
+        """Of a scan, or of all; by stem, the current one first."""
+        query = select(tables.versions).order_by(
+            tables.versions.c.stem, tables.versions.c.is_current.desc(), tables.versions.c.finished.desc()
+        )
+        rows = self._rows(query if stem is None else query.where(tables.versions.c.stem == stem))
+        return [_version(row) for row in rows]
+
+    def runs(self) -> list[KnownRun]:
+        """All, the first one first."""
+        return [KnownRun(**row) for row in self._rows(select(tables.runs).order_by(tables.runs.c.id))]
+
+    def failures(self, run: str | None = None) -> list[KnownFailure]:
+        """What failed in a run, or in all runs."""
+        table = tables.failures
+        query = select(table).order_by(table.c.run, table.c.stem, table.c.path, table.c.page)
+        return [KnownFailure(**row) for row in self._rows(query if run is None else query.where(table.c.run == run))]
+
+    def known(self, path: Path, page: int = 1) -> KnownScan | None:
+        """The scan that this file, or this page of it, is; the one last worked on where it has several results."""
+        table = tables.scans
+        rows = self._rows(
+            select(table).where(table.c.path == str(path), table.c.page == page).order_by(table.c.run.desc())
+        )
+        return KnownScan(**rows[0]) if rows else None
+
+    def look(self, path: Path) -> FileState | None:
+        """The state of a file now, kept for what will be recorded of its scan; None where it cannot be had."""
+        try:
+            state = FileState.of(path)
+        except OSError:
+            return None
+        self._looked[str(path)] = state
+        return state
+
+    def sha256_of(self, path: Path) -> str | None:
+        """Of a file whose size, modification and change time and inode are those recorded with the hash."""
+        found = self.file(path)
+        return found.sha256 if found else None
+
+    def file(self, path: Path) -> KnownFile | None:
+        """What was remembered of a file, where it is as it was."""
+        state = self.look(path)
+        if state is None:
+            return None
+        rows = self._rows(select(tables.files).where(tables.files.c.path == str(path)))
+        found = [_file(row) for row in rows]
+        return found[0] if found and found[0].state == state else None
+
+    def _rows(self, query: Any) -> list[dict[str, Any]]:
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    # Writing
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._writing, self._engine.begin() as connection:
+            yield connection
+
+    def remember(self, path: Path, file: KnownFile) -> None:
+        """Keep the hash of a file that was in that state all the while it was read."""
+        values = {"path": str(path), **asdict(file.state), "sha256": file.sha256, "pages": file.pages}
+        with self._transaction() as connection:
+            _replace(connection, tables.files, values)
+
+    def begin_run(self, id: str, kind: str, started: str, engine: str, model: str) -> None:
+        """A run begins: ``id`` is the name of its record, ``kind`` colorize or reprocess."""
+        with self._transaction() as connection:
+            _replace(connection, tables.runs, vars(KnownRun(id, kind, started, "", engine, model, RUNNING)))
+
+    def record(self, run_id: str, outcome: Outcome, sidecar: Sidecar | None = None) -> None:
+        """What became of a scan, in one transaction; its current sidecar is read where it is not given."""
+        self.record_all(run_id, [(outcome, sidecar)])
+
+    def record_all(self, run_id: str, outcomes: Iterable[tuple[Outcome | Mapping[str, Any], Sidecar | None]]) -> None:
+        """Several of them, or of their JSON, each with its sidecar, in one transaction."""
+        with self._transaction() as connection:
+            rows = connection.execute(select(tables.runs).where(tables.runs.c.id == run_id)).mappings()
+            run = KnownRun(**rows.one())
+            for outcome, sidecar in outcomes:
+                told = outcome if isinstance(outcome, Mapping) else outcome.to_json()
+                run = run.counting(told)
+                self._record(connection, run_id, told, sidecar)
+            _replace(connection, tables.runs, vars(run))
+
+    def _record(self, connection: Connection, run_id: str, told: Mapping[str, Any], sidecar: Sidecar | None) -> None:
+        stem, path, page = key = key_of(told)
+        before = _scan(connection, key)
+        after = scan_after(before, told, run_id)
+        if after is None or after == before:
+            return
+        if (state := self._looked.get(path)) and not told.get("file_modified_ns"):
+            after = replace(after, bytes=state.bytes, modified_ns=state.modified_ns)
+        if after.state == "done":
+            sidecar = sidecar or Sidecar.find(ResultPaths.of(self.output, stem).sidecar)
+            after = with_source(after, sidecar.whole_source) if sidecar and sidecar.whole_source else after
+            self._update_versions(connection, stem)
+            # Results that the scan had under another path, and failures of earlier runs, are of the past.
+            table = tables.scans
+            connection.execute(delete(table).where(table.c.stem == stem, table.c.run != run_id))
+        if told["status"] in ("failed", "quarantined"):
+            row = KnownFailure(run_id, stem, path, page, after.message)
+            _replace(connection, tables.failures, vars(row))
+        if told["status"] in ("failed", "quarantined") and told.get("is_scans_fault", True):
+            # Should the hash have been wrong, whyever, the next attempt reads the file.
+            connection.execute(delete(tables.files).where(tables.files.c.path == path))
+        _replace(connection, tables.scans, vars(after))
+
+    def _update_versions(self, connection: Connection, stem: str) -> None:
+        """The versions of a scan that are there now: a new one has taken another's place, and others may be gone."""
+        paths, table = ResultPaths.of(self.output, stem), tables.versions
+        names = connection.execute(select(table.c.version).where(table.c.stem == stem)).scalars().all()
+        connection.execute(delete(table).where(table.c.stem == stem))
+        for path in (*(paths.of_version(name).sidecar for name in names), paths.sidecar):
+            sidecar = Sidecar.find(path)
+            version = version_of_sidecar(self.output, path, sidecar) if sidecar else None
+            if version is not None:
+                _replace(connection, table, _version_row(version))
+
+    def end_run(self, id: str, finished: str, state: str) -> None:
+        """A run has ended, in a state of that name."""
+        with self._transaction() as connection:
+            connection.execute(update(tables.runs).where(tables.runs.c.id == id).values(finished=finished, state=state))
+
+    def release(self, stems: Iterable[str]) -> None:
+        """Have scans tried again that failed; their count of failures begins anew. The folder is locked."""
+        chosen = sorted(set(stems))
+        write_decision(self.output, RELEASED, chosen)
+        with self._transaction() as connection:
+            for stem in chosen:
+                query = select(tables.scans).where(tables.scans.c.stem == stem)
+                for row in connection.execute(query).mappings().all():
+                    _replace(connection, tables.scans, vars(released(KnownScan(**row))))
+
+    def forget_gone(self) -> None:
+        """Scans that failed and are not there any more, and have no result: nobody has to look at them."""
+        gone = [s for s in self.scans() if is_gone(s) and not ResultPaths.of(self.output, s.stem).sidecar.exists()]
+        table = tables.scans
+        with self._transaction() as connection:
+            for scan in gone:
+                wanted = (table.c.stem == scan.stem, table.c.path == scan.path, table.c.page == scan.page)
+                connection.execute(delete(table).where(*wanted))
+
+    def _misses_runs(self) -> bool:
+        """Whether there are records of runs whose end was not recorded here."""
+        ended = {run.id for run in self.runs() if run.finished}
+        return any(path.stem not in ended and is_record(path) for path in self.output.glob("runs/*.json"))
+
+    def _mark_killed(self) -> None:
+        with self._transaction() as connection:
+            connection.execute(update(tables.runs).where(tables.runs.c.state == RUNNING).values(state=KILLED))
+
+    def _fill(self, results: Results, runs: list[KnownRun], files: list[dict[str, Any]]) -> None:
+        """All rows of an empty catalogue."""
+        rows: dict[Table, list[dict[str, Any]]] = {
+            tables.scans: [vars(scan) for scan in results.scans],
+            tables.versions: [_version_row(version) for version in results.versions],
+            tables.runs: [vars(run) for run in (*results.runs, *runs)],
+            tables.failures: [vars(failure) for failure in results.failures],
+            tables.files: files,
+        }
+        with self._transaction() as connection:
+            for table, values in rows.items():
+                if values:
+                    connection.execute(insert(table), values)
+
+
+def rebuild(output: Path, is_locked: bool = False) -> Catalogue:
+    """Make the catalogue from sidecars and ``runs/*.json`` alone; one that is damaged is moved aside.
+
+    From a sound one the hashes of scan files are taken over, and the runs that were killed; what only those knew of
+    scans that failed is lost. ``is_locked`` as in :meth:`Catalogue.open`.
+
+    Raises
+    ------
+    UsageError : a run is working on the folder. OutputError : it cannot be written.
+    """
+    path = output / FILE
+    if not output.is_dir():
+        raise UsageError(f"{output}: no such folder; give the --output folder of an earlier run")
+    part = path.with_name(f"{FILE}.{uuid.uuid4().hex}.part")
+    with contextlib.nullcontext() if is_locked else folder_lock(output), writing(path):
+        results = results_of(output)
+        runs, files = _to_keep(path, {run.id for run in results.runs}) if is_sound(path) else ([], [])
+        try:
+            with Catalogue(output, engine_for(part, is_new=True)) as made:
+                made._fill(results, runs, files)
+            if path.exists() and not is_sound(path):
+                _move(path, output / DAMAGED)
+            for journal in _journals(path):
+                remove(journal)
+            os.replace(part, path)
+        finally:
+            remove(part)
+    return Catalogue(output, engine_for(path))
+
+
+def _to_keep(path: Path, recorded: set[str]) -> tuple[list[KnownRun], list[dict[str, Any]]]:
+    """What is in no result: runs that were killed, and hashes of files."""
+    with Catalogue(path.parent, engine_for(path)) as old:
+        gone = [run for run in old.runs() if run.id not in recorded]
+        killed = [replace(run, state=KILLED) if run.state == RUNNING else run for run in gone]
+        return killed, old._rows(select(tables.files))
+
+
+def _journals(path: Path) -> list[Path]:
+    return [path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")]
+
+
+def _move(path: Path, aside: Path) -> None:
+    """Rename a database with its journals, over one that was moved there before."""
+    for old, new in zip((path, *_journals(path)), (aside, *_journals(aside)), strict=True):
+        remove(new)
+        if old.exists():
+            os.replace(old, new)
+
+
+def _file(row: Mapping[str, Any]) -> KnownFile:
+    state = FileState(row["bytes"], row["modified_ns"], row["changed_ns"], row["inode"])
+    return KnownFile(state, row["sha256"], row["pages"])
+
+
+def _scan(connection: Connection, key: tuple[str, str, int]) -> KnownScan | None:
+    table = tables.scans
+    where = (table.c.stem == key[0], table.c.path == key[1], table.c.page == key[2])
+    row = connection.execute(select(table).where(*where)).mappings().one_or_none()
+    return None if row is None else KnownScan(**row)
+
+
+def _version_row(version: KnownVersion) -> dict[str, Any]:
+    return {**vars(version), "warnings": list(version.warnings)}
+
+
+def _version(row: Mapping[str, Any]) -> KnownVersion:
+    return KnownVersion(**{**row, "warnings": tuple(row["warnings"])})
+
+
+def _replace(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    connection.execute(insert(table).prefix_with("OR REPLACE"), dict(values))

@@ -1,0 +1,196 @@
+"""The catalogue while a run goes: every outcome is recorded as it comes, and unchanged scans are not read again.
+
+The catalogue is never a reason for a run to fail. What goes wrong with it is one warning line; the run goes on without
+it, and the next one makes it anew from the results, because the end of this run is missing in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from flows.catalogue.database import FILE, Catalogue, KnownRun, KnownScan
+from flows.catalogue.records import COMPLETED, key_of
+from flows.catalogue.schema import engine_for, is_sound
+from flows.events import Message, RunEvent, ScanFinished, listener, listening
+from flows.outcome import BROKE_OFF, Outcome
+from pipeline.errors import ColorizeError
+from pipeline.ingest import reading, source_from
+from pipeline.readers import page_count
+from pipeline.results.run_spec import utc_now
+from pipeline.store import Source
+from pipeline.support.files import read_json
+from pipeline.support.fingerprint import FileState, KnownFile, hashed
+from pipeline.types import Reading
+
+T = TypeVar("T")
+_SKIPPED_AT_ONCE = 200
+_log = logging.getLogger(__name__)
+
+
+class Books:
+    """Keeps the catalogue of a run; a :class:`flows.events.Listener` that passes on to the one before."""
+
+    def __init__(self, output: Path, run: str) -> None:
+        self._run = run
+        self._next = listener()
+        self._told: set[tuple[str, str, int]] = set()
+        self._skipped: list[Outcome] = []
+        self._catalogue: Catalogue | None = None
+        with self._never_failing():
+            self._catalogue = Catalogue.open(output, is_locked=True)
+            self._catalogue.forget_gone()
+
+    def on(self, event: RunEvent) -> None:
+        """Record what became of a scan; of those that were skipped, some hundred at a time."""
+        self._next.on(event)
+        if isinstance(event, ScanFinished):
+            self._record(event.outcome)
+
+    def _record(self, outcome: Outcome) -> None:
+        self._told.add(key_of(vars(outcome)))
+        self._skipped.append(outcome)
+        if outcome.status != "skipped" or len(self._skipped) == _SKIPPED_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        outcomes, self._skipped = self._skipped, []
+        self.ask(lambda catalogue: catalogue.record_all(self._run, [(outcome, None) for outcome in outcomes]))
+
+    def ask(self, what: Callable[[Catalogue], T]) -> T | None:
+        """What the catalogue answers, or None where it cannot."""
+        answer = None
+        if self._catalogue is not None:
+            with self._never_failing():
+                answer = what(self._catalogue)
+        return answer
+
+    @contextlib.contextmanager
+    def _never_failing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is: the results are what counts
+            self._catalogue = None
+            _log.warning("the catalogue cannot be kept", exc_info=True)
+            reason = " ".join(str(getattr(error, "orig", error)).split())
+            line = f"the catalogue cannot be kept ({reason}); the next run makes it from the results"
+            self._next.on(Message.warning(line))
+
+    def end(self, record: Path) -> None:
+        """The run ended as its own record says; where it has none, it broke off."""
+        self._flush()
+        told = read_json(record) or {}
+        rest = [outcome for outcome in told.get("scans", ()) if key_of(outcome) not in self._told]
+        self.ask(lambda catalogue: catalogue.record_all(self._run, [(outcome, None) for outcome in rest]))
+        finished = str(told.get("finished") or utc_now())
+        state = str(told.get("state", COMPLETED)) if told else BROKE_OFF
+        self.ask(lambda catalogue: catalogue.end_run(self._run, finished, state))
+        self.ask(Catalogue.close)
+
+
+@contextlib.contextmanager
+def keeping_books(record: Path, kind: str, started: str, engine: str, model: str) -> Iterator[ScanFiles]:
+    """The catalogue for a run, which is the body; it writes its ``record`` at its end, in a folder that is locked."""
+    books = Books(record.parents[1], record.stem)
+    books.ask(lambda catalogue: catalogue.begin_run(record.stem, kind, started, engine, model))
+    try:
+        with listening(books):
+            yield ScanFiles(books)
+    finally:
+        books.end(record)
+
+
+class _Reader:
+    """A catalogue that is asked only; what goes wrong with it is not known."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def ask(self, what: Callable[[Catalogue], T]) -> T | None:
+        with contextlib.suppress(Exception):
+            return what(self._catalogue)
+        return None
+
+
+@contextlib.contextmanager
+def reading_books(output: Path) -> Iterator[ScanFiles]:
+    """What is known of scan files, for a body that writes nothing."""
+    path = output / FILE
+    is_there = False
+    with contextlib.suppress(ColorizeError, OSError):
+        is_there = is_sound(path)
+    if not is_there:
+        yield ScanFiles()
+        return
+    with Catalogue(output, engine_for(path)) as catalogue:
+        yield ScanFiles(_Reader(catalogue), keeps=False)
+
+
+class ScanFiles:
+    """What has to be known of scan files, read again only where the catalogue does not know it safely.
+
+    Where it ``keeps``, what had to be read is remembered.
+    """
+
+    def __init__(self, books: Books | _Reader | None = None, keeps: bool = True) -> None:
+        self._books = books
+        self._keeps = keeps
+        self._pages: dict[Path, tuple[FileState, int]] = {}
+
+    def _known(self, path: Path) -> KnownFile | None:
+        return None if self._books is None else self._books.ask(lambda catalogue: catalogue.file(path))
+
+    def scan(self, path: Path, page: int = 1) -> KnownScan | None:
+        """What became of a scan in earlier runs, where that is known."""
+        return None if self._books is None else self._books.ask(lambda catalogue: catalogue.known(path, page))
+
+    def scans(self) -> list[KnownScan]:
+        """All scans that are known, as they were before this run."""
+        return [] if self._books is None else self._books.ask(Catalogue.scans) or []
+
+    def runs(self) -> list[KnownRun]:
+        """All runs that are known, this one among them."""
+        return [] if self._books is None else self._books.ask(Catalogue.runs) or []
+
+    def page_count(self, path: Path, salvage: bool = False) -> int:
+        """How many pages a file has; with ``salvage``, those that can be reached. Raises ScanError."""
+        if salvage:
+            # What can be reached of a damaged file is not what is remembered of a whole one.
+            return page_count(path, Reading(salvage=True))
+        known = self._known(path)
+        if known and known.pages:
+            self._pages[path] = known.state, known.pages
+            return known.pages
+        with contextlib.suppress(OSError):
+            state = FileState.of(path)
+            self._pages[path] = state, page_count(path)
+            return self._pages[path][1]
+        return page_count(path)
+
+    def known(self, path: Path, page: int) -> Source | None:
+        """The source that a file is which has not changed since it was hashed; None where that is not known."""
+        known = self._known(path)
+        return source_from(path, page, known) if known else None
+
+    def source_of(self, path: Path, page: int) -> Source:
+        """Read a scan for its name, size, hash and place; the hash is kept.
+
+        Raises
+        ------
+        ScanNotFoundError, ScanUnreadableError : as :func:`pipeline.ingest.source_of`.
+        """
+        with reading(path):
+            return source_from(path, page, self._hashed(path))
+
+    def _hashed(self, path: Path) -> KnownFile:
+        file, is_safe = hashed(path)
+        state, pages = self._pages.get(path, (file.state, 0))
+        if state == file.state:
+            file = replace(file, pages=pages)
+        if is_safe and self._keeps and self._books is not None and self._known(path) != file:
+            self._books.ask(lambda catalogue: catalogue.remember(path, file))
+        return file

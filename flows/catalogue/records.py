@@ -1,0 +1,231 @@
+"""What the catalogue knows, as values, and how each outcome of a run changes it.
+
+The same functions serve a run that records as it goes and a catalogue that is made anew from the results, so that both
+come to the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pipeline.formats import ENDINGS
+from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, SourceRecord
+
+ScanState = Literal["done", "failed", "quarantined", "stopped"]
+RUNNING, COMPLETED = "running", "Completed"
+
+
+@dataclass(frozen=True)
+class KnownScan:
+    """One scan as the catalogue knows it.
+
+    ``bytes`` and ``modified_ns`` are those of the file when it was last looked at, 0 where that is not known;
+    ``sha256`` is of the file that the current result was made from; ``failures`` are in a row; ``retry_after`` is
+    ISO 8601 in UTC, or empty; ``run`` is the one that last did something with it, empty where its record is missing;
+    ``failure_kind`` is why it failed, as :class:`flows.outcome.Outcome` has it.
+    """
+
+    stem: str
+    path: str
+    page: int = 1
+    bytes: int = 0
+    modified_ns: int = 0
+    sha256: str = ""
+    megapixels: float = 0.0
+    state: ScanState = "done"
+    failures: int = 0
+    retry_after: str = ""
+    message: str = ""
+    run: str = ""
+    failure_kind: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.stem, self.path, self.page
+
+
+@dataclass(frozen=True)
+class KnownVersion:
+    """A version of a scan's colours that is there. ``pictures``: file name relative to the output folder, by format."""
+
+    stem: str
+    version: str
+    is_current: bool
+    finished: str
+    tile: str
+    stride: str
+    window: str
+    model: str
+    engine: str
+    precision: str
+    seam: float | None
+    disagreement: float | None
+    seconds: float
+    pictures: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run: ``state`` is "running", "killed", or the name of the state that it ended in; times are ISO 8601, UTC."""
+
+    id: str
+    kind: str
+    started: str
+    finished: str
+    engine: str
+    model: str
+    state: str
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    stopped: int = 0
+    megapixels: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From start to end; 0 while it has none."""
+        try:
+            return (datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.started)).total_seconds()
+        except ValueError:
+            return 0.0
+
+    def counting(self, outcome: Mapping[str, Any]) -> KnownRun:
+        """With one more outcome."""
+        status = "failed" if outcome["status"] == "quarantined" else str(outcome["status"])
+        megapixels = self.megapixels + (outcome.get("megapixels", 0.0) if status == "done" else 0.0)
+        return replace(self, megapixels=round(megapixels, 3), **{status: getattr(self, status) + 1})
+
+
+def released(scan: KnownScan) -> KnownScan:
+    """A scan that the next run tries again; its count of failures begins anew."""
+    if scan.state not in ("failed", "quarantined"):
+        return scan
+    return replace(scan, state="failed", failures=0, retry_after="")
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """A scan that failed in a run, and why."""
+
+    run: str
+    stem: str
+    path: str
+    page: int
+    message: str
+
+
+def key_of(outcome: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Stem, path and page of the scan that an outcome is about."""
+    return str(outcome["scan"]), str(outcome["path"]), int(outcome.get("page", 1))
+
+
+def scan_after(before: KnownScan | None, outcome: Mapping[str, Any], run: str) -> KnownScan | None:
+    """The scan after an outcome of a run, given as JSON; None where nothing became known of it."""
+    status = outcome["status"]
+    known = before or KnownScan(*key_of(outcome))
+    if outcome.get("megapixels"):
+        known = replace(known, megapixels=float(outcome["megapixels"]))
+    if status == "skipped" and not outcome.get("result"):
+        return before  # left out, not looked at: by a quarantine, or until its next attempt
+    if status in ("done", "skipped"):
+        if before is not None and status == "skipped" and before.state == "done":
+            return before
+        return replace(known, state="done", failures=0, retry_after="", message="", failure_kind="", run=run)
+    message, retry_after = str(outcome["message"]), str(outcome.get("retry_after", ""))
+    if status == "stopped":
+        return replace(known, state="stopped", message=message, run=run)
+    state: ScanState = "quarantined" if status == "quarantined" else "failed"
+    failures = int(outcome.get("failures", 0)) or failures_after(before, outcome)
+    known = replace(known, failure_kind=str(outcome.get("failure_kind", "")))
+    if outcome.get("file_bytes") or outcome.get("file_modified_ns"):
+        known = replace(known, bytes=outcome["file_bytes"], modified_ns=outcome["file_modified_ns"])
+    return replace(known, state=state, failures=failures, retry_after=retry_after, message=message, run=run)
+
+
+def failures_after(before: KnownScan | None, outcome: Mapping[str, Any]) -> int:
+    """How many there are in a row after one more: those of another file that had its place do not count."""
+    file = outcome.get("file_bytes", 0), outcome.get("file_modified_ns", 0)
+    is_same = before is not None and (not any(file) or file == (before.bytes, before.modified_ns))
+    # A full disk or a lost cluster says nothing against the scan.
+    return (before.failures if before is not None and is_same else 0) + bool(outcome.get("is_scans_fault", True))
+
+
+def with_source(scan: KnownScan, source: SourceRecord) -> KnownScan:
+    """With what a result says of its scan."""
+    height, width = source.shape_yx
+    megapixels = round(height * width / 1e6, 3)
+    return replace(scan, sha256=source.sha256, bytes=scan.bytes or source.bytes, megapixels=megapixels)
+
+
+def version_of_sidecar(output: Path, path: Path, sidecar: Sidecar) -> KnownVersion | None:
+    """The version that the sidecar at ``path`` describes; None where it does not say all that is to be known of it."""
+    spec, work, figures = sidecar.spec, sidecar.work, sidecar.figures
+    if spec is None or work is None or not sidecar.whole_source or not sidecar.says("pictures", "finished"):
+        return None
+    if sidecar.quality and figures is None:
+        return None
+    folder = PurePosixPath(path.parent.relative_to(output).as_posix())
+    name = path.name.removesuffix(SIDECAR_ENDING)
+    stem = name.removesuffix(f".{spec.version}")
+    return KnownVersion(
+        stem=(folder / stem).as_posix(),
+        version=spec.version,
+        is_current=stem == name,
+        finished=sidecar.finished,
+        tile=_size(spec.tile_yx),
+        stride=_size(spec.stride_yx),
+        window=spec.window,
+        model=spec.model,
+        engine=spec.engine,
+        precision=spec.precision,
+        seam=figures.seam if figures else None,
+        disagreement=figures.disagreement_mean if figures else None,
+        seconds=round(sum(work.seconds.values()), 3),
+        pictures={key: (folder / f"{name}{ENDINGS[key]}").as_posix() for key in sidecar.pictures if key in ENDINGS},
+        warnings=tuple(_warnings(sidecar)),
+    )
+
+
+def _size(size_yx: tuple[int, int]) -> str:
+    """As a user gives it: 256, or HEIGHTxWIDTH."""
+    return str(size_yx[0]) if size_yx[0] == size_yx[1] else f"{size_yx[0]}x{size_yx[1]}"
+
+
+def _warnings(sidecar: Sidecar) -> list[str]:
+    """What an operator should look at, in a few words each."""
+    found, figures = [], sidecar.figures
+    if holes := len(sidecar.source.holes) if sidecar.source else 0:
+        found.append(f"{holes} part{'s' * (holes != 1)} could not be read, plain gray")
+    for name, picture in sidecar.pictures.items():
+        # Profile and description of the result are ours where the scan has none; their loss is told while it runs.
+        lost = [what for what in picture.not_carried if what not in ("icc", "xmp")]
+        found += [f"{name} does not carry {', '.join(lost)}"] if lost else []
+    if figures is not None and figures.is_missed:
+        found.append(f"seam {figures.seam:.2f}, more than the {figures.wanted:g} asked for")
+    return found
+
+
+def run_of_record(run: str, record: Mapping[str, Any]) -> KnownRun:
+    """A run as its own record tells of it. Raises KeyError, TypeError where it is no such record."""
+    known = KnownRun(
+        id=run,
+        kind=str(record.get("kind", "colorize")),
+        started=str(record["started"]),
+        finished=str(record["finished"]),
+        engine=str(record["engine"]),
+        model=str(record["model"]),
+        state=str(record.get("state", "")) or _state_of(record["scans"]),
+    )
+    for outcome in record["scans"]:
+        known = known.counting(outcome)
+    return known
+
+
+def _state_of(outcomes: list[Mapping[str, Any]]) -> str:
+    """Of a run whose record does not say it, as of releases before there was a catalogue."""
+    return "Some scans failed" if any(outcome["status"] == "failed" for outcome in outcomes) else COMPLETED

@@ -1,0 +1,1 @@
+"""The command ``colorize-archive``. Typer and Rich are only here."""

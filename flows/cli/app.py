@@ -1,0 +1,418 @@
+"""The command ``colorize-archive``. Heavy imports wait until a command needs them; workers import this file too."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from flows.cli import engines, status, training
+from flows.cli.console import DONE, FAILED, STOPPED, USAGE, errors, outlive_readers, stop
+from flows.cli.request import taking
+from flows.environment import is_in_utf8
+from flows.request import ReprocessRequest, Request, RunRequest
+
+if TYPE_CHECKING:
+    from flows.outcome import Outcome
+    from flows.run.jobs import Job, Prepared
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Colours black-and-white scans: tiles, compiled engines, overlap averaging; lightness stays the scan's own.",
+)
+# The run uses Prefect's embedded server unless the user has one; its own log lines would drown the report.
+_ENVIRONMENT = {
+    # What a killed process leaves to multiprocessing's tracker is cleaned up by it; its warning helps nobody.
+    "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "0",  # a folder's names on the command line are more than its 512 KiB
+}
+
+
+@app.command()
+@taking(RunRequest)
+def run(*, dry_run: bool, **given: Any) -> None:
+    """Colour scans.
+
+    Exit code 0: all done; 1: some scans failed, the others finished; 2: bad usage; 3: the time was up before the end.
+    """
+    request = RunRequest(**given)
+    began = datetime.now(UTC)
+
+    def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
+        from flows.catalogue.recorder import reading_books
+        from flows.inputs import find_scans
+        from flows.options import parse_options
+        from flows.run.jobs import Prepared
+        from flows.run.planning import plan_scans
+        from pipeline.support.names import shown
+
+        options = parse_options(request, began)
+        found, ready = find_scans(request.inputs, options.output, options.force), Prepared.of(options)
+
+        def plan() -> list[Job | Outcome]:
+            for line in found.aside.lines:
+                errors.print(shown(line), markup=False, highlight=False)
+            with reading_books(ready.options.output) as files:
+                return plan_scans(found.scans, replace(ready, files=files))
+
+        return ready, plan
+
+    def flow() -> Any:
+        from flows.orchestration.colorize import colorize_archive
+
+        return colorize_archive
+
+    from flows.deadline import counting_from
+
+    with counting_from(began):
+        _do(prepared, flow, request, dry_run)
+
+
+@app.command()
+@taking(ReprocessRequest)
+def reprocess(*, dry_run: bool, **given: Any) -> None:
+    """Make new versions with other settings from what was ingested before. Exit codes as for run."""
+    request = ReprocessRequest(**given)
+
+    def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
+        from flows.run.jobs import Prepared
+        from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
+
+        options = parse_reprocess(request)
+        stores = find_stores(options.output, request.scans or [])
+        return Prepared.of(options), lambda: plan_stores(stores, request, options)
+
+    def flow() -> Any:
+        from flows.orchestration.reprocess import reprocess_archive
+
+        return reprocess_archive
+
+    _do(prepared, flow, request, dry_run)
+
+
+Prepare = Callable[[], "tuple[Prepared, Callable[[], list[Job | Outcome]]]"]
+
+
+def _do(prepare: Prepare, flow: Callable[[], Any], request: Request, dry_run: bool) -> NoReturn:
+    """Run or plan, and leave with the exit code; errors of usage are one line."""
+    from engines.errors import EngineError
+    from pipeline.errors import ColorizeError
+
+    try:
+        code = _dry_run(prepare) if dry_run else _run(prepare, flow, request)
+    except (ColorizeError, EngineError) as error:
+        stop(error, USAGE)
+    except KeyboardInterrupt:
+        stop("stopped; finished results and blocks stay, run the same command to go on", STOPPED)
+    raise typer.Exit(code)
+
+
+def _run(prepare: Prepare, flow: Callable[[], Any], request: Request) -> int:
+    """Run the flow in this process; returns the exit code."""
+    from flows.cli.report import RunReport
+    from flows.cluster.dask_cluster import prestarted
+    from flows.events import listening
+    from flows.orchestration.server import ServerError, embedded_server
+    from flows.run.jobs import prepare_output
+    from flows.run.temporary_folder import see_to_temporary_files
+
+    prepared, _ = prepare()
+    options = prepared.options
+    prepare_output(options.output)
+    see_to_temporary_files(options.output)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with (
+        embedded_server() as wait_for_server,
+        prestarted(prepared.workers, options.cluster, options.limit_memory_bytes, prepared.engine_spec),
+        RunReport(errors) as report,
+        listening(report),
+    ):
+        from flows.orchestration.states import ALL_FAILED, BUSY, NOT_STARTED, SOME_FAILED, run_here
+        from flows.outcome import BROKE_OFF, CANCELLED
+
+        try:
+            called = flow()
+            wait_for_server()
+            state = run_here(called, vars(request))
+        except ServerError as unserved:
+            stop(f"{unserved}; nothing was coloured", FAILED)
+        except Exception as trouble:
+            stop(f"Prefect or Dask did not start, nothing was coloured ({_kept(trouble)}); mend what is named", FAILED)
+    if state.name in (BUSY, NOT_STARTED):
+        stop(state.message, USAGE)
+    if state.name == CANCELLED:
+        raise KeyboardInterrupt
+    if not state.is_completed() and state.name not in (SOME_FAILED, ALL_FAILED):
+        why = state.message if state.name == BROKE_OFF else _kept(state.result(raise_on_failure=False))
+        stop(f"the run broke off: {why}; finished results and blocks stay, run it again", FAILED)
+    return report.print_summary()
+
+
+def _kept(error: BaseException) -> str:
+    """An error that nobody foresaw, and where its traceback lies."""
+    from flows.run.run_log import in_one_line, keep_traceback
+
+    return f"{in_one_line(error)}; its traceback is in {keep_traceback(error, 'the run broke off')}"
+
+
+def _dry_run(prepare: Prepare) -> int:
+    """Print the plan; returns the exit code, by whether all scans could be planned."""
+    from flows.cli.report import print_plan
+    from flows.outcome import Outcome
+    from flows.run.jobs import Job
+    from flows.run.planning import naming_log
+    from flows.run.run_log import logging_to, own_log
+
+    prepared, plan = prepare()
+    log = own_log()
+    with logging_to(log, level=logging.ERROR):
+        planned = plan()
+    jobs = [p for p in planned if isinstance(p, Job)]
+    outcomes = [naming_log(p, log) for p in planned if isinstance(p, Outcome)]
+    print_plan(Console(soft_wrap=True), prepared, jobs, outcomes, _seconds_per_tile(jobs))
+    return FAILED if any(outcome.has_failed for outcome in outcomes) else DONE
+
+
+def _seconds_per_tile(jobs: list[Job]) -> float:
+    """Of one engine stream, measured here and now on a warm batch."""
+    import time
+
+    import numpy as np
+
+    from engines.registry import open_engine
+
+    if not jobs:
+        return 0.0
+    spec = jobs[0].engine_spec
+    tiles = np.full((spec.batch, 3 if jobs[0].takes_palette else 1, *spec.tile_yx), 50, np.float32)
+    with open_engine(spec) as engine:
+        engine.predict(tiles)
+        started = time.perf_counter()
+        engine.predict(tiles)
+        return (time.perf_counter() - started) / spec.batch
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A scan, a result or a store.")],
+    heat_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", help="Write a PNG of where colours of a store or result are doubtful, or tiles disagree."
+        ),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="X,Y: what the model thinks possible at this pixel of a store or result.")
+    ] = None,
+) -> None:
+    """Say what a scan, a result or a store is."""
+    from flows.cli.report import print_inspection
+    from pipeline.errors import ColorizeError
+    from pipeline.support.names import shown
+
+    try:
+        legend = answers = None
+        if heat_map is not None:
+            from flows.run.compare import write_disagreement
+
+            legend = write_disagreement(path, heat_map)
+        if at is not None:
+            from flows.run.compare import answers_at
+
+            answers = answers_at(path, at)
+        console = Console(soft_wrap=True)
+        print_inspection(console, path)
+        if heat_map is not None:
+            console.print(f"{'map':14}{shown(heat_map)}: {legend}", highlight=False, markup=False)
+        if answers is not None:
+            indent = f"\n{'':14}"
+            console.print(f"{'at ' + shown(at or ''):14}{indent.join(answers)}", highlight=False, markup=False)
+    except ColorizeError as error:
+        stop(error, USAGE)
+
+
+@app.command()
+def verify(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="NAME.color.json, a picture, or folders.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Certify results: lightness against the scan, size, depth, pyramid, and every byte of picture and store.
+
+    Exit code 0: all are whole; 1: some are not; 2: bad usage.
+    """
+    import json
+
+    from pipeline.errors import ColorizeError
+    from pipeline.results.sidecar import sidecar_of
+    from pipeline.results.verify import verify as certify
+    from pipeline.support.names import shown
+
+    strangers: list[str] = []
+    found = [each for path in results for each in ([path] if sidecar_of(path) else _results_in(path, strangers))]
+    if not found and not strangers:
+        stop(f"{' '.join(map(str, results))}: no NAME.color.json there; give results, or folders of them", USAGE)
+    certificates = []
+    for result in found:
+        try:
+            made = certify(result)
+        except ColorizeError as error:
+            strangers.append(str(error))
+            continue
+        certificates += made
+        if not as_json:
+            typer.echo("\n".join(map(shown, made)))
+    if as_json:
+        typer.echo(json.dumps([certificate.to_json() for certificate in certificates], indent=2))
+    for reason in strangers:
+        errors.print(f"colorize-archive: {shown(reason)}", markup=False)
+    whole = all(certificate.passes for certificate in certificates)
+    raise typer.Exit(USAGE if strangers else DONE if whole else FAILED)
+
+
+def _results_in(folder: Path, missed: list[str]) -> list[Path]:
+    """Every result below a folder, also those of which only a picture or only the JSON is left.
+
+    A line for each folder that cannot be looked into goes into ``missed``.
+    """
+    from flows.inputs import STORE_ENDINGS
+    from pipeline.formats import ENDINGS
+    from pipeline.results.sidecar import SIDECAR_ENDING, pictures_of, sidecar_of
+    from pipeline.support.files import walk
+
+    def cannot_list(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            missed.append(f"{error.filename}: cannot be listed ({error.strerror}), so its results were not looked at")
+
+    found: set[Path] = set()
+    results = (SIDECAR_ENDING, *ENDINGS.values())
+    for parent, folders, files in walk(folder, cannot_list):
+        for path in (parent / name for name in (*folders, *files) if name.endswith(results)):
+            sidecar = sidecar_of(path)
+            found.add(sidecar if sidecar is not None and pictures_of(sidecar) else path)
+        folders[:] = [name for name in folders if not name.endswith((*STORE_ENDINGS, *results))]
+    return sorted(found)
+
+
+@app.command()
+def diff(
+    store: Annotated[Path, typer.Argument(help="NAME.zarr of a scan with two versions.")],
+    old: Annotated[str | None, typer.Argument(help="Version, or the beginning of its name.")] = None,
+    new: Annotated[str | None, typer.Argument(help="Version; the current one if not given.")] = None,
+    heat_map: Annotated[Path | None, typer.Option("--map", help="Write a PNG of where they differ.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare two versions of a scan's colours: CIEDE2000 figures, where they differ most, and a heat map."""
+    import json
+
+    from flows.cli.report import print_difference
+    from flows.run.compare import choose_versions, compare, write_map
+    from pipeline.errors import ColorizeError
+    from pipeline.store import ScanStore
+
+    try:
+        opened = ScanStore.open(store)
+        before, after = choose_versions(opened, old, new)
+        found = compare(opened, before, after)
+        if heat_map is not None:
+            write_map(found, heat_map)
+    except ColorizeError as error:
+        stop(error, USAGE)
+    if as_json:
+        typer.echo(json.dumps({"old": before.name, "new": after.name, **found.to_json()}, indent=2))
+    else:
+        print_difference(Console(soft_wrap=True), opened, before.name, after.name, found)
+
+
+@app.command()
+def sheet(output: Annotated[Path, typer.Argument(help="Folder of earlier results.")]) -> None:
+    """Make the contact sheet OUTPUT/index.html anew: every scan before and after, failures first."""
+    from flows.catalogue.database import Catalogue
+    from flows.sheet.contact_sheet import write_sheet
+    from pipeline.errors import ColorizeError, UsageError
+    from pipeline.support.names import shown
+
+    try:
+        folder = output.expanduser().resolve()
+        if not (folder / "runs").is_dir():
+            raise UsageError(f"{output}: no run has ended in this folder; give the --output folder of one that has")
+        with contextlib.ExitStack() as stack:
+            is_alone = _is_locked(stack, folder)
+            catalogue = stack.enter_context(Catalogue.open(folder, is_locked=is_alone))
+            typer.echo(shown(write_sheet(folder, catalogue, tidies=is_alone)))
+    except ColorizeError as error:
+        stop(error, USAGE)
+
+
+def _is_locked(stack: contextlib.ExitStack, folder: Path) -> bool:
+    """Lock the folder until the stack is closed; False where a run works on it."""
+    from pipeline.errors import UsageError
+    from pipeline.support.files import folder_lock
+
+    try:
+        stack.enter_context(folder_lock(folder))
+    except UsageError:
+        return False
+    return True
+
+
+@app.command()
+def models() -> None:
+    """List the shipped models."""
+    from engines.spec import find_model, shipped_models
+
+    for name in shipped_models():
+        card = find_model(name).card
+        Console(soft_wrap=True).print(f"{name}: {card.generator}, tiles in multiples of {card.size_multiple} px")
+
+
+training.register(app)
+status.register(app)
+app.add_typer(engines.app, name="engines")
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"colorize-archive {version('colorize-archive')}")
+        raise typer.Exit(DONE)
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Entry point of all commands."""
+
+
+def main() -> None:
+    """Run the command line; whatever was not foreseen is one line too, which names the log with its traceback."""
+    if not is_in_utf8():
+        # A process cannot change that of itself.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    outlive_readers()
+    try:
+        app(prog_name="colorize-archive")
+    except Exception as error:
+        from flows.run.run_log import in_one_line, keep_traceback
+        from pipeline.support.names import shown
+
+        log = keep_traceback(error, f"colorize-archive {' '.join(sys.argv[1:])}")
+        errors.print(f"colorize-archive: {in_one_line(error)}; its traceback is in {shown(log)}", markup=False)
+        sys.exit(FAILED)

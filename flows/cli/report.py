@@ -1,0 +1,295 @@
+"""What a person sees: bars while a run goes, one line a failure, the plan, and what a file is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.console import DONE, FAILED, TIME_UP
+from flows.events import Message, RunEvent, ScanFinished, ScanPlanned, TilesDone
+from flows.outcome import Outcome
+from flows.run.jobs import Job, Prepared
+from pipeline.colour.icc import description
+from pipeline.errors import ScanNotFoundError
+from pipeline.metadata.model import Carried
+from pipeline.planning.cost import MEASURED, Fleet, Workload, cost_of
+from pipeline.quality.difference import Difference
+from pipeline.quality.score import Quality
+from pipeline.readers import open_scan
+from pipeline.results.sidecar import Sidecar, sidecar_of, version_of
+from pipeline.results.versions import ResultPaths
+from pipeline.store import ScanStore
+from pipeline.support.names import shown
+
+_PARTS = ("what", "source", "result", "settings", "finished", "software", "pictures")
+
+
+class _Rate(ProgressColumn):
+    """Tiles and megapixels a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed or 0.0
+        megapixels = task.fields["megapixels"] / task.total * speed if task.total else 0.0
+        return Text(f"{speed:.0f} tiles/s {megapixels:.2f} MP/s")
+
+
+class RunReport:
+    """Progress bars of a run on ``console``; a :class:`flows.events.Listener`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._planned: dict[str, tuple[int, float]] = {}
+        self._bars: dict[str, Any] = {}
+        self._outcomes: list[Outcome] = []
+        self._started = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} tiles"),
+            _Rate(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=4,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def on(self, event: RunEvent) -> None:
+        match event:
+            case Message():
+                self._print(event.line)
+            case ScanPlanned():
+                with self._lock:
+                    self._planned[event.scan] = event.tiles, event.megapixels
+            case TilesDone():
+                self._advance(event.scan, event.tiles)
+            case ScanFinished():
+                self._finish(event.outcome)
+
+    def _advance(self, scan: str, tiles: int) -> None:
+        with self._lock:
+            # Events arrive late: the scan may have ended, or failed, in the meantime.
+            if scan not in self._planned:
+                return
+            if scan not in self._bars:
+                total, megapixels = self._planned[scan]
+                self._bars[scan] = self._progress.add_task(shown(scan), total=total, megapixels=megapixels)
+            self._progress.advance(self._bars[scan], tiles)
+
+    def _finish(self, outcome: Outcome) -> None:
+        with self._lock:
+            self._outcomes.append(outcome)
+            self._planned.pop(outcome.scan, None)
+            if (bar := self._bars.pop(outcome.scan, None)) is not None:
+                self._progress.remove_task(bar)
+        self._print(_line(outcome))
+
+    def _print(self, line: str) -> None:
+        self._progress.console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
+
+    def print_summary(self) -> int:
+        """One closing line, and what an operator has to look after; returns the exit code."""
+        outcomes = self._outcomes
+        counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "stopped")}
+        failed = sum(o.has_failed for o in outcomes)
+        megapixels = sum(o.megapixels for o in outcomes if o.status == "done")
+        seconds = time.monotonic() - self._started
+        stopped = f", {counts['stopped']} stopped" if counts["stopped"] else ""
+        if left_out := sum(o.is_left_out for o in outcomes):
+            self._print(f"{left_out} left out after failures; --retry-quarantined tries them now")
+        self._print(
+            f"{counts['done']} done, {counts['skipped']} skipped, {failed} failed{stopped}; "
+            f"{megapixels:.1f} megapixels in {seconds:.1f} s"
+        )
+        return FAILED if failed else TIME_UP if counts["stopped"] else DONE
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.status == "done":
+        seconds = " ".join(f"{name} {value:.1f} s" for name, value in outcome.seconds)
+        quality = f"; {outcome.quality}" if outcome.quality else ""
+        return f"done     {outcome.result}  ({outcome.megapixels:.1f} MP, {outcome.tiles} tiles{quality}; {seconds})"
+    if outcome.status == "skipped":
+        return f"skipped  {outcome.path}: {outcome.message}"
+    if outcome.status == "stopped":
+        return f"stopped  {outcome.message}"
+    if outcome.status == "quarantined":
+        return f"failed   {outcome.message}; quarantined, later runs leave it out until it changes"
+    return f"failed   {outcome.message}"
+
+
+def print_plan(
+    console: Console, prepared: Prepared, jobs: list[Job], outcomes: list[Outcome], seconds_per_tile: float
+) -> None:
+    """The plan of a run, as a table with totals."""
+    table = Table("scan", "megapixels", "tiles", "blocks", "memory MiB", "disk MiB", "seconds")
+    rates = replace(MEASURED, seconds_per_tile=seconds_per_tile)
+    total = [0.0, 0, 0, 0.0, 0.0, rates.start_seconds if jobs else 0.0]
+    for job in jobs:
+        plan = job.plan
+        workload = Workload.of(job.info, job.grid, plan.block_px)
+        cost = cost_of(workload, rates, Fleet.of_processors(job.workers.blocks_at_once))
+        memory, disk = plan.memory_bytes / 2**20, plan.disk_bytes / 2**20
+        cells = [plan.megapixels, plan.tiles, plan.blocks, memory, disk, cost.wall_seconds - rates.start_seconds]
+        total = [max(a, b) if i == 3 else a + b for i, (a, b) in enumerate(zip(total, cells, strict=True))]
+        table.add_row(Text(shown(job.scan.stem)), *_cells(cells))
+    table.add_row("all", *_cells(total))
+    console.print(f"{prepared.engines}; model {prepared.model.card.name}", highlight=False)
+    console.print(table)
+    console.print("memory is the peak of all processes, disk is before compression; nothing was done", highlight=False)
+    for outcome in outcomes:
+        console.print(shown(_line(outcome)), markup=False, highlight=False)
+
+
+def _cells(values: list[Any]) -> list[str]:
+    megapixels, tiles, blocks, memory, disk, seconds = values
+    return [f"{megapixels:.1f}", f"{tiles}", f"{blocks}", f"{memory:.0f}", f"{disk:.0f}", f"{seconds:.0f}"]
+
+
+def print_inspection(console: Console, path: Path) -> None:
+    """What ``path`` is: a store, a result with its sidecar, or a scan. Raises ColorizeError."""
+    if not path.exists():
+        raise ScanNotFoundError(f"{path}: no such file; check the name")
+    for name, value in _inspection(path).items():
+        lines = value if isinstance(value, tuple) else (value,)
+        text = f"\n{'':<14}".join(map(shown, lines))
+        console.print(f"{name:<14}{text}", markup=False, highlight=False)
+
+
+def _inspection(path: Path) -> dict[str, object]:
+    """What is said of it, by name; a tuple is a line for each."""
+    sidecar_path = sidecar_of(path)
+    sidecar = None if sidecar_path is None else Sidecar.find(sidecar_path)
+    if sidecar_path is not None and sidecar is not None and sidecar.says(*_PARTS):
+        return _of_result(sidecar_path, sidecar)
+    if path.is_dir() and (path / "versions").is_dir():
+        store = ScanStore.open(path)
+        return {
+            "what": "store of an ingested scan",
+            "source": store.source.name,
+            "sha256": store.source.sha256,
+            **_size(store.info),
+            **_holes(len(store.holes)),
+            **_versions(store, path),
+        }
+    with open_scan(path) as reader:
+        return {"what": "scan", **_size(reader.info), **_texts(reader.info.metadata), **_carried(reader.carried)}
+
+
+def _of_result(path: Path, sidecar: Sidecar) -> dict[str, object]:
+    source, result = sidecar.needed("source", sidecar.whole_source), sidecar.needed("result", sidecar.result)
+    settings = sidecar.settings
+    pictures = [
+        f"{path.with_name(each.file)} ({each.levels} level{'s' * (each.levels != 1)})"
+        for each in sidecar.pictures.values()
+    ]
+    lost = [
+        f"{name}: {what} ({why})" for name, each in sidecar.pictures.items() for what, why in each.not_carried.items()
+    ]
+    return {
+        "what": sidecar.what,
+        "source": source.path,
+        "sha256": source.sha256,
+        "picture": tuple(pictures),
+        **({"not carried": tuple(lost)} if lost else {}),
+        **_holes(len(source.holes)),
+        "version": result.version,
+        "engine": f"{settings.get('engine')} {settings.get('engine_version')}",
+        "model": f"{settings.get('model')} {str(settings.get('model_sha256'))[:12]}",
+        "tile, stride": f"{settings.get('tile_yx')}, {settings.get('stride_yx')}, window {settings.get('window')}",
+        "palette": "of the whole scan" if settings.get("anchor") else "of each tile",
+        **_quality(sidecar.figures),
+        "finished": sidecar.finished,
+        "by": sidecar.software,
+    }
+
+
+def _holes(count: int) -> dict[str, object]:
+    return {"damaged": f"{count} part{'s' * (count != 1)} could not be read, plain gray"} if count else {}
+
+
+def _texts(metadata: Mapping[str, Any]) -> dict[str, object]:
+    """Metadata as people read it."""
+    told: dict[str, object] = dict(metadata)
+    if resolution := metadata.get("resolution"):
+        x, y, unit = resolution
+        told["resolution"] = f"{x:g} x {y:g} px" + ("" if unit == "none" else f" per {unit}")
+    if dropped := metadata.get("dropped"):
+        del told["dropped"]
+        told["left out"] = tuple(dropped)
+    return told
+
+
+def _carried(carried: Carried) -> dict[str, object]:
+    """What the scan says beside its pixels."""
+    blocks = {name: getattr(carried, name) for name in ("exif", "iptc", "xmp", "photoshop")}
+    there = [f"{name} {len(block)} bytes" for name, block in blocks.items() if block]
+    told: dict[str, object] = {"metadata": ", ".join(there)} if there else {}
+    if carried.icc:
+        told["profile"] = description(carried.icc) or f"ICC profile of {len(carried.icc)} bytes"
+    if carried.place is not None:
+        told["place"] = carried.place.crs[:60] or "georeference without a coordinate system"
+    return told
+
+
+def _quality(quality: Quality | None) -> dict[str, object]:
+    if quality is None:
+        return {}
+    strides = ", ".join("x".join(map(str, stride)) for stride in quality.strides_px)
+    seam = "too small to show a grid" if quality.seam is None else f"{quality.seam:.3f} (1 shows no grid)"
+    spread = f"{quality.disagreement_mean:.1f} on average, {quality.disagreement_p95:.1f} at 95 %, in CIELAB units"
+    if quality.wanted:
+        seam += f"; {quality.wanted:g} was asked for" + (", finer tiles did not reach it" if quality.is_missed else "")
+    colours = {"colours": str(quality.doubt)} if quality.doubt else {}
+    return {**colours, "strides used": strides, "seam score": seam, "disagreement": f"of the tiles {spread}"}
+
+
+def _versions(store: ScanStore, path: Path) -> dict[str, object]:
+    current = version_of(ResultPaths.of(path.parent, path.stem).sidecar)
+    lines = []
+    for name in store.version_names():
+        state = "complete" if store.version(name).is_complete else "not complete: run the same command again"
+        lines.append(f"{name} ({'current, ' if name == current else ''}{state})")
+    return {"versions": tuple(lines) or "none"}
+
+
+def _size(info: Any) -> dict[str, object]:
+    height, width = info.shape_yx
+    kind = "lightness" if info.tone == "lightness" else "gray" if info.channels == 1 else "RGB"
+    masks = {"alpha": ", with alpha", "nodata": f", nodata {info.nodata}", "": ""}
+    return {
+        "size": f"{width} x {height} px, {info.megapixels:.1f} megapixels",
+        "samples": f"{kind}, {info.dtype}{masks[info.mask]}",
+    }
+
+
+def print_difference(console: Console, store: ScanStore, old: str, new: str, found: Difference) -> None:
+    """The figures as a table."""
+    every = "every pixel" if found.step_px == 1 else f"every {found.step_px}th pixel of every {found.step_px}th row"
+    console.print(f"{shown(store.path.stem)}: {old} -> {new}; CIEDE2000 over {every}", highlight=False, markup=False)
+    figures = Table("mean", "median", "95 %", "99 %", "largest", "above 1", "above 5", "chroma before", "after")
+    numbers = (found.mean, found.median, found.p95, found.p99, found.max)
+    shares = (found.share_above_1, found.share_above_5)
+    chroma = (found.chroma_old, found.chroma_new)
+    figures.add_row(*map("{:.2f}".format, numbers), *map("{:.1%}".format, shares), *map("{:.1f}".format, chroma))
+    console.print(figures)
+    for window in found.worst:
+        roi = window.roi
+        where = f"rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}"
+        console.print(f"mean {window.mean:.1f} in {where}", highlight=False, markup=False)

@@ -1,0 +1,65 @@
+"""The options of ``run`` and ``reprocess`` on the command line, from their table.
+
+``python -m flows.cli.request`` prints the table of options that stands in ``docs/usage.md``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from flows.request import DRY_RUN, REQUIRED, F, Parameter, Request, RunRequest, parameters_of, with_signature
+
+
+def taking(request: type[Request]) -> Callable[[F], F]:
+    """A decorator for a command of ``**given`` whose options are those of a request, and ``--dry-run``."""
+    dry_run = Annotated[bool, typer.Option(*DRY_RUN.flags, help=DRY_RUN.help)]
+    last = inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=dry_run)
+    return with_signature([*map(_on_the_command_line, parameters_of(request)), last])
+
+
+def _on_the_command_line(parameter: Parameter) -> inspect.Parameter:
+    """Numbers are text here: what is wrong with one is said as the flow says it."""
+    kind: Any = bool if parameter.is_switch else list[str] if parameter.is_list else str
+    if parameter.is_optional:
+        kind = kind | None
+    given: dict[str, Any] = {"help": parameter.help}
+    if parameter.not_given:
+        given["show_default"] = parameter.not_given
+    if parameter.option.metavar:
+        shown = typer.Argument(metavar=parameter.option.metavar, **given)
+    else:
+        shown = typer.Option(*parameter.flags, **given)
+    is_text = parameter.default not in (REQUIRED, None) and not parameter.is_switch
+    return inspect.Parameter(
+        parameter.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=str(parameter.default) if is_text else parameter.default,
+        annotation=Annotated[kind, shown],
+    )
+
+
+def options_table() -> str:
+    """The options of ``run`` as a table in Markdown."""
+    rows = [parameter for parameter in parameters_of(RunRequest) if not parameter.option.metavar]
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    lines += [_line(row.flags, _default_of(row), f"{row.option.help} {row.option.more}") for row in rows]
+    return "\n".join([*lines, _line(DRY_RUN.flags, "", DRY_RUN.help)])
+
+
+def _line(flags: tuple[str, ...], default: str, meaning: str) -> str:
+    names = ", ".join(f"`{name}`" for flag in flags for name in flag.split("/"))
+    return f"| {names} | {f'{default} ' if default else ''}| {meaning.strip().removesuffix('.')} |"
+
+
+def _default_of(parameter: Parameter) -> str:
+    if parameter.is_switch:
+        return parameter.name if parameter.default else ""
+    return parameter.not_given if parameter.default in (REQUIRED, None) else f"`{parameter.default}`"
+
+
+if __name__ == "__main__":
+    print(options_table())

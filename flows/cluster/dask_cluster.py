@@ -1,0 +1,326 @@
+"""The Dask cluster that runs the blocks: one made for the run, one of GPU workers, or one that is already there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.machine import no_semaphores
+from flows.events import Message, tell
+from flows.options import ClusterOptions
+from flows.request import CUDA, LOCAL
+from pipeline.errors import UsageError
+from pipeline.planning.plan import CLIENT_BYTES, SERVER_BYTES, Workers
+from pipeline.support.text import reason_of
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+    from distributed.security import Security
+
+    from engines.spec import EngineSpec
+
+_CONNECT_SECONDS = 15
+_KILL_SECONDS = 9.0  # that Dask gives a worker process of its own: four to end by itself, five to be gone once killed
+# What must be the same on both sides for the blocks to arrive, and to be the same blocks.
+_SAME_PACKAGES = ("colorize-archive", "dask", "distributed", "cloudpickle", "numpy", "zarr", "numcodecs")
+# Above every level: what a worker has to say reaches the user as the failure of a scan, in one line.
+_SILENT = logging.CRITICAL + 1
+_CONFIG = {
+    # A machine that is busy with something else starts a worker in minutes, not never.
+    "distributed.comm.timeouts.connect": "120s",
+    # A worker that has not been heard of for a while hangs: its nanny starts it anew and its blocks are done again.
+    "distributed.scheduler.worker-ttl": "60s",
+    # Tasks wait at the scheduler, not at a worker that may be slower than the others.
+    "distributed.scheduler.worker-saturation": 1.0,
+    # Results are a few bytes, so there is nothing to spill, and a pause would wait for memory that nobody gives back.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+}
+# A worker is ended and started anew where it needs this much more than the plan: a leak must not take the machine.
+_LEAK_FACTOR = 2.0
+_log = logging.getLogger(__name__)
+
+
+def _quiet() -> None:
+    for name in ("", ".scheduler", ".worker", ".nanny", ".core", ".client", ".event"):
+        logging.getLogger(f"distributed{name}").setLevel(_SILENT)
+
+
+def _configure() -> None:
+    """Dask as its makers have it, with what we need; for clusters that are made for the run.
+
+    What a site sets (its files, and ``DASK_`` variables) is meant for its own clusters, and much of it ends one that
+    lives on this machine for minutes: encryption with certificates, folders that are not here, modules to load, workers
+    that leave after an hour. Schedulers that are there already are asked with the site's settings.
+    """
+    import dask
+    import distributed  # noqa: F401 - brings its defaults
+
+    dask.config.refresh(paths=[], env={})
+    dask.config.set(_CONFIG)
+
+
+def check_semaphores() -> None:
+    """Raises UsageError where this machine has no shared memory, which every worker process's queue needs."""
+    if reason := no_semaphores():
+        raise UsageError(
+            f"/dev/shm: no semaphore can be made there ({reason}), so no worker process could start; mount a tmpfs on "
+            "it that this user may write to, or give a --scheduler"
+        )
+
+
+def _local_cluster(workers: Workers, limit_bytes: int) -> LocalCluster:
+    from distributed import LocalCluster
+
+    check_semaphores()
+    _quiet()
+    _configure()
+    share = (limit_bytes - CLIENT_BYTES - SERVER_BYTES) / workers.processes
+    with _deaf_to_interrupt():
+        return LocalCluster(
+            n_workers=workers.processes,
+            threads_per_worker=workers.threads,
+            processes=True,
+            local_directory=tempfile.gettempdir(),
+            dashboard_address="127.0.0.1:0",  # any free port: several runs on one machine must not meet
+            worker_dashboard_address=None,
+            memory_limit=int(_LEAK_FACTOR * share),
+            silence_logs=_SILENT,
+        )
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupt() -> Iterator[None]:
+    """Threads and processes begun in the body, and those that they begin later, do not see SIGINT.
+
+    A terminal sends Ctrl-C to workers as well; the command ends them itself, and theirs would be a second message.
+    """
+    resource_tracker.ensure_running()  # the first call unblocks the signal in the thread that makes it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cuda_cluster() -> LocalCluster:
+    """One worker a GPU, pinned to it, with the resource ``GPU`` declared. Raises UsageError."""
+    _quiet()
+    _configure()
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise UsageError(
+            f"cluster cuda: dask-cuda is not installed ({error}); pip install '.[cuda]', or use --cluster local"
+        ) from error
+    try:
+        # Two threads: while one waits for the GPU, the other reads and writes.
+        return LocalCUDACluster(threads_per_worker=2, resources={"GPU": 1}, silence_logs=_SILENT, memory_limit=0)
+    except Exception as error:  # no driver, no GPU: each layer has its own kind
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise UsageError(f"cluster cuda: no GPU can be used ({reason[0]}); use --cluster local") from error
+
+
+_starting: list[tuple[Workers, Future[LocalCluster]]] = []
+
+
+def _warmed(workers: Workers, limit_bytes: int, engine: EngineSpec | None) -> LocalCluster:
+    """A local cluster whose workers have their engine open."""
+    from distributed import Client
+
+    cluster = _local_cluster(workers, limit_bytes)
+    with Client(cluster, set_as_default=False) as client, _engines_open(client, engine):
+        return cluster
+
+
+@contextlib.contextmanager
+def prestarted(
+    workers: Workers, options: ClusterOptions, limit_bytes: int, engine: EngineSpec | None
+) -> Iterator[None]:
+    """Start the local cluster in the background, so that it comes up while Prefect's server does.
+
+    :func:`open_cluster` takes it over for the body; it is closed at the end whether or not anything used it.
+    """
+    if options.scheduler is not None or options.kind != LOCAL:
+        yield
+        return
+    check_semaphores()
+    with ThreadPoolExecutor(1) as pool:
+        _starting.append((workers, pool.submit(_warmed, workers, limit_bytes, engine)))
+        try:
+            yield
+        finally:
+            _, cluster = _starting.pop()
+            # What went wrong in starting was raised where the cluster was wanted.
+            if cluster.exception() is None:
+                _close(cluster.result())
+
+
+def _close(cluster: LocalCluster) -> None:
+    """Close a cluster of this machine; that a worker is slow to go fails no run, whose work is done by then.
+
+    Dask kills a worker that has not ended within four seconds, and raises a ``TimeoutError`` without words where the
+    system takes five more to bury it, as a loaded machine may. It is gone all the same.
+    """
+    try:
+        cluster.close()
+    except TimeoutError:
+        _log.warning("a worker process was killed and took more than %g s to go", _KILL_SECONDS)
+
+
+@contextlib.contextmanager
+def _closed_after(cluster: LocalCluster) -> Iterator[LocalCluster]:
+    try:
+        yield cluster
+    finally:
+        _close(cluster)
+
+
+def _started(workers: Workers, limit_bytes: int, stack: contextlib.ExitStack) -> LocalCluster:
+    for wanted, cluster in _starting:
+        if wanted == workers:
+            return cluster.result()
+    return stack.enter_context(_closed_after(_local_cluster(workers, limit_bytes)))
+
+
+@contextlib.contextmanager
+def _engines_open(client: Client, engine: EngineSpec | None) -> Iterator[None]:
+    """Every worker, now or later, opens ``engine`` once when it starts; the body need not wait for its first block."""
+    from flows.cluster.worker import EnginePlugin
+
+    if engine is None:
+        yield
+        return
+    plugin = EnginePlugin(engine, f"colorize-archive-{uuid.uuid4().hex}")
+    client.register_plugin(plugin)
+    try:
+        yield
+    finally:
+        # A scheduler that is gone has no plugins either, and it would be waited for.
+        if client.status == "running":
+            with contextlib.suppress(Exception):
+                client.unregister_worker_plugin(plugin.name)
+
+
+@contextlib.contextmanager
+def open_cluster(
+    workers: Workers, options: ClusterOptions, limit_bytes: int, engine: EngineSpec | None
+) -> Iterator[Client]:
+    """A client of the wanted cluster, whose workers have ``engine`` open; one made for this lives as long as the body.
+
+    Raises
+    ------
+    UsageError : no scheduler answers, its workers have other versions than this machine, or there is no GPU.
+    """
+    from distributed import Client
+
+    _quiet()
+    with contextlib.ExitStack() as stack:
+        if options.scheduler is not None:
+            client = stack.enter_context(_connected(options))
+            if not client.nthreads():
+                tell(Message(f"scheduler {options.scheduler} has no workers yet; blocks wait until one joins"))
+            check_versions(client, engine)
+        else:
+            made = stack.enter_context(_closed_after(_cuda_cluster())) if options.kind == CUDA else None
+            cluster = made or _started(workers, limit_bytes, stack)
+            client = stack.enter_context(Client(cluster, set_as_default=False))
+        stack.enter_context(_engines_open(client, engine))
+        yield client
+
+
+def _security(options: ClusterOptions) -> Security:
+    from distributed.security import Security
+
+    given = {
+        "tls_ca_file": options.tls_ca,
+        "tls_client_cert": options.tls_cert,
+        "tls_client_key": options.tls_key,
+    }
+    for path in filter(None, given.values()):
+        if not Path(path).is_file():
+            raise UsageError(f"{path}: no such file; give the PEM file that the cluster's administrator handed out")
+    return Security(**{name: value for name, value in given.items() if value})
+
+
+def _connected(options: ClusterOptions) -> Client:
+    from distributed import Client
+
+    scheduler = str(options.scheduler)
+    given: dict[str, Any] = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
+    if scheduler.startswith("tls://") or options.tls_ca or options.tls_cert or options.tls_key:
+        given["security"] = _security(options)
+    try:
+        return Client(**given, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"scheduler {scheduler}: no answer within {_CONNECT_SECONDS} s ({reason_of(error)}): no block could be "
+            "run; start it (dask scheduler), check address and TLS files, or leave --scheduler out"
+        ) from error
+
+
+def check_versions(client: Client, engine: EngineSpec | None) -> None:
+    """Compare Python and packages of every worker with this machine's.
+
+    Only functions of the standard library are sent, so that a worker without this project can answer too; and where all
+    have it, one of ours, which asks whether the engine runs there.
+
+    Raises
+    ------
+    UsageError : some are not the same; names the first worker with all that differs there, and how many others.
+    """
+    packages = list(_SAME_PACKAGES)
+    ours: dict[str, Callable[[], str]] = {name: lambda name=name: version(name) for name in packages}  # type: ignore[misc]
+    here = {"python": platform.python_version().rsplit(".", 1)[0], **{name: ask() for name, ask in ours.items()}}
+    there = {"python": client.run(platform.python_version)}
+    for name in packages:
+        there[name] = client.run(version, name, on_error="return")
+    wrong: dict[str, list[str]] = {}
+    for name, answers in there.items():
+        for worker, answer in answers.items():
+            text = "missing" if isinstance(answer, BaseException) else str(answer)
+            if (text.rsplit(".", 1)[0] if name == "python" else text) != here[name]:
+                wrong.setdefault(worker, []).append(f"{name} {text} (here {here[name]})")
+    if not wrong and engine is not None:
+        wrong = _engines_that_differ(client, engine)
+    if wrong:
+        worker, what = next(iter(wrong.items()))
+        others = f"; {len(wrong) - 1} more workers differ" if len(wrong) > 1 else ""
+        raise UsageError(
+            f"worker {worker}: {', '.join(what)}{others}: blocks would fail or get other bytes; install the same there"
+        )
+
+
+def engine_state(backend: str, precision: str) -> str:
+    """Of this process's machine: the version of a backend that can compute in ``precision``, or why it cannot."""
+    from engines.errors import EngineError
+    from engines.registry import check_precision, usable_version
+
+    try:
+        check_precision(backend, precision)
+        return usable_version(backend)
+    except EngineError as error:
+        return f"not usable: {error}"
+
+
+def _engines_that_differ(client: Client, engine: EngineSpec) -> dict[str, list[str]]:
+    """Workers whose engine is not this machine's, with what they say."""
+    here = engine_state(engine.backend, engine.precision)
+    there = client.run(engine_state, engine.backend, engine.precision)
+    return {
+        worker: [f"engine {engine.backend} {answer} (here {here}); another --engine or --precision may run there"]
+        for worker, answer in there.items()
+        if answer != here
+    }

@@ -1,0 +1,1 @@
+"""The flows, their states and pages. Prefect is only here."""

@@ -1,0 +1,225 @@
+"""What Prefect's page shows of a run beside its state: a table, a summary, pictures, progress, and log lines.
+
+Keys of artifacts are those of the output folder, so that the page keeps their history from night to night. All of it
+costs a few requests a run, whatever its number of scans: rows, lists and pictures are bounded, and progress is told
+every few seconds. The page is never a reason for a run to fail: what goes wrong with it is one line.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import cv2
+import numpy as np
+
+from flows.orchestration.states import in_words
+from flows.outcome import Outcome
+from flows.sheet.thumbnails import KINDS, thumbnail_path
+from pipeline.support.files import open_file
+from pipeline.support.names import shown
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+MOST_ROWS = 1000
+MOST_LINES = 50
+MOST_PICTURES = 20
+_HEIGHT_PX = 240
+_JPEG_QUALITY = 75
+# Failures first, then what somebody might look at, then what is as it should be.
+_RANKS = {"quarantined": 0, "failed": 1, "left out": 2, "stopped": 3, "done": 5, "already there": 6}
+_WARNED = 4
+
+
+def key_of(output: Path, what: str, scan: str = "") -> str:
+    """The key of an artifact: the same for the same folder and scan, others for others of the same name.
+
+    >>> key_of(Path("/archive/Glass plates"), "summary")
+    'glass-plates-41107d-summary'
+    """
+    name = _slug(output.name) + "-" + hashlib.sha256(str(output).encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    if scan:
+        digest = hashlib.sha256(scan.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+        return f"{name}-{what}-{_slug(scan)}-{digest}"
+    return f"{name}-{what}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-") or "scans"
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """The artifacts of one flow run on the server that ``client`` talks to."""
+
+    client: SyncPrefectClient
+    flow_run_id: UUID
+    output: Path
+
+    def show(self, what: str, type: str, data: Any, description: str, scan: str = "") -> UUID:
+        """Create one artifact and return its id; a ``what`` that is empty makes it one of this run only."""
+        from prefect.client.schemas.actions import ArtifactCreate
+
+        key = key_of(self.output, what, scan) if what else None
+        made = ArtifactCreate(
+            key=key, type=type, data=data, description=description or None, flow_run_id=self.flow_run_id
+        )
+        return self.client.create_artifact(made).id
+
+    def change(self, artifact: UUID, data: Any, description: str) -> None:
+        """Put other data in the place of those of an artifact."""
+        from prefect.client.schemas.actions import ArtifactUpdate
+
+        self.client.update_artifact(artifact, ArtifactUpdate(data=data, description=description))
+
+    def show_results(
+        self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
+    ) -> None:
+        """The table, the summary with ``notes``, and the pictures of a run that has ended."""
+        rows = table_of(outcomes)
+        left = f"; {len(outcomes) - len(rows)} more in {shown(record)}" if len(rows) < len(outcomes) else ""
+        self.show("scans", "table", json.dumps(rows), f"{in_words(outcomes)}{left}")
+        summary = summary_of(outcomes, state, self.output, record, seconds, notes)
+        self.show("summary", "markdown", summary, state)
+        for outcome in to_picture(outcomes):
+            picture = before_and_after(self.output, outcome.scan)
+            if picture:
+                self.show("picture", "image", picture, _caption(outcome), outcome.scan)
+
+
+def status_of(outcome: Outcome) -> str:
+    """For people; one that was skipped was there already, or is left out because it failed."""
+    if outcome.status == "skipped":
+        return "left out" if outcome.is_left_out else "already there"
+    return outcome.status
+
+
+def in_order_of_concern(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Failures first, then what was left out, what was stopped, what has warnings, and the rest."""
+
+    def rank(outcome: Outcome) -> int:
+        status = status_of(outcome)
+        return _WARNED if status == "done" and outcome.warnings else _RANKS[status]
+
+    return sorted(outcomes, key=rank)
+
+
+def table_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Rows for a table artifact, at most 1000 of them, in the order of concern."""
+    return [_row(outcome) for outcome in in_order_of_concern(outcomes)[:MOST_ROWS]]
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    seconds = sum(value for _, value in outcome.seconds)
+    seam = outcome.quality.seam if outcome.quality else None
+    return {
+        "scan": shown(outcome.scan),
+        "status": status_of(outcome),
+        "megapixels": round(outcome.megapixels, 2),
+        "tiles": outcome.tiles,
+        "seconds": round(seconds, 1),
+        "megapixels/s": round(outcome.megapixels / seconds, 2) if seconds else None,
+        "version": outcome.version,
+        "seam": None if seam is None else round(seam, 3),
+        "warnings": shown("; ".join(outcome.warnings)),
+        "message": "" if outcome.status in ("done", "skipped") and outcome.result else shown(outcome.message),
+    }
+
+
+def summary_of(
+    outcomes: Sequence[Outcome], state: str, output: Path, record: Path, seconds: float, notes: Sequence[str] = ()
+) -> str:
+    """Markdown: totals and ``notes``, then failures, then what else somebody has to look at."""
+    done = [outcome for outcome in outcomes if outcome.status == "done"]
+    megapixels = sum(outcome.megapixels for outcome in done)
+    lines = [
+        f"# {state}",
+        "",
+        f"**{in_words(outcomes)}** of {len(outcomes)} scans",
+        "",
+        f"{megapixels:.1f} megapixels, {sum(o.tiles for o in done)} tiles in {_span(seconds)}"
+        + (f", {megapixels / seconds:.2f} megapixels/s" if megapixels and seconds else ""),
+        "",
+        f"Results {code(output)}, contact sheet {code(output / 'index.html')}, record {code(record)}",
+    ]
+    lines += [line for note in notes for line in ("", code(note))]
+    lists: list[tuple[str, Sequence[str]]] = [
+        ("Quarantined, left out from now on", _messages(outcomes, lambda o: o.status == "quarantined")),
+        ("Failed", _messages(outcomes, lambda o: o.status == "failed")),
+        ("Left out after failures", _messages(outcomes, lambda o: o.is_left_out)),
+        ("Warnings", [warning for outcome in outcomes for warning in outcome.warnings]),
+        ("Left for the next run", _messages(outcomes, lambda o: o.status == "stopped")),
+    ]
+    for title, entries in lists:
+        if entries:
+            lines += ["", f"## {title} ({len(entries)})", "", *(f"- {code(text)}" for text in entries[:MOST_LINES])]
+            lines += [f"- and {len(entries) - MOST_LINES} more"] if len(entries) > MOST_LINES else []
+    return "\n".join(lines) + "\n"
+
+
+def _messages(outcomes: Sequence[Outcome], belongs: Callable[[Outcome], bool]) -> list[str]:
+    return [outcome.message for outcome in outcomes if belongs(outcome)]
+
+
+def code(text: object) -> str:
+    """A name or message in Markdown that shows every character as it is.
+
+    >>> code("50 `%` *.tif")
+    '``50 `%` *.tif``'
+    """
+    line = " ".join(shown(text).split())
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def to_picture(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those that were done and are worth a look most: with warnings, then by how much their tiles show."""
+
+    def concern(outcome: Outcome) -> tuple[bool, float]:
+        seam = outcome.quality.seam if outcome.quality else None
+        return bool(outcome.warnings), seam or 0.0
+
+    done = [outcome for outcome in outcomes if outcome.status == "done"]
+    return sorted(done, key=concern, reverse=True)[:MOST_PICTURES]
+
+
+def _caption(outcome: Outcome) -> str:
+    seam = f", {outcome.quality}" if outcome.quality else ""
+    warnings = "".join(f"\n\n{code(warning)}" for warning in outcome.warnings)
+    return f"{code(outcome.scan)} before and after, {outcome.megapixels:.1f} MP, {outcome.version}{seam}{warnings}"
+
+
+def before_and_after(output: Path, stem: str) -> str:
+    """Both thumbnails of the contact sheet side by side, as a ``data:`` URI; empty where they are not there."""
+    halves = []
+    for kind in KINDS:
+        try:
+            with open_file(thumbnail_path(output, stem, kind)) as stream:
+                data = stream.read()
+        except OSError:
+            return ""
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if picture is None:
+            return ""
+        width = max(1, round(picture.shape[1] * _HEIGHT_PX / picture.shape[0]))
+        halves.append(cv2.resize(picture, (min(width, 3 * _HEIGHT_PX), _HEIGHT_PX), interpolation=cv2.INTER_AREA))
+    gap = np.full((_HEIGHT_PX, 6, 3), 255, np.uint8)
+    joined = np.concatenate([halves[0], gap, halves[1]], axis=1)
+    _, encoded = cv2.imencode(".jpg", joined, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()

@@ -1,0 +1,352 @@
+"""The flow ``colorize-archive``: many scans, each ingested, coloured and exported.
+
+Prefect sees lots of scans and their stages; Dask sees blocks. Stages of different lots overlap: while one is coloured,
+the next is ingested and the one before exported. A scan that fails never stops the others. A run ends before its work
+does where its time is up or where somebody cancels it: blocks that were begun are finished, or made again by the next
+run, which goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from engines.errors import EngineError
+from engines.spec import PALETTE
+from flows.catalogue.database import Catalogue
+from flows.catalogue.rebuild import stamp
+from flows.catalogue.recorder import keeping_books
+from flows.cluster.dask_cluster import open_cluster
+from flows.cluster.queue import BlockQueue
+from flows.deadline import Budget, command_given
+from flows.events import Message, ScanFinished, ScanPlanned, TilesDone, listening, tell, warn
+from flows.inputs import Aside, find_scans
+from flows.options import RunOptions, parse_options
+from flows.orchestration import parameters
+from flows.orchestration.limits import limit_of, slot
+from flows.orchestration.progress_page import followed
+from flows.orchestration.states import BrokeOffError, ended, name_of, told
+from flows.orchestration.task_runs import close_own_task_runs, close_task_runs_left
+from flows.outcome import CANCELLED, Outcome
+from flows.request import RunRequest
+from flows.run.jobs import Job, Prepared, prepare_output
+from flows.run.planning import naming_log, plan_scans
+from flows.run.retry_policy import History
+from flows.run.run_log import LoggedListener, in_one_line, logging_to
+from flows.run.stages import Lot, colorize_lot, export_lot, ingest_lot, lot_name, lots, stopped
+from flows.run.temporary_folder import see_to_temporary_files
+from flows.sheet.contact_sheet import write_sheet
+from pipeline.errors import ColorizeError, OutputError, UsageError
+from pipeline.results.run_spec import utc_now
+from pipeline.support.files import folder_lock, write_json, writing
+from pipeline.support.names import shown
+
+_STAGES_AT_ONCE = 3
+# Enough that every thread of the stages finds its next piece of work.
+_LOTS_SUBMITTED = _STAGES_AT_ONCE + 2
+_CANCEL_SECONDS = 12.0
+# Of the run whose tasks these are: Prefect's task runner starts each with the variables of the flow's context.
+_queue: ContextVar[BlockQueue] = ContextVar("queue")
+_log = logging.getLogger(__name__)
+Plan = Callable[[Prepared, History, Budget], list[Job | Outcome]]
+Complete = Callable[[Outcome], Outcome]
+NOTHING_ASIDE = Aside()
+
+
+@task(name="ingest", task_run_name="ingest {name}", cache_policy=NO_CACHE, persist_result=False)
+def ingest_scans(lot: Lot, name: str) -> Lot:
+    """Scan files to Zarr."""
+    return ingest_lot(lot, _queue.get().budget)
+
+
+@task(name="colorize", task_run_name="colorize {name}", cache_policy=NO_CACHE, persist_result=False)
+def colorize_scans(lot: Lot, name: str, topic: str, limit: str | None) -> Lot:
+    """Chroma of every block, on the cluster that is open, as soon as the limit that all runs share lets it."""
+    queue = _queue.get()
+    with slot(limit, name, queue.budget):
+        return colorize_lot(lot, queue, topic, queue.budget)
+
+
+@task(name="export", task_run_name="export {name}", cache_policy=NO_CACHE, persist_result=False)
+def export_scans(lot: Lot, name: str) -> tuple[Outcome, ...]:
+    """Zarr to the coloured TIFFs and their sidecars."""
+    return export_lot(lot, _queue.get().budget)
+
+
+def _tell_tiles(event: tuple[float, dict[str, Any]]) -> None:
+    _, what = event
+    tell(TilesDone(what["scan"], what["tiles"]))
+
+
+def _outcomes(lot: Lot, futures: list[PrefectFuture[Any]], budget: Budget) -> tuple[Outcome, ...]:
+    """Wait for a lot's stages. One that broke off as a whole is a failure of each of its scans, and none's fault."""
+    for future in futures:
+        future.wait()
+        if not future.state.is_completed():
+            error = future.state.result(raise_on_failure=False)
+            reason = error if isinstance(error, BaseException) else RuntimeError(str(error))
+            ended = [step.ended_by(reason, budget).ended for step in lot]
+            return tuple(replace(outcome, is_scans_fault=False) for outcome in ended if outcome is not None)
+    outcomes: tuple[Outcome, ...] = futures[-1].result()
+    return outcomes
+
+
+def run_jobs(jobs: list[Job], prepared: Prepared, budget: Budget) -> Generator[Outcome]:
+    """Submit every lot's stages and give the outcomes as they come, in order."""
+    options = prepared.options
+    engine = jobs[0].engine_spec
+    with open_cluster(jobs[0].workers, options.cluster, options.limit_memory_bytes, engine) as client:
+        topic = f"colorize-archive-{uuid.uuid4().hex}"
+        client.subscribe_topic(topic, _tell_tiles)
+        queue = BlockQueue(client, budget=budget)
+        token = _queue.set(queue)
+        try:
+            with budget.at_end(queue.take_back):
+                yield from _run_lots(list(lots(jobs)), queue, topic, limit_of(prepared))
+        finally:
+            _queue.reset(token)
+
+
+def _submitted(lot: Lot, topic: str, limit: str | None) -> list[PrefectFuture[Any]]:
+    name = shown(lot_name(lot))
+    ingested = ingest_scans.submit(lot, name)
+    coloured = colorize_scans.submit(ingested, name, topic, limit)  # type: ignore[call-overload]
+    return [ingested, coloured, export_scans.submit(coloured, name)]
+
+
+def _run_lots(every: list[Lot], queue: BlockQueue, topic: str, limit: str | None) -> Generator[Outcome]:
+    """Only some lots are with Prefect at a time: what it does not know of ends at once when the budget does."""
+    for lot in every:
+        name = shown(lot_name(lot))
+        for step in lot:
+            tell(ScanPlanned(step.job.scan.stem, step.job.plan.predictions, step.job.info.megapixels, name))
+    waiting, running = deque(every), deque[tuple[Lot, list[PrefectFuture[Any]]]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < _LOTS_SUBMITTED and not queue.budget.is_over:
+                running.append((lot := waiting.popleft(), _submitted(lot, topic, limit)))
+            if running:
+                yield from _outcomes(*running[0], queue.budget)
+                running.popleft()
+            else:
+                yield from (stopped(step.job, queue.budget) for step in waiting.popleft())
+    except (KeyboardInterrupt, TerminationSignal, GeneratorExit):
+        queue.budget.cancel()
+        queue.take_back()
+        _wait_for([future for _, futures in running for future in futures])
+        raise
+
+
+def _wait_for(futures: list[PrefectFuture[Any]]) -> None:
+    """Let stages that were cancelled end their piece of work, for a while: Prefect kills the process after 30 s."""
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    for future in futures:
+        future.wait(timeout=max(0.0, deadline - time.monotonic()))
+
+
+def run_planned(
+    planned: list[Job | Outcome], prepared: Prepared, budget: Budget, history: History, complete: Complete, log: Path
+) -> Generator[Outcome]:
+    """What is skipped or failed already, and then the rest as it is done; each is told of, as ``complete`` makes it.
+
+    The ``log`` of the run is named where nobody foresaw a failure.
+    """
+    with contextlib.ExitStack() as stack:
+        known = [p for p in planned if isinstance(p, Outcome)]
+        jobs = history.in_order(p for p in planned if isinstance(p, Job))
+        worked = stack.enter_context(closing(run_jobs(jobs, prepared, budget))) if jobs else ()
+        for outcome in map(complete, map(history.judged, itertools.chain(known, worked))):
+            outcome = naming_log(outcome, log)
+            tell(ScanFinished(outcome))
+            yield outcome
+
+
+def record_of(output: Path, started: str) -> Path:
+    """Where a run of this process keeps its record; its name is the run's in the catalogue too."""
+    return output / "runs" / f"{stamp(started)}-{os.getpid()}.json"
+
+
+def write_run(
+    path: Path,
+    kind: str,
+    started: str,
+    prepared: Prepared,
+    outcomes: list[Outcome],
+    state: str,
+    aside: Aside,
+) -> Path:
+    """Write the run's own record, every scan with what became of it, and the name of the state that it ended in."""
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+    record = {
+        "kind": kind,
+        "started": started,
+        "finished": utc_now(),
+        "state": state,
+        "engine": prepared.engines,
+        "backend": prepared.choice.backend,
+        "precision": prepared.choice.precision,
+        "model": prepared.model.card.name,
+        "model_sha256": prepared.model.card.sha256,
+        **_palette_told(prepared),
+        **aside.to_json(),
+        "scans": [outcome.to_json() for outcome in outcomes],
+    }
+    write_json(path, record)
+    return path
+
+
+def _palette_told(prepared: Prepared) -> dict[str, str]:
+    if prepared.palette is None:
+        return {}
+    told = prepared.palette
+    sha256 = prepared.model.as_network(PALETTE).card.sha256
+    return {"palette_backend": told.backend, "palette_precision": told.precision, "palette_model_sha256": sha256}
+
+
+def run_in(
+    options: RunOptions,
+    plan: Plan,
+    kind: str = "colorize",
+    complete: Complete = lambda outcome: outcome,
+    aside: Aside = NOTHING_ASIDE,
+) -> State[Any]:
+    """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in.
+
+    ``complete`` may add to what became of a scan before anybody hears of it; ``aside`` is told beside the scans.
+    """
+    began = time.monotonic()
+    prepared = Prepared.of(options)
+    try:
+        prepare_output(options.output)
+    except OutputError as error:
+        raise UsageError(str(error)) from error
+    see_to_temporary_files(options.output)
+    close_task_runs_left()
+    with folder_lock(options.output), followed(options.output) as page:
+        started = utc_now()
+        record = record_of(options.output, started)
+        with _logged(record.with_suffix(".log"), page is not None):
+            try:
+                outcomes = _do(prepared, plan, kind, complete, aside, started, record)
+            except (KeyboardInterrupt, TerminationSignal):
+                close_own_task_runs()
+                _write_sheet(options.output)
+                raise
+            except OutputError:
+                _write_sheet(options.output)
+                raise
+            _write_sheet(options.output)
+            if page is not None:
+                page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began, aside.lines)
+        return ended(outcomes, record, aside)
+
+
+@contextlib.contextmanager
+def _logged(log: Path, is_followed: bool) -> Iterator[None]:
+    """Keep the log of the run that is the body. Raises BrokeOffError, which names it, for what nobody foresaw."""
+    with logging_to(log, errors_too=is_followed), listening(LoggedListener()):
+        try:
+            yield
+        except (ColorizeError, EngineError) as error:
+            _log.error("%s", error)
+            raise
+        except Exception as error:
+            _log.exception("the run broke off")
+            raise BrokeOffError(f"{in_one_line(error)}; its traceback is in {log}") from error
+
+
+def _do(
+    prepared: Prepared, plan: Plan, kind: str, complete: Complete, aside: Aside, started: str, record: Path
+) -> list[Outcome]:
+    """Plan and do the work, and keep the catalogue and the run's ``record``; what became of all scans."""
+    options, planned, outcomes = prepared.options, list[Job | Outcome](), list[Outcome]()
+    budget = Budget(options.until)
+    engine, model = prepared.engines, prepared.model.card.name
+    for line in (engine, *aside.lines):
+        tell(Message(line))
+    with keeping_books(record, kind, started, engine, model) as files:
+        try:
+            history = History.of(options, files.scans(), files.runs())
+            planned += plan(replace(prepared, files=files), history, budget)
+            log = record.with_suffix(".log")
+            with closing(run_planned(planned, prepared, budget, history, complete, log)) as done:
+                for outcome in done:
+                    outcomes.append(outcome)
+        except (KeyboardInterrupt, TerminationSignal):
+            budget.cancel()
+            outcomes += _left(planned, outcomes, budget)
+            write_run(record, kind, started, prepared, outcomes, CANCELLED, aside)
+            raise
+        write_run(record, kind, started, prepared, outcomes, name_of(outcomes), aside)
+        return outcomes
+
+
+def _write_sheet(output: Path) -> None:
+    """The contact sheet; what goes wrong with it is a line, because the results are there."""
+    try:
+        with Catalogue.open(output, is_locked=True) as catalogue:
+            write_sheet(output, catalogue)
+    except Exception as error:  # whatever it is
+        _log.warning("no contact sheet", exc_info=True)
+        reason = " ".join(str(error).split())
+        warn(f"no contact sheet ({reason}); colorize-archive sheet makes it")
+
+
+def _left(planned: list[Job | Outcome], outcomes: list[Outcome], budget: Budget) -> list[Outcome]:
+    """The scans of which nothing was heard before the run was cancelled."""
+    told = {(outcome.scan, outcome.path) for outcome in outcomes}
+    jobs = [p for p in planned if isinstance(p, Job)]
+    return [stopped(job, budget) for job in jobs if (job.scan.stem, str(job.scan.path)) not in told]
+
+
+def due() -> datetime | None:
+    """When the command of this run was given, or when the run was to start, where Prefect knows it.
+
+    From then on its time counts: one that comes late, or goes on after it was broken off, gets no second night.
+    """
+    if (given := command_given()) is not None:
+        return given
+    when = flow_run.scheduled_start_time  # pendulum's own kind of time
+    return None if when is None else min(datetime.fromtimestamp(when.timestamp(), UTC), datetime.now(UTC))
+
+
+STAGE_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=_STAGES_AT_ONCE)
+
+
+@flow(name="colorize-archive", task_runner=STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
+@parameters.taking(RunRequest)
+def colorize_archive(**given: Any) -> State[Any]:
+    """Colour black-and-white scans."""
+    request = RunRequest(**given)
+
+    def run() -> State[Any]:
+        options = parse_options(request, due())
+        found = find_scans(request.inputs, options.output, options.force)
+
+        def plan(prepared: Prepared, history: History, budget: Budget) -> list[Job | Outcome]:
+            return plan_scans(found.scans, prepared, history.held_back, budget)
+
+        return run_in(options, plan, aside=found.aside)
+
+    return told(run)

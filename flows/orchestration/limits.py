@@ -1,0 +1,76 @@
+"""How many runs may colour at once on what they share: Prefect's global concurrency limits.
+
+``prefect gcl create colorize-archive-gpu --limit 1`` lets one colour stage at a time use the GPUs behind a Prefect
+server, over all its workers; ``colorize-archive-cpu`` does the same for engines that compute on processors. Reading and
+writing of the other runs go on meanwhile. A limit that does not exist costs one request a run and holds up nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+
+from engines.registry import processor_of
+from flows.deadline import Budget
+from flows.events import Message, tell, warn
+from flows.request import CUDA
+from flows.run.jobs import Prepared
+
+GPU_LIMIT, CPU_LIMIT = "colorize-archive-gpu", "colorize-archive-cpu"
+# A run that waits asks its budget this often, so that a cancelled one does not wait on.
+_ASK_SECONDS = 5.0
+# Somebody is told that a run waits, not that it took a moment.
+_TELL_SECONDS = 2.0
+
+
+def limit_of(prepared: Prepared) -> str | None:
+    """The limit that a run has to respect, by where its engine computes; None where nobody has set it."""
+    is_gpu = prepared.options.cluster.kind == CUDA or processor_of(prepared.choice.backend) == "gpu"
+    name = GPU_LIMIT if is_gpu else CPU_LIMIT
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        return None
+    return name
+
+
+@contextlib.contextmanager
+def slot(limit: str | None, scans: str, budget: Budget) -> Iterator[None]:
+    """Hold one place of ``limit`` for the body; where the budget ends while waiting, the body runs without it.
+
+    It then has nothing to do: no block goes to the cluster any more.
+    """
+    if limit is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        asked = time.monotonic()
+        is_told = False
+        while not budget.is_over:
+            wait = max(0.1, min(_ASK_SECONDS if is_told else _TELL_SECONDS, budget.seconds_left))
+            if _is_held(stack, limit, wait):
+                break
+            if not is_told:
+                warn(f"{scans}: another run has the last place of the limit {limit}", "waiting")
+                is_told = True
+        if is_told and not budget.is_over:
+            waited = time.monotonic() - asked
+            tell(Message(f"{scans}: after {waited:.0f} s of waiting for {limit}", "going on"))
+        yield
+
+
+def _is_held(stack: contextlib.ExitStack, limit: str, seconds: float) -> bool:
+    """Whether a place became free within ``seconds``; it is then held until the stack is closed."""
+    held: Any = concurrency(limit, timeout_seconds=seconds, strict=False, raise_on_lease_renewal_failure=False)
+    try:
+        stack.enter_context(held)
+    except TimeoutError:
+        return False
+    return True

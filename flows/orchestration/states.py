@@ -1,0 +1,127 @@
+"""The states that a run ends in, by which an operator, and an automation, tells them apart.
+
+Their names never change from run to run, and what does (how many of how many) is in the message: Prefect's events and
+automations go by the name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun, FailedRun, TerminationSignal
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Cancelled, Completed, Failed
+
+from engines.errors import EngineError
+from flows.inputs import Aside, NoScansError
+from flows.orchestration.task_runs import own_flow_run
+from flows.outcome import BROKE_OFF, CANCELLED, Outcome
+from flows.run.run_log import in_one_line, keep_traceback
+from pipeline.errors import ColorizeError, FolderBusyError, OutputError, UsageError
+from pipeline.support.names import shown
+
+ALL_DONE = "All done"
+NOTHING = "Nothing to do"
+TIME_UP = "Time is up"
+SOME_FAILED = "Some scans failed"
+ALL_FAILED = "All scans failed"
+BUSY = "Another run is working on this output"
+NOT_STARTED = "Could not start"
+_STOPPED = "It was stopped by hand; the same command goes on with it."
+
+
+def name_of(outcomes: Sequence[Outcome]) -> str:
+    """Which of the names fits what became of the scans."""
+    statuses = {outcome.status for outcome in outcomes}
+    if any(outcome.has_failed for outcome in outcomes):
+        return SOME_FAILED if statuses & {"done", "stopped"} or has_results(outcomes) else ALL_FAILED
+    if "stopped" in statuses:
+        return TIME_UP
+    return ALL_DONE if "done" in statuses else NOTHING
+
+
+def has_results(outcomes: Sequence[Outcome]) -> bool:
+    """Whether any scan's result was there before."""
+    return any(outcome.status == "skipped" and outcome.result for outcome in outcomes)
+
+
+def in_words(outcomes: Sequence[Outcome]) -> str:
+    """How many scans came to what, such as ``12 done, 3 already there, 1 failed``."""
+    counts = {
+        "done": sum(o.status == "done" for o in outcomes),
+        "already there": sum(o.status == "skipped" and bool(o.result) for o in outcomes),
+        "failed": sum(o.has_failed for o in outcomes),
+        "left for the next run": sum(o.status == "stopped" for o in outcomes),
+        "left out after failures": sum(o.is_left_out for o in outcomes),
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no scans"
+
+
+def ended(outcomes: Sequence[Outcome], where: object, aside: Aside) -> State[Any]:
+    """The state of a run that came to its end; ``where`` its record lies, and what was left ``aside``."""
+    in_vain = f"{len(aside.in_vain)} of the inputs or folders gave nothing; " if aside.in_vain else ""
+    name, message = name_of(outcomes), f"{in_words(outcomes)}; {in_vain}{shown(where)}"
+    if name in (SOME_FAILED, ALL_FAILED):
+        return Failed(name=name, message=message)
+    return Completed(name=name, message=message)
+
+
+class BrokeOffError(ColorizeError):
+    """Something that nobody foresaw ended a run; the message names the log that has its traceback."""
+
+
+def told(run: Callable[[], State[Any]]) -> State[Any]:
+    """What ``run`` returns; what ends it otherwise is a state and a line, not a traceback.
+
+    A folder that is worked on already ends the second run as Prefect's own limits end one that comes too early:
+    cancelled, not failed, because the first one does the work. A run that is stopped by hand is cancelled, too; that of
+    a deployment whose process is told to end is Prefect's to judge, which knows whether somebody asked for it.
+    """
+    return as_end(_told(run))
+
+
+def _told(run: Callable[[], State[Any]]) -> State[Any]:
+    try:
+        return run()
+    except NoScansError as error:
+        return Completed(name=NOTHING, message=shown(error))
+    except FolderBusyError as error:
+        return Cancelled(name=BUSY, message=shown(error))
+    except (UsageError, EngineError) as error:
+        return Failed(name=NOT_STARTED, message=shown(error))
+    except (BrokeOffError, OutputError) as error:
+        return Failed(name=BROKE_OFF, message=shown(error))
+    except KeyboardInterrupt:
+        return Cancelled(name=CANCELLED, message=_STOPPED)
+    except TerminationSignal:
+        flow_run = own_flow_run()
+        if flow_run is not None and flow_run.deployment_id is not None:
+            raise
+        return Cancelled(name=CANCELLED, message=_STOPPED)
+    except Exception as error:  # before there was a log of the run
+        log = keep_traceback(error, "a run could not begin")
+        return Failed(name=BROKE_OFF, message=f"{in_one_line(error)}; its traceback is in {shown(log)}")
+
+
+def run_here(flow: Callable[..., Any], parameters: Mapping[str, Any]) -> State[Any]:
+    """The state that ``flow`` ends in, run in this process."""
+    # Nobody watches a run that ends with its command for lost heartbeats, and stopping them takes a second.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        state: State[Any] = flow(**parameters, return_state=True)
+    return state
+
+
+def as_end(state: State[Any]) -> State[Any]:
+    """A state for a flow to return. Prefect raises those that are not well, and would log each with a traceback."""
+    log = logging.getLogger("prefect.flow_runs")
+    if _without_raised_states not in log.filters:
+        log.addFilter(_without_raised_states)
+    return state
+
+
+def _without_raised_states(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, FailedRun | CancelledRun)

@@ -1,0 +1,91 @@
+"""Task runs that nobody works on any more are closed: Prefect leaves those of a process that died as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
+from prefect.states import Crashed
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+_OPEN = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED, StateType.CANCELLING]
+_ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
+_FLOWS = ["colorize-archive", "reprocess-archive"]
+_MESSAGE = "It was broken off; what it finished is kept."
+_log = logging.getLogger(__name__)
+
+
+def own_flow_run() -> FlowRun | None:
+    """The flow run that this is; None outside of one."""
+    context = FlowRunContext.get()
+    return None if context is None else context.flow_run  # type: ignore[return-value]
+
+
+def close_task_runs(client: SyncPrefectClient, *flow_run_ids: UUID) -> int:
+    """Close what is open of flow runs none of whose processes lives; returns how many task runs that were."""
+    return _close(client, FlowRunFilter(id=FlowRunFilterId(any_=list(flow_run_ids)))) if flow_run_ids else 0
+
+
+def close_task_runs_left() -> None:
+    """At the start of a deployment's run: close those of its earlier attempts, and of flow runs of ours that ended.
+
+    What goes wrong with it is no reason for the run to fail.
+    """
+    flow_run = own_flow_run()
+    if flow_run is None or flow_run.deployment_id is None:
+        return
+    ended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ENDED)))
+    ours = FlowFilter(name=FlowFilterName(any_=_FLOWS))
+    with _harmless(), get_client(sync_client=True) as client:
+        if flow_run.run_count > 1:
+            close_task_runs(client, flow_run.id)
+        _close(client, ended, ours)
+
+
+def close_own_task_runs() -> None:
+    """Close what is open of the flow run that this is, which is being broken off."""
+    flow_run = own_flow_run()
+    if flow_run is None:
+        return
+    with _harmless(), get_client(sync_client=True) as client:
+        close_task_runs(client, flow_run.id)
+
+
+@contextlib.contextmanager
+def _harmless() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the server's trouble is not the run's
+        _log.warning("task runs that were broken off may stay open on Prefect's page", exc_info=error)
+
+
+def _close(client: SyncPrefectClient, flow_runs: FlowRunFilter, flows: FlowFilter | None = None) -> int:
+    wanted = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN)))
+    closed: set[UUID] = set()
+    while True:
+        found = client.read_task_runs(flow_filter=flows, flow_run_filter=flow_runs, task_run_filter=wanted, limit=200)
+        new = [each.id for each in found if each.id not in closed]
+        if not new:
+            return len(closed)
+        for task_run_id in new:
+            client.set_task_run_state(task_run_id, Crashed(message=_MESSAGE), force=True)
+        closed.update(new)

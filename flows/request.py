@@ -1,0 +1,487 @@
+"""The one table of the options of ``run`` and ``reprocess``: name, type, default, bounds and help of each.
+
+A request is what a user gives, unchecked; :mod:`flows.options` makes of it what a run works with. From its fields come
+the command's options (:mod:`flows.cli.request`), the flows' parameters with Prefect's forms
+(:mod:`flows.orchestration.parameters`) and the table in ``docs/usage.md``. Everything heavy is imported late, because
+the command reads this file before it knows what is asked of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+AUTO = "auto"
+WHOLE = "whole"
+ALL = "all"
+LOCAL, CUDA = "local", "cuda"
+# Not to be had as a parameter's default.
+REQUIRED = inspect.Parameter.empty
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Bounds or choices of a type, as further keys of its JSON schema; pydantic asks for them when it makes a form."""
+
+    keys: Callable[[], dict[str, Any]]
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Callable[[Any], dict[str, Any]]) -> Any:
+        return {**handler(core_schema), **self.keys()}
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """What is said of an option, wherever it is shown.
+
+    Attributes
+    ----------
+    title : its label in a form
+    help : its meaning, as Markdown without links
+    more : what only the table in the docs has room for
+    flags : on the command line, if it is not its name with hyphens
+    metavar : of one that is given by its place on the command line
+    off : what undoes a switch, if it is not ``--no-NAME``
+    form : what only a form has to say
+    examples : for a form
+    is_local : only the machine that runs it can tell whether the value is good
+    """
+
+    title: str
+    help: str
+    more: str = ""
+    flags: tuple[str, ...] = ()
+    metavar: str = ""
+    off: str = ""
+    form: str = ""
+    examples: tuple[Any, ...] = ()
+    is_local: bool = False
+
+
+@dataclass(frozen=True)
+class NotGiven:
+    """What is taken where an option is not given, in words."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A row of the table: one option of one command.
+
+    ``hint`` is the type with its bounds; ``not_given`` says what a default of None means, if there is anything to say.
+    """
+
+    name: str
+    hint: Any
+    default: Any
+    option: Option
+    not_given: str = ""
+
+    @property
+    def is_switch(self) -> bool:
+        return bool in _parts(self.hint)
+
+    @property
+    def is_list(self) -> bool:
+        return list[str] in _parts(self.hint)
+
+    @property
+    def is_optional(self) -> bool:
+        return types.NoneType in _parts(self.hint)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """On the command line; those of a switch that has two ways are one text with a slash between."""
+        name = self.name.replace("_", "-")
+        if self.is_switch and (self.default or self.is_optional):
+            return (f"--{name}/{self.option.off or f'--no-{name}'}",)
+        return self.option.flags or (f"--{name}",)
+
+    @property
+    def help(self) -> str:
+        """Without the marks of Markdown."""
+        return self.option.help.replace("`", "")
+
+
+_PIXELS = r"^\d+([xX]\d+)?$"
+_MEMORY = r"^\d+(\.\d+)?\s*([kKmMgG][iI]?[bB])?$"
+_UNTIL = r"^\s*(([01]?\d|2[0-3]):[0-5]\d|\+(\d+h)?(\d+m?)?|\d{4}-.*|none|)\s*$"
+_RANGES = r"^\s*(all|\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)\s*$"
+
+
+def _windows() -> dict[str, Any]:
+    from pipeline.tiling.weights import WINDOWS
+
+    return {"enum": list(WINDOWS)}
+
+
+def _formats() -> dict[str, Any]:
+    from pipeline.formats import ENDINGS
+
+    names = "|".join(ENDINGS)
+    return {"pattern": rf"^\s*({names})(\s*,\s*({names}))*\s*$"}
+
+
+def _backends() -> dict[str, Any]:
+    from engines.registry import backend_names
+
+    return {"enum": [AUTO, *backend_names()]}
+
+
+def _precisions() -> dict[str, Any]:
+    from engines.spec import PRECISIONS
+
+    return {"enum": [AUTO, *PRECISIONS]}
+
+
+Whole = Annotated[int, Schema(lambda: {"minimum": 1})]
+Pixels = Annotated[str, Schema(lambda: {"pattern": _PIXELS})]
+PixelsOrWhole = Annotated[str, Schema(lambda: {"pattern": f"{_PIXELS}|^whole$"})]
+Score = Annotated[float, Schema(lambda: {"exclusiveMinimum": 1, "exclusiveMaximum": 100})]
+ScoreText = Annotated[str, Schema(lambda: {"pattern": r"^(none|\d{1,2}(\.\d*)?)$"})]
+
+Inputs = Annotated[
+    list[str],
+    Schema(lambda: {"minItems": 1}),
+    Option(
+        "Scans",
+        "Scans, folders (searched through) or patterns.",
+        metavar="INPUT...",
+        form="As absolute paths of the machine that runs them.",
+        examples=(["/scans"],),
+        is_local=True,
+    ),
+]
+Output = Annotated[
+    str,
+    Schema(lambda: {"minLength": 1}),
+    Option("Results", "Folder for the results.", flags=("--output", "-o"), form="As an absolute path."),
+]
+Results = Annotated[
+    str,
+    Schema(lambda: {"minLength": 1}),
+    Option("Results", "Folder of earlier results.", metavar="OUTPUT", form="As an absolute path."),
+]
+Selection = Annotated[
+    list[str],
+    Option(
+        "Only these scans",
+        "Names without ending, patterns, or folders such as `albums/`.",
+        metavar="[SCAN]...",
+        examples=(["1910*", "albums/"],),
+        is_local=True,
+    ),
+]
+Tile = Annotated[
+    Whole | PixelsOrWhole,
+    Option("Tile", "Tile in pixels: `256`, HEIGHTxWIDTH such as `2048x4096`, or `whole` for one as large as the scan."),
+]
+Stride = Annotated[
+    Whole | Pixels,
+    Option(
+        "Stride",
+        "Pixels between tiles, at most a tile; smaller is smoother and slower: half the stride is four times the work.",
+        examples=(128, 64),
+    ),
+]
+Window = Annotated[
+    str,
+    Schema(_windows),
+    Option(
+        "Window",
+        "Weights in overlaps: `hann`, `triangle` and `gaussian` hide the edges of tiles, `average` is the plain mean.",
+    ),
+]
+Anchor = Annotated[
+    bool,
+    Option(
+        "Palette of the whole scan",
+        "Take the palette (slow changes of colour) from the whole scan, so that its tiles agree.",
+        "Without, each tile is coloured by what it shows alone: only for models that see nothing but a tile "
+        "(`efficientnet-unet`, `pix2pix-unet`, your own), and for models of one fixed size",
+    ),
+]
+Quality = Annotated[
+    Score | ScoreText,
+    Option(
+        "Seam score to reach",
+        "Seam score to reach, such as `1.05`: finer tiles where tiles disagree; the stride is then the coarsest. "
+        "`none`: no such goal.",
+        "If finer tiles do not reach it, the scan's line says so",
+        examples=(1.05,),
+    ),
+]
+Vivid = Annotated[
+    float,
+    Schema(lambda: {"minimum": 0, "maximum": 1}),
+    Option(
+        "Vivid",
+        "Which of the possible colours to take: 0 is their mean, 1 the likeliest alone and half as strong again, and "
+        "wrong more often.",
+        "About 0.5 is as strong as photographs are",
+    ),
+]
+Cautious = Annotated[
+    bool,
+    Option("Cautious", "Fade guesses towards gray.", "What keeps its colour is likely", off="--not-cautious"),
+]
+Engine = Annotated[
+    str,
+    Schema(_backends),
+    Option(
+        "Engine",
+        "A backend (`colorize-archive engines list`); `auto` takes the fastest that runs on the machine, and says so; "
+        "`identity` is for tests.",
+        "All are in [engines](engines.md)",
+    ),
+]
+Precision = Annotated[
+    str,
+    Schema(_precisions),
+    Option(
+        "Precision",
+        "What the engine computes in: `fp32`, `bf16`, `fp16` or `int8`; `auto`: the fastest that keeps the picture.",
+        "Which one does is measured on this machine",
+    ),
+]
+Model = Annotated[
+    str,
+    Option(
+        "Model",
+        "A shipped model (`colorize-archive models`), or a folder with `model.onnx` and `card.json`.",
+        is_local=True,
+    ),
+]
+Workers = Annotated[
+    Annotated[int, Schema(lambda: {"minimum": 1, "maximum": 4096})] | Annotated[str, Schema(lambda: {"enum": [AUTO]})],
+    Option(
+        "Worker processes",
+        "Worker processes, or `auto`; they share the processors.",
+        "Those are the processors that this process may use, a container's quota included",
+    ),
+]
+Cluster = Annotated[
+    str,
+    Schema(lambda: {"enum": [LOCAL, CUDA]}),
+    Option(
+        "Cluster",
+        "`local`, or `cuda`: one pinned worker for each GPU of the machine.",
+        "`cuda` needs `pip install '.[cuda]'`",
+        is_local=True,
+    ),
+]
+Scheduler = Annotated[
+    str,
+    Option(
+        "Dask scheduler",
+        "Existing Dask cluster: `tcp://host:8786`, `tls://host:8786` or a scheduler file.",
+        examples=("tcp://dask:8786",),
+        is_local=True,
+    ),
+]
+_PEM = ("/certificates/dask.pem",)
+TlsCa = Annotated[
+    str,
+    Option(
+        "TLS authority",
+        "PEM file of the authority that signed the scheduler's certificate.",
+        examples=_PEM,
+        is_local=True,
+    ),
+]
+TlsCert = Annotated[
+    str, Option("TLS certificate", "PEM file of this client's certificate.", examples=_PEM, is_local=True)
+]
+TlsKey = Annotated[str, Option("TLS key", "PEM file of this client's key.", examples=_PEM, is_local=True)]
+LimitMemory = Annotated[
+    Whole | Annotated[str, Schema(lambda: {"pattern": f"{_MEMORY}|^auto$"})],
+    Option(
+        "Memory",
+        "Most memory that the plan may use, all processes together: `2GiB`, `1500MB`; `auto`: by what the machine has.",
+        "A run that cannot fit is refused before any work. `auto` is 2 GiB and half a GiB for every processor beyond "
+        "two, but at most half of what the machine or its container has; of less than 4 GiB it is 2 GiB, or seven "
+        "eighths if that is less",
+    ),
+]
+Keep = Annotated[
+    Whole | Annotated[str, Schema(lambda: {"pattern": r"^[1-9]\d*$"})],
+    Option("Versions to keep", "Versions of a scan's colours that stay, the new one among them."),
+]
+Formats = Annotated[
+    str,
+    Schema(_formats),
+    Option(
+        "Formats",
+        "Of the pictures: `tiff`, `cog`, `omezarr`, `jp2`, `png`, `jpeg`, `iiif`, or several: `tiff,iiif`.",
+        "A format that is added later is made from the existing colours",
+        flags=("--format",),
+    ),
+]
+Metadata = Annotated[
+    bool, Option("Metadata", "Carry over what the scan says beside its pixels (also names and its GPS position).")
+]
+Pages = Annotated[
+    Whole | Annotated[str, Schema(lambda: {"pattern": _RANGES})],
+    Option(
+        "Pages",
+        "Of files that have several: `all`, or numbers such as `1,3-5`.",
+        "Each page is a scan of its own, `NAME.p001`",
+        examples=("all", "1,3-5"),
+    ),
+]
+Salvage = Annotated[
+    bool,
+    Option("Salvage", "Colour damaged scans too: what cannot be read is plain gray, and listed in the JSON."),
+]
+Force = Annotated[bool, Option("Do it again", "Read and colour again scans whose result is there.")]
+ForceVersions = Annotated[bool, Option("Do it again", "Make versions again that are there.")]
+Until = Annotated[
+    Annotated[str, Schema(lambda: {"pattern": _UNTIL})],
+    Option(
+        "Until",
+        "When to end, at a block: `06:00` (the next one, local time), `+90m`, `+8h` or an ISO 8601 time. The next run "
+        "goes on from there.",
+        "`+90m` counts from when the command was given; in a deployment from the start that was due: a run that comes "
+        "late does not get a second night",
+        form="Local time is that of the worker.",
+        examples=("06:00", "+8h"),
+    ),
+]
+QuarantineAfter = Annotated[
+    Annotated[int, Schema(lambda: {"minimum": 0, "maximum": 1000})]
+    | Annotated[str, Schema(lambda: {"pattern": r"^\d+$"})],
+    Option(
+        "Quarantine after",
+        "Failures in a row after which later runs leave a scan out until its file changes or it is released; 0: never.",
+        "Before that it waits longer after each failure. A scan that is named by itself is always tried. See "
+        "[how to release one](#scans-that-keep-failing)",
+    ),
+]
+RetryQuarantined = Annotated[
+    bool, Option("Retry all", "Try all scans, also those that wait after a failure or are quarantined.")
+]
+Reuse = Annotated[
+    bool, Option("Take over tiles", "Take over the tiles of a version with twice the stride: a quarter less work.")
+]
+WorseThan = Annotated[
+    float,
+    Schema(lambda: {"minimum": 1, "exclusiveMaximum": 100}),
+    Option("Only seam scores above", "Only scans whose seam score is above this, such as `1.05`.", examples=(1.05,)),
+]
+# Of the command alone: a flow always runs.
+DRY_RUN = Option("", "Print tiles, megapixels, memory, disk and time; do nothing.", flags=("--dry-run",))
+_AS_IT_WAS = NotGiven("as it was")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What ``run`` and ``reprocess`` are asked alike."""
+
+    engine: Engine = AUTO
+    precision: Precision = AUTO
+    workers: Workers = AUTO
+    cluster: Cluster = LOCAL
+    scheduler: Annotated[Scheduler | None, NotGiven("one is made for the run")] = None
+    tls_ca: TlsCa | None = None
+    tls_cert: TlsCert | None = None
+    tls_key: TlsKey | None = None
+    limit_memory: LimitMemory = AUTO
+    keep: Keep = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(_Shared):
+    """What ``colorize-archive run`` is asked for, as it was given: numbers may be text."""
+
+    inputs: Inputs
+    output: Output
+    tile: Tile = 256
+    stride: Annotated[Stride | None, NotGiven("7/8 of a tile; half without a palette")] = None
+    window: Window = "hann"
+    anchor: Anchor = True
+    quality: Annotated[Quality | None, NotGiven("none")] = None
+    vivid: Vivid = 0
+    cautious: Cautious = False
+    model: Model = "default"
+    formats: Formats = "tiff"
+    metadata: Metadata = True
+    pages: Pages = ALL
+    salvage: Salvage = False
+    force: Force = False
+    until: Annotated[Until | None, NotGiven("when all is done")] = None
+    quarantine_after: QuarantineAfter = 3
+    retry_quarantined: RetryQuarantined = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReprocessRequest(_Shared):
+    """What ``colorize-archive reprocess`` is asked for; None stays as it is in each scan's current version."""
+
+    output: Results
+    scans: Annotated[Selection | None, NotGiven("all")] = None
+    tile: Annotated[Tile | None, _AS_IT_WAS] = None
+    stride: Annotated[Stride | None, _AS_IT_WAS] = None
+    window: Annotated[Window | None, _AS_IT_WAS] = None
+    anchor: Annotated[Anchor | None, _AS_IT_WAS] = None
+    quality: Annotated[Quality | None, NotGiven("as it was; none where a stride is given")] = None
+    vivid: Annotated[Vivid | None, _AS_IT_WAS] = None
+    cautious: Annotated[Cautious | None, _AS_IT_WAS] = None
+    model: Annotated[Model | None, _AS_IT_WAS] = None
+    formats: Annotated[Formats | None, _AS_IT_WAS] = None
+    metadata: Annotated[Metadata | None, _AS_IT_WAS] = None
+    worse_than: Annotated[WorseThan | None, NotGiven("all")] = None
+    force: ForceVersions = False
+    reuse: Reuse = True
+
+
+Request = RunRequest | ReprocessRequest
+
+
+def parameters_of(request: type[Request]) -> tuple[Parameter, ...]:
+    """The rows of the table for one command, what both commands have last."""
+    hints = get_type_hints(request, include_extras=True)
+    shared = {field.name for field in fields(_Shared)}
+    return tuple(
+        Parameter(
+            name=field.name,
+            hint=_without_words(hints[field.name]),
+            default=REQUIRED if field.default is MISSING else field.default,
+            option=next(part for part in _parts(hints[field.name]) if isinstance(part, Option)),
+            not_given=next((part.what for part in _parts(hints[field.name]) if isinstance(part, NotGiven)), ""),
+        )
+        for field in sorted(fields(request), key=lambda field: field.name in shared)
+    )
+
+
+def _parts(hint: Any) -> list[Any]:
+    """A type, and what it is a union of or is annotated with."""
+    if get_origin(hint) not in (Annotated, Union, types.UnionType):
+        return [hint]
+    return [part for each in get_args(hint) for part in _parts(each)]
+
+
+def _without_words(hint: Any) -> Any:
+    """A type with its bounds alone, as one union if it is a union of unions."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return Union[tuple(map(_without_words, get_args(hint)))]  # noqa: UP007  of a tuple
+    if get_origin(hint) is not Annotated:
+        return hint
+    kind, *notes = get_args(hint)
+    bounds = [note for note in notes if not isinstance(note, Option | NotGiven)]
+    return Annotated[(_without_words(kind), *bounds)] if bounds else _without_words(kind)
+
+
+def with_signature(parameters: Iterable[inspect.Parameter]) -> Callable[[F], F]:
+    """A decorator that lets a function of ``**given`` be seen with these parameters by what reads its signature."""
+    signature = inspect.Signature(list(parameters))
+
+    def decorate(function: F) -> F:
+        function.__dict__["__signature__"] = signature
+        function.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        return function
+
+    return decorate

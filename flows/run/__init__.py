@@ -1,0 +1,1 @@
+"""A run without Prefect: jobs, plans, stages, results."""

@@ -1,0 +1,395 @@
+"""One scan of a run: what is to be done with it, worked out before any work, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+
+from engines.machine import memory_bytes
+from engines.palette import PALETTE_BYTES, palette_spec
+from engines.registry import extra_bytes, precisions_of
+from engines.select import AUTO, Choice, choose, choose_palette
+from engines.spec import PALETTE, EngineSpec, Model
+from flows.catalogue.recorder import ScanFiles
+from flows.inputs import ScanFile
+from flows.options import RunOptions
+from flows.outcome import Outcome
+from flows.resources import split_workers
+from flows.run.reuse_policy import is_other_choice, settings_to_keep
+from pipeline.errors import OutputError, ScanNotFoundError, ScanUnsupportedError, StoreError, UsageError
+from pipeline.formats import check_formats, held_bytes
+from pipeline.metadata.provenance import is_of_result
+from pipeline.planning.plan import Held, Plan, Workers, batch_for, make_plan
+from pipeline.readers import open_scan
+from pipeline.results.run_spec import RunSpec
+from pipeline.results.sidecar import Sidecar
+from pipeline.results.versions import ResultPaths, in_the_way, whole_pictures
+from pipeline.store import ScanStore, Source, is_store
+from pipeline.support.files import output_error, read_text
+from pipeline.tiling.anchor import canvas_px, has_anchor
+from pipeline.tiling.grid import TileGrid
+from pipeline.types import Reading, ScanInfo
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scan that will be coloured: source, settings, plan, and where the results go.
+
+    ``source`` is None where the file is to be hashed just before it is ingested, by ``files``. Where ``is_ingested``,
+    the samples come from the store and the scan file is not looked for again. ``formats`` are those that the picture is
+    to be there in, ``metadata`` whether it carries what the scan says beside its pixels. Where it ``is_kept``, the
+    colours are there, of other settings, engines or models than this run's, which must make none of them.
+    """
+
+    scan: ScanFile
+    info: ScanInfo
+    source: Source | None
+    spec: RunSpec
+    plan: Plan
+    paths: ResultPaths
+    engine_spec: EngineSpec
+    anchor_spec: EngineSpec | None
+    chroma_scale: float
+    takes_palette: bool
+    workers: Workers
+    force: bool
+    keep: int
+    formats: tuple[str, ...] = ("tiff",)
+    metadata: bool = True
+    reading: Reading = field(default_factory=Reading)
+    files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
+    is_ingested: bool = False
+    is_kept: bool = False
+
+    @property
+    def output(self) -> Path:
+        """The folder of all results."""
+        return self.paths.store.parents[len(Path(self.scan.stem).parts) - 1]
+
+    @cached_property
+    def grid(self) -> TileGrid:
+        return grid_of(self.spec, self.info.shape_yx)
+
+
+def _check_palette_network(model: Model) -> None:
+    """Raises UsageError where the model needs a palette that nothing makes."""
+    card = model.card
+    if card.takes_palette and card.palette is None:
+        raise UsageError(
+            f"model {card.name}: takes a palette and has no network that makes one: its tiles would stay gray; "
+            "join it with a palette network first (colorize-archive train palette)"
+        )
+
+
+def _check_anchor(model: Model, options: RunOptions) -> None:
+    """Raises UsageError where the model needs the palette that is to be left out."""
+    if model.card.takes_palette and not options.anchor:
+        raise UsageError(
+            f"--no-anchor: model {model.card.name} colours tiles by the palette of the whole scan and can do nothing "
+            "without; leave it out, or give another --model"
+        )
+
+
+def _check_taste(model: Model, options: RunOptions) -> None:
+    """Raises UsageError where there are no possible colours to choose from, or none is known to be a guess."""
+    palette = model.card.palette
+    if palette is None and (options.vivid or options.cautious):
+        raise UsageError(
+            f"{'--vivid' if options.vivid else '--cautious'}: model {model.card.name} has no palette network and knows "
+            "only one colour of each place; leave it out, or give another --model"
+        )
+    if palette is not None and options.cautious and not palette.has_doubt:
+        raise UsageError(
+            f"--cautious: model {model.card.name} was calibrated on no photographs and cannot tell a guess: nothing "
+            "would fade; leave it out, or train its palette on more photographs"
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Engine and model of a run, chosen once, and the options; ``palette`` is where the palette network computes."""
+
+    options: RunOptions
+    choice: Choice
+    model: Model
+    workers: Workers
+    palette: Choice | None = None
+    files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, options: RunOptions) -> Prepared:
+        """Choose engine and model. Raises EngineUnavailableError, ModelError."""
+        choice, model = choose(options.engine, options.model, options.precision, options.tile_yx)
+        _check_palette_network(model)
+        palette = choose_palette(model, choice.backend, options.precision) if model.card.palette else None
+        if options.precision == AUTO:
+            choice = _as_before(choice, model, options.output)
+            palette = palette and _as_before(palette, model.as_network(PALETTE), options.output, f"{PALETTE}_")
+        workers = split_workers(options.workers, options.tile_yx, options.limit_memory_bytes)
+        return cls(options, choice, model, workers, palette)
+
+    @property
+    def engines(self) -> str:
+        """What computes tiles and palette, in words."""
+        if self.palette is None:
+            return str(self.choice)
+        elsewhere = "" if self.palette.backend == self.choice.backend else f" by {self.palette.backend}"
+        return f"{self.choice}; palette in {self.palette.precision}{elsewhere}"
+
+    def spec_for(self, shape_yx: tuple[int, int]) -> RunSpec:
+        """The settings for a scan of ``shape_yx``; a whole-scan tile is rounded up to the model's multiple."""
+        _check_anchor(self.model, self.options)
+        _check_taste(self.model, self.options)
+        card = self.model.card
+        multiple = card.size_multiple
+        tile = self.options.tile_yx or tuple(ceil(side / multiple) * multiple for side in shape_yx)
+        # Where a palette holds tiles together they need little overlap: tests.benchmarks.default_grid.
+        share = 7 / 8 if card.takes_palette else 1 / 2
+        stride = self.options.stride_yx or tuple(max(1, int(side * share)) for side in tile)
+        return RunSpec(
+            tile_yx=(tile[0], tile[1]),
+            stride_yx=(stride[0], stride[1]),
+            window=self.options.window,
+            engine=self.choice.backend,
+            engine_version=self.choice.version,
+            precision=self.choice.precision,
+            batch=batch_for((tile[0], tile[1])),
+            model=card.name,
+            model_sha256=card.sha256,
+            int8_sha256=card.int8_sha256 if self.choice.precision == "int8" else "",
+            chroma_scale=card.chroma_scale,
+            align=multiple if all(side % multiple == 0 for side in tile) else 1,
+            anchor=card.takes_palette
+            or (self.options.anchor and card.chroma_scale != 0 and has_anchor(shape_yx, (tile[0], tile[1]))),
+            quality=self.options.quality,
+            vivid=self.options.vivid,
+            cautious=self.options.cautious,
+            palette_sha256=card.palette.network_sha256 if card.palette else "",
+            palette_engine=self.palette.backend if self.palette else "",
+            palette_precision=self.palette.precision if self.palette else "",
+        )
+
+    @property
+    def engine_spec(self) -> EngineSpec | None:
+        """The engine of every scan; None where the tile, and with it the engine, depends on the scan."""
+        return None if self.options.tile_yx is None else self._engine_spec(self.spec_for(self.options.tile_yx))
+
+    def _anchor_spec(self, spec: RunSpec) -> EngineSpec | None:
+        """The engine that takes a whole scan, shrunk; None where no palette is made.
+
+        A palette network where the model has one. The generator does it in float32 whatever the tiles are computed in:
+        once a scan its speed does not count.
+        """
+        if self.palette is not None:
+            threads = self.workers.engine_threads * self.workers.threads
+            return palette_spec(self.model, threads, self.palette.backend, self.palette.precision)
+        side = canvas_px(self.model.card.size_multiple)
+        tiles = replace(self._engine_spec(spec), tile_yx=(side, side), batch=1, streams=1, precision="fp32")
+        return tiles if spec.anchor else None
+
+    def _engine_spec(self, spec: RunSpec) -> EngineSpec:
+        return EngineSpec(
+            backend=self.choice.backend,
+            model_folder=str(self.model.folder),
+            tile_yx=spec.tile_yx,
+            batch=spec.batch,
+            threads=self.workers.engine_threads,
+            streams=self.workers.threads,
+            precision=self.choice.precision,
+        )
+
+    def _reading(self, scan: ScanFile) -> Reading:
+        return Reading(page=scan.page, salvage=self.options.salvage)
+
+    def job(self, scan: ScanFile, scans: int = 1) -> Job | Outcome:
+        """Read what the scan is and plan it, as one of ``scans``; a current result gives a skipped outcome.
+
+        Raises
+        ------
+        ScanError : it cannot be read. UsageError : it cannot be done within the limits. OutputError : no room for it.
+        """
+        if not scan.path.exists():
+            raise ScanNotFoundError(f"{scan.path}: no such file; check the name")
+        if (there := self._unchanged(scan)) is not None:
+            return there
+        with open_scan(scan.path, self._reading(scan)) as reader:
+            info, decoder_bytes = reader.info, reader.decoder_bytes
+            if not self.options.force and is_of_result(reader.carried.xmp):
+                raise ScanUnsupportedError(
+                    f"{scan.path}: was coloured by this project, as its XMP says, and would be coloured a second time; "
+                    "give the scan that it was made from, or --force"
+                )
+        source = self._source(scan)
+        spec = self._spec_to_keep(scan, source, info.shape_yx) if source else self.spec_for(info.shape_yx)
+        job = self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes)
+        return replace(job, is_kept=spec != self.spec_for(info.shape_yx)) if isinstance(job, Job) else job
+
+    def _source(self, scan: ScanFile) -> Source | None:
+        """None where nothing was made of a scan of this name: hashing all that is new takes a night's first hours."""
+        paths = ResultPaths.of(self.options.output, scan.stem)
+        if paths.sidecar.exists() or paths.store.exists():
+            return self.files.source_of(scan.path, scan.page)
+        return self.files.known(scan.path, scan.page)
+
+    def _unchanged(self, scan: ScanFile) -> Outcome | None:
+        """A scan whose file is as it was when its current result was made of it: it is not even opened."""
+        source = None if self.options.force else self.files.known(scan.path, scan.page)
+        sidecar = Sidecar.find(ResultPaths.of(self.options.output, scan.stem).sidecar) if source else None
+        if source is None or sidecar is None or sidecar.whole_source is None:
+            return None
+        shape_yx = sidecar.whole_source.shape_yx
+        return self._there(scan, shape_yx, source, self._spec_to_keep(scan, source, shape_yx))
+
+    def _spec_to_keep(self, scan: ScanFile, source: Source, shape_yx: tuple[int, int]) -> RunSpec:
+        paths = ResultPaths.of(self.options.output, scan.stem)
+        return settings_to_keep(paths, source, self.spec_for(shape_yx), self.options)
+
+    def _there(
+        self, scan: ScanFile, shape_yx: tuple[int, int], source: Source, spec: RunSpec, is_exact: bool = False
+    ) -> Outcome | None:
+        """The outcome of a scan whose pictures are there, whole, for these bytes and settings."""
+        options = self.options
+        paths = ResultPaths.of(options.output, scan.stem)
+        there = {} if options.force else whole_pictures(paths, source, spec, options.metadata, is_exact)
+        if not set(options.formats) <= set(there):
+            return None
+        message = "already there for these bytes, model and settings; --force does it again"
+        if is_other_choice(spec, self.spec_for(shape_yx), options):
+            message = "already there, as reprocess made it; --force takes the settings of this run"
+        picture, megapixels = str(paths.picture(options.formats[0])), shape_yx[0] * shape_yx[1] / 1e6
+        return Outcome(scan.stem, str(scan.path), "skipped", message, megapixels, 0, picture, page=scan.page)
+
+    def job_for(
+        self,
+        scan: ScanFile,
+        info: ScanInfo,
+        source: Source | None,
+        spec: RunSpec,
+        scans: int = 1,
+        is_exact: bool = False,
+        decoder_bytes: int = 0,
+    ) -> Job | Outcome:
+        """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.results.versions.whole_pictures`.
+
+        ``decoder_bytes`` is what reading its file takes, 0 where that is not read.
+        """
+        options = self.options
+        paths = ResultPaths.of(options.output, scan.stem)
+        _check_places(scan, paths, options)
+        there = self._there(scan, info.shape_yx, source, spec, is_exact) if source else None
+        if there is not None:
+            return there
+        check_formats(options.formats, info.shape_yx, info.result_dtype)
+        grid = grid_of(spec, info.shape_yx)
+        begun_px = None if options.force or source is None else _begun_px(paths.store, source, spec)
+        palette_bytes = PALETTE_BYTES if self.model.card.palette else 0
+        engine_bytes = extra_bytes(self._engine_spec(spec))
+        held = Held(engine_bytes, decoder_bytes, held_bytes(options.formats), palette_bytes)
+        limit_bytes = options.limit_memory_bytes
+        plan = make_plan(
+            info,
+            grid,
+            spec.batch,
+            self.workers,
+            limit_bytes,
+            scans,
+            begun_px,
+            spec.anchor,
+            held,
+            len(options.formats),
+            memory_bytes(),
+        )
+        _check_room(options.output, plan, paths.store)
+        scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
+        return Job(
+            scan=scan,
+            info=info,
+            source=source,
+            spec=spec,
+            plan=plan,
+            paths=paths,
+            engine_spec=self._engine_spec(spec),
+            anchor_spec=self._anchor_spec(spec),
+            chroma_scale=scale,
+            takes_palette=self.model.card.takes_palette,
+            workers=self.workers,
+            force=options.force,
+            keep=max(1, options.keep),
+            formats=options.formats,
+            metadata=options.metadata,
+            reading=self._reading(scan),
+            files=self.files,
+        )
+
+
+def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> None:
+    """Nothing of anybody else's is to be replaced. Raises UsageError."""
+    store = paths.store
+    if store.exists() and not is_store(store):
+        what = "the scan itself" if scan.path.exists() and store.samefile(scan.path) else "not this project's"
+        raise UsageError(f"{store}: is {what}, and the store would take its place; give another --output")
+    # Beside a store of the scan lie results of the scan, also those whose JSON was deleted.
+    taken = None if options.force or store.exists() else in_the_way(paths, options.formats)
+    if taken is not None:
+        raise UsageError(
+            f"{taken}: is there without a JSON that says what it is, and would be replaced; move it away, "
+            "give another --output, or --force"
+        )
+
+
+def _as_before(choice: Choice, model: Model, output: Path, network: str = "") -> Choice:
+    """The precision of the last run into this folder, where it can be had: another would make every scan anew.
+
+    ``network`` is what the record's names of another network than the generator begin with.
+    """
+    records = sorted(output.glob("runs/*.json"))
+    try:
+        last = json.loads(read_text(records[-1]))
+        backend, precision, sha256 = (last[network + name] for name in ("backend", "precision", "model_sha256"))
+    except (IndexError, OSError, ValueError, KeyError, TypeError):
+        return choice
+    same = (backend, sha256) == (choice.backend, model.card.sha256)
+    if not same or precision == choice.precision or precision not in precisions_of(backend, model):
+        return choice
+    return replace(choice, precision=precision, reason=f"{choice.reason}; {precision} as in the last run into {output}")
+
+
+def grid_of(spec: RunSpec, shape_yx: tuple[int, int]) -> TileGrid:
+    """The tiles of a scan under these settings; the coarsest of them where they ask for a quality."""
+    return TileGrid.of(shape_yx, spec.tile_yx, spec.stride_yx, spec.align)
+
+
+def _begun_px(store: Path, source: Source, spec: RunSpec) -> int | None:
+    """Block size of the version that an earlier run began for the same bytes and settings, if one did."""
+    try:
+        opened = ScanStore.open(store)
+    except StoreError:
+        return None
+    begun = opened.find_version(spec.version)
+    return begun.block_px if begun is not None and opened.source.sha256 == source.sha256 else None
+
+
+def prepare_output(output: Path) -> None:
+    """Make the output folder and see that it can be written. Raises OutputError."""
+    probe = output / ".colorize-archive.part"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, output) from error
+
+
+def _check_room(output: Path, plan: Plan, store: Path) -> None:
+    existing = next(p for p in (output, *output.parents) if p.exists())
+    free = shutil.disk_usage(existing).free + sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
+    # Stores and results compress to well below the projection; a third is the least that was seen.
+    if free < plan.disk_bytes / 3:
+        raise OutputError(
+            f"{output}: {free / 2**20:.0f} MiB free, about {plan.disk_bytes / 2**20:.0f} MiB needed: the disk would "
+            "fill up half-way; free space or choose another --output"
+        )

@@ -1,0 +1,188 @@
+"""All scans of a run to jobs, or at once to outcomes; nothing is written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from engines.errors import EngineError
+from engines.machine import processors
+from flows.catalogue.recorder import ScanFiles
+from flows.deadline import NO_END, Budget
+from flows.inputs import ScanFile
+from flows.options import RunOptions
+from flows.outcome import FailureKind, Outcome
+from flows.run.jobs import Job, Prepared
+from flows.run.output_names import Names, check_lengths
+from flows.run.run_log import in_one_line
+from pipeline.errors import (
+    ColorizeError,
+    OutputError,
+    ScanDamagedError,
+    ScanError,
+    ScanUnreachableError,
+    StoreBusyError,
+    UsageError,
+)
+from pipeline.support.names import shown
+
+# Of a failure that the same scan would meet again elsewhere and tomorrow, as far as that can be told.
+_SCANS_FAULT = {"damaged", "scan", "killed", "result", "unforeseen"}
+_log = logging.getLogger(__name__)
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """Why a scan failed, by what was raised."""
+    if isinstance(error, ScanDamagedError):
+        return "damaged"
+    if isinstance(error, ScanError):
+        return "disk" if isinstance(error, ScanUnreachableError) else "scan"
+    if isinstance(error, UsageError | EngineError):
+        return "request"
+    if isinstance(error, StoreBusyError):
+        return "busy"
+    if isinstance(error, ColorizeError):
+        return "disk" if isinstance(error, OutputError) else "result"
+    return "memory" if isinstance(error, MemoryError) else _kind_of_others(error)
+
+
+def _kind_of_others(error: BaseException) -> FailureKind:
+    from flows.cluster.failures import is_killed_worker, is_lost_cluster
+
+    if is_killed_worker(error):
+        return "killed"
+    if is_lost_cluster(error):
+        return "cluster"
+    return "disk" if isinstance(error, OSError) else "unforeseen"
+
+
+def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> Outcome:
+    """One line about why a scan failed, whatever was raised; with ``can_salvage``, what may help a damaged one.
+
+    What is not one of our own errors is logged with its traceback, and of our own what they came from.
+    """
+    kind, is_ours = kind_of(error), isinstance(error, ColorizeError | EngineError)
+    name = shown(scan.path)
+    if is_ours:
+        message = str(error).replace(str(scan.path), name)
+        message = message if name in message else f"{name}: {message}"
+        if can_salvage and kind == "damaged":
+            message += ", or give --salvage for what can be read"
+    elif kind in ("cluster", "killed"):
+        message = f"{name}: the cluster was lost ({type(error).__name__}), by memory or by hand; run it again"
+    elif isinstance(error, MemoryError):
+        message = f"{name}: out of memory; give a smaller --limit-memory or --tile"
+    elif isinstance(error, OSError):
+        message = f"{name}: {error.strerror or error}; check the scan and the output folder"
+    else:
+        message = f"{name}: {in_one_line(error)}"
+    message = shown(re.sub(r"\s*\n\s*", " ", message))  # a library's words may have several lines
+    if not is_ours:
+        _log.error("%s", message, exc_info=error)
+    elif error.__cause__ is not None or getattr(error, "__notes__", None):
+        # What a library said, or where in a worker it was.
+        _log.info("%s", message, exc_info=error)
+    return Outcome(
+        scan.stem,
+        str(scan.path),
+        "failed",
+        message,
+        is_scans_fault=kind in _SCANS_FAULT,
+        failure_kind=kind,
+        page=scan.page,
+    )
+
+
+def naming_log(outcome: Outcome, log: Path) -> Outcome:
+    """The outcome, with where the traceback lies if nobody foresaw the failure."""
+    if outcome.failure_kind != "unforeseen" or not outcome.has_failed:
+        return outcome
+    return replace(outcome, message=f"{outcome.message}; its traceback is in {shown(log)}")
+
+
+def stopped(scan: ScanFile, budget: Budget, how_far: str = "") -> Outcome:
+    """What becomes of a scan that the end of the budget leaves unfinished."""
+    message = f"{shown(scan.path)}: stopped{how_far}, because {budget.reason}; the same command goes on with it"
+    return Outcome(scan.stem, str(scan.path), "stopped", message, page=scan.page)
+
+
+def _unnameable(scan: ScanFile) -> Outcome | None:
+    """The outcome of a scan whose name is not UTF-8: no JSON, no task of Prefect and no database could say it."""
+    text = os.fsencode(scan.path).decode("utf-8", "backslashreplace")
+    if text == str(scan.path):
+        return None
+    stem = os.fsencode(scan.stem).decode("utf-8", "backslashreplace")
+    message = f"{shown(text)}: its name is not UTF-8, so no record could name it; rename it, for example with convmv"
+    return Outcome(stem, text, "failed", message)
+
+
+def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[ScanFile | Outcome]:
+    """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
+    if (unnameable := _unnameable(scan)) is not None:
+        return [unnameable]
+    try:
+        count = files.page_count(scan.path, options.salvage)
+    except ColorizeError:
+        return [scan]
+    if count == 1:
+        return [scan]
+    digits = max(3, len(str(count)))
+    found = [replace(scan, stem=f"{scan.stem}.p{page:0{digits}}", page=page) for page in options.pages.of(count)]
+    if not found:
+        none = UsageError(f"{scan.path}: has {count} pages, none of them was asked for; give other --pages")
+        return [failure(scan, none)]
+    return found
+
+
+def _under_names(
+    found: Sequence[ScanFile | Outcome], options: RunOptions, files: ScanFiles
+) -> list[ScanFile | Outcome]:
+    """Each scan under a name of its own, or what is wrong with its name. Of two new ones a TIFF comes first."""
+    names, every = Names(options.output, files), list(found)
+    scans = [(index, scan) for index, scan in enumerate(found) if isinstance(scan, ScanFile)]
+    for index, scan in sorted(scans, key=lambda each: each[1].path.suffix.lower() not in (".tif", ".tiff")):
+        try:
+            every[index] = names.claim(scan)
+        except UsageError as error:
+            every[index] = failure(scan, error)
+    return every
+
+
+def fitting(planned: Job | Outcome) -> Job | Outcome:
+    """What is planned, if the drive takes the names of its results. Raises UsageError."""
+    if isinstance(planned, Job):
+        check_lengths(planned.scan, planned.paths, planned.spec.version, planned.formats)
+    return planned
+
+
+def plan_scans(
+    scans: Sequence[ScanFile],
+    prepared: Prepared,
+    held_back: Callable[[ScanFile], Outcome | None] = lambda _: None,
+    budget: Budget = NO_END,
+) -> list[Job | Outcome]:
+    """A job, or at once an outcome (skipped, failed), for every scan, in order.
+
+    Those ``held_back`` are left alone, and those that the end of the ``budget`` leaves no time to look at stopped.
+    """
+
+    def plan(scan: ScanFile | Outcome) -> Job | Outcome:
+        if isinstance(scan, Outcome):
+            return scan
+        if budget.is_over:
+            return stopped(scan, budget)
+        try:
+            return held_back(scan) or fitting(prepared.job(scan, len(every)))
+        except Exception as error:
+            return failure(scan, error, can_salvage=not prepared.options.salvage)
+
+    options = prepared.options
+    with ThreadPoolExecutor(processors()) as pool:
+        found = pool.map(lambda scan: _pages(scan, options, prepared.files), scans)
+        every = _under_names([page for pages in found for page in pages], options, prepared.files)
+        return list(pool.map(plan, every))

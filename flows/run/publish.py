@@ -1,0 +1,254 @@
+"""A coloured version to its picture and sidecar, published as the current one; those beyond the kept are removed."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+from flows.run.jobs import Job
+from flows.run.reuse_policy import COLORIZE, REPROCESS
+from pipeline.colour.icc import description
+from pipeline.export import export_picture, picture_of
+from pipeline.metadata.model import Carried
+from pipeline.metadata.provenance import premis_event
+from pipeline.quality.score import Quality
+from pipeline.results.read_back import carried_by_result, missing_in
+from pipeline.results.run_spec import utc_now
+from pipeline.results.sidecar import (
+    PictureRecord,
+    ResultRecord,
+    Sidecar,
+    SourceRecord,
+    StoreRecord,
+    WorkRecord,
+    pictures_of,
+    version_of,
+)
+from pipeline.results.version_names import leftovers
+from pipeline.results.versions import ResultPaths, publish, remove_version, settle, whole_pictures
+from pipeline.store import ChromaVersion, ScanStore
+from pipeline.support.files import file_sha256, remove, tree_sha256, write_json
+
+SOFTWARE = "colorize-archive"
+Seconds = tuple[tuple[str, float], ...]
+Pictures = dict[str, PictureRecord]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to.
+
+    Attributes
+    ----------
+    seconds : of the stages, with the export's
+    written : the formats whose pictures were written, those that were asked for first; others were there already
+    warnings : one line for each picture that could not carry all there is
+    """
+
+    seconds: Seconds
+    written: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def export_job(
+    job: Job, seconds: Seconds, blocks_there: int, quality: Quality | None, threads: int, started: float
+) -> Exported:
+    """Write, publish and prune; the export began at ``started``."""
+    store = ScanStore.open(job.paths.store)
+    made = job.spec.version
+    paths = job.paths.of_version(made)
+    settle(job.paths)
+    for left in leftovers(job.paths.store.parent, job.paths.store.name.removesuffix(".zarr")):
+        remove(left)
+    # A picture that an interrupted run had finished only needs its name.
+    pictures = {} if job.force else _whole(job, store, made)
+    formats = _formats(job, made)
+    missing = [name for name in formats if name not in pictures]
+    if not set(formats) <= set(pictures) or not paths.sidecar.exists():
+        pictures |= _export(job, store, store.version(made), paths, missing, threads)
+        seconds = (*seconds, ("export", time.perf_counter() - started))
+        write_json(paths.sidecar, _sidecar(job, store, pictures, seconds, blocks_there, quality).to_json())
+    before = publish(job.paths, made)
+    prune(store, job.paths, made, before, job.keep)
+    lost = ((pictures[name].file, name, _lost(pictures[name], job, store)) for name in job.formats)
+    warnings = tuple(f"{file}: {name} does not carry all of the scan ({what})" for file, name, what in lost if what)
+    return Exported(seconds, tuple(missing), warnings)
+
+
+def _whole(job: Job, store: ScanStore, made: str) -> Pictures:
+    """Pictures of the version ``made`` that are there and whole, under its own name or as the current ones."""
+    places = (job.paths, job.paths.of_version(made))
+    found = [whole_pictures(place, store.source, job.spec, job.metadata) for place in places]
+    return {**found[0], **found[1]}
+
+
+def _formats(job: Job, made: str) -> list[str]:
+    """Those that are asked for, and those that the version has already: its pictures stay one set."""
+    sidecars = [job.paths.of_version(made).sidecar]
+    if version_of(job.paths.sidecar) == made:
+        sidecars.append(job.paths.sidecar)
+    there = [name for sidecar in sidecars for name in pictures_of(sidecar)]
+    return list(dict.fromkeys((*job.formats, *there)))
+
+
+def _lost(picture: PictureRecord, job: Job, store: ScanStore) -> str:
+    """What of the scan, other than of ours, a picture does not carry."""
+    ours = {name for name in ("icc", "xmp") if not job.metadata or not getattr(store.carried, name)}
+    return "; ".join(f"{what}: {why}" for what, why in picture.not_carried.items() if what not in ours)
+
+
+def _export(
+    job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, formats: list[str], threads: int
+) -> Pictures:
+    """Write the picture in each of ``formats``, look what it carries, and record it."""
+    scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
+    model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
+    ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
+    scans = store.carried if job.metadata else Carried()
+    carried, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
+    picture = replace(picture_of(store, coloured, _software(), text, carried), name=job.paths.stem)
+    records: Pictures = {}
+    for name in formats:
+        path = paths.picture(name)
+        written = export_picture(name, path, picture, threads)
+        lost = {**left_out, **written.not_carried}
+        records[name] = PictureRecord(
+            file=job.paths.picture(name).name,
+            bytes=written.bytes,
+            sha256=tree_sha256(path),
+            levels=len(written.levels_yx),
+            carries_metadata=job.metadata,
+            not_carried={**lost, **missing_in(name, path, picture, lost)},
+        )
+    return records
+
+
+def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None, keep: int) -> None:
+    """Keep the current version, the one before, and of the others the newest, ``keep`` in all. Raises OutputError.
+
+    Others are those of the store and pictures whose version the store has no more; what was begun and never finished
+    goes first.
+    """
+    finished = {version_of(each.sidecar): each for each in paths.all_versions()}
+    others = []
+    for name in {*store.version_names(), *finished} - {current, None}:
+        sidecar = Sidecar.find(finished[name].sidecar) if name in finished else None
+        when = sidecar.finished if sidecar else store.version(str(name)).created
+        # One that does not say when counts as the newest.
+        others.append((name == before, sidecar is not None, not when, when, str(name)))
+    for *_, name in sorted(others)[: max(0, len(others) - (keep - 1))]:
+        remove_version(paths, name)
+        store.remove_version(name)
+
+
+def _with_event(picture: PictureRecord, job: Job, store: ScanStore, when: str) -> PictureRecord:
+    """With PREMIS's record of how a picture was made; that of one which is there already stays."""
+    if picture.premis:
+        return picture
+    spec = job.spec
+    agents = {SOFTWARE: version(SOFTWARE), f"model {spec.model}": f"SHA-256 {spec.model_sha256}"}
+    detail = f"colour added by an algorithm; lightness is the scan's own; version {spec.version}"
+    notes = tuple(f"not carried over: {what} ({why})" for what, why in picture.not_carried.items())
+    if store.holes:
+        notes = (*notes, f"{len(store.holes)} parts of the scan could not be read and are plain gray")
+    source, result = (store.source.name, store.source.sha256), (picture.file, picture.sha256)
+    premis = premis_event(when, detail, agents, source, result, notes)
+    return replace(picture, premis=premis, unwritten=picture.unwritten - {"premis"})
+
+
+def _software() -> str:
+    return f"{SOFTWARE} {version(SOFTWARE)}"
+
+
+def _flow(job: Job) -> str:
+    """Which flow made the version: where only a picture is made anew, that is the one before."""
+    if job.is_ingested:
+        return REPROCESS
+    before = None if job.force else Sidecar.find(job.paths.sidecar)
+    return (before.flow if before is not None and before.version == job.spec.version else "") or COLORIZE
+
+
+def _described(store: ScanStore, made: str) -> dict[str, str]:
+    """SHA-256 of the small files of a store, by their path in it; its shards have checksums of their own."""
+    files = [*store.described_by(), *store.version(made).described_by()]
+    return {path.relative_to(store.path).as_posix(): file_sha256(path) for path in files}
+
+
+def _work_before(job: Job, store: ScanStore, blocks_there: int) -> WorkRecord | None:
+    """The work on these colours as an earlier result has it, where this run made none of them; else None."""
+    if job.force or blocks_there < job.plan.blocks:
+        return None
+    made = job.spec.version
+    for paths in (job.paths.of_version(made), job.paths):
+        sidecar = Sidecar.find(paths.sidecar)
+        if sidecar is not None and sidecar.version == made and sidecar.is_of(store.source.sha256) and sidecar.work:
+            return sidecar.work
+    return None
+
+
+def _work(job: Job, store: ScanStore, seconds: Seconds, blocks_there: int, quality: Quality | None) -> WorkRecord:
+    """The work on a scan: that on its colours as it was, where they were there, and the seconds of all its exports."""
+    made = store.version(job.spec.version)
+    blocks = math.prod(job.grid.block_counts_yx(made.block_px))
+    if (before := _work_before(job, store, blocks_there)) is not None:
+        export = round(before.seconds.get("export", 0.0) + dict(seconds).get("export", 0.0), 3)
+        return replace(before, seconds={**before.seconds, "export": export})
+    return WorkRecord(
+        megapixels=round(job.info.megapixels, 3),
+        tiles=quality.tiles if quality else job.plan.tiles,
+        # Those on block edges once for each block, without those taken over from another version.
+        predictions=made.work_done()[0],
+        blocks=blocks,
+        blocks_there=blocks if blocks_there == job.plan.blocks else blocks_there,
+        block_px=made.block_px,
+        seconds={name: round(value, 3) for name, value in seconds},
+    )
+
+
+def _source(job: Job, store: ScanStore) -> SourceRecord:
+    height, width = job.info.shape_yx
+    return SourceRecord(
+        path=store.source.path,
+        page=store.source.page,
+        name=store.source.name,
+        bytes=store.source.bytes,
+        sha256=store.source.sha256,
+        height_px=height,
+        width_px=width,
+        channels=store.info.channels,
+        dtype=store.info.dtype,
+        depth=store.info.result_dtype.name,
+        tone=store.info.tone,
+        mask=store.info.mask,
+        holes=[[hole.y0, hole.y1, hole.x0, hole.x1] for hole in store.holes],
+        icc_profile=description(store.carried.icc) or None,
+        metadata=dict(store.info.metadata),
+    )
+
+
+def _sidecar(
+    job: Job, store: ScanStore, pictures: Pictures, seconds: Seconds, blocks_there: int, quality: Quality | None
+) -> Sidecar:
+    packages = ("numpy", "zarr", "tifffile", "dask", "prefect")
+    finished = utc_now()
+    return Sidecar(
+        what="colour added by an algorithm; lightness is the scan's own",
+        software=_software(),
+        flow=_flow(job),
+        finished=finished,
+        source=_source(job, store),
+        settings=job.spec.to_json(),
+        result=ResultRecord(version=job.spec.version, store=job.paths.store.name),
+        pictures={name: _with_event(each, job, store, finished) for name, each in pictures.items()},
+        # Of this store: other blocks and stops would have made another one, and the same picture.
+        store=StoreRecord(
+            sha256=_described(store, job.spec.version),
+            records_sha256=store.version(job.spec.version).records_sha256(),
+        ),
+        quality=quality.to_json() if quality else None,
+        work=_work(job, store, seconds, blocks_there, quality),
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+    )

@@ -1,0 +1,252 @@
+"""Which stores of an output folder get a new version, and of which settings.
+
+What is not asked for stays as it is in each scan's current version. Where a version with twice the new stride is there,
+its tiles are not predicted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from engines.spec import ModelCard, find_model, shipped_models
+from flows.events import Message, tell
+from flows.inputs import STORE_ENDINGS, ScanFile, check_locale, is_result
+from flows.options import RunOptions, parse_options, parse_size
+from flows.outcome import Outcome
+from flows.request import ReprocessRequest, RunRequest
+from flows.run.jobs import Job, Prepared
+from flows.run.planning import failure, fitting
+from pipeline.errors import StoreError, UsageError
+from pipeline.results.run_spec import RunSpec
+from pipeline.results.sidecar import Sidecar, pictures_of, version_of
+from pipeline.results.versions import ResultPaths
+from pipeline.store import ScanStore
+from pipeline.support.files import walk
+from pipeline.tiling.anchor import has_anchor
+
+# A quarter of the tiles is known where the stride is halved. For a sixteenth, other bytes are too high a price.
+_REUSE_FACTOR = 2
+
+
+def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
+    """The stores below ``output`` that any of ``patterns`` chooses, all if there is none.
+
+    A pattern is a name without ending (``albums/1910-4``), a glob (``albums/1910*``) or a folder (``albums/``).
+
+    Raises
+    ------
+    UsageError : no store is there, or none matches.
+    """
+    check_locale()
+    found = sorted(_stores(output))
+    chosen = [stem for stem in found if not patterns or any(chooses(p, stem) for p in patterns)]
+    if not found:
+        raise UsageError(f"{output}: no NAME.zarr in this folder; give the --output folder of an earlier run")
+    if not chosen:
+        raise UsageError(f"{' '.join(patterns)}: none of the {len(found)} scans in {output} has such a name; check it")
+    return [ScanFile(output / f"{stem}.zarr", stem) for stem in chosen]
+
+
+def chooses(pattern: str, stem: str) -> bool:
+    """Whether a name without ending, a glob or a folder is, or has, the scan of that name.
+
+    >>> chooses("albums/", "albums/1910"), chooses("plate [1]", "plate [1]"), chooses("plate*", "plate [1]")
+    (True, True, True)
+    """
+    if pattern.endswith("/"):
+        return stem.startswith(pattern)
+    return pattern == stem or fnmatchcase(stem, pattern)
+
+
+def worse_than(score: float, stores: list[ScanFile], output: Path) -> list[ScanFile]:
+    """Those whose current result has a seam score above ``score``; scans too small for one have none to be above."""
+
+    def seam(found: ScanFile) -> float:
+        sidecar = Sidecar.find(ResultPaths.of(output, found.stem).sidecar)
+        figures = sidecar.figures if sidecar else None
+        return (figures.seam if figures else None) or 0.0
+
+    chosen = [found for found in stores if seam(found) > score]
+    tell(Message(f"{len(chosen)} of {len(stores)} scans have a seam score above {score:g}"))
+    return chosen
+
+
+def parse_worse_than(value: str | float | None) -> float | None:
+    """A seam score such as 1.05, None for no choice by it. Raises UsageError."""
+    if value is None:
+        return None
+    try:
+        score = float(value)
+    except ValueError:
+        score = 0.0
+    if not 1.0 <= score < 100:
+        raise UsageError(f"worse-than {value!r} is not a seam score, nothing could be chosen by it; give one like 1.05")
+    return score
+
+
+def _stores(output: Path) -> Iterator[str]:
+    for parent, names, _ in walk(output):
+        for name in [name for name in names if name.endswith(STORE_ENDINGS)]:
+            names.remove(name)
+            if name.endswith(".zarr") and not is_result(Path(name)):
+                yield Path(parent, name).relative_to(output).as_posix().removesuffix(".zarr")
+
+
+def _settings_now(store: ScanStore, paths: ResultPaths) -> RunSpec:
+    """Those of the current version, or of the newest. Raises StoreError where there is none."""
+    names = store.version_names()
+    current = version_of(paths.sidecar)
+    name = current if current in names else next(reversed(names), None)
+    if name is None:
+        raise StoreError(f"{store.path}: has no colours yet to make a new version of; use colorize-archive run")
+    try:
+        return RunSpec.from_json(store.version(name).settings)
+    except (TypeError, KeyError, ValueError) as error:
+        raise StoreError(f"{store.path}: version {name} is of another release; use colorize-archive run") from error
+
+
+def _model_name(spec: RunSpec) -> str:
+    """A shipped model of that name; others cannot be found by their name alone. Raises UsageError."""
+    if spec.engine == "identity":
+        return "default"
+    if spec.model in shipped_models():
+        return spec.model
+    raise UsageError(f"model {spec.model!r} is not a shipped one: where it lies is not known; give --model FOLDER")
+
+
+def _changed(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shape_yx: tuple[int, int]) -> RunOptions:
+    """``options`` with what is not to change taken from ``spec``."""
+    tile_yx = spec.tile_yx if request.tile is None else options.tile_yx
+    stride_yx = options.stride_yx
+    if request.stride is None and request.tile is None:
+        stride_yx = spec.stride_yx
+    model = _model_name(spec) if request.model is None else options.model
+    must_have = request.anchor is None and options.engine != "identity" and _card(model).takes_palette
+    return replace(
+        options,
+        tile_yx=tile_yx,
+        stride_yx=stride_yx,
+        window=spec.window if request.window is None else options.window,
+        # A model that takes a palette has one whatever the version before had.
+        anchor=must_have or _anchor(spec, request, options, shape_yx),
+        quality=_quality(spec, request, options),
+        model=model,
+        **_taste(spec, request, options, model),
+    )
+
+
+def _taste(spec: RunSpec, request: ReprocessRequest, options: RunOptions, model: str) -> dict[str, Any]:
+    """Which of the possible colours are taken: as before, as far as the model knows several, and which are a guess."""
+    palette = None if options.engine == "identity" else _card(model).palette
+    vivid = spec.vivid if palette else 0.0
+    cautious = spec.cautious and palette is not None and palette.has_doubt
+    return {
+        "vivid": vivid if request.vivid is None else options.vivid,
+        "cautious": cautious if request.cautious is None else options.cautious,
+    }
+
+
+@cache
+def _card(model: str) -> ModelCard:
+    """Read once a command, not once a scan. Raises ModelError."""
+    return find_model(model).card
+
+
+def _written_as_before(paths: ResultPaths, request: ReprocessRequest, options: RunOptions) -> RunOptions:
+    """``options`` with the formats of the current result, and its metadata, where others were not asked for."""
+    pictures = pictures_of(paths.sidecar)
+    carries = all(each.carries_metadata is not False for each in pictures.values())
+    return replace(
+        options,
+        formats=tuple(pictures) or options.formats if request.formats is None else options.formats,
+        metadata=carries if request.metadata is None else options.metadata,
+    )
+
+
+def _anchor(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shape_yx: tuple[int, int]) -> bool:
+    """A palette that was left out only because its tiles saw the whole scan was not refused."""
+    could_have = has_anchor(shape_yx, spec.tile_yx)
+    return spec.anchor if request.anchor is None and could_have else options.anchor
+
+
+def _quality(spec: RunSpec, request: ReprocessRequest, options: RunOptions) -> float:
+    """A stride that is asked for alone is meant as such: it ends an earlier quality."""
+    if request.quality is not None:
+        return options.quality
+    return spec.quality if request.stride is None else 0.0
+
+
+def reusable(store: ScanStore, spec: RunSpec) -> str:
+    """Name of a complete version of twice the stride whose tiles ``spec`` can take over, or an empty string."""
+    if spec.quality:
+        return ""  # its coarsest tiles are few
+    double = (spec.stride_yx[0] * _REUSE_FACTOR, spec.stride_yx[1] * _REUSE_FACTOR)
+    wanted = replace(spec, stride_yx=double).version
+    version = store.find_version(wanted)
+    return wanted if version is not None and version.is_complete else ""
+
+
+@cache
+def _prepared(options: RunOptions) -> Prepared:
+    return Prepared.of(options)
+
+
+def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunOptions) -> list[Job | Outcome]:
+    """A job, or at once an outcome, for every store."""
+    workers = _prepared(options).workers
+    if (score := parse_worse_than(request.worse_than)) is not None:
+        stores = worse_than(score, stores, options.output)
+
+    def plan(found: ScanFile) -> Job | Outcome:
+        store = ScanStore.open(found.path)
+        paths = ResultPaths.of(options.output, found.stem)
+        # One cluster runs them all: what a large tile needs beyond its share is refused by the plan.
+        shape_yx = store.info.shape_yx
+        changed = _changed(_settings_now(store, paths), request, options, shape_yx)
+        prepared = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers)
+        spec = prepared.spec_for(shape_yx)
+        if request.reuse:
+            spec = replace(spec, reused=reusable(store, spec))
+        scan = ScanFile(Path(store.source.path or found.path), found.stem, store.source.page)
+        job = prepared.job_for(scan, store.info, store.source, spec, len(stores), is_exact=not request.reuse)
+        return fitting(replace(job, is_ingested=True) if isinstance(job, Job) else job)
+
+    planned: list[Job | Outcome] = []
+    for found in stores:
+        try:
+            planned.append(plan(found))
+        except Exception as error:
+            # Whatever it is, the scan's file, which `run` takes, was not read.
+            planned.append(replace(failure(_scan_of(found, options.output), error), is_scans_fault=False))
+    return planned
+
+
+def _scan_of(found: ScanFile, output: Path) -> ScanFile:
+    """The scan that a store was made from, as its result tells, where the store itself cannot; else the store."""
+    sidecar = Sidecar.find(ResultPaths.of(output, found.stem).sidecar)
+    source = sidecar.whole_source if sidecar else None
+    return ScanFile(Path(source.path), found.stem, source.page) if source else found
+
+
+def parse_reprocess(request: ReprocessRequest) -> RunOptions:
+    """Check what can be checked without a store; what is to stay as it was is as ``run`` has it by default.
+
+    Raises
+    ------
+    UsageError, ModelError
+    """
+    if request.model is not None:
+        find_model(request.model)
+    stride_yx = None if request.stride is None else parse_size(request.stride, "stride")
+    known = {each.name for each in fields(RunRequest)}
+    given = {name: value for name, value in vars(request).items() if name in known and value is not None}
+    if request.tile is None:
+        given.pop("stride", None)  # whether it fits a tile that stays, each scan's own tells
+    options = parse_options(RunRequest(inputs=[], **given))
+    parse_worse_than(request.worse_than)
+    return replace(options, stride_yx=stride_yx)

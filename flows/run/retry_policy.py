@@ -1,0 +1,122 @@
+"""What a run makes of those before it: which scans it leaves alone for now, and in which order it takes the others.
+
+A scan that fails is tried again by the next run, then after 1, 2, 4 ... hours, and is quarantined after some failures
+in a row: runs leave it out, and say so, until its file changes or somebody releases it. Failures of the disk, of the
+cluster and of the options are not the scan's and do not count; nor does a second failure where the run of the first
+was broken off, because the run that goes on with it is the same work. A scan that is named by itself, rather than found
+in a folder, is always tried: somebody wants it now.
+
+Small scans go first: by the morning most scans are done, and one of a gigapixel, which goes on block by block where it
+was stopped, does not keep hundreds waiting. What failed before goes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from flows.catalogue.records import KnownRun, KnownScan, failures_after
+from flows.inputs import ScanFile
+from flows.options import RunOptions
+from flows.outcome import BROKE_OFF, CANCELLED, KILLED, Outcome
+from flows.run.jobs import Job
+from pipeline.support.fingerprint import FileState
+from pipeline.support.names import shown
+
+_FIRST_WAIT = timedelta(hours=1)
+_LONGEST_WAIT = timedelta(days=7)
+_BROKEN_OFF = {KILLED, CANCELLED, BROKE_OFF}
+Key = tuple[str, str, int]
+
+
+def wait_after(failures: int) -> timedelta:
+    """How long runs leave a scan alone after so many failures in a row: not at all, then 1, 2, 4 ... hours."""
+    if failures < 2:
+        return timedelta()
+    return min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(failures - 2, 20))
+
+
+@dataclass(frozen=True)
+class History:
+    """What the catalogue knew of the scans when the run began; ``broken_off`` are the runs that never ended."""
+
+    options: RunOptions
+    scans: Mapping[Key, KnownScan] = field(default_factory=dict)
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    broken_off: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, options: RunOptions, scans: Iterable[KnownScan], runs: Iterable[KnownRun] = ()) -> History:
+        broken_off = frozenset(run.id for run in runs if run.state in _BROKEN_OFF)
+        return cls(options, {scan.key: scan for scan in scans}, broken_off=broken_off)
+
+    def held_back(self, scan: ScanFile) -> Outcome | None:
+        """The outcome of a scan that is left out of this run because of its failures; None for all others."""
+        known = self.scans.get((scan.stem, str(scan.path), scan.page))
+        options = self.options
+        if known is None or scan.is_named or options.force or options.retry_quarantined:
+            return None
+        # Of records of earlier releases it is not known why.
+        may_be_salvaged = options.salvage and known.failure_kind in ("damaged", "")
+        if _has_changed(scan.path, known) or may_be_salvaged or known.run in self.broken_off:
+            return None
+        if known.state == "quarantined" and options.quarantine_after:
+            why = f"quarantined after {known.failures} failures in a row"
+        elif known.state == "failed" and (until := _time(known.retry_after)) and until > self.now:
+            why = f"after {known.failures} failures in a row it waits until {until.astimezone():%Y-%m-%d %H:%M}"
+        else:
+            return None
+        reason = known.message.removeprefix(f"{shown(scan.path)}: ")
+        message = f"{shown(scan.path)}: left out, {why} ({reason}); a new file or --retry-quarantined tries it again"
+        return Outcome(scan.stem, str(scan.path), "skipped", message, known.megapixels, page=scan.page)
+
+    def judged(self, outcome: Outcome) -> Outcome:
+        """A failure of a scan with when it is tried again, or as the one that puts it into quarantine."""
+        if outcome.status != "failed" or not outcome.is_scans_fault:
+            return outcome
+        if (state := _state(Path(outcome.path))) is not None:
+            outcome = replace(outcome, file_bytes=state.bytes, file_modified_ns=state.modified_ns)
+        before = self.scans.get((outcome.scan, outcome.path, outcome.page))
+        failures = self._failures(before, outcome)
+        outcome = replace(outcome, failures=failures)
+        if self.options.quarantine_after and failures >= self.options.quarantine_after:
+            return replace(outcome, status="quarantined")
+        wait = wait_after(failures)
+        return replace(outcome, retry_after=(self.now + wait).isoformat(timespec="seconds")) if wait else outcome
+
+    def _failures(self, before: KnownScan | None, outcome: Outcome) -> int:
+        """In a row, this one among them; one more in a run that goes on with one which was broken off is none."""
+        failures = failures_after(before, vars(outcome))
+        has_counted = before is not None and before.run in self.broken_off and before.failures > 0
+        return max(1, failures - 1) if has_counted else failures
+
+    def in_order(self, jobs: Iterable[Job]) -> list[Job]:
+        """Small scans first, those that failed before last."""
+
+        def rank(job: Job) -> tuple[bool, float]:
+            known = self.scans.get((job.scan.stem, str(job.scan.path), job.scan.page))
+            return bool(known and known.failures), job.info.megapixels
+
+        return sorted(jobs, key=rank)
+
+
+def _has_changed(path: Path, known: KnownScan) -> bool:
+    """Whether a file is other than when it failed, or that is not known."""
+    state = _state(path)
+    return state is None or (state.bytes, state.modified_ns) != (known.bytes, known.modified_ns)
+
+
+def _state(path: Path) -> FileState | None:
+    try:
+        return FileState.of(path)
+    except OSError:
+        return None
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

@@ -1,0 +1,65 @@
+"""What a run leaves as it is: a scan's current result, where nothing that was asked for on purpose says otherwise.
+
+An archive of a hundred thousand pictures is not coloured anew because a runtime got an update in the night, and what a
+curator had made again with other settings is not put back by the next run over the folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engines.select import AUTO
+from flows.options import RunOptions
+from pipeline.errors import StoreError
+from pipeline.results.run_spec import RunSpec
+from pipeline.results.sidecar import Sidecar
+from pipeline.results.versions import ResultPaths, whole_pictures
+from pipeline.store import ScanStore, Source
+
+COLORIZE, REPROCESS = "colorize-archive", "reprocess-archive"
+_IDENTITY = "identity"
+
+
+def settings_to_keep(paths: ResultPaths, source: Source, wanted: RunSpec, options: RunOptions) -> RunSpec:
+    """Those of the current result, where it stays, else ``wanted``.
+
+    It stays where it was made of these bytes by `reprocess`, whatever its settings, or where it differs from ``wanted``
+    only in what nobody chose: the engine's version, and its kind and precision where they were chosen automatically. It
+    has to be whole, or else its colours, of which pictures can be made again: no block of another engine or model comes
+    under its name.
+    """
+    sidecar = None if options.force else Sidecar.find(paths.sidecar)
+    current = sidecar.spec if sidecar else None
+    if sidecar is None or current is None or not sidecar.is_of(source.sha256) or current.algorithm != wanted.algorithm:
+        return wanted
+    if sidecar.flow != REPROCESS and is_other_choice(current, wanted, options):
+        return wanted
+    there = whole_pictures(paths, source, current, options.metadata)
+    return current if set(options.formats) <= set(there) or _has_colours(paths, source, current) else wanted
+
+
+def is_other_choice(one: RunSpec, other: RunSpec, options: RunOptions) -> bool:
+    """Whether two settings differ in what somebody chose."""
+    return _chosen(one, options) != _chosen(other, options)
+
+
+def _chosen(spec: RunSpec, options: RunOptions) -> RunSpec:
+    """The settings without those that nobody chose; the identity engine, which colours nothing, is always a choice."""
+    spec = replace(spec, reused="")
+    if spec.engine == _IDENTITY:
+        return spec
+    spec = replace(spec, engine_version="", palette_engine="")
+    if options.engine == AUTO:
+        spec = replace(spec, engine="")
+    if options.precision == AUTO:
+        spec = replace(spec, precision="", int8_sha256="", palette_precision="")
+    return spec
+
+
+def _has_colours(paths: ResultPaths, source: Source, spec: RunSpec) -> bool:
+    try:
+        store = ScanStore.open(paths.store)
+        version = store.find_version(spec.version)
+    except StoreError:
+        return False
+    return store.source.sha256 == source.sha256 and version is not None and version.is_whole()

@@ -1,0 +1,516 @@
+"""The three stages of a lot of scans: ingest, colorize, export. Prefect sees lots; a large scan is a lot of its own.
+
+Small scans share a lot, so that five hundred postcards do not pay for five hundred starts. A scan that fails drops out
+of its lot and says why; the others go on. So does one that the end of the run's budget leaves unfinished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+from engines.machine import processors
+from flows.cluster.queue import BlockQueue, grouped
+from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, Reuse, chosen_tiles
+from flows.deadline import NO_END, Budget
+from flows.events import TilesDone, tell, warn
+from flows.outcome import Outcome
+from flows.run.jobs import Job, grid_of
+from flows.run.planning import failure
+from flows.run.planning import stopped as stopped_before
+from flows.run.publish import export_job
+from flows.sheet.thumbnails import thumbnails
+from pipeline.errors import ScanUnreachableError, StoreError
+from pipeline.ingest import ingest, settle_store
+from pipeline.palettes.answers import Taste
+from pipeline.planning.plan import STREAM_THREADS
+from pipeline.quality.score import Quality, has_helped, levels_of, measure, tiles_to_add
+from pipeline.results.run_spec import RunSpec, utc_now
+from pipeline.results.sidecar import Sidecar
+from pipeline.store import ChromaVersion, ScanStore
+from pipeline.tiling.grid import Roi
+
+_LOT_MEGAPIXELS = 32.0
+_LOT_SCANS = 32
+# What a network drive or a machine behind it says when it is away for a moment; and how long to wait before each try.
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EREMOTEIO,
+    errno.ENOTCONN,
+    errno.EAGAIN,
+    errno.EBUSY,
+}
+_WAITS_SECONDS = (1.0, 5.0)
+_log = logging.getLogger(__name__)
+# One at a time: the plan has no room for more of their windows.
+_SHOWING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A scan on its way: what was done so far, in seconds by stage, and how many blocks were there already.
+
+    ``written`` are the formats whose pictures were not there before.
+    """
+
+    job: Job
+    seconds: tuple[tuple[str, float], ...] = ()
+    blocks_there: int = 0
+    tiles: int = 0
+    quality: Quality | None = None
+    written: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    ended: Outcome | None = None
+
+    def after(self, stage: str, seconds: float) -> Step:
+        return replace(self, seconds=(*self.seconds, (stage, seconds)))
+
+    def broken(self, error: BaseException) -> Step:
+        can_salvage = not self.job.is_ingested and not self.job.reading.salvage
+        ended = failure(self.job.scan, error, can_salvage)
+        # Of a scan that was ingested before, the file is not read: nothing is said against it.
+        return replace(self, ended=replace(ended, is_scans_fault=ended.is_scans_fault and not self.job.is_ingested))
+
+    def ended_by(self, error: BaseException, budget: Budget) -> Step:
+        """Ended by what was raised; in a run that is being cancelled whatever it is says nothing against the scan."""
+        if not budget.is_cancelled:
+            return self.broken(error)
+        _log.info("%s: raised after the run was cancelled", self.job.scan.path, exc_info=error)
+        return self.stopped(budget)
+
+    def stopped(self, budget: Budget, missing: int | None = None) -> Step:
+        """Ended by the budget, with so many blocks still to make."""
+        return replace(self, ended=stopped(self.job, budget, missing))
+
+
+Lot = tuple[Step, ...]
+
+
+def stopped(job: Job, budget: Budget, missing: int | None = None) -> Outcome:
+    """What becomes of a scan that the end of the budget leaves unfinished."""
+    blocks = job.plan.blocks
+    there = "" if missing is None or missing > blocks else f" with {blocks - missing} of {blocks} blocks there"
+    return replace(stopped_before(job.scan, budget, there), megapixels=job.info.megapixels)
+
+
+def lots(jobs: Iterable[Job]) -> Iterator[Lot]:
+    """Neighbouring small scans together, up to 32 megapixels or 32 scans; a larger one alone."""
+    lot: list[Step] = []
+    megapixels = 0.0
+    for job in jobs:
+        if lot and (megapixels + job.info.megapixels > _LOT_MEGAPIXELS or len(lot) == _LOT_SCANS):
+            yield tuple(lot)
+            lot, megapixels = [], 0.0
+        lot.append(Step(job))
+        megapixels += job.info.megapixels
+    if lot:
+        yield tuple(lot)
+
+
+def lot_name(lot: Lot) -> str:
+    """For people: the scan's name, or how many from which on."""
+    first = lot[0].job.scan.stem
+    return first if len(lot) == 1 else f"{len(lot)} scans from {first}"
+
+
+def stream_threads() -> int:
+    """Threads of an ingest or an export: two for each processor, because half of them wait for the store."""
+    return min(2 * processors(), STREAM_THREADS)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error is, or comes from, one that a drive gives when it is away for a moment."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ScanUnreachableError) or (isinstance(seen, OSError) and seen.errno in _PASSING):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def trying_again(
+    work: Callable[[], Step], scan: str, budget: Budget, waits: tuple[float, ...] = _WAITS_SECONDS
+) -> Step:
+    """Do ``work``, again after each of ``waits`` seconds where the drive was away for a moment; raises what it does."""
+    for seconds in waits:
+        try:
+            return work()
+        except Exception as error:
+            if budget.is_over or not is_passing(error):
+                raise
+            warn(f"{scan}: {' '.join(str(error).split())}; tried again in {seconds:g} s", "again")
+        budget.pause(seconds)
+    return work()
+
+
+def _each(lot: Lot, work: Callable[[Step], Step], threads: int, budget: Budget) -> Lot:
+    """Do ``work`` for every scan that has not ended; what it raises is that scan's failure."""
+
+    def safely(step: Step) -> Step:
+        if step.ended is not None:
+            return step
+        try:
+            return trying_again(lambda: work(step), str(step.job.scan.path), budget)
+        except Exception as error:
+            return step.ended_by(error, budget)
+
+    if len(lot) == 1:
+        return (safely(lot[0]),)
+    with ThreadPoolExecutor(threads) as pool:
+        return tuple(pool.map(safely, lot))
+
+
+def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
+    """Scan files to Zarr; what is there already for the same bytes stays."""
+
+    def work(step: Step) -> Step:
+        if budget.is_over:
+            return step.stopped(budget)
+        started, job = time.perf_counter(), step.job
+        settle_store(job.paths.store)
+        if job.is_ingested:
+            if not ScanStore.open(job.paths.store).has_whole_scan():
+                raise StoreError(f"{job.paths.store}: not all of the scan is there; use colorize-archive run")
+        else:
+            job.paths.store.parent.mkdir(parents=True, exist_ok=True)
+            threads = job.plan.stream_threads if len(lot) == 1 else 1
+            source = job.source or job.files.source_of(job.scan.path, job.scan.page)
+            ingest(job.scan.path, job.paths.store, source, job.force, threads, job.reading, job.metadata)
+        return step.after("ingest", time.perf_counter() - started)
+
+    return _each(lot, work, stream_threads(), budget)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A version to work on, its blocks that are finished, and whether there is nothing to do."""
+
+    version: ChromaVersion
+    finished: set[tuple[int, int]]
+    is_whole: bool = False
+
+
+def _open_version(job: Job) -> _Opened:
+    """The version that the job makes, begun or new, and its blocks that are finished: all, of one that is whole.
+
+    Raises
+    ------
+    StoreError : it is to be kept, and is not whole.
+    """
+    store = ScanStore.open(job.paths.store, writable=True)
+    begun = store.find_version(job.spec.version)
+    if begun is not None and not job.force and begun.is_whole():
+        return _Opened(begun, set(_indices(job)), is_whole=True)
+    if job.is_kept:
+        raise StoreError(
+            f"{job.paths.store}: the colours of {job.spec.version} are not whole any more, and this run has other "
+            "settings; reprocess makes them again, --force those of this run"
+        )
+    if begun is not None and not job.force and begun.block_px == job.plan.block_px:
+        begun.remove_unfinished()
+        return _Opened(begun, begun.finished_blocks())
+    made = store.create_version(
+        name=job.spec.version,
+        settings=job.spec.to_json(),
+        block_px=job.plan.block_px,
+        scale_factor=job.chroma_scale,
+        created=utc_now(),
+        levels=levels_of(job.grid) if job.spec.quality else 1,
+    )
+    return _Opened(made, set())
+
+
+def _reuse(job: Job) -> Reuse | None:
+    if not job.spec.reused:
+        return None
+    before = ScanStore.open(job.paths.store).version(job.spec.reused)
+    spec = RunSpec.from_json(before.settings)
+    return Reuse(job.spec.reused, grid_of(spec, job.info.shape_yx))
+
+
+def _task(job: Job, version: ChromaVersion, topic: str) -> BlockTask:
+    """The first block's task, which the others differ from by their index only."""
+    return BlockTask(
+        scan=job.scan.stem,
+        store=job.paths.store,
+        version=version.name,
+        grid=job.grid,
+        block_px=job.plan.block_px,
+        index_yx=(0, 0),
+        window=job.spec.window,
+        engine=job.engine_spec,
+        attempt=version.attempt,
+        topic=topic,
+        reuse=_reuse(job),
+        anchor=job.spec.anchor,
+        takes_palette=job.takes_palette,
+    )
+
+
+def _indices(job: Job) -> Iterator[tuple[int, int]]:
+    rows, columns = job.grid.block_counts_yx(job.plan.block_px)
+    return ((y, x) for y in range(rows) for x in range(columns))
+
+
+def _tasks(job: Job, version: ChromaVersion, finished: set[tuple[int, int]], topic: str) -> Iterator[BlockTask]:
+    # Where all is there, a version whose tiles were taken over may be gone.
+    task = _task(job, version, topic) if any(index not in finished for index in _indices(job)) else None
+    for index in _indices(job):
+        if task is None or index in finished:
+            tiles = len(job.grid.block(index, job.plan.block_px).tiles_yx)
+            tell(TilesDone(job.scan.stem, tiles))
+        else:
+            yield replace(task, index_yx=index)
+
+
+class _Colouring:
+    """A lot on the cluster: what has become of its scans so far."""
+
+    def __init__(self, lot: Lot, queue: BlockQueue, topic: str, budget: Budget) -> None:
+        self.steps = {step.job.scan.stem: step for step in lot}
+        self._queue = queue
+        self._topic = topic
+        self._budget = budget
+        self._missing: dict[str, int] = {}
+        self._opened: dict[str, _Opened] = {}
+        self._predictions = sum(step.job.plan.predictions for step in lot)
+
+    def _try(self, work: Callable[[Step], None]) -> None:
+        """Do ``work`` for every scan that has not ended; what it raises is that scan's failure."""
+        for stem, step in list(self.steps.items()):
+            if step.ended is None:
+                try:
+                    work(step)
+                except Exception as error:
+                    self.steps[stem] = self.steps[stem].ended_by(error, self._budget)
+
+    def _collect(self, results: Iterable[list[BlockDone | BlockFailed]]) -> None:
+        for result in (result for batch in results for result in batch):
+            step = self.steps[result.scan]
+            if isinstance(result, BlockFailed) and step.ended is None:
+                self.steps[result.scan] = step.ended_by(result.error, self._budget)
+            if isinstance(result, BlockDone):
+                self.steps[result.scan] = replace(step, tiles=step.tiles + result.tiles)
+
+    def open_versions(self) -> None:
+        """Begin every scan's version, or go on with it."""
+
+        def work(step: Step) -> None:
+            stem = step.job.scan.stem
+            self._opened[stem] = opened = _open_version(step.job)
+            self.steps[stem] = replace(step, blocks_there=len(opened.finished))
+            self._missing[stem] = step.job.plan.blocks - len(opened.finished)
+
+        self._try(work)
+
+    def make_anchors(self) -> None:
+        """The palette of every scan that has one; all blocks need it."""
+        tasks: list[AnchorTask] = []
+
+        def work(step: Step) -> None:
+            job, opened = step.job, self._opened[step.job.scan.stem]
+            version = opened.version
+            if job.anchor_spec is not None and not version.has_anchor and not opened.is_whole:
+                taste = Taste(job.spec.vivid, job.spec.cautious)
+                names = job.scan.stem, job.paths.store, version.name, version.attempt
+                tasks.append(AnchorTask(*names, job.anchor_spec, taste))
+
+        self._try(work)
+        share = max(1, len(tasks) // (2 * self._queue.threads()))
+        self._collect(self._queue.anchors(tuple(tasks[i : i + share]) for i in range(0, len(tasks), share)))
+
+    def make_blocks(self) -> None:
+        """Every block that is missing, of the grid that was asked for."""
+
+        def tasks() -> Iterator[BlockTask]:
+            for stem, step in list(self.steps.items()):
+                if step.ended is not None:
+                    continue
+                try:
+                    for task in _tasks(step.job, self._opened[stem].version, self._opened[stem].finished, self._topic):
+                        if self.steps[stem].ended is not None:
+                            break  # what is with the cluster already is finished and counts; no more of this scan
+                        yield task
+                except Exception as error:
+                    self.steps[stem] = self.steps[stem].ended_by(error, self._budget)
+
+        self._run(tasks())
+
+    def refine(self) -> None:
+        """Add finer tiles where a quality was asked for and is not there yet, level by level."""
+        level, more = 1, True
+        while more:
+            tasks: dict[str, list[BlockTask]] = {}
+            self._try(partial(self._add_level, level, tasks))
+            more = bool(tasks)
+            self._run(task for stem in tasks for task in tasks[stem] if self.steps[stem].ended is None)
+            level += 1
+
+    def _add_level(self, level: int, tasks: dict[str, list[BlockTask]], step: Step) -> None:
+        """Tasks of a scan's next refinement, where there is one; none where all its blocks are there."""
+        job, opened = step.job, self._opened[step.job.scan.stem]
+        version = opened.version
+        if not job.spec.quality or opened.is_whole:
+            return
+        if level <= version.levels_chosen + 1 and _choose(job, version, level):
+            tasks[job.scan.stem] = list(_refining(job, version, level, self._topic))
+            self._missing[job.scan.stem] = len(tasks[job.scan.stem])
+
+    def finish(self) -> None:
+        """Mark the versions complete, and measure them."""
+
+        def work(step: Step) -> None:
+            stem, job = step.job.scan.stem, step.job
+            version = self._opened[stem].version
+            version.finish()
+            store = ScanStore.open(job.paths.store)
+            quality = measure(store, version, job.grid, job.spec.quality)
+            self.steps[stem] = replace(step, quality=quality)
+
+        self._try(work)
+
+    def _run(self, tasks: Iterator[BlockTask]) -> None:
+        batch = next(iter(self.steps.values())).job.engine_spec.batch
+        self._collect(
+            self._made(self._queue.results(grouped(tasks, self._queue.group_tiles(self._predictions, batch))))
+        )
+        if self._budget.is_over:
+            for stem, missing in self._missing.items():
+                if missing and self.steps[stem].ended is None:
+                    self.steps[stem] = self.steps[stem].stopped(self._budget, missing)
+
+    def _made(self, results: Iterable[list[BlockDone | BlockFailed]]) -> Iterator[list[BlockDone | BlockFailed]]:
+        """The same, counted off from what is missing."""
+        for batch in results:
+            for result in batch:
+                if isinstance(result, BlockDone):
+                    self._missing[result.scan] -= 1
+            yield batch
+
+
+def _choose(job: Job, version: ChromaVersion, level: int) -> bool:
+    """Whether there is a refinement of this level; decided once, from what is stored, and kept."""
+    if version.levels_chosen >= level:
+        return True
+    if level >= levels_of(job.grid):
+        return False
+    store = ScanStore.open(job.paths.store)
+    score = measure(store, version, job.grid).seam
+    if score is None or score <= job.spec.quality:
+        return False
+    if level > 1 and not has_helped(version.score_before(level - 1), score):
+        return False
+    height, width = job.info.shape_yx
+    spread, _ = version.spread(Roi(0, height, 0, width))
+    earlier = [version.chosen(n) for n in range(1, level)]
+    chosen = tiles_to_add(spread, job.grid, earlier, score, job.spec.quality)
+    if not chosen.any():
+        return False
+    version.write_chosen(level, chosen, score)
+    return True
+
+
+def _refining(job: Job, version: ChromaVersion, level: int, topic: str) -> Iterator[BlockTask]:
+    """Tasks of the blocks that have tiles of this level and not yet their colours."""
+    finished = version.finished_blocks(level)
+    task = _task(job, version, topic)
+    for index in _indices(job):
+        at_level = replace(task, index_yx=index, level=level)
+        if index not in finished and chosen_tiles(version, at_level, level):
+            yield at_level
+
+
+def colorize_lot(lot: Lot, queue: BlockQueue, topic: str, budget: Budget = NO_END) -> Lot:
+    """Chroma of every block that is missing, on the cluster. A lot's seconds are shared out by tiles."""
+    started = time.perf_counter()
+    colouring = _Colouring(lot, queue, topic, budget)
+    colouring.open_versions()
+    colouring.make_anchors()
+    colouring.make_blocks()
+    colouring.refine()
+    colouring.finish()
+    steps = tuple(colouring.steps.values())
+    seconds, tiles = time.perf_counter() - started, max(1, sum(step.tiles for step in steps))
+    return tuple(step if step.ended else step.after("colorize", seconds * step.tiles / tiles) for step in steps)
+
+
+def export_lot(lot: Lot, budget: Budget = NO_END) -> tuple[Outcome, ...]:
+    """Zarr to the coloured TIFFs, and the JSONs that say what was done; also after the end, where all blocks are there.
+
+    The picture of a scan that is coloured costs little beside what it took to get there, and is what the night was for.
+    """
+
+    def work(step: Step) -> Step:
+        if budget.is_cancelled:
+            return step.stopped(budget, 0)
+        started = time.perf_counter()
+        threads = step.job.plan.stream_threads if len(lot) == 1 else 1
+        made = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
+        _show(step.job)
+        warnings = (*made.warnings, *_of_holes(step.job))
+        return replace(step, seconds=made.seconds, written=made.written, warnings=warnings)
+
+    steps = _each(lot, work, stream_threads(), budget)
+    for warning in (warning for step in steps for warning in step.warnings):
+        warn(warning)
+    return tuple(step.ended or _outcome(step) for step in steps)
+
+
+def _show(job: Job) -> None:
+    """Make the thumbnails now, while the scan's shards are still in memory, and not after the end of the budget.
+
+    The contact sheet makes those that are missing then, and says what is wrong with them.
+    """
+    with _SHOWING, _logged(f"{job.scan.path}: no thumbnails"):
+        thumbnails(job.output, job.scan.stem, Sidecar.read(job.paths.sidecar))
+
+
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """What goes wrong in the body is for the log alone."""
+    try:
+        yield
+    except Exception:
+        _log.warning("%s", what, exc_info=True)
+
+
+def _of_holes(job: Job) -> Iterator[str]:
+    if holes := ScanStore.open(job.paths.store).holes:
+        pixels = sum(hole.shape_yx[0] * hole.shape_yx[1] for hole in holes)
+        share = 100 * pixels / (job.info.shape_yx[0] * job.info.shape_yx[1])
+        share_text = "less than 1" if share < 1 else f"{share:.0f}"
+        yield f"{job.scan.path}: {share_text} % of it could not be read and is plain gray; the JSON says where"
+
+
+def _outcome(step: Step) -> Outcome:
+    job = step.job
+    picture = str(job.paths.picture((step.written or job.formats)[0]))
+    return Outcome(
+        scan=job.scan.stem,
+        path=str(job.scan.path),
+        status="done",
+        message=picture,
+        megapixels=job.info.megapixels,
+        tiles=step.quality.tiles if step.quality else job.plan.tiles,
+        result=picture,
+        seconds=step.seconds,
+        quality=step.quality,
+        version=job.spec.version,
+        warnings=step.warnings,
+        page=job.scan.page,
+    )

@@ -1,0 +1,1 @@
+"""The contact sheet of an output folder and its thumbnails."""

@@ -1,0 +1,1 @@
+"""Colour and size conversions of planes: L*a*b*, profiles, resampling."""

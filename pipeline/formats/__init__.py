@@ -1,0 +1,93 @@
+"""Write a coloured picture in any handled format, and read back what was written.
+
+A format is one module of this package, called as the user calls it, with a :class:`Format` called ``FORMAT``; a new
+file is a new format. Modules with a leading underscore are what formats share.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.formats._format import Format, Tolerance
+from pipeline.formats._staging import PART
+from pipeline.formats.picture import Picture, ReadWindow, Written
+
+__all__ = [
+    "ENDINGS",
+    "FOLDER_ENDINGS",
+    "FORMATS",
+    "UNFINISHED_ENDINGS",
+    "Format",
+    "Picture",
+    "ReadWindow",
+    "Tolerance",
+    "Written",
+    "check_formats",
+    "held_bytes",
+    "level_problems",
+    "write_picture",
+]
+
+FORMATS: dict[str, Format] = {
+    name: module.FORMAT
+    for name in sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_"))
+    if hasattr(module := importlib.import_module(f"{__name__}.{name}"), "FORMAT")
+}
+ENDINGS: dict[str, str] = {name: each.ENDING for name, each in FORMATS.items()}
+# The last part of it, by which a search through folders knows them: ".zarr".
+FOLDER_ENDINGS: tuple[str, ...] = tuple(Path(each.ENDING).suffix for each in FORMATS.values() if each.IS_FOLDER)
+UNFINISHED_ENDINGS: tuple[str, ...] = tuple(f"{ending}{PART}" for ending in ENDINGS.values())
+
+
+def write_picture(name: str, path: Path, picture: Picture, threads: int) -> Written:
+    """Write ``path`` in the format ``name``; it appears only when it is complete.
+
+    Raises
+    ------
+    UsageError : no such format, or one that cannot hold this picture. OutputError : the disk or its permissions.
+    """
+    return _format_called(name).write(path, picture, threads)
+
+
+def check_formats(names: Iterable[str], shape_yx: tuple[int, int], dtype: np.dtype) -> None:
+    """Raises UsageError where one of the formats ``names`` is not known, or cannot hold such a picture."""
+    for name in names:
+        _format_called(name).check(shape_yx, dtype)
+
+
+def held_bytes(names: Iterable[str]) -> int:
+    """What the libraries of these formats hold at most beside the windows; one format is written after the other."""
+    return max((_format_called(name).HELD_BYTES for name in names), default=0)
+
+
+def level_problems(name: str, path: Path, shape_yx: tuple[int, int], levels: int) -> Iterator[str]:
+    """What is wrong with the smaller copies in the file of format ``name``, which is to have so many ``levels``.
+
+    Parameters
+    ----------
+    shape_yx : rows, columns of the whole picture
+    """
+    try:
+        shapes = _format_called(name).levels(path, shape_yx)
+    except Exception as error:  # libraries have many kinds
+        yield f"its pyramid cannot be read ({' '.join(str(error).split())})"
+        return
+    if len(shapes) != levels:
+        yield f"its pyramid has {len(shapes)} levels, not {levels}"
+    for above, below in pairwise(shapes):
+        # GDAL rounds an odd extent down.
+        if any(small not in (large // 2, -(-large // 2)) for small, large in zip(below, above, strict=True)):
+            yield f"the pyramid's level {below} is not half of {above}"
+
+
+def _format_called(name: str) -> Format:
+    if name not in FORMATS:
+        raise UsageError(f"format {name!r}: unknown, nothing would be written; give one of {', '.join(FORMATS)}")
+    return FORMATS[name]

@@ -1,0 +1,183 @@
+"""What every format made by a library shares: made in a folder beside its place, moved there when it is whole.
+
+The folder is called NAME.part. Whatever a library leaves in it goes with it, also what an earlier run left behind when
+it was killed. No file in it is called as a picture is, so that none is taken for a scan meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+from pipeline.formats.picture import SRGB_PROFILE, Picture
+from pipeline.support.files import remove, writing
+
+PART = ".part"
+_FULL_BELOW_BYTES = 2**20
+_MESSAGE_CHARACTERS = 200
+
+
+class WindowError(Exception):
+    """Carries what ``read_window`` raised past the handlers of what writing raises."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def writing_picture(path: Path) -> Iterator[None]:
+    """An OSError of the body becomes an OutputError about ``path``; what :func:`window` met is raised as it was."""
+    failure: Exception | None = None
+    try:
+        with writing(path):
+            yield
+    except WindowError as error:
+        failure = error.reason
+    if failure is not None:
+        # Outside of "writing", so that an OSError met while reading is not taken for one met while writing.
+        raise failure
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path``, gone afterwards, by a name that libraries take; errors as ``writing_picture``.
+
+    Raises
+    ------
+    UsageError : its name is not UTF-8, and this system has no other way to it
+    """
+    part = path.with_name(path.name + PART)
+    with writing_picture(path):
+        try:
+            remove(part)
+            part.mkdir()
+            with _in_utf8(part) as folder:
+                yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                remove(part)
+
+
+@contextlib.contextmanager
+def _in_utf8(folder: Path) -> Iterator[Path]:
+    """``folder``, or another way to it where its name is not UTF-8: libraries have no other names, file systems do."""
+    if os.fsencode(folder) == str(folder).encode("utf-8", "replace"):
+        yield folder
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        numbered = Path(f"/proc/self/fd/{opened}")  # proc(5): of this process, in all its threads
+        if not numbered.is_dir():
+            raise UsageError(
+                f"{str(folder.parent)!r}: a name that is not UTF-8, which libraries cannot be given here; "
+                "rename it, or write tiff"
+            )
+        yield numbered
+    finally:
+        os.close(opened)
+
+
+def place_file(made: Path, path: Path) -> int:
+    """Move the finished file ``made`` to ``path``, in place of an older one; its bytes."""
+    with made.open("rb") as stream:
+        os.fsync(stream.fileno())
+    size_bytes = made.stat().st_size
+    os.replace(made, path)
+    return size_bytes
+
+
+def place_folder(made: Path, path: Path) -> int:
+    """Move the finished folder ``made`` to ``path``, in place of an older one; the bytes of its files."""
+    size_bytes = 0
+    for file in sorted(made.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+            size_bytes += file.stat().st_size
+    if not path.is_dir():
+        made.rename(path)  # a file in its place is an error, as is a folder in the place of a file
+        return size_bytes
+    old = made.with_name(f"{path.name}.old")
+    path.rename(old)
+    try:
+        made.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    return size_bytes
+
+
+def library_error(error: Exception, folder: Path) -> OSError:
+    """The OSError behind what a C library reports as text, met while writing into ``folder``."""
+    text = " ".join(str(error).split())
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if os.strerror(code) in text:
+            return OSError(code, os.strerror(code))
+    with contextlib.suppress(OSError):
+        # The library may have removed what it was writing; less than the picture itself takes is not enough.
+        largest = max((file.stat().st_size for file in folder.iterdir()), default=0)
+        if shutil.disk_usage(folder).free < largest + _FULL_BELOW_BYTES:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(errno.EIO, text[:_MESSAGE_CHARACTERS] or type(error).__name__)
+
+
+def window(picture: Picture, rows: slice, columns: slice) -> NDArray:
+    """(h, w, channels) samples of ``picture``, which are what it announced; what reading raises is carried past."""
+    try:
+        samples = picture.read_window(rows, columns)
+    except Exception as error:
+        raise WindowError(error) from error
+    expected = (rows.stop - rows.start, columns.stop - columns.start, picture.channels)
+    if samples.shape != expected or samples.dtype != picture.dtype:
+        raise UsageError(
+            f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}: {samples.dtype} {samples.shape} "
+            f"where {picture.dtype} {expected} was announced, the picture would be sheared; return one window as asked"
+        )
+    return samples
+
+
+def to_uint8(samples: NDArray) -> NDArray[np.uint8]:
+    """Samples of 8 or 16 bit over the range of 8, rounded.
+
+    >>> to_uint8(np.array([0, 128, 129, 65535], np.uint16)).tolist()
+    [0, 0, 1, 255]
+    """
+    if samples.dtype == np.uint8:
+        return samples
+    wide: NDArray[np.uint32] = samples.astype(np.uint32)
+    wide *= 255
+    wide += 32767
+    wide //= 65535
+    return wide.astype(np.uint8)
+
+
+def left_out(picture: Picture, reasons: Mapping[str, str]) -> dict[str, str]:
+    """Of ``reasons``, by what has no place in a format, those for what ``picture`` has."""
+    carried, place = picture.carried, picture.carried.place
+    has: dict[str, Any] = {
+        "depth": picture.dtype != np.uint8,
+        "alpha": picture.channels == 4,
+        "nodata": picture.nodata is not None,
+        "icc": carried.icc not in (b"", SRGB_PROFILE),
+        "exif": carried.exif,
+        "iptc": carried.iptc,
+        "xmp": carried.xmp,
+        "photoshop": carried.photoshop,
+        "tags": carried.tags,
+        "resolution": picture.resolution,
+        "orientation": picture.orientation not in (None, 1),
+        "place": place and (place.crs or place.transform or place.tags),
+        "gcps": place and place.gcps,
+        "rpcs": place and place.rpcs,
+    }
+    return {name: reason for name, reason in reasons.items() if has[name]}

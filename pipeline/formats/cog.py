@@ -1,0 +1,87 @@
+"""Cloud Optimized GeoTIFF, by GDAL's COG driver: deflate, overviews by averages, the georeference of the scan.
+
+Overviews are averages of the pixels that are there: nodata and what is fully transparent take no part.
+
+References
+----------
+OGC Cloud Optimized GeoTIFF Standard 1.0 (21-026); GDAL raster drivers, "COG".
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import cast
+
+import tifffile
+from isal import isal_zlib
+
+from pipeline.formats._format import Format
+from pipeline.formats._gdal import copy_picture, gdal, lost_place, lost_tags, open_dataset
+from pipeline.formats._staging import folder_beside, left_out, library_error, place_file
+from pipeline.formats._tiff_format import TiffFormat
+from pipeline.formats.picture import Picture, Written
+from pipeline.support.ordered_map import OrderedPool
+
+_DAMAGED = cast("type[Exception]", isal_zlib.error)
+_NO_PLACE = "GDAL's COG driver does not write it"
+
+
+class Cog(TiffFormat):
+    """GDAL's COG driver, with what it does not write listed."""
+
+    ENDING = ".color.cog.tif"
+    OVERVIEW_COST = 2
+    HELD_BYTES = 128 * 2**20  # that GDAL holds: its cache, and tiles of several threads
+
+    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+        """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+
+        Raises
+        ------
+        OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+        """
+        with folder_beside(path) as folder:
+            made = copy_picture(
+                picture,
+                folder,
+                "made.part",
+                "COG",
+                threads,
+                COMPRESS="DEFLATE",
+                PREDICTOR="STANDARD",
+                RESAMPLING="AVERAGE",
+                BIGTIFF="IF_SAFER",
+                NUM_THREADS=str(threads),
+            )
+            with gdal(folder, threads):
+                with open_dataset(made):
+                    pass  # its directories, at least, are whole
+                levels_yx = _checked_levels_yx(made, threads)
+                lost = lost_place(made, picture.carried.place, "GTiff")
+            no_place = dict.fromkeys(("exif", "iptc", "photoshop", "orientation"), _NO_PLACE)
+            lost |= left_out(picture, no_place) | lost_tags(picture.carried.tags)
+            return Written(levels_yx, place_file(made, path), lost)
+
+
+FORMAT: Format = Cog()
+
+
+def _checked_levels_yx(made: Path, threads: int) -> tuple[tuple[int, int], ...]:
+    """Rows, columns of each level, all of whose tiles are whole: deflate has a checksum, which GDAL does not look at.
+
+    Raises OSError.
+    """
+
+    def check(place: tuple[int, int]) -> None:
+        offset, size_bytes = place
+        isal_zlib.decompress(os.pread(stream.fileno(), size_bytes, offset))
+
+    try:
+        with made.open("rb") as stream, tifffile.TiffFile(made) as file, OrderedPool(threads) as pool:
+            for page in file.pages:
+                for _ in pool.map(check, zip(page.dataoffsets, page.databytecounts, strict=True)):
+                    pass
+            return tuple((page.shape[0], page.shape[1]) for page in file.pages)
+    except (ValueError, _DAMAGED) as error:
+        raise library_error(error, made.parent) from error

@@ -1,0 +1,133 @@
+"""What a picture says of itself to any reader: that its colour was added by an algorithm, by which, and from what.
+
+An XMP packet with IPTC's Digital Source Type. ``compositeWithTrainedAlgorithmicMedia`` is its term for media that a
+trained model augmented, which is the most that can be said of a scan whose chroma a network predicted.
+
+A sidecar also has the colouring as an event of PREMIS, which archives' systems take over. Its type is "modification",
+by which, since 2017, a new object is made that is related to the old one.
+
+References
+----------
+IPTC Photo Metadata Standard 2023.2, "Digital Source Type"; its terms: http://cv.iptc.org/newscodes/digitalsourcetype/.
+ISO 16684-1:2019 (XMP); Adobe XMP Specification Part 3, "Storage in Files": TIFF tag 700.
+PREMIS Data Dictionary 3.0 (2015), 2.1-2.6 and 1.5.2; terms of http://id.loc.gov/vocabulary/preservation/; "2017
+Revisions of Events Vocabulary", https://lcnetdev.github.io/standards/premis/events-announcement.html.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+from xml.sax.saxutils import escape
+
+from pipeline.metadata.xmp import clean, merged
+
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+
+_SOFTWARE = b"colorize-archive "
+
+_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:dc="http://purl.org/dc/elements/1.1/"
+    xmlns:xmp="http://ns.adobe.com/xap/1.0/"
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
+   <Iptc4xmpExt:DigitalSourceType>{source_type}</Iptc4xmpExt:DigitalSourceType>
+   <xmp:CreatorTool>{software}</xmp:CreatorTool>
+   <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{description}</rdf:li></rdf:Alt></dc:description>
+   <dc:source>{source}</dc:source>
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>"""
+
+
+_TERMS = "http://id.loc.gov/vocabulary/preservation/"
+
+
+def xmp_packet(software: str, description: str, source: str, scan: bytes = b"", scan_software: str = "") -> bytes:
+    """The packet, UTF-8; no time stamp, so that the same scan gives the same bytes.
+
+    Parameters
+    ----------
+    software : with its version and the model
+    description : for people
+    source : what the scan is, such as its name and hash
+    scan : the scan's own packet, whose properties go on in this one
+    scan_software : that made the scan, where its packet does not say so
+
+    Raises ValueError, one line, where the scan's packet is damaged or refused.
+    """
+    fields = {"software": software, "description": description, "source": source, "source_type": SOURCE_TYPE}
+    packet = _PACKET.format(**{name: escape(clean(value)) for name, value in fields.items()}).encode()
+    return merged(scan, packet, scan_software) if scan or scan_software else packet
+
+
+def is_of_result(packet: bytes) -> bool:
+    """Whether an XMP packet is that of a picture which this project coloured."""
+    return SOURCE_TYPE.encode() in packet and _SOFTWARE in packet
+
+
+def premis_event(
+    when: str,
+    detail: str,
+    agents: Mapping[str, str],
+    source: tuple[str, str],
+    result: tuple[str, str],
+    notes: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The colouring of a scan as an event of PREMIS 3, by the dictionary's names; JSON values.
+
+    Parameters
+    ----------
+    when : end of the event, ISO 8601 with its zone
+    detail : what was done, for people
+    agents : software and model, each with its version or SHA-256, such as {"colorize-archive": "0.5.0"}
+    source, result : name and SHA-256 of the scan and of the picture
+    notes : such as what was not carried; the outcome is then "warning", and "success" without
+    """
+    outcome = _term("eventOutcome", "war", "warning") if notes else _term("eventOutcome", "suc", "success")
+    identifier = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([when, *source, *result]))
+    objects = [(*source, "sou", "source"), (*result, "out", "outcome")]
+    return {
+        "eventIdentifier": {"eventIdentifierType": "UUID", "eventIdentifierValue": str(identifier)},
+        "eventType": _term("eventType", "mod", "modification"),
+        "eventDateTime": when,
+        "eventDetailInformation": [{"eventDetail": detail}],
+        "eventOutcomeInformation": [
+            {"eventOutcome": outcome, "eventOutcomeDetail": [{"eventOutcomeDetailNote": note} for note in notes]}
+        ],
+        "linkingAgentIdentifier": [
+            {
+                "linkingAgentIdentifierType": "name and version or SHA-256",
+                "linkingAgentIdentifierValue": f"{name} {value}",
+                "linkingAgentRole": [_term("eventRelatedAgentRole", "exe", "executing program")],
+            }
+            for name, value in agents.items()
+        ],
+        "linkingObjectIdentifier": [
+            {
+                "linkingObjectIdentifierType": "file name",
+                "linkingObjectIdentifierValue": name,
+                "linkingObjectRole": [_term("eventRelatedObjectRole", code, role)],
+                # Of the object (1.5.2): here too, so that the event alone says which bytes it was about.
+                "fixity": {
+                    "messageDigestAlgorithm": _term("cryptographicHashFunctions", "sha256", "SHA-256"),
+                    "messageDigest": sha256,
+                },
+            }
+            for name, sha256, code, role in objects
+        ],
+    }
+
+
+def _term(scheme: str, code: str, label: str) -> dict[str, str]:
+    """A term of the Library of Congress's preservation vocabularies."""
+    return {
+        "authority": scheme,
+        "authorityURI": _TERMS + scheme,
+        "valueURI": f"{_TERMS}{scheme}/{code}",
+        "value": label,
+    }

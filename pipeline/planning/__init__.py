@@ -1,0 +1,1 @@
+"""What a scan will cost, worked out before any work starts."""

@@ -1,0 +1,1 @@
+"""What a coloured version shows of its tiles, and how two versions differ."""

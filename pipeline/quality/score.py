@@ -1,0 +1,208 @@
+"""What a coloured version shows of its tiles, as figures, and where finer tiles would mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.colour.lab import chroma_from_half
+from pipeline.palettes.doubt import Doubt
+from pipeline.quality.seams import SeamScore, seam_score
+from pipeline.store import ChromaVersion, ScanStore
+from pipeline.tiling.grid import Roi, TileGrid
+from pipeline.tiling.overlap_stats import SQUARE_PX
+
+F32 = NDArray[np.float32]
+
+# The finest stride that a quality asks for is this part of the tile, as system 5's 32 px of 256.
+FINEST = 8
+MAP_TOP = 20.0  # spread, in CIELAB units, of the brightest colour of the map
+_MAP_SIDE_PX = 1024
+# Refining a place halves its tiles' weight twice over: what it adds to the score falls to about a third.
+_HELP = 1.2
+_LEAST_SHARE = 0.05
+_LEAST_GAIN = 0.9
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures of one version.
+
+    Attributes
+    ----------
+    seam, seam_edge, seam_patch : see :mod:`pipeline.quality.seams`; None where the scan is too small to have a grid
+    disagreement_mean, disagreement_p95 : spread of the tiles (:mod:`pipeline.tiling.overlap_stats`), CIELAB units
+    strides_px : the strides used, coarsest first
+    tiles : of all of them together
+    wanted : the seam score that finer tiles were to reach, 0 where none was asked for
+    doubt : how wrong the colours probably are, of models that know
+    """
+
+    seam: float | None
+    seam_edge: float | None
+    seam_patch: float | None
+    disagreement_mean: float
+    disagreement_p95: float
+    strides_px: tuple[tuple[int, int], ...]
+    tiles: int = 0
+    wanted: float = 0.0
+    doubt: Doubt | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        doubt = self.doubt.to_json() if self.doubt else None
+        return {**asdict(self), "strides_px": [list(stride) for stride in self.strides_px], "doubt": doubt}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Quality:
+        """What :meth:`to_json` gave. Raises KeyError, TypeError where it is something else."""
+        doubt = Doubt.from_json(values["doubt"]) if values.get("doubt") else None
+        strides = tuple((int(y), int(x)) for y, x in values["strides_px"])
+        return cls(**{**values, "strides_px": strides, "doubt": doubt})
+
+    def __str__(self) -> str:
+        seam = "no grid to see" if self.seam is None else f"seam {self.seam:.2f}"
+        missed = f" (more than the {self.wanted:g} asked for)" if self.is_missed else ""
+        return f"{seam}{missed}, {self.doubt.word if self.doubt else f'disagreement {self.disagreement_mean:.1f}'}"
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether finer tiles did not bring the score down to what was asked for."""
+        return bool(self.wanted and self.seam is not None and self.seam > self.wanted)
+
+
+def levels_of(grid: TileGrid) -> int:
+    """Grids from ``grid`` on, each of half the stride, down to an eighth of the tile."""
+    levels = 1
+    while all(a.stride % 2 == 0 and a.stride // 2 * FINEST >= a.size for a in (grid.y, grid.x)):
+        grid, levels = grid.refined(), levels + 1
+    return levels
+
+
+def refined(grid: TileGrid, level: int) -> TileGrid:
+    """``grid`` with its stride halved ``level`` times."""
+    for _ in range(level):
+        grid = grid.refined()
+    return grid
+
+
+def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid, wanted: float = 0.0) -> Quality:
+    """Score a complete version against its grid and, where it was refined, against the finer ones; the worst counts.
+
+    ``wanted`` is the score that was asked for, to be told beside it.
+    """
+    shape_yx = store.info.shape_yx
+
+    def read(roi: Roi) -> tuple[F32, F32]:
+        lightness = store.read_lightness(roi)
+        return lightness, chroma_from_half(version.read(roi), version.scale_factor)
+
+    grids = [refined(grid, level) for level in range(version.levels_chosen + 1)]
+    strides = tuple((each.y.stride, each.x.stride) for each in grids)
+    scores = [seam_score(read, shape_yx, stride) for stride in strides] if len(grid) > 1 else []
+    worst = max(scores, key=lambda score: np.nan_to_num(score.score), default=SeamScore(np.nan, np.nan))
+    spread, weight = version.spread(Roi(0, shape_yx[0], 0, shape_yx[1]))
+    spread = spread[weight > 0] * version.scale_factor
+    mean, p95 = (float(spread.mean()), float(np.percentile(spread, 95))) if spread.size else (0.0, 0.0)
+    return Quality(
+        seam=_figure(worst.score),
+        seam_edge=_figure(worst.edge),
+        seam_patch=_figure(worst.patch),
+        disagreement_mean=round(mean, 3),
+        disagreement_p95=round(p95, 3),
+        strides_px=strides,
+        tiles=len(grid) + sum(int(version.chosen(level).sum()) for level in range(1, version.levels_chosen + 1)),
+        wanted=wanted,
+        doubt=version.doubt,
+    )
+
+
+def _figure(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+def has_helped(before: float, after: float) -> bool:
+    """Whether a refinement took away a tenth of what a score has above 1; if not, finer tiles chase the scatter."""
+    return after - 1 < _LEAST_GAIN * (before - 1)
+
+
+def tiles_to_add(
+    spread: F32, grid: TileGrid, earlier: Sequence[NDArray[np.bool_]], score: float, wanted: float
+) -> NDArray[np.bool_]:
+    """Which tiles of the next finer grid to predict, so that a score comes down to what is wanted.
+
+    Those where the tiles disagree most: as many as hold a share of the whole disagreement that grows with the distance
+    to the goal. Nothing here depends on workers or blocks.
+
+    Parameters
+    ----------
+    spread : (h, w) of the squares of the whole scan
+    grid : the coarsest grid
+    earlier : for each refinement so far, what was chosen of its grid
+
+    Returns
+    -------
+    (rows, columns) of the finer grid's tiles
+    """
+    fine = refined(grid, len(earlier) + 1)
+    there = np.zeros((len(fine.y.starts), len(fine.x.starts)), bool)
+    for level, chosen in enumerate([None, *earlier]):
+        coarse = refined(grid, level)
+        rows, columns = (np.isin(f.starts, c.starts) for f, c in ((fine.y, coarse.y), (fine.x, coarse.x)))
+        there[np.ix_(rows, columns)] |= True if chosen is None else chosen
+    worth = np.where(there, -1.0, _mean_over_tiles(spread, fine))
+    order = np.argsort(-worth, axis=None, kind="stable")[: int((~there).sum())]
+    share = min(1.0, max(_LEAST_SHARE, _HELP * (1 - max(0.0, wanted - 1) / max(score - 1, 1e-6))))
+    held = np.cumsum(worth.ravel()[order], dtype=np.float64)
+    added = np.zeros(worth.size, bool)
+    if held.size and held[-1] > 0:
+        added[order[: int(np.searchsorted(held, share * held[-1])) + 1]] = True
+    return added.reshape(worth.shape)
+
+
+def _mean_over_tiles(spread: F32, grid: TileGrid) -> NDArray[np.float64]:
+    """Mean of the squares in the middle half of each tile."""
+    sums = np.pad(np.cumsum(np.cumsum(spread, 0, dtype=np.float64), 1), ((1, 0), (1, 0)))
+    bounds = []
+    for axis, count in zip((grid.y, grid.x), spread.shape, strict=True):
+        starts = np.array(axis.starts)
+        first = np.clip((starts + axis.size // 4) // SQUARE_PX, 0, count - 1)
+        last = np.clip((starts + axis.size - axis.size // 4) // SQUARE_PX, first + 1, count)
+        bounds.append((first, last))
+    (top, bottom), (left, right) = bounds
+    total = (
+        sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)] + sums[np.ix_(top, left)]
+    )
+    return np.asarray(total / np.outer(bottom - top, right - left))
+
+
+def disagreement_map(store: ScanStore, version: ChromaVersion) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB: dark where the tiles agree, bright yellow from a spread of 20 CIELAB units on; 1024 px at most.
+
+    Of a model that knows its doubt it is that which is drawn: bright where a CIEDE2000 of 20 and more is expected.
+    """
+    height, width = store.info.shape_yx
+    if version.doubt is not None:
+        return _doubt_map(version.doubt_cells(), height, width)
+    spread = version.spread(Roi(0, height, 0, width))[0] * version.scale_factor
+    scale = min(8.0, _MAP_SIDE_PX / max(spread.shape))
+    size = (max(1, round(spread.shape[1] * scale)), max(1, round(spread.shape[0] * scale)))
+    shown = cv2.resize(spread, size, interpolation=cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA)
+    # The last squares reach beyond the scan: laid over it, the map must fit.
+    shown = shown[: max(1, round(height / SQUARE_PX * scale)), : max(1, round(width / SQUARE_PX * scale))]
+    return _inferno(shown)
+
+
+def _doubt_map(expected: F32, height: int, width: int) -> NDArray[np.uint8]:
+    scale = _MAP_SIDE_PX / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return _inferno(cv2.resize(expected, size, interpolation=cv2.INTER_LINEAR))
+
+
+def _inferno(values: F32) -> NDArray[np.uint8]:
+    samples = np.clip(values / MAP_TOP * 255, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(samples, cv2.COLORMAP_INFERNO)[..., ::-1])

@@ -1,0 +1,227 @@
+"""What lies beside a scan: its world file is read, other files that say something of it are named.
+
+No library is let look for neighbours (`pipeline.support.gdal.Opened`, ``alone``): what it would follow from there, a
+file of some bytes would decide, and one that is a pipe it would wait for. Here one of six numbers is all that is read,
+in the folder of the scan and of its own name, and nothing that it says leads further.
+
+References
+----------
+Esri, "World files for raster datasets"; GDAL, "ESRI World File" (GDALReadWorldFile) and "PAM" (.aux.xml).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.support.names import shown
+from pipeline.types import Reading, ScanInfo, ScanReader
+
+_WORLD_LIMIT_BYTES = 1024
+_NUMBER = re.compile(rb"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?")
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+_BY_STEM, _BY_NAME = (".prj", ".xmp"), (".aux.xml", ".msk", ".xmp")
+_GEO_TRANSFORMS, _MATRIX, _GEO_KEYS = (33550, 33922, 34264), 34264, 34735
+_RASTER_TYPE, _IS_POINT = 1025, 2
+
+
+def with_neighbours(reader: ScanReader, path: Path, reading: Reading) -> ScanReader:
+    """The reader, with the place that a world file gives it and the names of what is not read; itself without any.
+
+    Neighbours speak of a file, and so of its first page.
+    """
+    if reading.page != 1:
+        return reader
+    dropped: list[str] = []
+    world = _world_of(path, reading.beside, dropped)
+    found = _other_names(path, dropped)
+    carried = None
+    if world is not None:
+        carried = _placed(reader.carried, world, dropped)
+    dropped += [f"{name} beside it (not read)" for name in found]
+    beside = world.name if world is not None and carried is not None else ""
+    return _Accompanied(reader, carried, beside, tuple(dropped)) if beside or dropped else reader
+
+
+@dataclass(frozen=True)
+class _World:
+    """A world file: its name, and a to f of :class:`pipeline.metadata.model.Place`, of pixels' corners and centres."""
+
+    name: str
+    corner: tuple[float, ...]
+    centre: tuple[float, ...]
+
+
+def _placed(carried: Carried, world: _World, dropped: list[str]) -> Carried | None:
+    """None where the file has coordinates of its own; that they are others is said."""
+    place = carried.place or Place()
+    codes = {tag.code for tag in place.tags}
+    if place.transform or place.gcps or place.rpcs or codes.intersection(_GEO_TRANSFORMS):
+        if not _same(place.transform, world.corner):
+            dropped.append(f"{world.name} beside it (the file has coordinates of its own)")
+        return None
+    tags = place.tags
+    if tags:  # a GeoTIFF's go on as they are, and are all that does
+        a, b, c, d, e, f = world.centre if _is_point(tags) else world.corner
+        numbers = (a, b, 0, c, d, e, 0, f, 0, 0, 0, 0, 0, 0, 0, 1)
+        tags = (*tags, TiffTag(_MATRIX, 12, 16, _doubles(numbers)))
+    return replace(carried, place=replace(place, transform=world.corner, tags=tags))
+
+
+def _doubles(numbers: tuple[float, ...]) -> bytes:
+    return struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def _is_point(tags: tuple[TiffTag, ...]) -> bool:
+    """Whether a GeoTIFF counts from the centres of pixels (GTRasterTypeGeoKey)."""
+    for tag in tags:
+        if tag.code == _GEO_KEYS and tag.type == 3:
+            keys = memoryview(tag.value[: len(tag.value) // 8 * 8]).cast("H").tolist()
+            return any(keys[at] == _RASTER_TYPE and keys[at + 3] == _IS_POINT for at in range(4, len(keys), 4))
+    return False
+
+
+def _same(place: tuple[float, ...], world: tuple[float, ...]) -> bool:
+    """Within a thousandth of a pixel; world files are rounded."""
+    step = max(map(abs, (world[0], world[1], world[3], world[4])))
+    return len(place) == 6 and all(abs(p - w) <= step / 1000 for p, w in zip(place, world, strict=True))
+
+
+def _world_of(path: Path, wanted: str | None, dropped: list[str]) -> _World | None:
+    """The first of its world files that can be read, or the one that is wanted; what keeps others from it is said."""
+    first: _World | None = None
+    for name, real in _files(path, world_names(path), dropped):
+        if wanted is not None and name != wanted:
+            continue
+        numbers = _six_numbers(real)
+        if numbers is None:
+            dropped.append(f"{name} beside it (not the six numbers of a world file)")
+            continue
+        a, d, b, e, x, y = numbers
+        corner = (a, b, x - a / 2 - b / 2, d, e, y - d / 2 - e / 2)
+        if first is None:
+            first = _World(name, corner, (a, b, x, d, e, y))
+        elif not _same(corner, first.corner):
+            dropped.append(f"{name} beside it (another world file than {first.name})")
+    return None if first is None or first.corner == _IDENTITY else first
+
+
+def world_names(path: Path) -> list[str]:
+    """tif: tfw, tifw and wld; jpg: jgw, jpgw, jpw and wld."""
+    ending = path.suffix[1:].lower()
+    endings = [f"{ending[0]}{ending[-1]}w", f"{ending}w"] if len(ending) > 1 else []
+    endings += ["jpw"] if ending.startswith("j") else []
+    return [f"{path.stem}.{each}" for each in (*endings, "wld")]
+
+
+def _six_numbers(path: Path) -> tuple[float, ...] | None:
+    """Of a world file: x and y of a step along a row, of one down a column, and of the first pixel's centre."""
+    try:
+        # Whatever has taken the place of the file since it was looked at is neither followed nor waited for.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            data = file.read(_WORLD_LIMIT_BYTES + 1) if regular else b""
+    except OSError:
+        return None
+    words = data.split()
+    if len(data) > _WORLD_LIMIT_BYTES or len(words) != 6 or not all(_NUMBER.fullmatch(word) for word in words):
+        return None
+    numbers = tuple(float(word.replace(b",", b".")) for word in words)
+    area = numbers[0] * numbers[3] - numbers[1] * numbers[2]
+    return numbers if all(map(math.isfinite, (*numbers, area))) and area else None
+
+
+def _other_names(path: Path, dropped: list[str]) -> list[str]:
+    names = [*(path.stem + ending for ending in _BY_STEM), *(path.name + ending for ending in _BY_NAME)]
+    return [name for name, _ in _files(path, names, dropped)]
+
+
+def _files(path: Path, names: list[str], dropped: list[str]) -> Iterator[tuple[str, Path]]:
+    """Those of the names, or with the ending in capitals, that are regular files in the folder of ``path``."""
+    folder = path.parent
+    seen = {_identity(path)}
+    for name in names:
+        for each in (name, str(Path(name).with_suffix(Path(name).suffix.upper()))):
+            identity = _identity(folder / each)
+            if identity is None or identity in seen:
+                continue
+            seen.add(identity)
+            try:
+                real = (folder / each).resolve(strict=True)
+                inside = real.parent == folder.resolve(strict=True)
+            except (OSError, RuntimeError):
+                continue
+            if not inside:
+                dropped.append(f"{shown(each)} beside it (a link out of its folder)")
+            else:
+                yield shown(each), real
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of a regular file, or of that which a link leads to; None of anything else."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+class _Accompanied:
+    """A reader of which neighbours say more."""
+
+    def __init__(self, reader: ScanReader, carried: Carried | None, beside: str, dropped: tuple[str, ...]) -> None:
+        self._reader, self._carried = reader, carried
+        info = reader.info
+        metadata = dict(info.metadata)
+        if beside:
+            metadata["beside"] = beside
+        if dropped:
+            metadata["dropped"] = [*metadata.get("dropped", ()), *dropped]
+        self._info = replace(info, metadata=metadata)
+
+    @property
+    def info(self) -> ScanInfo:
+        return self._info
+
+    @property
+    def carried(self) -> Carried:
+        return self._carried or self._reader.carried
+
+    @property
+    def holes(self) -> tuple[tuple[int, int, int, int], ...]:
+        return self._reader.holes
+
+    @property
+    def decoder_bytes(self) -> int:
+        return self._reader.decoder_bytes
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        return self._reader.read(rows, columns)
+
+    def read_mask(self, rows: slice, columns: slice) -> NDArray[Any]:
+        return self._reader.read_mask(rows, columns)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_reader":  # of one that is being unpickled
+            raise AttributeError(name)
+        return getattr(self._reader, name)

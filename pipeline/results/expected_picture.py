@@ -1,0 +1,82 @@
+"""What a sidecar tells of one picture of a result: what :mod:`pipeline.results.verify` holds the picture to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.formats import FORMATS
+from pipeline.results.sidecar import Sidecar
+
+# Half a level of the darkest grays of 8 bit is 0.14, and of gray turned into RGB 0.25; 65,535 levels leave a fiftieth.
+BOUNDS = {"uint8": 0.5, "uint16": 0.02}
+
+
+@dataclass(frozen=True)
+class ExpectedPicture:
+    """As the sidecar of a result has it."""
+
+    picture: Path
+    format: str
+    shape_yx: tuple[int, int]
+    dtype: str
+    bytes: int
+    sha256: str
+    levels: int
+    version: str
+    store: Path
+    store_sha256: Mapping[str, str]
+    records_sha256: str
+    source: Path
+    source_sha256: str
+    metadata: Mapping[str, Any]
+    not_carried: Mapping[str, str]
+    carries_metadata: bool
+    page: int
+    holes: int
+
+    @classmethod
+    def of(cls, sidecar: Sidecar, picture: Path, name: str) -> ExpectedPicture:
+        """``picture``, of the format ``name``. Raises SidecarError where the sidecar does not say all of it."""
+        source, result = sidecar.needed("source", sidecar.whole_source), sidecar.needed("result", sidecar.result)
+        store, spec = sidecar.needed("store", sidecar.store), sidecar.needed("settings", sidecar.spec)
+        record = sidecar.needed(name, sidecar.pictures.get(name))
+        sidecar.needs("source", source, "page", "depth", "holes", "metadata")
+        sidecar.needs(name, record, "bytes", "sha256", "levels", "carries_metadata", "not_carried")
+        return cls(
+            picture=picture,
+            format=name,
+            shape_yx=source.shape_yx,
+            dtype="uint8" if "depth" in record.not_carried else source.depth,
+            bytes=sidecar.needed(name, record.bytes),
+            sha256=record.sha256,
+            levels=record.levels,
+            not_carried=record.not_carried,
+            carries_metadata=bool(record.carries_metadata),
+            page=source.page,
+            holes=len(source.holes),
+            version=spec.version,
+            store=picture.parent / result.store,
+            store_sha256=store.sha256,
+            records_sha256=store.records_sha256,
+            source=Path(source.path),
+            source_sha256=source.sha256,
+            metadata=source.metadata,
+        )
+
+    @property
+    def beside(self) -> str:
+        """The world file that the scan's place is from; empty without one."""
+        return str(self.metadata.get("beside") or "")
+
+    @property
+    def bound(self) -> float:
+        tolerance = FORMATS[self.format].TOLERANCE
+        return BOUNDS[self.dtype] if tolerance is None else tolerance.largest
+
+    @property
+    def mean_bound(self) -> float | None:
+        tolerance = FORMATS[self.format].TOLERANCE
+        return None if tolerance is None else tolerance.mean

@@ -1,0 +1,92 @@
+"""From a store to a picture with all that it says of itself, and a look into the written file whether it is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.errors import ColorizeError
+from pipeline.formats import FORMATS, Picture
+from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.model import Carried
+from pipeline.metadata.provenance import SOURCE_TYPE, xmp_packet
+from pipeline.metadata.xmp import lacking
+from pipeline.results.carrying import (
+    description_of,
+    differences,
+    for_result,
+    has_bound_note,
+    missing_description,
+    software_of,
+)
+
+# What tifffile, OME, ImageJ, ScanImage and Aperio put where others have a description.
+_OF_SAMPLES = re.compile(
+    r"""\{"shape":\ ?\[ | shape=\(\d | (?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:\w+:)?OME\b | ImageJ=\d
+    | SI\.[A-Za-z]\w*(?:\.\w+)*\ =\  | Aperio\ (?:Image\ Library|Leica)\b""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def carried_by_result(
+    scan: Carried, software: str, description: str, source: str
+) -> tuple[Carried, str, dict[str, str]]:
+    """What the result of a scan says beside its pixels.
+
+    Parameters
+    ----------
+    scan : what the scan says
+    software, description, source : of the result, for its XMP packet; ``source`` is what the scan is
+
+    Returns
+    -------
+    What it carries; its description, with the scan's own in front; and what cannot go on into any format, by name.
+    """
+    lost: dict[str, str] = {}
+    try:
+        xmp = xmp_packet(software, description, source, scan.xmp, software_of(scan))
+    except ValueError as error:
+        lost["xmp"] = f"the scan's packet stays in the store only: {error}"
+        xmp = xmp_packet(software, description, source, b"", software_of(scan))
+    if has_bound_note(scan):
+        lost["maker note"] = "its offsets would point elsewhere in another file; it stays in the store"
+    own = description_of(scan)
+    if _OF_SAMPLES.match(own):
+        # Of axes and channels that the result has not; readers would take it for the result's.
+        lost |= (
+            {} if own.startswith("{") else {"description": "it is about the scan's own samples; it stays in the store"}
+        )
+        own = ""
+    return for_result(scan, xmp, SRGB_PROFILE), f"{own}\n{description}" if own else description, lost
+
+
+def missing_in(name: str, path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
+    """What of ``picture`` a reader does not find in the file ``path`` of format ``name``, beyond what is ``known``."""
+    try:
+        there = FORMATS[name].embedded(path)
+        found = differences(picture.carried, there)
+    except ColorizeError as error:
+        return {"all": f"the written file cannot be read again: {error}"}
+    if text := missing_description(picture.description, there):
+        found["description"] = text
+    return {what: f"not found again in the written file ({why})" for what, why in found.items() if what not in known}
+
+
+def missing_of_scan(name: str, path: Path, scan: Carried) -> dict[str, str]:
+    """What the picture ``path`` of format ``name`` lacks of what its scan says, and of what any result says.
+
+    Unlike :func:`missing_in` it does not ask which software and model the result names, which a later look cannot know.
+    Raises ScanError where the file cannot be read.
+    """
+    wanted, description, lost = carried_by_result(scan, "", "", "")
+    found = FORMATS[name].embedded(path)
+    missing = differences(replace(wanted, xmp=b""), found)
+    if text := missing_description(description, found):
+        missing["description"] = text
+    if SOURCE_TYPE.encode() not in found.xmp:
+        missing["Digital Source Type"] = "nothing says that its colour is an algorithm's"
+    elif "xmp" not in lost and (names := lacking(wanted.xmp, found.xmp)):
+        missing["xmp"] = names
+    return missing

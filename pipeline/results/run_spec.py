@@ -1,0 +1,77 @@
+"""The settings of a run: everything that decides the bytes of a result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+# Raised when the same settings would give other bytes, so that results of older code count as out of date.
+ALGORITHM = 2
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides the bytes of a result; two equal specs on equal scans give equal pictures.
+
+    ``tile_yx`` and ``stride_yx`` are pixels; tiles start at multiples of ``align`` where the stride is one; ``anchor``
+    says whether the palette comes from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0
+    for none, and ``stride_yx`` then the coarsest; ``vivid`` and ``cautious`` say what is taken of a palette
+    network's possible colours (:mod:`pipeline.palettes.answers`), ``palette_engine`` and ``palette_precision`` by what
+    and in what that network is computed; ``reused`` names the version whose tiles were taken over, which its storage
+    rounds to float16. Workers, blocks and schedulers are not in it: they must not matter.
+    """
+
+    tile_yx: tuple[int, int]
+    stride_yx: tuple[int, int]
+    window: str
+    engine: str
+    engine_version: str
+    precision: str
+    batch: int
+    model: str
+    model_sha256: str
+    chroma_scale: float
+    align: int = 1
+    anchor: bool = False
+    quality: float = 0.0
+    vivid: float = 0.0
+    cautious: bool = False
+    palette_sha256: str = ""
+    palette_engine: str = ""
+    palette_precision: str = ""
+    reused: str = ""
+    int8_sha256: str = ""
+    algorithm: int = ALGORITHM
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "tile_yx": list(self.tile_yx), "stride_yx": list(self.stride_yx)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunSpec:
+        """The settings that :meth:`to_json` gave. Raises TypeError, KeyError where they are others."""
+        sizes = {name: (int(values[name][0]), int(values[name][1])) for name in ("tile_yx", "stride_yx")}
+        return cls(**{**values, **sizes})
+
+    @property
+    def version(self) -> str:
+        """The name of what these settings make: tile-stride-window-model-hash, such as 256-128-hann-default-1f2e3d4c.
+
+        Two different settings never share a name: the hash is the first 32 bits of the SHA-256 of all of them.
+        """
+        text = json.dumps(self.to_json(), sort_keys=True)
+        sizes = [_size_text(self.tile_yx), _size_text(self.stride_yx)]
+        model = "".join(c if c.isalnum() else "_" for c in self.model)
+        return "-".join([*sizes, self.window, model, hashlib.sha256(text.encode()).hexdigest()[:8]])
+
+
+def _size_text(size_yx: tuple[int, int]) -> str:
+    return str(size_yx[0]) if size_yx[0] == size_yx[1] else f"{size_yx[0]}x{size_yx[1]}"
+
+
+def utc_now() -> str:
+    """The time as ISO 8601, to the second, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,349 @@
+"""``NAME.color.json``, the sidecar beside a result: what was done, by what, to which bytes.
+
+``docs/sidecar.md`` is its layout. One key decides nothing about the others: a part that is damaged, or of another
+release, is None or empty, and the rest still says whose picture lies there. Whoever needs a part asks for it with
+:meth:`Sidecar.needed`, and gets the :class:`SidecarError` that says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
+
+from pipeline.errors import SidecarError
+from pipeline.formats import ENDINGS
+from pipeline.quality.score import Quality
+from pipeline.results.run_spec import RunSpec
+from pipeline.support.files import read_text
+
+SIDECAR_ENDING = ".color.json"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """One object of the JSON.
+
+    Attributes
+    ----------
+    unwritten : keys of this release's layout that the file does not have: an earlier release wrote it
+    further : keys of the file that this release's layout does not have, with their values
+    """
+
+    unwritten: frozenset[str] = field(default=frozenset(), repr=False)
+    further: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def kinds(cls) -> Mapping[str, Any]:
+        """The type of each key."""
+        return _kinds(cls)  # type: ignore[arg-type]  # mypy takes the hash of the instances for that of the class
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """What :meth:`to_json` gave. Raises KeyError, TypeError where it is something else."""
+        kinds = cls.kinds()
+        known = {name: value for name, value in _object(values).items() if name in kinds}
+        for name, value in known.items():
+            if not _fits(value, kinds[name]):
+                raise TypeError(f"{name!r} is {value!r:.80}")
+        further = {name: value for name, value in values.items() if name not in kinds}
+        return cls(**known, unwritten=frozenset(kinds.keys() - known.keys()), further=further)
+
+    def to_json(self) -> dict[str, Any]:
+        """In the order of the layout."""
+        return {
+            **{name: getattr(self, name) for name in self.kinds() if name not in self.unwritten},
+            **self.further,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRecord(_Record):
+    """The scan file. ``metadata`` is that of :class:`pipeline.types.ScanInfo`, ``holes`` are y0, y1, x0, x1."""
+
+    path: str = ""
+    page: int = 1
+    name: str = ""
+    bytes: int = 0
+    sha256: str = ""
+    height_px: int = 0
+    width_px: int = 0
+    channels: int = 1
+    dtype: str = ""
+    depth: str = ""
+    tone: str = ""
+    mask: str = ""
+    holes: Sequence[Sequence[int]] = ()
+    icc_profile: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it says all that every release wrote."""
+        return not self.unwritten & {"path", "bytes", "sha256", "height_px", "width_px"}
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        return self.height_px, self.width_px
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRecord(_Record):
+    """One picture of the result; None where the sidecar does not say it.
+
+    Attributes
+    ----------
+    file : its name beside the sidecar
+    bytes, sha256 : of the file, or of all files of a folder
+    levels : the picture and its smaller copies
+    carries_metadata : whether it should carry what the scan says beside its pixels
+    not_carried : what of that it does not carry, and why
+    premis : the PREMIS event of its making
+    """
+
+    file: str = ""
+    bytes: int | None = None
+    sha256: str = ""
+    levels: int = 0
+    carries_metadata: bool | None = None
+    not_carried: Mapping[str, str] = field(default_factory=dict)
+    premis: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRecord(_Record):
+    """Name of the version, and of its store beside the sidecar."""
+
+    version: str
+    store: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreRecord(_Record):
+    """SHA-256 of the store's small files by their path in it, and of the records of all blocks."""
+
+    sha256: Mapping[str, str]
+    records_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkRecord(_Record):
+    """What a result took; ``seconds`` by stage."""
+
+    megapixels: float = 0.0
+    tiles: int = 0
+    predictions: int = 0
+    blocks: int = 0
+    blocks_there: int = 0
+    block_px: int = 0
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """All that the JSON says. A part is None, a text or mapping empty, where it is missing or damaged.
+
+    ``settings`` and ``quality`` are as they are in the file; :attr:`spec` and :attr:`figures` are the same as values of
+    this release.
+
+    Attributes
+    ----------
+    path : where it was read from; None where it was made
+    faults : the parts that are damaged, each with what is wrong with it
+    unwritten, further : as in the records of its parts
+    """
+
+    what: str = ""
+    software: str = ""
+    flow: str = ""
+    finished: str = ""
+    source: SourceRecord | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    result: ResultRecord | None = None
+    pictures: Mapping[str, PictureRecord] = field(default_factory=dict)
+    store: StoreRecord | None = None
+    quality: Mapping[str, Any] | None = None
+    work: WorkRecord | None = None
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
+    faults: Mapping[str, SidecarError] = field(default_factory=dict, compare=False, repr=False)
+    unwritten: frozenset[str] = field(default=frozenset(), repr=False)
+    further: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Sidecar:
+        """Raises SidecarError where there is no JSON object to read."""
+        return cls.from_json(_parsed(str(path), lambda: _object(json.loads(read_text(path)))), path)
+
+    @classmethod
+    def find(cls, path: Path) -> Sidecar | None:
+        """As :meth:`read`, but None where there is none to read."""
+        try:
+            return cls.read(path)
+        except SidecarError:
+            return None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], path: Path | None = None) -> Sidecar:
+        """What :meth:`to_json` gave; what of it is something else is among the ``faults``."""
+        faults: dict[str, SidecarError] = {}
+
+        def part(name: str, parse: Callable[[Any], T], of: Mapping[str, Any] = values) -> T | None:
+            try:
+                return _parsed(f"{path or SIDECAR_ENDING}: {name}", lambda: parse(of[name])) if name in of else None
+            except SidecarError as error:
+                faults[name] = error
+                return None
+
+        entries = {name: each for name, each in (part("pictures", _object) or {}).items() if isinstance(each, Mapping)}
+        # Of a damaged entry it is still known that the picture is this project's.
+        unknown = PictureRecord(unwritten=frozenset(PictureRecord.kinds()))
+        return cls(
+            what=part("what", _text) or "",
+            software=part("software", _text) or "",
+            flow=part("flow", _text) or "",
+            finished=part("finished", _text) or "",
+            source=part("source", SourceRecord.from_json),
+            settings=part("settings", _object) or {},
+            result=part("result", ResultRecord.from_json),
+            pictures={name: part(name, PictureRecord.from_json, entries) or unknown for name in entries},
+            store=part("store", StoreRecord.from_json),
+            quality=part("quality", lambda value: _object(value) if value else None),
+            work=part("work", WorkRecord.from_json),
+            versions=part("versions", _object) or {},
+            path=path,
+            faults=faults,
+            unwritten=frozenset(_LAYOUT - values.keys()),
+            further={name: value for name, value in values.items() if name not in _LAYOUT},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """In the order of the layout, which is that of the fields."""
+        known = {each.name: getattr(self, each.name) for each in fields(self) if each.name in _LAYOUT}
+        known["pictures"] = {name: each.to_json() for name, each in self.pictures.items()}
+        for name, value in known.items():
+            known[name] = value.to_json() if isinstance(value, _Record) else value
+        return {**{name: value for name, value in known.items() if name not in self.unwritten}, **self.further}
+
+    @cached_property
+    def spec(self) -> RunSpec | None:
+        """The settings; None where they are not this release's."""
+        return self._value("settings", lambda: RunSpec.from_json(self.settings))
+
+    @cached_property
+    def figures(self) -> Quality | None:
+        """The quality; None where there is none, or not one of this release's."""
+        quality = self.quality
+        return self._value("quality", lambda: Quality.from_json(quality)) if quality else None
+
+    @property
+    def version(self) -> str | None:
+        """The name that the settings have in this release; None where they are not this release's."""
+        return self.spec.version if self.spec else None
+
+    def _value(self, name: str, parse: Callable[[], T]) -> T | None:
+        try:
+            return _parsed(f"{self.path}: {name}", parse)
+        except SidecarError:
+            return None
+
+    def is_of(self, sha256: str) -> bool:
+        """Whether the result was made from a scan file of these bytes."""
+        return self.source is not None and self.source.sha256 == sha256 != ""
+
+    def says(self, *names: str) -> bool:
+        """Whether all these parts are there, and none is damaged."""
+        return not (self.unwritten | self.faults.keys()) & set(names)
+
+    @property
+    def whole_source(self) -> SourceRecord | None:
+        """The scan file, where the sidecar says all that every release wrote of it."""
+        return self.source if self.source is not None and self.source.is_whole else None
+
+    def needed(self, name: str, part: T | None) -> T:
+        """``part``, the part of that name. Raises SidecarError where it is missing or damaged."""
+        if part is None:
+            raise self.faults.get(name) or self._lacks(name, "it is missing, or of another release")
+        return part
+
+    def needs(self, name: str, record: _Record, *keys: str) -> None:
+        """Raises SidecarError where the file does not have all of ``keys`` in the ``record`` of that name."""
+        if lacking := sorted(record.unwritten & set(keys)):
+            raise self.faults.get(name) or self._lacks(name, f"no {', '.join(map(repr, lacking))}")
+
+    def _lacks(self, name: str, reason: str) -> SidecarError:
+        return _error(f"{self.path or SIDECAR_ENDING}: {name}", reason)
+
+
+_LAYOUT = frozenset(each.name for each in fields(Sidecar)) - {"path", "faults", "unwritten", "further"}
+
+
+def _parsed(where: str, parse: Callable[[], T]) -> T:
+    """What ``parse`` gives; the only place that finds a sidecar wrong. Raises SidecarError."""
+    try:
+        return parse()
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise _error(where, getattr(error, "strerror", None) or reason) from error
+
+
+def _error(where: str, reason: str) -> SidecarError:
+    return SidecarError(
+        f"{where}: {reason}, so what the result should be is not known; restore the file, or run again with --force"
+    )
+
+
+@cache
+def _kinds(record: type) -> dict[str, Any]:
+    """The type of each key of a record."""
+    hints = get_type_hints(record)
+    return {each.name: hints[each.name] for each in fields(record) if each.name not in ("unwritten", "further")}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a type such as ``Mapping[str, float]``."""
+    parts = get_args(kind)
+    if get_origin(kind) is Mapping:
+        return isinstance(value, Mapping) and all(_fits(each, parts[1]) for each in value.values())
+    if get_origin(kind) is Sequence:
+        return isinstance(value, list | tuple) and all(_fits(each, parts[0]) for each in value)
+    if kind is float:
+        return isinstance(value, int | float)
+    return kind is Any or isinstance(value, kind)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r:.80} is no object")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is no text")
+    return value
+
+
+def sidecar_of(result: Path) -> Path | None:
+    """The JSON of a picture of this project's, by its name, or that JSON itself; None for other names."""
+    for ending in (SIDECAR_ENDING, *sorted(ENDINGS.values(), key=len, reverse=True)):
+        if result.name.endswith(ending):
+            return result.with_name(result.name.removesuffix(ending) + SIDECAR_ENDING)
+    return None
+
+
+def version_of(path: Path) -> str | None:
+    """The version that a sidecar describes, or None where there is no sidecar of this project's."""
+    sidecar = Sidecar.find(path)
+    return sidecar.version if sidecar else None
+
+
+def pictures_of(path: Path) -> dict[str, PictureRecord]:
+    """What a sidecar says of the pictures that it describes, by format; formats that are not known are left out."""
+    sidecar = Sidecar.find(path)
+    return {} if sidecar is None else {name: each for name, each in sidecar.pictures.items() if name in ENDINGS}

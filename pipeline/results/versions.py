@@ -1,0 +1,157 @@
+"""The versions of a scan's colours: where each lies, which one is current, and how another one becomes it.
+
+The current version is ``NAME.color.json`` with its pictures, one in each format that was asked for (``NAME.color.tif``,
+``NAME.color.jp2``); earlier ones that are kept are ``NAME.<version>.color.*`` beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.formats import ENDINGS
+from pipeline.results.run_spec import RunSpec
+from pipeline.results.sidecar import SIDECAR_ENDING, PictureRecord, Sidecar, pictures_of, version_of
+from pipeline.store import Source
+from pipeline.support.files import remove, size_bytes, tree_sha256, writing
+
+
+@dataclass(frozen=True)
+class ResultPaths:
+    """Where one scan's results lie: ``store`` is NAME.zarr, the others begin with ``stem``: NAME for the current."""
+
+    store: Path
+    stem: str
+
+    @classmethod
+    def of(cls, output: Path, stem: str) -> ResultPaths:
+        store = output / f"{stem}.zarr"
+        return cls(store, store.name.removesuffix(".zarr"))
+
+    @property
+    def sidecar(self) -> Path:
+        return self.store.with_name(f"{self.stem}{SIDECAR_ENDING}")
+
+    def picture(self, name: str) -> Path:
+        """In the format ``name``; a folder for some."""
+        return self.store.with_name(self.stem + ENDINGS[name])
+
+    def of_version(self, version: str) -> ResultPaths:
+        """Where a version that is not the current one lies."""
+        return replace(self, stem=f"{self.store.name.removesuffix('.zarr')}.{version}")
+
+    def all_versions(self) -> list[ResultPaths]:
+        """Of every version beside the current one that has a sidecar."""
+        start, end = self.store.name.removesuffix("zarr"), SIDECAR_ENDING
+        names = (p.name for p in self.store.parent.iterdir()) if self.store.parent.is_dir() else ()
+        found = sorted(n for n in names if n.startswith(start) and n.endswith(end) and len(n) > len(start + end))
+        versions = [(name[len(start) : -len(end)], self.store.parent / name) for name in found]
+        # Another scan's name may begin with this one's: its sidecar says another version.
+        return [self.of_version(version) for version, sidecar in versions if version_of(sidecar) == version]
+
+
+def is_there(picture: Path, record: PictureRecord) -> bool:
+    """Whether a picture has as many bytes as were written."""
+    try:
+        return size_bytes(picture) == record.bytes
+    except OSError:
+        return False
+
+
+def whole_pictures(
+    paths: ResultPaths, source: Source, spec: RunSpec, metadata: bool = True, is_exact: bool = False
+) -> dict[str, PictureRecord]:
+    """The pictures that are there, whole, and made from these bytes with these settings, by format.
+
+    A picture for which tiles of another version were taken over counts too, as it differs by rounding only, unless
+    ``is_exact``. ``metadata`` says whether it should carry the scan's.
+    """
+    sidecar = Sidecar.find(paths.sidecar)
+    if sidecar is None or not sidecar.is_of(source.sha256):
+        return {}
+    # As they are in the file: settings of another release are others, also where this one can read them.
+    settings = sidecar.settings if is_exact else {**sidecar.settings, "reused": ""}
+    if settings != (spec if is_exact else replace(spec, reused="")).to_json():
+        return {}
+    return {
+        name: each
+        for name, each in sidecar.pictures.items()
+        if name in ENDINGS and each.carries_metadata == metadata and is_there(paths.picture(name), each)
+    }
+
+
+def in_the_way(paths: ResultPaths, names: Iterable[str]) -> Path | None:
+    """A picture's place that is taken by something which no sidecar of this project's tells of; None where all is well.
+
+    A publication that was stopped leaves pictures without a sidecar, which one of the scan's other versions tells of.
+    """
+    current, *others = (pictures_of(each.sidecar) for each in (paths, *paths.all_versions()))
+    for name in names:
+        picture = paths.picture(name)
+        if name in current or not picture.exists():
+            continue
+        if not any(name in records and is_there(picture, records[name]) for records in others):
+            return picture
+    return None
+
+
+def publish(paths: ResultPaths, version: str) -> str | None:
+    """Make ``version``, which lies finished under its own name, the current one; the one before gets its own name.
+
+    Returns the one before, if there was another. Pictures of ``version`` that are current already stay where they are.
+
+    A stop between two of the renamings is put right by the next call (see :func:`settle`). Raises OutputError.
+    """
+    new = paths.of_version(version)
+    with writing(paths.sidecar):
+        settle(paths)
+        before = version_of(paths.sidecar)
+        if before is not None and before != version:
+            old, names = paths.of_version(before), list(pictures_of(paths.sidecar))
+            if old.sidecar.exists():
+                # An export into further formats was stopped before it was published: its list has these, too.
+                remove(paths.sidecar)
+            else:
+                os.replace(paths.sidecar, old.sidecar)
+            for name in names:
+                _move(paths.picture(name), old.picture(name))
+        else:
+            remove(paths.sidecar)
+        for name in pictures_of(new.sidecar):
+            _move(new.picture(name), paths.picture(name))
+        os.replace(new.sidecar, paths.sidecar)
+    return before if before != version else None
+
+
+def _move(old: Path, new: Path) -> None:
+    """Rename a file or folder over one that may be there; one that is not there is there already."""
+    if old.exists():
+        if new.is_dir():
+            remove(new)
+        os.replace(old, new)
+
+
+def settle(paths: ResultPaths) -> None:
+    """Bring a publication that was stopped half-way to rest: pictures that lost their sidecar go back beside it."""
+    if paths.sidecar.exists():
+        return
+    versions = [(version, pictures_of(version.sidecar)) for version in paths.all_versions()]
+    for name in ENDINGS:
+        lacking = [(v, told[name]) for v, told in versions if name in told and not v.picture(name).exists()]
+        fitting = [(v, told) for v, told in lacking if is_there(paths.picture(name), told)]
+        if len(fitting) > 1:  # as large as each other
+            sha256 = tree_sha256(paths.picture(name))
+            fitting = [(v, told) for v, told in fitting if told.sha256 == sha256]
+        if fitting:
+            _move(paths.picture(name), fitting[0][0].picture(name))
+
+
+def remove_version(paths: ResultPaths, version: str) -> None:
+    """Remove pictures and sidecar of a version that is not the current one. Raises OutputError."""
+    old = paths.of_version(version)
+    with writing(old.sidecar):
+        remove(old.sidecar)
+        for name in ENDINGS:
+            remove(old.picture(name))

@@ -1,0 +1,1 @@
+"""Tiled inference, the method itself: grids, weights, blending, the anchor."""

@@ -1,0 +1,223 @@
+"""Samples of blocks in, chroma of those blocks out: the function that every scheduler runs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.colour.lab import lightness_on
+from pipeline.errors import PredictionError
+from pipeline.support.array_backend import HOST, Array, Device
+from pipeline.tiling.anchor import Anchor, Anchoring, anchored
+from pipeline.tiling.blend import BlockBlender
+from pipeline.tiling.grid import Block, Roi, TileGrid
+from pipeline.tiling.overlap_stats import Agreement, Opinions
+from pipeline.tiling.palette import Palette
+
+F32 = NDArray[np.float32]
+Predict = Callable[[Array], Array]
+Tiles = tuple[tuple[int, int], ...]
+
+
+def reflected_out(samples: NDArray[Any], shape_yx: tuple[int, int]) -> NDArray[Any]:
+    """Grow (h, w, ...) to at least ``shape_yx`` by reflection at the lower and right edge, as often as needed."""
+    missing = [(0, max(0, wanted - have)) for wanted, have in zip(shape_yx, samples.shape[:2], strict=True)]
+    if missing == [(0, 0), (0, 0)]:
+        return samples
+    return np.pad(samples, [*missing, *[(0, 0)] * (samples.ndim - 2)], mode="symmetric")
+
+
+@dataclass(frozen=True)
+class Known:
+    """Tiles that need not be predicted again: a coarser grid's and some finer ones, and their weighted mean.
+
+    Attributes
+    ----------
+    grid : the same tile size, starts that are all among the finer grid's
+    mean : (2, h, w) float16 or float32 a*, b* of the block's ``write_roi``, blended with the same window
+    agreement : of the same tiles, where it is kept
+    extra_tiles : first row and column of further tiles in the mean, in the order in which they were added
+    """
+
+    grid: TileGrid
+    mean: NDArray[Any]
+    agreement: Agreement | None = None
+    extra_tiles: Tiles = ()
+
+
+@dataclass(frozen=True)
+class BlockWork:
+    """One block to colour.
+
+    Attributes
+    ----------
+    grid, block, window : what to cut and how to weight it
+    samples : of ``block.read_roi`` as far as the scan reaches: (h, w) gray or (h, w, 3) RGB, uint8 or uint16, or else
+        (h, w) float32 L* in [0, 100]
+    known : tiles that were predicted before
+    anchor : of the whole scan, for a model that sees nothing but its tile
+    palette : of the whole scan, for a model that takes one
+    chosen : of the tiles that are not known, those to predict; None is all of them
+    """
+
+    grid: TileGrid
+    block: Block
+    window: str
+    samples: NDArray[Any]
+    known: Known | None = None
+    anchor: Anchor | None = None
+    palette: Palette | None = None
+    chosen: Tiles | None = None
+
+    def tiles_yx(self) -> Tiles:
+        """First row and column of the tiles to predict, in raster order."""
+        if self.chosen is not None:
+            return self.chosen
+        if self.known is None:
+            return self.block.tiles_yx
+        ys, xs = set(self.known.grid.y.starts), set(self.known.grid.x.starts)
+        return tuple((y, x) for y, x in self.block.tiles_yx if y not in ys or x not in xs)
+
+
+@dataclass(frozen=True)
+class Coloured:
+    """What a block came to: (2, H, W) a*, b* of its ``write_roi``, and how far its tiles agreed.
+
+    The chroma is float32, or float16 from a device, which is what the store rounds it to.
+    """
+
+    chroma: NDArray[Any]
+    agreement: Agreement
+
+
+class _OpenBlock:
+    """A block some of whose tiles are still to come."""
+
+    def __init__(self, work: BlockWork, device: Device) -> None:
+        # Not the work itself, whose samples can go once lightness is made of them.
+        self._read, self._write = work.block.read_roi, work.block.write_roi
+        self._tile, self._device, self._anchor = work.grid.tile_yx, device, work.anchor
+        self._palette = work.palette
+        self._source = _lightness(reflected_out(work.samples, self._read.shape_yx), device)
+        self._blender = BlockBlender(work.grid, work.block, work.window, device)
+        self._opinions = Opinions(work.grid, work.block.write_roi, work.window, device)
+        self._anchoring = Anchoring(work.anchor, self._tile, device) if work.anchor and not device.is_host else None
+        self.tiles_yx = work.tiles_yx()
+        self.missing = len(self.tiles_yx)
+        if (known := work.known) is not None:
+            self._blender.add_mean(known.grid, known.mean, known.extra_tiles)
+            if known.agreement is not None:
+                self._opinions.add_known(known.agreement)
+            if work.chosen is not None:
+                self._blender.cover_only(known.grid, (*known.extra_tiles, *work.chosen))
+
+    def cut(self, tile_yx: tuple[int, int]) -> Array:
+        """(1, T, U) L* of one tile, or (3, T, U) with the palette's a*, b* under it."""
+        top, left = tile_yx[0] - self._read.y0, tile_yx[1] - self._read.x0
+        lightness = self._source[top : top + self._tile[0], left : left + self._tile[1]][None, ...]
+        if self._palette is None:
+            return lightness
+        return self._device.xp.concat([lightness, self._device.up(self._palette.under(tile_yx, self._tile))])
+
+    def add(self, tiles: Tiles, chroma: Array) -> None:
+        """Add the (N, 2, T, U) predictions of ``tiles``.
+
+        On the host tile by tile, each while the processor's cache has it; on a device by as few calls as it takes.
+        """
+        if self._device.is_host:
+            for tile, one in zip(tiles, chroma, strict=True):
+                self._opinions.add(tile, one)
+                self._blender.add(tile, one if self._anchor is None else anchored(one, tile, self._anchor))
+        else:
+            self._opinions.add_all(tiles, chroma)
+            self._blender.add_all(tiles, chroma if self._anchoring is None else self._anchoring(chroma, tiles))
+        self.missing -= len(tiles)
+
+    def coloured(self) -> Coloured:
+        mean, xp = self._blender.mean(), self._device.xp
+        if not bool(xp.all(xp.isfinite(mean))):
+            roi = self._write
+            raise PredictionError(
+                f"rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: the engine predicted values that are not numbers: "
+                "the picture would have holes; try another --engine, or export the model again"
+            )
+        return Coloured(self._device.down_rounded(mean), self._opinions.result())
+
+
+def _lightness(samples: NDArray[Any], device: Device) -> Array:
+    return lightness_on(device, samples) if samples.dtype.kind == "u" else device.up(samples)
+
+
+def colorize_blocks(
+    works: Iterable[BlockWork],
+    tile_yx: tuple[int, int],
+    predict: Predict,
+    batch: int,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+    device: Device = HOST,
+) -> Iterator[Coloured]:
+    """Predict every tile that touches each block and average them where they overlap.
+
+    Batches run on from one block into the next, so that many small ones fill them. A block is asked for when its first
+    tile is due and given back when its last one is there: memory holds those that share a batch.
+
+    Parameters
+    ----------
+    works : blocks, all with tiles of ``tile_yx``
+    predict : (N, 1, T, U) L*, or (N, 3, T, U) L* and palette, to (N, 2, T, U) a*, b*, float32, arrays of ``device``; N
+        is at most ``batch``
+    on_tiles : called with the number of tiles after each batch
+    device : where tiles are cut, predicted and added up
+
+    Yields
+    ------
+    what each block came to, in order
+
+    Raises
+    ------
+    PredictionError : a prediction that is not finite.
+    """
+    opened: deque[_OpenBlock] = deque()
+    waiting: list[tuple[_OpenBlock, tuple[int, int]]] = []
+
+    def flush() -> None:
+        if not waiting:
+            return
+        chroma = predict(device.xp.stack([block.cut(tile) for block, tile in waiting]))
+        begin = 0
+        for _, pairs in groupby(waiting, key=lambda pair: id(pair[0])):
+            blocks, tiles = zip(*pairs, strict=True)
+            blocks[0].add(tiles, chroma[begin : begin + len(tiles), ...])
+            begin += len(tiles)
+        on_tiles(len(waiting))
+        waiting.clear()
+
+    for work in works:
+        opened.append(_OpenBlock(work, device))
+        del work
+        for tile in opened[-1].tiles_yx:
+            waiting.append((opened[-1], tile))
+            if len(waiting) == batch:
+                flush()
+        while opened and not opened[0].missing:
+            yield opened.popleft().coloured()
+    flush()
+    while opened:
+        yield opened.popleft().coloured()
+
+
+def colorize_block(work: BlockWork, predict: Predict, batch: int) -> F32:
+    """(2, H, W) float32 a*, b* of one block, made on the host; see :func:`colorize_blocks`."""
+    (coloured,) = colorize_blocks([work], work.grid.tile_yx, predict, batch)
+    return coloured.chroma
+
+
+def lightness_roi(grid: TileGrid, block: Block) -> Roi:
+    """What of the scan :func:`colorize_block` needs to see: the block's read region within the scan."""
+    return block.read_roi.clipped(grid.shape_yx)
