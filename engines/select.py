@@ -24,7 +24,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Choice:
+class EngineChoice:
     """What will run: backend, its runtime's version, precision, and the reason in words."""
 
     backend: str
@@ -42,7 +42,7 @@ def choose(
     precision: str = AUTO,
     tile_yx: tuple[int, int] | None = None,
     network: str = GENERATOR,
-) -> tuple[Choice, Model]:
+) -> tuple[EngineChoice, Model]:
     """Resolve ``auto``: the first backend that is usable, in the fastest precision that keeps the picture.
 
     What keeps it is measured once on this machine (:mod:`engines.measure.autotune`); a precision that is asked for by
@@ -60,7 +60,7 @@ def choose(
         version = usable_version(name)
         found = model_for(name, model, network)
         chosen, why = _precision(name, version, found, precision, tile_yx)
-        return Choice(name, version, chosen, f"asked for{why}"), found
+        return EngineChoice(name, version, chosen, f"asked for{why}"), found
     missing, refused = [], []
     for candidate in [each for each in _ranked() if computes(each, network)]:
         try:
@@ -76,7 +76,7 @@ def choose(
             refused.append(f"{candidate}: {one_line(error)}")  # of interest: somebody has installed its library
             continue
         reason = backend_module(candidate).REASON + why + "".join(f"; {each}" for each in refused)
-        return Choice(candidate, version, chosen, reason), found
+        return EngineChoice(candidate, version, chosen, reason), found
     raise EngineUnavailableError(f"no engine is usable: {'; '.join([*refused, *missing])}")
 
 
@@ -110,7 +110,7 @@ def _precision(
     return fastest_that_keeps_the_picture(name, version, model, offered, tile_yx)
 
 
-def choose_palette(model: Model, backend: str, precision: str = AUTO) -> Choice:
+def choose_palette(model: Model, backend: str, precision: str = AUTO) -> EngineChoice:
     """Where and in what a model's palette network is computed, in a run whose tiles are computed by ``backend``.
 
     Parameters
@@ -131,4 +131,4 @@ def choose_palette(model: Model, backend: str, precision: str = AUTO) -> Choice:
         raise
     except EngineError as error:
         plain = plain_backend()
-        return Choice(plain, usable_version(plain), "fp32", str(error))
+        return EngineChoice(plain, usable_version(plain), "fp32", str(error))

@@ -32,7 +32,7 @@ def command_given() -> datetime | None:
     return _began.get()
 
 
-class Budget:
+class Deadline:
     """The time that a run has; without ``until`` it has no end, but it can be cancelled."""
 
     def __init__(self, until: datetime | None = None) -> None:
@@ -72,7 +72,7 @@ class Budget:
 
     @contextlib.contextmanager
     def at_end(self, call: Callable[[], None]) -> Iterator[None]:
-        """Call ``call`` once when the budget ends within the body; it may take any lock that the body holds."""
+        """Call ``call`` once when the deadline comes within the body; it may take any lock that the body holds."""
         if self.until is None:
             yield
             return
@@ -93,4 +93,4 @@ class Budget:
             watcher.join()
 
 
-NO_END = Budget()
+NO_DEADLINE = Deadline()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from flows.outcome import Outcome
+from flows.outcome import ScanOutcome
 
 _LABEL_WIDTH = 8
 
@@ -59,7 +59,7 @@ class TilesDone:
 class ScanFinished:
     """A scan is done, skipped, failed or stopped."""
 
-    outcome: Outcome
+    outcome: ScanOutcome
 
 
 RunEvent = Message | ScanPlanned | TilesDone | ScanFinished

@@ -92,7 +92,7 @@ class PassedOver:
 
 
 @dataclass(frozen=True)
-class Aside:
+class SearchReport:
     """What a search met and did not take, or could not look into.
 
     Attributes
@@ -103,8 +103,8 @@ class Aside:
     notes : one line each on what is as it was asked for, and may surprise
     """
 
-    not_taken: Mapping[str, int] = field(default_factory=dict)
-    in_vain: tuple[str, ...] = ()
+    ignored_files: Mapping[str, int] = field(default_factory=dict)
+    empty_inputs: tuple[str, ...] = ()
     passed_over: Mapping[Why, PassedOver] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -112,12 +112,12 @@ class Aside:
     def lines(self) -> tuple[str, ...]:
         """For people: what may be missing first."""
         passed = (passed_over_line(why, self.passed_over[why]) for why in _REASONS if why in self.passed_over)
-        line = not_taken_line(self.not_taken)
-        return (*self.in_vain, *self.notes, *passed, *((line,) if line else ()))
+        line = ignored_files_line(self.ignored_files)
+        return (*self.empty_inputs, *self.notes, *passed, *((line,) if line else ()))
 
     def to_json(self) -> dict[str, Any]:
         passed = {why: {"count": each.count, "paths": list(each.paths)} for why, each in self.passed_over.items()}
-        return {"not_taken": dict(self.not_taken), "in_vain": list(self.in_vain), "passed_over": passed}
+        return {"not_taken": dict(self.ignored_files), "in_vain": list(self.empty_inputs), "passed_over": passed}
 
 
 @dataclass(frozen=True)
@@ -125,19 +125,19 @@ class Found:
     """Scans to colour, and what else was met."""
 
     scans: tuple[ScanFile, ...]
-    aside: Aside
+    ignored: SearchReport
 
 
-def not_taken_line(not_taken: Mapping[str, int]) -> str:
-    """One line on :attr:`Aside.not_taken`, with a remedy; empty where nothing was left.
+def ignored_files_line(ignored_files: Mapping[str, int]) -> str:
+    """One line on :attr:`SearchReport.ignored_files`, with a remedy; empty where nothing was left.
 
     >>> not_taken_line({".heic": 2, NO_ENDING: 1})
     '3 files not taken for scans by their endings: 2 .heic, 1 without; name one to have it tried'
     """
-    if not not_taken:
+    if not ignored_files:
         return ""
-    count = sum(not_taken.values())
-    kinds = [f"{number} {shown(ending)}" for ending, number in not_taken.items()]
+    count = sum(ignored_files.values())
+    kinds = [f"{number} {shown(ending)}" for ending, number in ignored_files.items()]
     more = f", {len(kinds) - _MOST_KINDS} endings more" if len(kinds) > _MOST_KINDS else ""
     return (
         f"{count} file{'s' * (count != 1)} not taken for scans by their endings: "
@@ -234,9 +234,9 @@ class _Search:
 
     def __init__(self) -> None:
         self.scans: dict[str, ScanFile] = {}
-        self.not_taken: Counter[str] = Counter()
+        self.ignored_files: Counter[str] = Counter()
         self.closed: list[Path] = []
-        self.in_vain: list[str] = []
+        self.empty_inputs: list[str] = []
         self._passed: Counter[Why] = Counter()
         self._paths: dict[Why, list[str]] = {}
         self._searched: set[tuple[int, int]] = set()
@@ -278,7 +278,9 @@ class _Search:
                 link.of.has_scans = True
                 if not self.take(ScanFile(link.path, _stem(link.path.relative_to(link.of.folder)))):
                     self.pass_over("again", link.path)
-        self.in_vain += [each.line for each in self._inputs if not each.has_scans and each.folder not in self.closed]
+        self.empty_inputs += [
+            each.line for each in self._inputs if not each.has_scans and each.folder not in self.closed
+        ]
 
     def _follow(self, link: _Link) -> None:
         try:
@@ -309,7 +311,9 @@ class _Search:
 
     def _cannot_list(self, folder: Path, error: OSError) -> None:
         self.closed.append(folder)
-        self.in_vain.append(f"{folder}: cannot be listed ({error.strerror}), its scans are missed; check its rights")
+        self.empty_inputs.append(
+            f"{folder}: cannot be listed ({error.strerror}), its scans are missed; check its rights"
+        )
 
     def _look_at(self, parent: Path, entries: list[os.DirEntry[str]], of: _Input) -> Iterator[Path]:
         """Take the scans among the entries of a folder; gives the folders that are to be searched."""
@@ -368,7 +372,7 @@ class _Search:
             or ending in WORLD_ENDINGS
             or (is_output and path.name.startswith(_OF_OUTPUT))
         ):
-            self.not_taken[ending or NO_ENDING] += 1
+            self.ignored_files[ending or NO_ENDING] += 1
         return False
 
     def pattern(self, path: Path, text: str) -> None:
@@ -468,7 +472,7 @@ def find_scans(inputs: list[str], output: Path | None = None, force: bool = Fals
     Raises
     ------
     UsageError : nothing was given, or results only, or no folder of it can be listed. NoScansError : there is no scan
-    in all that was given; where only some of it has none, that is told in :attr:`Found.aside`.
+    in all that was given; where only some of it has none, that is told in :attr:`Found.ignored`.
     """
     check_locale()
     search = _Search()
@@ -480,17 +484,19 @@ def find_scans(inputs: list[str], output: Path | None = None, force: bool = Fals
             search.named(path, force)
     search.finish()
     notes = () if output is None else tuple(_output_notes([path for path in paths if path.is_dir()], output))
-    aside = Aside(dict(search.not_taken.most_common()), tuple(search.in_vain), search.passed_over, notes)
+    ignored = SearchReport(
+        dict(search.ignored_files.most_common()), tuple(search.empty_inputs), search.passed_over, notes
+    )
     if not search.scans:
-        raise _nothing_to_do(aside, is_mistake=bool(search.closed))
-    return Found(tuple(search.scans.values()), aside)
+        raise _nothing_to_do(ignored, is_mistake=bool(search.closed))
+    return Found(tuple(search.scans.values()), ignored)
 
 
-def _nothing_to_do(aside: Aside, is_mistake: bool) -> UsageError:
+def _nothing_to_do(ignored: SearchReport, is_mistake: bool) -> UsageError:
     """Why there is no scan."""
-    passed = [passed_over_line(why, each) for why, each in aside.passed_over.items()]
-    if aside.in_vain:
-        return (UsageError if is_mistake else NoScansError)("; ".join((*aside.in_vain, *passed)))
-    if "result" in aside.passed_over:
+    passed = [passed_over_line(why, each) for why, each in ignored.passed_over.items()]
+    if ignored.empty_inputs:
+        return (UsageError if is_mistake else NoScansError)("; ".join((*ignored.empty_inputs, *passed)))
+    if "result" in ignored.passed_over:
         return UsageError(f"{'; '.join(passed)}; give the scans, or --force to colour results again")
     return UsageError("no input: give scans, folders or patterns to colour")

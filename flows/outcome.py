@@ -20,10 +20,10 @@ FailureKind = Literal[
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScanOutcome:
     """What became of one scan. ``message`` is one line; ``seconds`` by stage; ``warnings`` one line each.
 
-    ``stopped`` is one that the time budget or a cancellation ended, to go on with; ``quarantined`` one that failed once
+    ``stopped`` is one that the deadline or a cancellation ended, to go on with; ``quarantined`` one that failed once
     too often, and later runs leave out. ``is_scans_fault`` tells a failure that the same scan would meet again from one
     of the disk, the cluster or the options, which is not counted against it; ``retry_after`` (ISO 8601, UTC) is when a
     run tries it again, after so many ``failures`` in a row; ``failure_kind`` is why it failed; ``file_bytes`` and

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.colour.lab import chroma_from_half, lightness_from_samples, samples_from_lab
-from pipeline.formats import Picture, Written, write_picture
+from pipeline.formats import OutputImage, WriteReport, write_picture
 from pipeline.formats.picture import SRGB_PROFILE
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.store import ChromaVersion, ScanStore
 from pipeline.support.malloc import tune_process
 from pipeline.support.row_bands import row_strips
 from pipeline.tiling.grid import Roi
 
 
-def compose(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
+def render_rgb(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
     """(h, w, 3) RGB of ``roi`` at the scan's own bit depth; (h, w, 4) with its alpha channel, where it has one.
 
     Where there is no picture (nodata, full transparency) and where the scan could not be read, nothing is coloured.
@@ -25,12 +25,12 @@ def compose(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
     info = store.info
     scan, stored_chroma = store.read_scan(roi), version.read(roi)
     mask = store.read_mask(roi) if info.mask else None
-    bare = _bare(store, roi, mask)
+    uncoloured = _bare(store, roi, mask)
     samples = np.empty((*roi.shape_yx, 4 if info.mask == "alpha" else 3), info.result_dtype)
     for rows in row_strips(roi.shape_yx):
         chroma = chroma_from_half(stored_chroma[:, rows], version.scale_factor)
-        if bare is not None:
-            chroma[:, bare[rows]] = 0
+        if uncoloured is not None:
+            chroma[:, uncoloured[rows]] = 0
         lightness = lightness_from_samples(scan[rows], info.tone)
         samples[rows, :, :3] = samples_from_lab(lightness, chroma, info.result_dtype)
     if info.mask == "alpha":
@@ -43,13 +43,13 @@ def compose(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
 
 def _bare(store: ScanStore, roi: Roi, mask: NDArray | None) -> NDArray[np.bool_] | None:
     """(h, w) where nothing is to be coloured, or None where all is."""
-    bare = None if mask is None else mask == 0
+    uncoloured = None if mask is None else mask == 0
     for hole in store.holes:
         ys, xs = (max(hole.y0, roi.y0), min(hole.y1, roi.y1)), (max(hole.x0, roi.x0), min(hole.x1, roi.x1))
         if ys[0] < ys[1] and xs[0] < xs[1]:
-            bare = np.zeros(roi.shape_yx, np.bool_) if bare is None else bare
-            bare[ys[0] - roi.y0 : ys[1] - roi.y0, xs[0] - roi.x0 : xs[1] - roi.x0] = True
-    return bare
+            uncoloured = np.zeros(roi.shape_yx, np.bool_) if uncoloured is None else uncoloured
+            uncoloured[ys[0] - roi.y0 : ys[1] - roi.y0, xs[0] - roi.x0 : xs[1] - roi.x0] = True
+    return uncoloured
 
 
 def _beside(nodata: int, dtype: np.dtype) -> int:
@@ -57,17 +57,17 @@ def _beside(nodata: int, dtype: np.dtype) -> int:
     return nodata + 1 if nodata < np.iinfo(dtype).max else nodata - 1
 
 
-def picture_of(
-    store: ScanStore, version: ChromaVersion, software: str, description: str, carried: Carried | None = None
-) -> Picture:
+def output_image(
+    store: ScanStore, version: ChromaVersion, software: str, description: str, embedded: EmbeddedMetadata | None = None
+) -> OutputImage:
     """The scan in the colours of ``version``, to be written, with what it carries: at least an sRGB profile."""
     metadata = store.info.metadata
     resolution = metadata.get("resolution")
 
     def read_window(rows: slice, columns: slice) -> NDArray:
-        return compose(store, version, Roi(rows.start, rows.stop, columns.start, columns.stop))
+        return render_rgb(store, version, Roi(rows.start, rows.stop, columns.start, columns.stop))
 
-    return Picture(
+    return OutputImage(
         shape_yx=store.info.shape_yx,
         dtype=store.info.result_dtype,
         read_window=read_window,
@@ -77,11 +77,11 @@ def picture_of(
         orientation=metadata.get("orientation"),
         software=software,
         description=description,
-        carried=carried or Carried(icc=SRGB_PROFILE),
+        embedded=embedded or EmbeddedMetadata(icc=SRGB_PROFILE),
     )
 
 
-def export_picture(name: str, path: Path, picture: Picture, threads: int) -> Written:
+def export_picture(name: str, path: Path, picture: OutputImage, threads: int) -> WriteReport:
     """Write ``path`` in the format ``name``; ``threads`` compose and encode, the bytes written do not depend on it.
 
     Raises OutputError, StoreError, UsageError.

@@ -26,11 +26,11 @@ from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, S
 from pipeline.readers import open_scan
 from pipeline.store import SCAN_SHARD_PX, ScanStore, Source, is_store
 from pipeline.support.files import open_file, remove, tree_sha256, writing
-from pipeline.support.fingerprint import FileState, KnownFile, hash_in, hashed
-from pipeline.support.ordered_map import OrderedPool
-from pipeline.support.scratch import Spill
+from pipeline.support.fingerprint import KnownFile, StatFingerprint, hash_in, hashed
+from pipeline.support.ordered_map import OrderedThreadMap
+from pipeline.support.scratch import ScratchRaster
 from pipeline.tiling.grid import Roi
-from pipeline.types import Reading, ScanInfo, ScanReader
+from pipeline.types import ReadOptions, ScanInfo, ScanReader
 
 _ROWS_BYTES = 4 * 2**20  # decoded at once of formats that come in whole rows
 _HASH_BYTES = 2**20
@@ -65,7 +65,7 @@ def ingest(
     source: Source,
     force: bool = False,
     threads: int = 2,
-    reading: Reading | None = None,
+    reading: ReadOptions | None = None,
     metadata: bool = True,
 ) -> ScanStore:
     """Copy the original samples of ``path`` into a Zarr group, unless they are there already and ``force`` is off.
@@ -85,7 +85,7 @@ def ingest(
     with writing(store_path):
         try:
             with _unchanged(path, source):
-                _copy(path, part, source, threads, reading or Reading(page=source.page), metadata)
+                _copy(path, part, source, threads, reading or ReadOptions(page=source.page), metadata)
         except BaseException:
             remove(part)
             raise
@@ -161,7 +161,7 @@ def _unchanged(path: Path, source: Source) -> Iterator[None]:
     """Vouch for what the body reads. Raises ScanUnreadableError if it may have read anything but ``source``."""
     stop = threading.Event()
     with reading(path):
-        began_ns, before = time.time_ns(), FileState.of(path)
+        began_ns, before = time.time_ns(), StatFingerprint.of(path)
     with ThreadPoolExecutor(1) as beside:
         known = hash_in(path, before)
         sha256: Future[str] | None = beside.submit(_sha256, path, stop) if known is None else None
@@ -171,13 +171,13 @@ def _unchanged(path: Path, source: Source) -> Iterator[None]:
             stop.set()
             with reading(path):
                 # Half of one file and half of another look like damage.
-                if isinstance(error, ScanError) and FileState.of(path) != before:
+                if isinstance(error, ScanError) and StatFingerprint.of(path) != before:
                     raise _changed(path) from error
             raise
     with reading(path):
         same = (known if sha256 is None else sha256.result()) == source.sha256 and before.bytes == source.bytes
-        if same and (FileState.of(path) != before or not before.is_settled(began_ns)):
-            same = tree_sha256(path) == source.sha256 and FileState.of(path).modified_ns == before.modified_ns
+        if same and (StatFingerprint.of(path) != before or not before.is_quiescent(began_ns)):
+            same = tree_sha256(path) == source.sha256 and StatFingerprint.of(path).modified_ns == before.modified_ns
     if not same:
         raise _changed(path)
 
@@ -196,9 +196,9 @@ def _sha256(path: Path, stop: threading.Event) -> str:
     return digest.hexdigest()
 
 
-def _copy(path: Path, part: Path, source: Source, threads: int, reading: Reading, metadata: bool) -> None:
+def _copy(path: Path, part: Path, source: Source, threads: int, reading: ReadOptions, metadata: bool) -> None:
     with open_scan(path, reading) as reader:
-        store = ScanStore.create(part, reader.info, source, reader.carried, metadata)
+        store = ScanStore.create(part, reader.info, source, reader.embedded, metadata)
         if _segment_yx(reader)[1] < reader.info.shape_yx[1]:
             _copy_windows(reader, store, threads)
         else:
@@ -225,7 +225,7 @@ def _copy_windows(reader: ScanReader, store: ScanStore, threads: int) -> None:
         if reader.info.mask:
             store.write_mask(roi, reader.read_mask(roi.rows, roi.columns))
 
-    with OrderedPool(threads) as pool:
+    with OrderedThreadMap(threads) as pool:
         for _ in pool.map(copy, _windows(reader.info, 0, reader.info.shape_yx[0])):
             pass
 
@@ -237,10 +237,12 @@ class _Rows:
         info = store.info
         shape_yx, colour = (SCAN_SHARD_PX, info.shape_yx[1]), (() if info.channels == 1 else (3,))
         self._samples = stack.enter_context(
-            Spill(store.path, (*shape_yx, *colour), SCAN_SHARD_PX, np.dtype(info.dtype))
+            ScratchRaster(store.path, (*shape_yx, *colour), SCAN_SHARD_PX, np.dtype(info.dtype))
         )
         self._mask = (
-            stack.enter_context(Spill(store.path, shape_yx, SCAN_SHARD_PX, info.result_dtype)) if info.mask else None
+            stack.enter_context(ScratchRaster(store.path, shape_yx, SCAN_SHARD_PX, info.result_dtype))
+            if info.mask
+            else None
         )
 
     def decode(self, reader: ScanReader, top: int) -> None:
@@ -271,7 +273,7 @@ def _copy_rows(reader: ScanReader, store: ScanStore, threads: int) -> None:
     with contextlib.ExitStack() as stack:
         both = [_Rows(store, stack) for _ in range(2)]
         # Entered last, left first: nobody uses a spill when it is closed.
-        pool = stack.enter_context(OrderedPool(threads))
+        pool = stack.enter_context(OrderedThreadMap(threads))
         decoder = stack.enter_context(ThreadPoolExecutor(1))
         decoded = decoder.submit(both[0].decode, reader, tops[0])
         for index, top in enumerate(tops):

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 
 Tone = Literal["srgb", "lightness"]
 """What samples mean. ``srgb``: sRGB-encoded light, gray or RGB. ``lightness``: gray that is CIE L* itself, 0 to full
@@ -57,7 +57,7 @@ class ScanInfo:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a scan file is to be read.
 
     Attributes
@@ -84,7 +84,7 @@ class ScanReader(Protocol):
     def info(self) -> ScanInfo: ...
 
     @property
-    def carried(self) -> Carried:
+    def embedded(self) -> EmbeddedMetadata:
         """What the file says beside its pixels."""
         ...
 

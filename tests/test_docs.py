@@ -21,7 +21,7 @@ from typer.main import get_command
 from flows.catalogue.schema import metadata
 from flows.cli.app import app
 from flows.cli.request import options_table
-from flows.outcome import FailureKind, Outcome
+from flows.outcome import FailureKind, ScanOutcome
 from pipeline.quality.score import Quality
 from pipeline.results.run_spec import RunSpec
 from tests.rooms import DRAWING, drawing
@@ -194,7 +194,7 @@ def test_options_of_reprocess_are_told():
     assert {name for name in known if f"`{name}" not in text and f"{name} " not in text} == set()
 
 
-SCHEMAS = {"settings": RunSpec, "quality": Quality, "outcome": Outcome}
+SCHEMAS = {"settings": RunSpec, "quality": Quality, "outcome": ScanOutcome}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

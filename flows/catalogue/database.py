@@ -36,12 +36,12 @@ from flows.catalogue.records import (
     with_source,
 )
 from flows.catalogue.schema import engine_for, is_sound
-from flows.outcome import KILLED, Outcome
+from flows.outcome import KILLED, ScanOutcome
 from pipeline.errors import UsageError
 from pipeline.results.sidecar import Sidecar
 from pipeline.results.versions import ResultPaths
 from pipeline.support.files import folder_lock, remove, writing
-from pipeline.support.fingerprint import FileState, KnownFile
+from pipeline.support.fingerprint import KnownFile, StatFingerprint
 
 __all__ = ["Catalogue", "KnownFailure", "KnownRun", "KnownScan", "KnownVersion", "rebuild"]
 
@@ -55,7 +55,7 @@ class Catalogue:
         self.output = output
         self._engine = engine
         self._writing = threading.Lock()
-        self._looked: dict[str, FileState] = {}
+        self._looked: dict[str, StatFingerprint] = {}
 
     @classmethod
     def open(cls, output: Path, is_locked: bool = False) -> Catalogue:
@@ -123,10 +123,10 @@ class Catalogue:
         )
         return KnownScan(**rows[0]) if rows else None
 
-    def look(self, path: Path) -> FileState | None:
+    def look(self, path: Path) -> StatFingerprint | None:
         """The state of a file now, kept for what will be recorded of its scan; None where it cannot be had."""
         try:
-            state = FileState.of(path)
+            state = StatFingerprint.of(path)
         except OSError:
             return None
         self._looked[str(path)] = state
@@ -168,11 +168,13 @@ class Catalogue:
         with self._transaction() as connection:
             _replace(connection, tables.runs, vars(KnownRun(id, kind, started, "", engine, model, RUNNING)))
 
-    def record(self, run_id: str, outcome: Outcome, sidecar: Sidecar | None = None) -> None:
+    def record(self, run_id: str, outcome: ScanOutcome, sidecar: Sidecar | None = None) -> None:
         """What became of a scan, in one transaction; its current sidecar is read where it is not given."""
         self.record_all(run_id, [(outcome, sidecar)])
 
-    def record_all(self, run_id: str, outcomes: Iterable[tuple[Outcome | Mapping[str, Any], Sidecar | None]]) -> None:
+    def record_all(
+        self, run_id: str, outcomes: Iterable[tuple[ScanOutcome | Mapping[str, Any], Sidecar | None]]
+    ) -> None:
         """Several of them, or of their JSON, each with its sidecar, in one transaction."""
         with self._transaction() as connection:
             rows = connection.execute(select(tables.runs).where(tables.runs.c.id == run_id)).mappings()
@@ -316,7 +318,7 @@ def _move(path: Path, aside: Path) -> None:
 
 
 def _file(row: Mapping[str, Any]) -> KnownFile:
-    state = FileState(row["bytes"], row["modified_ns"], row["changed_ns"], row["inode"])
+    state = StatFingerprint(row["bytes"], row["modified_ns"], row["changed_ns"], row["inode"])
     return KnownFile(state, row["sha256"], row["pages"])
 
 

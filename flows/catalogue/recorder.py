@@ -17,29 +17,29 @@ from flows.catalogue.database import FILE, Catalogue, KnownRun, KnownScan
 from flows.catalogue.records import COMPLETED, key_of
 from flows.catalogue.schema import engine_for, is_sound
 from flows.events import Message, RunEvent, ScanFinished, listener, listening
-from flows.outcome import BROKE_OFF, Outcome
+from flows.outcome import BROKE_OFF, ScanOutcome
 from pipeline.errors import ColorizeError
 from pipeline.ingest import reading, source_from
 from pipeline.readers import page_count
 from pipeline.results.run_spec import utc_now
 from pipeline.store import Source
 from pipeline.support.files import read_json
-from pipeline.support.fingerprint import FileState, KnownFile, hashed
-from pipeline.types import Reading
+from pipeline.support.fingerprint import KnownFile, StatFingerprint, hashed
+from pipeline.types import ReadOptions
 
 T = TypeVar("T")
 _SKIPPED_AT_ONCE = 200
 _log = logging.getLogger(__name__)
 
 
-class Books:
+class CatalogueRecorder:
     """Keeps the catalogue of a run; a :class:`flows.events.Listener` that passes on to the one before."""
 
     def __init__(self, output: Path, run: str) -> None:
         self._run = run
         self._next = listener()
         self._told: set[tuple[str, str, int]] = set()
-        self._skipped: list[Outcome] = []
+        self._skipped: list[ScanOutcome] = []
         self._catalogue: Catalogue | None = None
         with self._never_failing():
             self._catalogue = Catalogue.open(output, is_locked=True)
@@ -51,7 +51,7 @@ class Books:
         if isinstance(event, ScanFinished):
             self._record(event.outcome)
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: ScanOutcome) -> None:
         self._told.add(key_of(vars(outcome)))
         self._skipped.append(outcome)
         if outcome.status != "skipped" or len(self._skipped) == _SKIPPED_AT_ONCE:
@@ -93,15 +93,15 @@ class Books:
 
 
 @contextlib.contextmanager
-def keeping_books(record: Path, kind: str, started: str, engine: str, model: str) -> Iterator[ScanFiles]:
+def recording(record: Path, kind: str, started: str, engine: str, model: str) -> Iterator[ScanFiles]:
     """The catalogue for a run, which is the body; it writes its ``record`` at its end, in a folder that is locked."""
-    books = Books(record.parents[1], record.stem)
-    books.ask(lambda catalogue: catalogue.begin_run(record.stem, kind, started, engine, model))
+    recorder = CatalogueRecorder(record.parents[1], record.stem)
+    recorder.ask(lambda catalogue: catalogue.begin_run(record.stem, kind, started, engine, model))
     try:
-        with listening(books):
-            yield ScanFiles(books)
+        with listening(recorder):
+            yield ScanFiles(recorder)
     finally:
-        books.end(record)
+        recorder.end(record)
 
 
 class _Reader:
@@ -117,7 +117,7 @@ class _Reader:
 
 
 @contextlib.contextmanager
-def reading_books(output: Path) -> Iterator[ScanFiles]:
+def reading_catalogue(output: Path) -> Iterator[ScanFiles]:
     """What is known of scan files, for a body that writes nothing."""
     path = output / FILE
     is_there = False
@@ -136,37 +136,37 @@ class ScanFiles:
     Where it ``keeps``, what had to be read is remembered.
     """
 
-    def __init__(self, books: Books | _Reader | None = None, keeps: bool = True) -> None:
-        self._books = books
+    def __init__(self, recorder: CatalogueRecorder | _Reader | None = None, keeps: bool = True) -> None:
+        self._recorder = recorder
         self._keeps = keeps
-        self._pages: dict[Path, tuple[FileState, int]] = {}
+        self._pages: dict[Path, tuple[StatFingerprint, int]] = {}
 
     def _known(self, path: Path) -> KnownFile | None:
-        return None if self._books is None else self._books.ask(lambda catalogue: catalogue.file(path))
+        return None if self._recorder is None else self._recorder.ask(lambda catalogue: catalogue.file(path))
 
     def scan(self, path: Path, page: int = 1) -> KnownScan | None:
         """What became of a scan in earlier runs, where that is known."""
-        return None if self._books is None else self._books.ask(lambda catalogue: catalogue.known(path, page))
+        return None if self._recorder is None else self._recorder.ask(lambda catalogue: catalogue.known(path, page))
 
     def scans(self) -> list[KnownScan]:
         """All scans that are known, as they were before this run."""
-        return [] if self._books is None else self._books.ask(Catalogue.scans) or []
+        return [] if self._recorder is None else self._recorder.ask(Catalogue.scans) or []
 
     def runs(self) -> list[KnownRun]:
         """All runs that are known, this one among them."""
-        return [] if self._books is None else self._books.ask(Catalogue.runs) or []
+        return [] if self._recorder is None else self._recorder.ask(Catalogue.runs) or []
 
     def page_count(self, path: Path, salvage: bool = False) -> int:
         """How many pages a file has; with ``salvage``, those that can be reached. Raises ScanError."""
         if salvage:
             # What can be reached of a damaged file is not what is remembered of a whole one.
-            return page_count(path, Reading(salvage=True))
+            return page_count(path, ReadOptions(salvage=True))
         known = self._known(path)
         if known and known.pages:
             self._pages[path] = known.state, known.pages
             return known.pages
         with contextlib.suppress(OSError):
-            state = FileState.of(path)
+            state = StatFingerprint.of(path)
             self._pages[path] = state, page_count(path)
             return self._pages[path][1]
         return page_count(path)
@@ -191,6 +191,6 @@ class ScanFiles:
         state, pages = self._pages.get(path, (file.state, 0))
         if state == file.state:
             file = replace(file, pages=pages)
-        if is_safe and self._keeps and self._books is not None and self._known(path) != file:
-            self._books.ask(lambda catalogue: catalogue.remember(path, file))
+        if is_safe and self._keeps and self._recorder is not None and self._known(path) != file:
+            self._recorder.ask(lambda catalogue: catalogue.remember(path, file))
         return file

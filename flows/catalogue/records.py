@@ -26,7 +26,7 @@ class KnownScan:
     ``bytes`` and ``modified_ns`` are those of the file when it was last looked at, 0 where that is not known;
     ``sha256`` is of the file that the current result was made from; ``failures`` are in a row; ``retry_after`` is
     ISO 8601 in UTC, or empty; ``run`` is the one that last did something with it, empty where its record is missing;
-    ``failure_kind`` is why it failed, as :class:`flows.outcome.Outcome` has it.
+    ``failure_kind`` is why it failed, as :class:`flows.outcome.ScanOutcome` has it.
     """
 
     stem: str

@@ -23,8 +23,8 @@ from flows.environment import is_in_utf8
 from flows.request import ReprocessRequest, Request, RunRequest
 
 if TYPE_CHECKING:
-    from flows.outcome import Outcome
-    from flows.run.jobs import Job, Prepared
+    from flows.outcome import ScanOutcome
+    from flows.run.jobs import RunContext, ScanJob
 
 app = typer.Typer(
     add_completion=False,
@@ -53,21 +53,21 @@ def run(*, dry_run: bool, **given: Any) -> None:
     request = RunRequest(**given)
     began = datetime.now(UTC)
 
-    def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
-        from flows.catalogue.recorder import reading_books
+    def context() -> tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]:
+        from flows.catalogue.recorder import reading_catalogue
         from flows.inputs import find_scans
         from flows.options import parse_options
-        from flows.run.jobs import Prepared
+        from flows.run.jobs import RunContext
         from flows.run.planning import plan_scans
         from pipeline.support.names import shown
 
         options = parse_options(request, began)
-        found, ready = find_scans(request.inputs, options.output, options.force), Prepared.of(options)
+        found, ready = find_scans(request.inputs, options.output, options.force), RunContext.of(options)
 
-        def plan() -> list[Job | Outcome]:
-            for line in found.aside.lines:
+        def plan() -> list[ScanJob | ScanOutcome]:
+            for line in found.ignored.lines:
                 errors.print(shown(line), markup=False, highlight=False)
-            with reading_books(ready.options.output) as files:
+            with reading_catalogue(ready.options.output) as files:
                 return plan_scans(found.scans, replace(ready, files=files))
 
         return ready, plan
@@ -80,7 +80,7 @@ def run(*, dry_run: bool, **given: Any) -> None:
     from flows.deadline import counting_from
 
     with counting_from(began):
-        _do(prepared, flow, request, dry_run)
+        _do(context, flow, request, dry_run)
 
 
 @app.command()
@@ -89,23 +89,23 @@ def reprocess(*, dry_run: bool, **given: Any) -> None:
     """Make new versions with other settings from what was ingested before. Exit codes as for run."""
     request = ReprocessRequest(**given)
 
-    def prepared() -> tuple[Prepared, Callable[[], list[Job | Outcome]]]:
-        from flows.run.jobs import Prepared
+    def context() -> tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]:
+        from flows.run.jobs import RunContext
         from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
 
         options = parse_reprocess(request)
         stores = find_stores(options.output, request.scans or [])
-        return Prepared.of(options), lambda: plan_stores(stores, request, options)
+        return RunContext.of(options), lambda: plan_stores(stores, request, options)
 
     def flow() -> Any:
         from flows.orchestration.reprocess import reprocess_archive
 
         return reprocess_archive
 
-    _do(prepared, flow, request, dry_run)
+    _do(context, flow, request, dry_run)
 
 
-Prepare = Callable[[], "tuple[Prepared, Callable[[], list[Job | Outcome]]]"]
+Prepare = Callable[[], "tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]"]
 
 
 def _do(prepare: Prepare, flow: Callable[[], Any], request: Request, dry_run: bool) -> NoReturn:
@@ -131,15 +131,15 @@ def _run(prepare: Prepare, flow: Callable[[], Any], request: Request) -> int:
     from flows.run.jobs import prepare_output
     from flows.run.temporary_folder import see_to_temporary_files
 
-    prepared, _ = prepare()
-    options = prepared.options
+    context, _ = prepare()
+    options = context.options
     prepare_output(options.output)
     see_to_temporary_files(options.output)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with (
         embedded_server() as wait_for_server,
-        prestarted(prepared.workers, options.cluster, options.limit_memory_bytes, prepared.engine_spec),
+        prestarted(context.workers, options.cluster, options.limit_memory_bytes, context.engine_spec),
         RunReport(errors) as report,
         listening(report),
     ):
@@ -174,22 +174,22 @@ def _kept(error: BaseException) -> str:
 def _dry_run(prepare: Prepare) -> int:
     """Print the plan; returns the exit code, by whether all scans could be planned."""
     from flows.cli.report import print_plan
-    from flows.outcome import Outcome
-    from flows.run.jobs import Job
+    from flows.outcome import ScanOutcome
+    from flows.run.jobs import ScanJob
     from flows.run.planning import naming_log
     from flows.run.run_log import logging_to, own_log
 
-    prepared, plan = prepare()
+    context, plan = prepare()
     log = own_log()
     with logging_to(log, level=logging.ERROR):
         planned = plan()
-    jobs = [p for p in planned if isinstance(p, Job)]
-    outcomes = [naming_log(p, log) for p in planned if isinstance(p, Outcome)]
-    print_plan(Console(soft_wrap=True), prepared, jobs, outcomes, _seconds_per_tile(jobs))
+    jobs = [p for p in planned if isinstance(p, ScanJob)]
+    outcomes = [naming_log(p, log) for p in planned if isinstance(p, ScanOutcome)]
+    print_plan(Console(soft_wrap=True), context, jobs, outcomes, _seconds_per_tile(jobs))
     return FAILED if any(outcome.has_failed for outcome in outcomes) else DONE
 
 
-def _seconds_per_tile(jobs: list[Job]) -> float:
+def _seconds_per_tile(jobs: list[ScanJob]) -> float:
     """Of one engine stream, measured here and now on a warm batch."""
     import time
 

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from flows.cli.console import DONE, FAILED, TIME_UP
 from flows.events import Message, RunEvent, ScanFinished, ScanPlanned, TilesDone
-from flows.outcome import Outcome
-from flows.run.jobs import Job, Prepared
+from flows.outcome import ScanOutcome
+from flows.run.jobs import RunContext, ScanJob
 from pipeline.colour.icc import description
 from pipeline.errors import ScanNotFoundError
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.planning.cost import MEASURED, Fleet, Workload, cost_of
 from pipeline.quality.difference import Difference
 from pipeline.quality.score import Quality
@@ -50,7 +50,7 @@ class RunReport:
         self._lock = threading.Lock()
         self._planned: dict[str, tuple[int, float]] = {}
         self._bars: dict[str, Any] = {}
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[ScanOutcome] = []
         self._started = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -92,7 +92,7 @@ class RunReport:
                 self._bars[scan] = self._progress.add_task(shown(scan), total=total, megapixels=megapixels)
             self._progress.advance(self._bars[scan], tiles)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: ScanOutcome) -> None:
         with self._lock:
             self._outcomes.append(outcome)
             self._planned.pop(outcome.scan, None)
@@ -120,7 +120,7 @@ class RunReport:
         return FAILED if failed else TIME_UP if counts["stopped"] else DONE
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: ScanOutcome) -> str:
     if outcome.status == "done":
         seconds = " ".join(f"{name} {value:.1f} s" for name, value in outcome.seconds)
         quality = f"; {outcome.quality}" if outcome.quality else ""
@@ -135,7 +135,7 @@ def _line(outcome: Outcome) -> str:
 
 
 def print_plan(
-    console: Console, prepared: Prepared, jobs: list[Job], outcomes: list[Outcome], seconds_per_tile: float
+    console: Console, context: RunContext, jobs: list[ScanJob], outcomes: list[ScanOutcome], seconds_per_tile: float
 ) -> None:
     """The plan of a run, as a table with totals."""
     table = Table("scan", "megapixels", "tiles", "blocks", "memory MiB", "disk MiB", "seconds")
@@ -150,7 +150,7 @@ def print_plan(
         total = [max(a, b) if i == 3 else a + b for i, (a, b) in enumerate(zip(total, cells, strict=True))]
         table.add_row(Text(shown(job.scan.stem)), *_cells(cells))
     table.add_row("all", *_cells(total))
-    console.print(f"{prepared.engines}; model {prepared.model.card.name}", highlight=False)
+    console.print(f"{context.engines}; model {context.model.card.name}", highlight=False)
     console.print(table)
     console.print("memory is the peak of all processes, disk is before compression; nothing was done", highlight=False)
     for outcome in outcomes:
@@ -189,7 +189,7 @@ def _inspection(path: Path) -> dict[str, object]:
             **_versions(store, path),
         }
     with open_scan(path) as reader:
-        return {"what": "scan", **_size(reader.info), **_texts(reader.info.metadata), **_carried(reader.carried)}
+        return {"what": "scan", **_size(reader.info), **_texts(reader.info.metadata), **_carried(reader.embedded)}
 
 
 def _of_result(path: Path, sidecar: Sidecar) -> dict[str, object]:
@@ -236,15 +236,15 @@ def _texts(metadata: Mapping[str, Any]) -> dict[str, object]:
     return told
 
 
-def _carried(carried: Carried) -> dict[str, object]:
+def _carried(embedded: EmbeddedMetadata) -> dict[str, object]:
     """What the scan says beside its pixels."""
-    blocks = {name: getattr(carried, name) for name in ("exif", "iptc", "xmp", "photoshop")}
+    blocks = {name: getattr(embedded, name) for name in ("exif", "iptc", "xmp", "photoshop")}
     there = [f"{name} {len(block)} bytes" for name, block in blocks.items() if block]
     told: dict[str, object] = {"metadata": ", ".join(there)} if there else {}
-    if carried.icc:
-        told["profile"] = description(carried.icc) or f"ICC profile of {len(carried.icc)} bytes"
-    if carried.place is not None:
-        told["place"] = carried.place.crs[:60] or "georeference without a coordinate system"
+    if embedded.icc:
+        told["profile"] = description(embedded.icc) or f"ICC profile of {len(embedded.icc)} bytes"
+    if embedded.place is not None:
+        told["place"] = embedded.place.crs[:60] or "georeference without a coordinate system"
     return told
 
 

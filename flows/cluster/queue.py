@@ -6,8 +6,8 @@ that of the rows: neighbours share the 512-px chunks under their margins, which 
 memory.
 
 Only some tasks are with the cluster at a time, whoever submits them. That keeps the scheduler's memory and the restart
-of a broken run small, and lets a run that is told to stop do so within a block: when its budget is over, blocks that a
-worker has begun are finished, and those that wait at the scheduler are taken back.
+of a broken run small, and lets a run that is told to stop do so within a block: when its deadline has passed, blocks
+that a worker has begun are finished, and those that wait at the scheduler are taken back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from distributed import Client, Future, as_completed
 
 from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, run_anchors, run_blocks
-from flows.deadline import Budget
+from flows.deadline import Deadline
 from pipeline.planning.cost import TASK_TILES
 
 # A task for each thread at work and two more waiting for it: a worker never idles for want of the next one.
@@ -43,7 +43,7 @@ def grouped(tasks: Iterable[BlockTask], most_tiles: int) -> Iterator[Group]:
     group: list[BlockTask] = []
     tiles = 0
     for task in tasks:
-        count = len(task.grid.block(task.index_yx, task.block_px).tiles_yx)
+        count = len(task.grid.block(task.index_yx, task.block_px).tile_origins)
         fits = tiles + count <= most_tiles and group and task.engine == group[0].engine
         if group and not fits:
             yield tuple(group)
@@ -61,7 +61,7 @@ class BlockQueue:
     ----------
     run : what a worker calls with a group
     per_thread : groups in flight for each thread that the cluster has at the moment
-    budget : when it is over, no more groups go to the cluster
+    deadline : when it has passed, no more groups go to the cluster
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class BlockQueue:
         client: Client,
         run: Callable[[Group], Sequence[Result]] = run_blocks,
         per_thread: int = _PER_THREAD,
-        budget: Budget | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self._client = client
         self._run = run
         self._per_thread = per_thread
         self._free = threading.Condition()
         self._in_flight = 0
-        self.budget = budget or Budget()
+        self.deadline = deadline or Deadline()
         self._submitted: set[Future] = set()
         self._threads, self._threads_until = 1, 0.0
 
@@ -111,7 +111,7 @@ class BlockQueue:
             self._free.notify_all()
         with contextlib.suppress(Exception):  # a cluster that is gone has nothing to take back
             begun: set[str] = set()
-            if not self.budget.is_cancelled:
+            if not self.deadline.is_cancelled:
                 begun = {key for keys in self._client.processing().values() for key in keys}
             self._client.cancel([future for future in futures if future.key not in begun])
 
@@ -128,7 +128,7 @@ class BlockQueue:
                 if not running:
                     return
                 for group, result in self._ended(running, done.next_batch()):
-                    if isinstance(result, Exception) and self.budget.is_over:
+                    if isinstance(result, Exception) and self.deadline.is_over:
                         continue  # taken back
                     if isinstance(result, Exception) and len(group) > 1:
                         single.extend((task,) for task in group)
@@ -154,7 +154,7 @@ class BlockQueue:
             self._submitted.update(futures)
         for future in futures:
             future.add_done_callback(self._out)
-        if futures and self.budget.is_over:
+        if futures and self.deadline.is_over:
             self.take_back()  # it ended between the claim and here
         yield from zip(futures, taken, strict=True)
 
@@ -175,17 +175,17 @@ class BlockQueue:
                 yield group, error
 
     def _claim(self, wait: bool) -> int:
-        """Places for groups that are free; at least one if told to wait for it, none when the budget is over."""
+        """Places for groups that are free; at least one if told to wait for it, none when the deadline has passed."""
         with self._free:
             # The time-out is for workers that join while nothing ends.
-            while (room := self._room()) < 1 and wait and not self.budget.is_over:
+            while (room := self._room()) < 1 and wait and not self.deadline.is_over:
                 self._free.wait(timeout=_THREADS_SECONDS)
             room = max(0, room)
             self._in_flight += room
             return room
 
     def _room(self) -> int:
-        return 0 if self.budget.is_over else self._per_thread * self.threads() - self._in_flight
+        return 0 if self.deadline.is_over else self._per_thread * self.threads() - self._in_flight
 
     def _out(self, future: Future) -> None:
         """A group is no longer with the cluster."""

@@ -27,12 +27,12 @@ from pipeline.palettes.answers import Taste, annealed, answers_of, sureness
 from pipeline.palettes.doubt import Calibration, doubt_of, spread_of
 from pipeline.palettes.windows import distribution_of, palette_of
 from pipeline.quality.score import refined
-from pipeline.store import BlockTook, ChromaVersion, ScanStore
+from pipeline.store import BlockTiming, ChromaVersion, ScanStore
 from pipeline.support.array_backend import HOST, Device
 from pipeline.support.malloc import tune_process
 from pipeline.tiling.anchor import Anchor, anchor_of
 from pipeline.tiling.grid import Block, Roi, TileGrid
-from pipeline.tiling.infer import BlockWork, Known, Tiles, colorize_blocks, lightness_roi
+from pipeline.tiling.infer import BlockInput, ReusedTiles, Tiles, colorize_blocks, lightness_roi
 from pipeline.tiling.palette import Palette
 
 _ENGINES_KEPT = 3
@@ -195,14 +195,14 @@ def chosen_tiles(version: ChromaVersion, task: BlockTask, level: int) -> Tiles:
     grid = refined(task.grid, level)
     chosen = version.chosen(level)
     rows, columns = ({start: i for i, start in enumerate(axis.starts)} for axis in (grid.y, grid.x))
-    return tuple((y, x) for y, x in task.at(level).block.tiles_yx if chosen[rows[y], columns[x]])
+    return tuple((y, x) for y, x in task.at(level).block.tile_origins if chosen[rows[y], columns[x]])
 
 
-def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) -> Known | None:
+def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) -> ReusedTiles | None:
     """Tiles that need not be predicted: of the levels below, or of a version with twice the stride."""
     if task.level:
         extra = tuple(tile for level in range(1, task.level) for tile in chosen_tiles(version, task, level))
-        known = Known(task.grid, version.read(roi), version.agreement(roi, task.level), extra)
+        known = ReusedTiles(task.grid, version.read(roi), version.agreement(roi, task.level), extra)
         # Two workers may have one block, as one does that was taken for lost: what one writes while the other reads is
         # of no level, or of this one.
         if version.level_of(task.index_yx) >= task.level or not version.has_block(task.index_yx):
@@ -210,17 +210,17 @@ def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) 
         return known
     if task.reuse is not None:
         before = store.version(task.reuse.version)
-        return Known(task.reuse.grid, before.read(roi), before.agreement(roi))
+        return ReusedTiles(task.reuse.grid, before.read(roi), before.agreement(roi))
     return None
 
 
-def _work(task: BlockTask) -> BlockWork:
+def _work(task: BlockTask) -> BlockInput:
     """Read what a block needs."""
     store = ScanStore.open(task.store)
     version = store.version(task.version)
     block = task.block
     grid = refined(task.grid, task.level)
-    return BlockWork(
+    return BlockInput(
         grid=grid,
         block=block,
         window=task.window,
@@ -245,12 +245,12 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
     alone = len(tasks) == 1
     tiles: list[int] = []
 
-    def begun(task: BlockTask) -> BlockWork:
+    def begun(task: BlockTask) -> BlockInput:
         work = _work(task)
-        tiles.append(len(work.tiles_yx()))
+        tiles.append(len(work.tile_origins()))
         # Known tiles are done; those of a large block are told batch by batch.
         if not task.level:
-            report.add(task.scan, len(work.block.tiles_yx) - (tiles[-1] if alone else 0))
+            report.add(task.scan, len(work.block.tile_origins) - (tiles[-1] if alone else 0))
         return work
 
     def predicted(count: int) -> None:
@@ -265,7 +265,7 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
     for index, (task, coloured) in enumerate(zip(tasks, made, strict=True)):
         seconds = time.perf_counter() - started
         version = ScanStore.open(task.store, writable=True).version(task.version)
-        version.write(task.index_yx, coloured, task.attempt, BlockTook(tiles[index], seconds, task.level))
+        version.write(task.index_yx, coloured, task.attempt, BlockTiming(tiles[index], seconds, task.level))
         yield BlockDone(task.scan, tiles[index], seconds)
         started = time.perf_counter()
     report.tell()

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from flows.orchestration.states import in_words
-from flows.outcome import Outcome
+from flows.outcome import ScanOutcome
 from flows.sheet.thumbnails import KINDS, thumbnail_path
 from pipeline.support.files import open_file
 from pipeline.support.names import shown
@@ -81,7 +81,7 @@ class RunPage:
         self.client.update_artifact(artifact, ArtifactUpdate(data=data, description=description))
 
     def show_results(
-        self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
+        self, outcomes: Sequence[ScanOutcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
     ) -> None:
         """The table, the summary with ``notes``, and the pictures of a run that has ended."""
         rows = table_of(outcomes)
@@ -95,29 +95,29 @@ class RunPage:
                 self.show("picture", "image", picture, _caption(outcome), outcome.scan)
 
 
-def status_of(outcome: Outcome) -> str:
+def status_of(outcome: ScanOutcome) -> str:
     """For people; one that was skipped was there already, or is left out because it failed."""
     if outcome.status == "skipped":
         return "left out" if outcome.is_left_out else "already there"
     return outcome.status
 
 
-def in_order_of_concern(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def in_order_of_concern(outcomes: Iterable[ScanOutcome]) -> list[ScanOutcome]:
     """Failures first, then what was left out, what was stopped, what has warnings, and the rest."""
 
-    def rank(outcome: Outcome) -> int:
+    def rank(outcome: ScanOutcome) -> int:
         status = status_of(outcome)
         return _WARNED if status == "done" and outcome.warnings else _RANKS[status]
 
     return sorted(outcomes, key=rank)
 
 
-def table_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def table_of(outcomes: Sequence[ScanOutcome]) -> list[dict[str, Any]]:
     """Rows for a table artifact, at most 1000 of them, in the order of concern."""
     return [_row(outcome) for outcome in in_order_of_concern(outcomes)[:MOST_ROWS]]
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(outcome: ScanOutcome) -> dict[str, Any]:
     seconds = sum(value for _, value in outcome.seconds)
     seam = outcome.quality.seam if outcome.quality else None
     return {
@@ -135,7 +135,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def summary_of(
-    outcomes: Sequence[Outcome], state: str, output: Path, record: Path, seconds: float, notes: Sequence[str] = ()
+    outcomes: Sequence[ScanOutcome], state: str, output: Path, record: Path, seconds: float, notes: Sequence[str] = ()
 ) -> str:
     """Markdown: totals and ``notes``, then failures, then what else somebody has to look at."""
     done = [outcome for outcome in outcomes if outcome.status == "done"]
@@ -165,7 +165,7 @@ def summary_of(
     return "\n".join(lines) + "\n"
 
 
-def _messages(outcomes: Sequence[Outcome], belongs: Callable[[Outcome], bool]) -> list[str]:
+def _messages(outcomes: Sequence[ScanOutcome], belongs: Callable[[ScanOutcome], bool]) -> list[str]:
     return [outcome.message for outcome in outcomes if belongs(outcome)]
 
 
@@ -188,10 +188,10 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def to_picture(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def to_picture(outcomes: Sequence[ScanOutcome]) -> list[ScanOutcome]:
     """Those that were done and are worth a look most: with warnings, then by how much their tiles show."""
 
-    def concern(outcome: Outcome) -> tuple[bool, float]:
+    def concern(outcome: ScanOutcome) -> tuple[bool, float]:
         seam = outcome.quality.seam if outcome.quality else None
         return bool(outcome.warnings), seam or 0.0
 
@@ -199,7 +199,7 @@ def to_picture(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return sorted(done, key=concern, reverse=True)[:MOST_PICTURES]
 
 
-def _caption(outcome: Outcome) -> str:
+def _caption(outcome: ScanOutcome) -> str:
     seam = f", {outcome.quality}" if outcome.quality else ""
     warnings = "".join(f"\n\n{code(warning)}" for warning in outcome.warnings)
     return f"{code(outcome.scan)} before and after, {outcome.megapixels:.1f} MP, {outcome.version}{seam}{warnings}"

@@ -1,9 +1,9 @@
 """The flow ``colorize-archive``: many scans, each ingested, coloured and exported.
 
-Prefect sees lots of scans and their stages; Dask sees blocks. Stages of different lots overlap: while one is coloured,
-the next is ingested and the one before exported. A scan that fails never stops the others. A run ends before its work
-does where its time is up or where somebody cancels it: blocks that were begun are finished, or made again by the next
-run, which goes on from there.
+Prefect sees batches of scans and their stages; Dask sees blocks. Stages of different batches overlap: while one is
+coloured, the next is ingested and the one before exported. A scan that fails never stops the others. A run ends before
+its work does where its time is up or where somebody cancels it: blocks that were begun are finished, or made again by
+the next run, which goes on from there.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from engines.errors import EngineError
 from engines.spec import PALETTE
 from flows.catalogue.database import Catalogue
 from flows.catalogue.rebuild import stamp
-from flows.catalogue.recorder import keeping_books
+from flows.catalogue.recorder import recording
 from flows.cluster.dask_cluster import open_cluster
 from flows.cluster.queue import BlockQueue
-from flows.deadline import Budget, command_given
+from flows.deadline import Deadline, command_given
 from flows.events import Message, ScanFinished, ScanPlanned, TilesDone, listening, tell, warn
-from flows.inputs import Aside, find_scans
+from flows.inputs import SearchReport, find_scans
 from flows.options import RunOptions, parse_options
 from flows.orchestration import parameters
 from flows.orchestration.limits import limit_of, slot
-from flows.orchestration.progress_page import followed
-from flows.orchestration.states import BrokeOffError, ended, name_of, told
+from flows.orchestration.progress_page import following
+from flows.orchestration.states import BrokeOffError, as_run_state, ended, name_of
 from flows.orchestration.task_runs import close_own_task_runs, close_task_runs_left
-from flows.outcome import CANCELLED, Outcome
+from flows.outcome import CANCELLED, ScanOutcome
 from flows.request import RunRequest
-from flows.run.jobs import Job, Prepared, prepare_output
+from flows.run.jobs import RunContext, ScanJob, prepare_output
 from flows.run.planning import naming_log, plan_scans
-from flows.run.retry_policy import History
+from flows.run.retry_policy import RetryPolicy
 from flows.run.run_log import LoggedListener, in_one_line, logging_to
-from flows.run.stages import Lot, colorize_lot, export_lot, ingest_lot, lot_name, lots, stopped
+from flows.run.stages import ScanBatch, batch_name, colorize_batch, export_batch, ingest_batch, scan_batches, stopped
 from flows.run.temporary_folder import see_to_temporary_files
 from flows.sheet.contact_sheet import write_sheet
 from pipeline.errors import ColorizeError, OutputError, UsageError
@@ -63,34 +63,34 @@ from pipeline.support.names import shown
 
 _STAGES_AT_ONCE = 3
 # Enough that every thread of the stages finds its next piece of work.
-_LOTS_SUBMITTED = _STAGES_AT_ONCE + 2
+_BATCHES_SUBMITTED = _STAGES_AT_ONCE + 2
 _CANCEL_SECONDS = 12.0
 # Of the run whose tasks these are: Prefect's task runner starts each with the variables of the flow's context.
 _queue: ContextVar[BlockQueue] = ContextVar("queue")
 _log = logging.getLogger(__name__)
-Plan = Callable[[Prepared, History, Budget], list[Job | Outcome]]
-Complete = Callable[[Outcome], Outcome]
-NOTHING_ASIDE = Aside()
+Plan = Callable[[RunContext, RetryPolicy, Deadline], list[ScanJob | ScanOutcome]]
+Complete = Callable[[ScanOutcome], ScanOutcome]
+NOTHING_IGNORED = SearchReport()
 
 
 @task(name="ingest", task_run_name="ingest {name}", cache_policy=NO_CACHE, persist_result=False)
-def ingest_scans(lot: Lot, name: str) -> Lot:
+def ingest_scans(batch: ScanBatch, name: str) -> ScanBatch:
     """Scan files to Zarr."""
-    return ingest_lot(lot, _queue.get().budget)
+    return ingest_batch(batch, _queue.get().deadline)
 
 
 @task(name="colorize", task_run_name="colorize {name}", cache_policy=NO_CACHE, persist_result=False)
-def colorize_scans(lot: Lot, name: str, topic: str, limit: str | None) -> Lot:
+def colorize_scans(batch: ScanBatch, name: str, topic: str, limit: str | None) -> ScanBatch:
     """Chroma of every block, on the cluster that is open, as soon as the limit that all runs share lets it."""
     queue = _queue.get()
-    with slot(limit, name, queue.budget):
-        return colorize_lot(lot, queue, topic, queue.budget)
+    with slot(limit, name, queue.deadline):
+        return colorize_batch(batch, queue, topic, queue.deadline)
 
 
 @task(name="export", task_run_name="export {name}", cache_policy=NO_CACHE, persist_result=False)
-def export_scans(lot: Lot, name: str) -> tuple[Outcome, ...]:
+def export_scans(batch: ScanBatch, name: str) -> tuple[ScanOutcome, ...]:
     """Zarr to the coloured TIFFs and their sidecars."""
-    return export_lot(lot, _queue.get().budget)
+    return export_batch(batch, _queue.get().deadline)
 
 
 def _tell_tiles(event: tuple[float, dict[str, Any]]) -> None:
@@ -98,60 +98,60 @@ def _tell_tiles(event: tuple[float, dict[str, Any]]) -> None:
     tell(TilesDone(what["scan"], what["tiles"]))
 
 
-def _outcomes(lot: Lot, futures: list[PrefectFuture[Any]], budget: Budget) -> tuple[Outcome, ...]:
-    """Wait for a lot's stages. One that broke off as a whole is a failure of each of its scans, and none's fault."""
+def _outcomes(batch: ScanBatch, futures: list[PrefectFuture[Any]], deadline: Deadline) -> tuple[ScanOutcome, ...]:
+    """Wait for a batch's stages. One that broke off as a whole is a failure of each of its scans, and none's fault."""
     for future in futures:
         future.wait()
         if not future.state.is_completed():
             error = future.state.result(raise_on_failure=False)
             reason = error if isinstance(error, BaseException) else RuntimeError(str(error))
-            ended = [step.ended_by(reason, budget).ended for step in lot]
+            ended = [step.ended_by(reason, deadline).ended for step in batch]
             return tuple(replace(outcome, is_scans_fault=False) for outcome in ended if outcome is not None)
-    outcomes: tuple[Outcome, ...] = futures[-1].result()
+    outcomes: tuple[ScanOutcome, ...] = futures[-1].result()
     return outcomes
 
 
-def run_jobs(jobs: list[Job], prepared: Prepared, budget: Budget) -> Generator[Outcome]:
-    """Submit every lot's stages and give the outcomes as they come, in order."""
-    options = prepared.options
+def run_jobs(jobs: list[ScanJob], context: RunContext, deadline: Deadline) -> Generator[ScanOutcome]:
+    """Submit every batch's stages and give the outcomes as they come, in order."""
+    options = context.options
     engine = jobs[0].engine_spec
     with open_cluster(jobs[0].workers, options.cluster, options.limit_memory_bytes, engine) as client:
         topic = f"colorize-archive-{uuid.uuid4().hex}"
         client.subscribe_topic(topic, _tell_tiles)
-        queue = BlockQueue(client, budget=budget)
+        queue = BlockQueue(client, deadline=deadline)
         token = _queue.set(queue)
         try:
-            with budget.at_end(queue.take_back):
-                yield from _run_lots(list(lots(jobs)), queue, topic, limit_of(prepared))
+            with deadline.at_end(queue.take_back):
+                yield from _run_batches(list(scan_batches(jobs)), queue, topic, limit_of(context))
         finally:
             _queue.reset(token)
 
 
-def _submitted(lot: Lot, topic: str, limit: str | None) -> list[PrefectFuture[Any]]:
-    name = shown(lot_name(lot))
-    ingested = ingest_scans.submit(lot, name)
+def _submitted(batch: ScanBatch, topic: str, limit: str | None) -> list[PrefectFuture[Any]]:
+    name = shown(batch_name(batch))
+    ingested = ingest_scans.submit(batch, name)
     coloured = colorize_scans.submit(ingested, name, topic, limit)  # type: ignore[call-overload]
     return [ingested, coloured, export_scans.submit(coloured, name)]
 
 
-def _run_lots(every: list[Lot], queue: BlockQueue, topic: str, limit: str | None) -> Generator[Outcome]:
-    """Only some lots are with Prefect at a time: what it does not know of ends at once when the budget does."""
-    for lot in every:
-        name = shown(lot_name(lot))
-        for step in lot:
+def _run_batches(every: list[ScanBatch], queue: BlockQueue, topic: str, limit: str | None) -> Generator[ScanOutcome]:
+    """Only some batches are with Prefect at a time: what it does not know of ends at once at the deadline."""
+    for batch in every:
+        name = shown(batch_name(batch))
+        for step in batch:
             tell(ScanPlanned(step.job.scan.stem, step.job.plan.predictions, step.job.info.megapixels, name))
-    waiting, running = deque(every), deque[tuple[Lot, list[PrefectFuture[Any]]]]()
+    waiting, running = deque(every), deque[tuple[ScanBatch, list[PrefectFuture[Any]]]]()
     try:
         while waiting or running:
-            while waiting and len(running) < _LOTS_SUBMITTED and not queue.budget.is_over:
-                running.append((lot := waiting.popleft(), _submitted(lot, topic, limit)))
+            while waiting and len(running) < _BATCHES_SUBMITTED and not queue.deadline.is_over:
+                running.append((batch := waiting.popleft(), _submitted(batch, topic, limit)))
             if running:
-                yield from _outcomes(*running[0], queue.budget)
+                yield from _outcomes(*running[0], queue.deadline)
                 running.popleft()
             else:
-                yield from (stopped(step.job, queue.budget) for step in waiting.popleft())
+                yield from (stopped(step.job, queue.deadline) for step in waiting.popleft())
     except (KeyboardInterrupt, TerminationSignal, GeneratorExit):
-        queue.budget.cancel()
+        queue.deadline.cancel()
         queue.take_back()
         _wait_for([future for _, futures in running for future in futures])
         raise
@@ -165,17 +165,22 @@ def _wait_for(futures: list[PrefectFuture[Any]]) -> None:
 
 
 def run_planned(
-    planned: list[Job | Outcome], prepared: Prepared, budget: Budget, history: History, complete: Complete, log: Path
-) -> Generator[Outcome]:
+    planned: list[ScanJob | ScanOutcome],
+    context: RunContext,
+    deadline: Deadline,
+    retry_policy: RetryPolicy,
+    complete: Complete,
+    log: Path,
+) -> Generator[ScanOutcome]:
     """What is skipped or failed already, and then the rest as it is done; each is told of, as ``complete`` makes it.
 
     The ``log`` of the run is named where nobody foresaw a failure.
     """
     with contextlib.ExitStack() as stack:
-        known = [p for p in planned if isinstance(p, Outcome)]
-        jobs = history.in_order(p for p in planned if isinstance(p, Job))
-        worked = stack.enter_context(closing(run_jobs(jobs, prepared, budget))) if jobs else ()
-        for outcome in map(complete, map(history.judged, itertools.chain(known, worked))):
+        known = [p for p in planned if isinstance(p, ScanOutcome)]
+        jobs = retry_policy.in_order(p for p in planned if isinstance(p, ScanJob))
+        worked = stack.enter_context(closing(run_jobs(jobs, context, deadline))) if jobs else ()
+        for outcome in map(complete, map(retry_policy.with_retry, itertools.chain(known, worked))):
             outcome = naming_log(outcome, log)
             tell(ScanFinished(outcome))
             yield outcome
@@ -190,10 +195,10 @@ def write_run(
     path: Path,
     kind: str,
     started: str,
-    prepared: Prepared,
-    outcomes: list[Outcome],
+    context: RunContext,
+    outcomes: list[ScanOutcome],
     state: str,
-    aside: Aside,
+    ignored: SearchReport,
 ) -> Path:
     """Write the run's own record, every scan with what became of it, and the name of the state that it ended in."""
     with writing(path):
@@ -203,25 +208,29 @@ def write_run(
         "started": started,
         "finished": utc_now(),
         "state": state,
-        "engine": prepared.engines,
-        "backend": prepared.choice.backend,
-        "precision": prepared.choice.precision,
-        "model": prepared.model.card.name,
-        "model_sha256": prepared.model.card.sha256,
-        **_palette_told(prepared),
-        **aside.to_json(),
+        "engine": context.engines,
+        "backend": context.choice.backend,
+        "precision": context.choice.precision,
+        "model": context.model.card.name,
+        "model_sha256": context.model.card.sha256,
+        **_palette_record(context),
+        **ignored.to_json(),
         "scans": [outcome.to_json() for outcome in outcomes],
     }
     write_json(path, record)
     return path
 
 
-def _palette_told(prepared: Prepared) -> dict[str, str]:
-    if prepared.palette is None:
+def _palette_record(context: RunContext) -> dict[str, str]:
+    if context.palette is None:
         return {}
-    told = prepared.palette
-    sha256 = prepared.model.as_network(PALETTE).card.sha256
-    return {"palette_backend": told.backend, "palette_precision": told.precision, "palette_model_sha256": sha256}
+    palette = context.palette
+    sha256 = context.model.as_network(PALETTE).card.sha256
+    return {
+        "palette_backend": palette.backend,
+        "palette_precision": palette.precision,
+        "palette_model_sha256": sha256,
+    }
 
 
 def run_in(
@@ -229,26 +238,26 @@ def run_in(
     plan: Plan,
     kind: str = "colorize",
     complete: Complete = lambda outcome: outcome,
-    aside: Aside = NOTHING_ASIDE,
+    ignored: SearchReport = NOTHING_IGNORED,
 ) -> State[Any]:
     """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in.
 
-    ``complete`` may add to what became of a scan before anybody hears of it; ``aside`` is told beside the scans.
+    ``complete`` may add to what became of a scan before anybody hears of it; ``ignored`` is told beside the scans.
     """
     began = time.monotonic()
-    prepared = Prepared.of(options)
+    context = RunContext.of(options)
     try:
         prepare_output(options.output)
     except OutputError as error:
         raise UsageError(str(error)) from error
     see_to_temporary_files(options.output)
     close_task_runs_left()
-    with folder_lock(options.output), followed(options.output) as page:
+    with folder_lock(options.output), following(options.output) as page:
         started = utc_now()
         record = record_of(options.output, started)
         with _logged(record.with_suffix(".log"), page is not None):
             try:
-                outcomes = _do(prepared, plan, kind, complete, aside, started, record)
+                outcomes = _do(context, plan, kind, complete, ignored, started, record)
             except (KeyboardInterrupt, TerminationSignal):
                 close_own_task_runs()
                 _write_sheet(options.output)
@@ -258,8 +267,8 @@ def run_in(
                 raise
             _write_sheet(options.output)
             if page is not None:
-                page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began, aside.lines)
-        return ended(outcomes, record, aside)
+                page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began, ignored.lines)
+        return ended(outcomes, record, ignored)
 
 
 @contextlib.contextmanager
@@ -277,28 +286,28 @@ def _logged(log: Path, is_followed: bool) -> Iterator[None]:
 
 
 def _do(
-    prepared: Prepared, plan: Plan, kind: str, complete: Complete, aside: Aside, started: str, record: Path
-) -> list[Outcome]:
+    context: RunContext, plan: Plan, kind: str, complete: Complete, ignored: SearchReport, started: str, record: Path
+) -> list[ScanOutcome]:
     """Plan and do the work, and keep the catalogue and the run's ``record``; what became of all scans."""
-    options, planned, outcomes = prepared.options, list[Job | Outcome](), list[Outcome]()
-    budget = Budget(options.until)
-    engine, model = prepared.engines, prepared.model.card.name
-    for line in (engine, *aside.lines):
+    options, planned, outcomes = context.options, list[ScanJob | ScanOutcome](), list[ScanOutcome]()
+    deadline = Deadline(options.until)
+    engine, model = context.engines, context.model.card.name
+    for line in (engine, *ignored.lines):
         tell(Message(line))
-    with keeping_books(record, kind, started, engine, model) as files:
+    with recording(record, kind, started, engine, model) as files:
         try:
-            history = History.of(options, files.scans(), files.runs())
-            planned += plan(replace(prepared, files=files), history, budget)
+            retry_policy = RetryPolicy.of(options, files.scans(), files.runs())
+            planned += plan(replace(context, files=files), retry_policy, deadline)
             log = record.with_suffix(".log")
-            with closing(run_planned(planned, prepared, budget, history, complete, log)) as done:
+            with closing(run_planned(planned, context, deadline, retry_policy, complete, log)) as done:
                 for outcome in done:
                     outcomes.append(outcome)
         except (KeyboardInterrupt, TerminationSignal):
-            budget.cancel()
-            outcomes += _left(planned, outcomes, budget)
-            write_run(record, kind, started, prepared, outcomes, CANCELLED, aside)
+            deadline.cancel()
+            outcomes += _unfinished(planned, outcomes, deadline)
+            write_run(record, kind, started, context, outcomes, CANCELLED, ignored)
             raise
-        write_run(record, kind, started, prepared, outcomes, name_of(outcomes), aside)
+        write_run(record, kind, started, context, outcomes, name_of(outcomes), ignored)
         return outcomes
 
 
@@ -313,11 +322,13 @@ def _write_sheet(output: Path) -> None:
         warn(f"no contact sheet ({reason}); colorize-archive sheet makes it")
 
 
-def _left(planned: list[Job | Outcome], outcomes: list[Outcome], budget: Budget) -> list[Outcome]:
+def _unfinished(
+    planned: list[ScanJob | ScanOutcome], outcomes: list[ScanOutcome], deadline: Deadline
+) -> list[ScanOutcome]:
     """The scans of which nothing was heard before the run was cancelled."""
-    told = {(outcome.scan, outcome.path) for outcome in outcomes}
-    jobs = [p for p in planned if isinstance(p, Job)]
-    return [stopped(job, budget) for job in jobs if (job.scan.stem, str(job.scan.path)) not in told]
+    heard = {(outcome.scan, outcome.path) for outcome in outcomes}
+    jobs = [p for p in planned if isinstance(p, ScanJob)]
+    return [stopped(job, deadline) for job in jobs if (job.scan.stem, str(job.scan.path)) not in heard]
 
 
 def due() -> datetime | None:
@@ -344,9 +355,9 @@ def colorize_archive(**given: Any) -> State[Any]:
         options = parse_options(request, due())
         found = find_scans(request.inputs, options.output, options.force)
 
-        def plan(prepared: Prepared, history: History, budget: Budget) -> list[Job | Outcome]:
-            return plan_scans(found.scans, prepared, history.held_back, budget)
+        def plan(context: RunContext, retry_policy: RetryPolicy, deadline: Deadline) -> list[ScanJob | ScanOutcome]:
+            return plan_scans(found.scans, context, retry_policy.deferred, deadline)
 
-        return run_in(options, plan, aside=found.aside)
+        return run_in(options, plan, ignored=found.ignored)
 
-    return told(run)
+    return as_run_state(run)

@@ -17,21 +17,21 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
 from engines.registry import processor_of
-from flows.deadline import Budget
+from flows.deadline import Deadline
 from flows.events import Message, tell, warn
 from flows.request import CUDA
-from flows.run.jobs import Prepared
+from flows.run.jobs import RunContext
 
 GPU_LIMIT, CPU_LIMIT = "colorize-archive-gpu", "colorize-archive-cpu"
-# A run that waits asks its budget this often, so that a cancelled one does not wait on.
+# A run that waits asks its deadline this often, so that a cancelled one does not wait on.
 _ASK_SECONDS = 5.0
 # Somebody is told that a run waits, not that it took a moment.
 _TELL_SECONDS = 2.0
 
 
-def limit_of(prepared: Prepared) -> str | None:
+def limit_of(context: RunContext) -> str | None:
     """The limit that a run has to respect, by where its engine computes; None where nobody has set it."""
-    is_gpu = prepared.options.cluster.kind == CUDA or processor_of(prepared.choice.backend) == "gpu"
+    is_gpu = context.options.cluster.kind == CUDA or processor_of(context.choice.backend) == "gpu"
     name = GPU_LIMIT if is_gpu else CPU_LIMIT
     try:
         with get_client(sync_client=True) as client:
@@ -42,8 +42,8 @@ def limit_of(prepared: Prepared) -> str | None:
 
 
 @contextlib.contextmanager
-def slot(limit: str | None, scans: str, budget: Budget) -> Iterator[None]:
-    """Hold one place of ``limit`` for the body; where the budget ends while waiting, the body runs without it.
+def slot(limit: str | None, scans: str, deadline: Deadline) -> Iterator[None]:
+    """Hold one place of ``limit`` for the body; where the deadline comes while waiting, the body runs without it.
 
     It then has nothing to do: no block goes to the cluster any more.
     """
@@ -53,14 +53,14 @@ def slot(limit: str | None, scans: str, budget: Budget) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         asked = time.monotonic()
         is_told = False
-        while not budget.is_over:
-            wait = max(0.1, min(_ASK_SECONDS if is_told else _TELL_SECONDS, budget.seconds_left))
+        while not deadline.is_over:
+            wait = max(0.1, min(_ASK_SECONDS if is_told else _TELL_SECONDS, deadline.seconds_left))
             if _is_held(stack, limit, wait):
                 break
             if not is_told:
                 warn(f"{scans}: another run has the last place of the limit {limit}", "waiting")
                 is_told = True
-        if is_told and not budget.is_over:
+        if is_told and not deadline.is_over:
             waited = time.monotonic() - asked
             tell(Message(f"{scans}: after {waited:.0f} s of waiting for {limit}", "going on"))
         yield

@@ -31,18 +31,18 @@ from flows.events import (
     listening,
 )
 from flows.orchestration.artifacts import RunPage
-from flows.outcome import Outcome
+from flows.outcome import ScanOutcome
 from pipeline.support.names import shown
 from pipeline.support.text import reason_of
 
 _FIRST_SECONDS, _NEXT_SECONDS = 2.0, 5.0
-# A lot that takes less than this is done before anybody looks.
+# A batch that takes less than this is done before anybody looks.
 _LONG_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Lot:
+class _Batch:
     """Tiles of some scans that are coloured together, and the artifact that tells of them."""
 
     planned: int = 0
@@ -63,20 +63,20 @@ class _Lot:
 @dataclass
 class _Scan:
     planned: int
-    lot: _Lot
+    batch: _Batch
     predicted: int = 0
 
 
 @dataclass
-class Follower:
+class PrefectProgress:
     """Tells Prefect's page what a run tells; a :class:`flows.events.Listener` that passes on to the one before."""
 
     page: RunPage
     log: logging.Logger | logging.LoggerAdapter[logging.Logger]
     following: Listener
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _whole: _Lot = field(default_factory=_Lot)
-    _lots: dict[str, _Lot] = field(default_factory=dict)
+    _whole: _Batch = field(default_factory=_Batch)
+    _batches: dict[str, _Batch] = field(default_factory=dict)
     _scans: dict[str, _Scan] = field(default_factory=dict)
 
     def on(self, event: RunEvent) -> None:
@@ -93,7 +93,7 @@ class Follower:
 
     def _plan(self, scan: ScanPlanned) -> None:
         with self._lock:
-            one = self._lots.setdefault(scan.batch, _Lot())
+            one = self._batches.setdefault(scan.batch, _Batch())
             self._scans[scan.scan] = _Scan(scan.tiles, one)
             for each in (self._whole, one):
                 each.planned += scan.tiles
@@ -105,19 +105,19 @@ class Follower:
                 return
             tiles = min(done.tiles, of.planned - of.predicted)  # finer tiles are not planned
             of.predicted += tiles
-            for each in (self._whole, of.lot):
+            for each in (self._whole, of.batch):
                 each.predicted += tiles
                 each.since = each.since or time.monotonic()
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: ScanOutcome) -> None:
         with self._lock:
             if (of := self._scans.pop(outcome.scan, None)) is not None:
-                for each in (self._whole, of.lot):
+                for each in (self._whole, of.batch):
                     each.predicted += of.planned - of.predicted
                     each.finished += 1
         self._log(outcome)
 
-    def _log(self, outcome: Outcome) -> None:
+    def _log(self, outcome: ScanOutcome) -> None:
         """A line for what was worked on; of thousands that were there already nobody wants one each."""
         if outcome.has_failed:
             after = "; quarantined, later runs leave it out" if outcome.status == "quarantined" else ""
@@ -154,23 +154,24 @@ class Follower:
         with self._lock:
             now = time.monotonic()
             long = [
-                (name, lot)
-                for name, lot in self._lots.items()
-                if lot.artifact or (lot.since and now - lot.since > _LONG_SECONDS and lot.finished < lot.scans)
+                (name, batch)
+                for name, batch in self._batches.items()
+                if batch.artifact
+                or (batch.since and now - batch.since > _LONG_SECONDS and batch.finished < batch.scans)
             ]
             whole = self._whole
         if whole.scans and (whole.since or whole.artifact):
             self._show(whole, "progress", f"{whole.finished} of {whole.scans} scans")
-        for name, lot in long:
-            self._show(lot, "", name)
+        for name, batch in long:
+            self._show(batch, "", name)
 
-    def _show(self, lot: _Lot, what: str, description: str) -> None:
-        told = lot.percent, description
-        if lot.artifact is None:
-            lot.artifact = self.page.show(what, "progress", lot.percent, description)
-        elif lot.told != told:
-            self.page.change(lot.artifact, *told)
-        lot.told = told
+    def _show(self, batch: _Batch, what: str, description: str) -> None:
+        told = batch.percent, description
+        if batch.artifact is None:
+            batch.artifact = self.page.show(what, "progress", batch.percent, description)
+        elif batch.told != told:
+            self.page.change(batch.artifact, *told)
+        batch.told = told
 
     def safely(self, show: Callable[[], None]) -> bool:
         """Whether ``show`` could be done; where it could not, a line says why."""
@@ -183,14 +184,14 @@ class Follower:
         return True
 
     def show_results(
-        self, outcomes: Sequence[Outcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
+        self, outcomes: Sequence[ScanOutcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
     ) -> None:
         """Table, summary and pictures."""
         self.safely(lambda: self.page.show_results(outcomes, state, record, seconds, notes))
 
 
 @contextlib.contextmanager
-def followed(output: Path) -> Iterator[Follower | None]:
+def following(output: Path) -> Iterator[PrefectProgress | None]:
     """Tell Prefect's page of the run that is the body; None where nobody follows it there."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or not PREFECT_LOGGING_TO_API_ENABLED.value():
@@ -198,6 +199,6 @@ def followed(output: Path) -> Iterator[Follower | None]:
         return
     with get_client(sync_client=True) as client:
         page = RunPage(client, context.flow_run.id, output)
-        follower = Follower(page, get_run_logger(), listener())
+        follower = PrefectProgress(page, get_run_logger(), listener())
         with listening(follower), follower.telling_progress():
             yield follower

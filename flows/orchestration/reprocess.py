@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 
 from flows.orchestration import parameters
 from flows.orchestration.colorize import STAGE_RUNNER, run_in
-from flows.orchestration.states import told
+from flows.orchestration.states import as_run_state
 from flows.request import ReprocessRequest
 from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
 from flows.run.version_changes import Changed
@@ -29,4 +29,4 @@ def reprocess_archive(**given: Any) -> State[Any]:
             options, lambda *_: changed.noting(plan_stores(stores, request, options)), "reprocess", changed.told
         )
 
-    return told(run)
+    return as_run_state(run)

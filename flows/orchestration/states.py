@@ -16,9 +16,9 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.states import Cancelled, Completed, Failed
 
 from engines.errors import EngineError
-from flows.inputs import Aside, NoScansError
+from flows.inputs import NoScansError, SearchReport
 from flows.orchestration.task_runs import own_flow_run
-from flows.outcome import BROKE_OFF, CANCELLED, Outcome
+from flows.outcome import BROKE_OFF, CANCELLED, ScanOutcome
 from flows.run.run_log import in_one_line, keep_traceback
 from pipeline.errors import ColorizeError, FolderBusyError, OutputError, UsageError
 from pipeline.support.names import shown
@@ -33,7 +33,7 @@ NOT_STARTED = "Could not start"
 _STOPPED = "It was stopped by hand; the same command goes on with it."
 
 
-def name_of(outcomes: Sequence[Outcome]) -> str:
+def name_of(outcomes: Sequence[ScanOutcome]) -> str:
     """Which of the names fits what became of the scans."""
     statuses = {outcome.status for outcome in outcomes}
     if any(outcome.has_failed for outcome in outcomes):
@@ -43,12 +43,12 @@ def name_of(outcomes: Sequence[Outcome]) -> str:
     return ALL_DONE if "done" in statuses else NOTHING
 
 
-def has_results(outcomes: Sequence[Outcome]) -> bool:
+def has_results(outcomes: Sequence[ScanOutcome]) -> bool:
     """Whether any scan's result was there before."""
     return any(outcome.status == "skipped" and outcome.result for outcome in outcomes)
 
 
-def in_words(outcomes: Sequence[Outcome]) -> str:
+def in_words(outcomes: Sequence[ScanOutcome]) -> str:
     """How many scans came to what, such as ``12 done, 3 already there, 1 failed``."""
     counts = {
         "done": sum(o.status == "done" for o in outcomes),
@@ -60,10 +60,12 @@ def in_words(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no scans"
 
 
-def ended(outcomes: Sequence[Outcome], where: object, aside: Aside) -> State[Any]:
-    """The state of a run that came to its end; ``where`` its record lies, and what was left ``aside``."""
-    in_vain = f"{len(aside.in_vain)} of the inputs or folders gave nothing; " if aside.in_vain else ""
-    name, message = name_of(outcomes), f"{in_words(outcomes)}; {in_vain}{shown(where)}"
+def ended(outcomes: Sequence[ScanOutcome], where: object, ignored: SearchReport) -> State[Any]:
+    """The state of a run that came to its end; ``where`` its record lies, and what was left ``ignored``."""
+    empty_inputs = (
+        f"{len(ignored.empty_inputs)} of the inputs or folders gave nothing; " if ignored.empty_inputs else ""
+    )
+    name, message = name_of(outcomes), f"{in_words(outcomes)}; {empty_inputs}{shown(where)}"
     if name in (SOME_FAILED, ALL_FAILED):
         return Failed(name=name, message=message)
     return Completed(name=name, message=message)
@@ -73,7 +75,7 @@ class BrokeOffError(ColorizeError):
     """Something that nobody foresaw ended a run; the message names the log that has its traceback."""
 
 
-def told(run: Callable[[], State[Any]]) -> State[Any]:
+def as_run_state(run: Callable[[], State[Any]]) -> State[Any]:
     """What ``run`` returns; what ends it otherwise is a state and a line, not a traceback.
 
     A folder that is worked on already ends the second run as Prefect's own limits end one that comes too early:

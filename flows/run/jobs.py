@@ -12,31 +12,31 @@ from pathlib import Path
 from engines.machine import memory_bytes
 from engines.palette import PALETTE_BYTES, palette_spec
 from engines.registry import extra_bytes, precisions_of
-from engines.select import AUTO, Choice, choose, choose_palette
+from engines.select import AUTO, EngineChoice, choose, choose_palette
 from engines.spec import PALETTE, EngineSpec, Model
 from flows.catalogue.recorder import ScanFiles
 from flows.inputs import ScanFile
 from flows.options import RunOptions
-from flows.outcome import Outcome
+from flows.outcome import ScanOutcome
 from flows.resources import split_workers
-from flows.run.reuse_policy import is_other_choice, settings_to_keep
+from flows.run.reuse_policy import is_other_choice, settings_to_reuse
 from pipeline.errors import OutputError, ScanNotFoundError, ScanUnsupportedError, StoreError, UsageError
 from pipeline.formats import check_formats, held_bytes
 from pipeline.metadata.provenance import is_of_result
-from pipeline.planning.plan import Held, Plan, Workers, batch_for, make_plan
+from pipeline.planning.plan import LibraryMemory, Plan, Workers, batch_for, make_plan
 from pipeline.readers import open_scan
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import Sidecar
-from pipeline.results.versions import ResultPaths, in_the_way, whole_pictures
+from pipeline.results.versions import ResultPaths, find_conflict, valid_pictures
 from pipeline.store import ScanStore, Source, is_store
 from pipeline.support.files import output_error, read_text
 from pipeline.tiling.anchor import canvas_px, has_anchor
 from pipeline.tiling.grid import TileGrid
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 
 
 @dataclass(frozen=True)
-class Job:
+class ScanJob:
     """A scan that will be coloured: source, settings, plan, and where the results go.
 
     ``source`` is None where the file is to be hashed just before it is ingested, by ``files``. Where ``is_ingested``,
@@ -60,7 +60,7 @@ class Job:
     keep: int
     formats: tuple[str, ...] = ("tiff",)
     metadata: bool = True
-    reading: Reading = field(default_factory=Reading)
+    reading: ReadOptions = field(default_factory=ReadOptions)
     files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
     is_ingested: bool = False
     is_kept: bool = False
@@ -110,18 +110,18 @@ def _check_taste(model: Model, options: RunOptions) -> None:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunContext:
     """Engine and model of a run, chosen once, and the options; ``palette`` is where the palette network computes."""
 
     options: RunOptions
-    choice: Choice
+    choice: EngineChoice
     model: Model
     workers: Workers
-    palette: Choice | None = None
+    palette: EngineChoice | None = None
     files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
 
     @classmethod
-    def of(cls, options: RunOptions) -> Prepared:
+    def of(cls, options: RunOptions) -> RunContext:
         """Choose engine and model. Raises EngineUnavailableError, ModelError."""
         choice, model = choose(options.engine, options.model, options.precision, options.tile_yx)
         _check_palette_network(model)
@@ -202,10 +202,10 @@ class Prepared:
             precision=self.choice.precision,
         )
 
-    def _reading(self, scan: ScanFile) -> Reading:
-        return Reading(page=scan.page, salvage=self.options.salvage)
+    def _reading(self, scan: ScanFile) -> ReadOptions:
+        return ReadOptions(page=scan.page, salvage=self.options.salvage)
 
-    def job(self, scan: ScanFile, scans: int = 1) -> Job | Outcome:
+    def job(self, scan: ScanFile, scans: int = 1) -> ScanJob | ScanOutcome:
         """Read what the scan is and plan it, as one of ``scans``; a current result gives a skipped outcome.
 
         Raises
@@ -218,7 +218,7 @@ class Prepared:
             return there
         with open_scan(scan.path, self._reading(scan)) as reader:
             info, decoder_bytes = reader.info, reader.decoder_bytes
-            if not self.options.force and is_of_result(reader.carried.xmp):
+            if not self.options.force and is_of_result(reader.embedded.xmp):
                 raise ScanUnsupportedError(
                     f"{scan.path}: was coloured by this project, as its XMP says, and would be coloured a second time; "
                     "give the scan that it was made from, or --force"
@@ -226,7 +226,7 @@ class Prepared:
         source = self._source(scan)
         spec = self._spec_to_keep(scan, source, info.shape_yx) if source else self.spec_for(info.shape_yx)
         job = self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes)
-        return replace(job, is_kept=spec != self.spec_for(info.shape_yx)) if isinstance(job, Job) else job
+        return replace(job, is_kept=spec != self.spec_for(info.shape_yx)) if isinstance(job, ScanJob) else job
 
     def _source(self, scan: ScanFile) -> Source | None:
         """None where nothing was made of a scan of this name: hashing all that is new takes a night's first hours."""
@@ -235,7 +235,7 @@ class Prepared:
             return self.files.source_of(scan.path, scan.page)
         return self.files.known(scan.path, scan.page)
 
-    def _unchanged(self, scan: ScanFile) -> Outcome | None:
+    def _unchanged(self, scan: ScanFile) -> ScanOutcome | None:
         """A scan whose file is as it was when its current result was made of it: it is not even opened."""
         source = None if self.options.force else self.files.known(scan.path, scan.page)
         sidecar = Sidecar.find(ResultPaths.of(self.options.output, scan.stem).sidecar) if source else None
@@ -246,22 +246,22 @@ class Prepared:
 
     def _spec_to_keep(self, scan: ScanFile, source: Source, shape_yx: tuple[int, int]) -> RunSpec:
         paths = ResultPaths.of(self.options.output, scan.stem)
-        return settings_to_keep(paths, source, self.spec_for(shape_yx), self.options)
+        return settings_to_reuse(paths, source, self.spec_for(shape_yx), self.options)
 
     def _there(
         self, scan: ScanFile, shape_yx: tuple[int, int], source: Source, spec: RunSpec, is_exact: bool = False
-    ) -> Outcome | None:
+    ) -> ScanOutcome | None:
         """The outcome of a scan whose pictures are there, whole, for these bytes and settings."""
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
-        there = {} if options.force else whole_pictures(paths, source, spec, options.metadata, is_exact)
+        there = {} if options.force else valid_pictures(paths, source, spec, options.metadata, is_exact)
         if not set(options.formats) <= set(there):
             return None
         message = "already there for these bytes, model and settings; --force does it again"
         if is_other_choice(spec, self.spec_for(shape_yx), options):
             message = "already there, as reprocess made it; --force takes the settings of this run"
         picture, megapixels = str(paths.picture(options.formats[0])), shape_yx[0] * shape_yx[1] / 1e6
-        return Outcome(scan.stem, str(scan.path), "skipped", message, megapixels, 0, picture, page=scan.page)
+        return ScanOutcome(scan.stem, str(scan.path), "skipped", message, megapixels, 0, picture, page=scan.page)
 
     def job_for(
         self,
@@ -272,8 +272,8 @@ class Prepared:
         scans: int = 1,
         is_exact: bool = False,
         decoder_bytes: int = 0,
-    ) -> Job | Outcome:
-        """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.results.versions.whole_pictures`.
+    ) -> ScanJob | ScanOutcome:
+        """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.results.versions.valid_pictures`.
 
         ``decoder_bytes`` is what reading its file takes, 0 where that is not read.
         """
@@ -288,7 +288,7 @@ class Prepared:
         begun_px = None if options.force or source is None else _begun_px(paths.store, source, spec)
         palette_bytes = PALETTE_BYTES if self.model.card.palette else 0
         engine_bytes = extra_bytes(self._engine_spec(spec))
-        held = Held(engine_bytes, decoder_bytes, held_bytes(options.formats), palette_bytes)
+        held = LibraryMemory(engine_bytes, decoder_bytes, held_bytes(options.formats), palette_bytes)
         limit_bytes = options.limit_memory_bytes
         plan = make_plan(
             info,
@@ -305,7 +305,7 @@ class Prepared:
         )
         _check_room(options.output, plan, paths.store)
         scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
-        return Job(
+        return ScanJob(
             scan=scan,
             info=info,
             source=source,
@@ -333,7 +333,7 @@ def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> No
         what = "the scan itself" if scan.path.exists() and store.samefile(scan.path) else "not this project's"
         raise UsageError(f"{store}: is {what}, and the store would take its place; give another --output")
     # Beside a store of the scan lie results of the scan, also those whose JSON was deleted.
-    taken = None if options.force or store.exists() else in_the_way(paths, options.formats)
+    taken = None if options.force or store.exists() else find_conflict(paths, options.formats)
     if taken is not None:
         raise UsageError(
             f"{taken}: is there without a JSON that says what it is, and would be replaced; move it away, "
@@ -341,7 +341,7 @@ def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> No
         )
 
 
-def _as_before(choice: Choice, model: Model, output: Path, network: str = "") -> Choice:
+def _as_before(choice: EngineChoice, model: Model, output: Path, network: str = "") -> EngineChoice:
     """The precision of the last run into this folder, where it can be had: another would make every scan anew.
 
     ``network`` is what the record's names of another network than the generator begin with.

@@ -13,11 +13,11 @@ from pathlib import Path
 from engines.errors import EngineError
 from engines.machine import processors
 from flows.catalogue.recorder import ScanFiles
-from flows.deadline import NO_END, Budget
+from flows.deadline import NO_DEADLINE, Deadline
 from flows.inputs import ScanFile
 from flows.options import RunOptions
-from flows.outcome import FailureKind, Outcome
-from flows.run.jobs import Job, Prepared
+from flows.outcome import FailureKind, ScanOutcome
+from flows.run.jobs import RunContext, ScanJob
 from flows.run.output_names import Names, check_lengths
 from flows.run.run_log import in_one_line
 from pipeline.errors import (
@@ -61,7 +61,7 @@ def _kind_of_others(error: BaseException) -> FailureKind:
     return "disk" if isinstance(error, OSError) else "unforeseen"
 
 
-def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> Outcome:
+def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> ScanOutcome:
     """One line about why a scan failed, whatever was raised; with ``can_salvage``, what may help a damaged one.
 
     What is not one of our own errors is logged with its traceback, and of our own what they came from.
@@ -87,7 +87,7 @@ def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> 
     elif error.__cause__ is not None or getattr(error, "__notes__", None):
         # What a library said, or where in a worker it was.
         _log.info("%s", message, exc_info=error)
-    return Outcome(
+    return ScanOutcome(
         scan.stem,
         str(scan.path),
         "failed",
@@ -98,30 +98,30 @@ def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> 
     )
 
 
-def naming_log(outcome: Outcome, log: Path) -> Outcome:
+def naming_log(outcome: ScanOutcome, log: Path) -> ScanOutcome:
     """The outcome, with where the traceback lies if nobody foresaw the failure."""
     if outcome.failure_kind != "unforeseen" or not outcome.has_failed:
         return outcome
     return replace(outcome, message=f"{outcome.message}; its traceback is in {shown(log)}")
 
 
-def stopped(scan: ScanFile, budget: Budget, how_far: str = "") -> Outcome:
-    """What becomes of a scan that the end of the budget leaves unfinished."""
-    message = f"{shown(scan.path)}: stopped{how_far}, because {budget.reason}; the same command goes on with it"
-    return Outcome(scan.stem, str(scan.path), "stopped", message, page=scan.page)
+def stopped(scan: ScanFile, deadline: Deadline, how_far: str = "") -> ScanOutcome:
+    """What becomes of a scan that the end of the time leaves unfinished."""
+    message = f"{shown(scan.path)}: stopped{how_far}, because {deadline.reason}; the same command goes on with it"
+    return ScanOutcome(scan.stem, str(scan.path), "stopped", message, page=scan.page)
 
 
-def _unnameable(scan: ScanFile) -> Outcome | None:
+def _unnameable(scan: ScanFile) -> ScanOutcome | None:
     """The outcome of a scan whose name is not UTF-8: no JSON, no task of Prefect and no database could say it."""
     text = os.fsencode(scan.path).decode("utf-8", "backslashreplace")
     if text == str(scan.path):
         return None
     stem = os.fsencode(scan.stem).decode("utf-8", "backslashreplace")
     message = f"{shown(text)}: its name is not UTF-8, so no record could name it; rename it, for example with convmv"
-    return Outcome(stem, text, "failed", message)
+    return ScanOutcome(stem, text, "failed", message)
 
 
-def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[ScanFile | Outcome]:
+def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[ScanFile | ScanOutcome]:
     """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
     if (unnameable := _unnameable(scan)) is not None:
         return [unnameable]
@@ -140,8 +140,8 @@ def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[Sc
 
 
 def _under_names(
-    found: Sequence[ScanFile | Outcome], options: RunOptions, files: ScanFiles
-) -> list[ScanFile | Outcome]:
+    found: Sequence[ScanFile | ScanOutcome], options: RunOptions, files: ScanFiles
+) -> list[ScanFile | ScanOutcome]:
     """Each scan under a name of its own, or what is wrong with its name. Of two new ones a TIFF comes first."""
     names, every = Names(options.output, files), list(found)
     scans = [(index, scan) for index, scan in enumerate(found) if isinstance(scan, ScanFile)]
@@ -153,36 +153,36 @@ def _under_names(
     return every
 
 
-def fitting(planned: Job | Outcome) -> Job | Outcome:
+def fitting(planned: ScanJob | ScanOutcome) -> ScanJob | ScanOutcome:
     """What is planned, if the drive takes the names of its results. Raises UsageError."""
-    if isinstance(planned, Job):
+    if isinstance(planned, ScanJob):
         check_lengths(planned.scan, planned.paths, planned.spec.version, planned.formats)
     return planned
 
 
 def plan_scans(
     scans: Sequence[ScanFile],
-    prepared: Prepared,
-    held_back: Callable[[ScanFile], Outcome | None] = lambda _: None,
-    budget: Budget = NO_END,
-) -> list[Job | Outcome]:
+    context: RunContext,
+    deferred: Callable[[ScanFile], ScanOutcome | None] = lambda _: None,
+    deadline: Deadline = NO_DEADLINE,
+) -> list[ScanJob | ScanOutcome]:
     """A job, or at once an outcome (skipped, failed), for every scan, in order.
 
-    Those ``held_back`` are left alone, and those that the end of the ``budget`` leaves no time to look at stopped.
+    Those ``deferred`` are left alone, and those that the end of the ``deadline`` leaves no time to look at stopped.
     """
 
-    def plan(scan: ScanFile | Outcome) -> Job | Outcome:
-        if isinstance(scan, Outcome):
+    def plan(scan: ScanFile | ScanOutcome) -> ScanJob | ScanOutcome:
+        if isinstance(scan, ScanOutcome):
             return scan
-        if budget.is_over:
-            return stopped(scan, budget)
+        if deadline.is_over:
+            return stopped(scan, deadline)
         try:
-            return held_back(scan) or fitting(prepared.job(scan, len(every)))
+            return deferred(scan) or fitting(context.job(scan, len(every)))
         except Exception as error:
-            return failure(scan, error, can_salvage=not prepared.options.salvage)
+            return failure(scan, error, can_salvage=not context.options.salvage)
 
-    options = prepared.options
+    options = context.options
     with ThreadPoolExecutor(processors()) as pool:
-        found = pool.map(lambda scan: _pages(scan, options, prepared.files), scans)
-        every = _under_names([page for pages in found for page in pages], options, prepared.files)
+        found = pool.map(lambda scan: _pages(scan, options, context.files), scans)
+        every = _under_names([page for pages in found for page in pages], options, context.files)
         return list(pool.map(plan, every))

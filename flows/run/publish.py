@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-from flows.run.jobs import Job
+from flows.run.jobs import ScanJob
 from flows.run.reuse_policy import COLORIZE, REPROCESS
 from pipeline.colour.icc import description
-from pipeline.export import export_picture, picture_of
-from pipeline.metadata.model import Carried
+from pipeline.export import export_picture, output_image
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import premis_event
 from pipeline.quality.score import Quality
 from pipeline.results.read_back import carried_by_result, missing_in
@@ -28,7 +28,7 @@ from pipeline.results.sidecar import (
     version_of,
 )
 from pipeline.results.version_names import leftovers
-from pipeline.results.versions import ResultPaths, publish, remove_version, settle, whole_pictures
+from pipeline.results.versions import ResultPaths, publish, recover_publish, remove_version, valid_pictures
 from pipeline.store import ChromaVersion, ScanStore
 from pipeline.support.files import file_sha256, remove, tree_sha256, write_json
 
@@ -54,13 +54,13 @@ class Exported:
 
 
 def export_job(
-    job: Job, seconds: Seconds, blocks_there: int, quality: Quality | None, threads: int, started: float
+    job: ScanJob, seconds: Seconds, blocks_there: int, quality: Quality | None, threads: int, started: float
 ) -> Exported:
     """Write, publish and prune; the export began at ``started``."""
     store = ScanStore.open(job.paths.store)
     made = job.spec.version
     paths = job.paths.of_version(made)
-    settle(job.paths)
+    recover_publish(job.paths)
     for left in leftovers(job.paths.store.parent, job.paths.store.name.removesuffix(".zarr")):
         remove(left)
     # A picture that an interrupted run had finished only needs its name.
@@ -78,14 +78,14 @@ def export_job(
     return Exported(seconds, tuple(missing), warnings)
 
 
-def _whole(job: Job, store: ScanStore, made: str) -> Pictures:
+def _whole(job: ScanJob, store: ScanStore, made: str) -> Pictures:
     """Pictures of the version ``made`` that are there and whole, under its own name or as the current ones."""
     places = (job.paths, job.paths.of_version(made))
-    found = [whole_pictures(place, store.source, job.spec, job.metadata) for place in places]
+    found = [valid_pictures(place, store.source, job.spec, job.metadata) for place in places]
     return {**found[0], **found[1]}
 
 
-def _formats(job: Job, made: str) -> list[str]:
+def _formats(job: ScanJob, made: str) -> list[str]:
     """Those that are asked for, and those that the version has already: its pictures stay one set."""
     sidecars = [job.paths.of_version(made).sidecar]
     if version_of(job.paths.sidecar) == made:
@@ -94,22 +94,22 @@ def _formats(job: Job, made: str) -> list[str]:
     return list(dict.fromkeys((*job.formats, *there)))
 
 
-def _lost(picture: PictureRecord, job: Job, store: ScanStore) -> str:
+def _lost(picture: PictureRecord, job: ScanJob, store: ScanStore) -> str:
     """What of the scan, other than of ours, a picture does not carry."""
-    ours = {name for name in ("icc", "xmp") if not job.metadata or not getattr(store.carried, name)}
+    ours = {name for name in ("icc", "xmp") if not job.metadata or not getattr(store.embedded, name)}
     return "; ".join(f"{what}: {why}" for what, why in picture.not_carried.items() if what not in ours)
 
 
 def _export(
-    job: Job, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, formats: list[str], threads: int
+    job: ScanJob, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, formats: list[str], threads: int
 ) -> Pictures:
     """Write the picture in each of ``formats``, look what it carries, and record it."""
     scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
     ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
-    scans = store.carried if job.metadata else Carried()
-    carried, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
-    picture = replace(picture_of(store, coloured, _software(), text, carried), name=job.paths.stem)
+    scans = store.embedded if job.metadata else EmbeddedMetadata()
+    embedded, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
+    picture = replace(output_image(store, coloured, _software(), text, embedded), name=job.paths.stem)
     records: Pictures = {}
     for name in formats:
         path = paths.picture(name)
@@ -144,7 +144,7 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
         store.remove_version(name)
 
 
-def _with_event(picture: PictureRecord, job: Job, store: ScanStore, when: str) -> PictureRecord:
+def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: str) -> PictureRecord:
     """With PREMIS's record of how a picture was made; that of one which is there already stays."""
     if picture.premis:
         return picture
@@ -163,7 +163,7 @@ def _software() -> str:
     return f"{SOFTWARE} {version(SOFTWARE)}"
 
 
-def _flow(job: Job) -> str:
+def _flow(job: ScanJob) -> str:
     """Which flow made the version: where only a picture is made anew, that is the one before."""
     if job.is_ingested:
         return REPROCESS
@@ -177,7 +177,7 @@ def _described(store: ScanStore, made: str) -> dict[str, str]:
     return {path.relative_to(store.path).as_posix(): file_sha256(path) for path in files}
 
 
-def _work_before(job: Job, store: ScanStore, blocks_there: int) -> WorkRecord | None:
+def _work_before(job: ScanJob, store: ScanStore, blocks_there: int) -> WorkRecord | None:
     """The work on these colours as an earlier result has it, where this run made none of them; else None."""
     if job.force or blocks_there < job.plan.blocks:
         return None
@@ -189,7 +189,7 @@ def _work_before(job: Job, store: ScanStore, blocks_there: int) -> WorkRecord | 
     return None
 
 
-def _work(job: Job, store: ScanStore, seconds: Seconds, blocks_there: int, quality: Quality | None) -> WorkRecord:
+def _work(job: ScanJob, store: ScanStore, seconds: Seconds, blocks_there: int, quality: Quality | None) -> WorkRecord:
     """The work on a scan: that on its colours as it was, where they were there, and the seconds of all its exports."""
     made = store.version(job.spec.version)
     blocks = math.prod(job.grid.block_counts_yx(made.block_px))
@@ -208,7 +208,7 @@ def _work(job: Job, store: ScanStore, seconds: Seconds, blocks_there: int, quali
     )
 
 
-def _source(job: Job, store: ScanStore) -> SourceRecord:
+def _source(job: ScanJob, store: ScanStore) -> SourceRecord:
     height, width = job.info.shape_yx
     return SourceRecord(
         path=store.source.path,
@@ -224,13 +224,13 @@ def _source(job: Job, store: ScanStore) -> SourceRecord:
         tone=store.info.tone,
         mask=store.info.mask,
         holes=[[hole.y0, hole.y1, hole.x0, hole.x1] for hole in store.holes],
-        icc_profile=description(store.carried.icc) or None,
+        icc_profile=description(store.embedded.icc) or None,
         metadata=dict(store.info.metadata),
     )
 
 
 def _sidecar(
-    job: Job, store: ScanStore, pictures: Pictures, seconds: Seconds, blocks_there: int, quality: Quality | None
+    job: ScanJob, store: ScanStore, pictures: Pictures, seconds: Seconds, blocks_there: int, quality: Quality | None
 ) -> Sidecar:
     packages = ("numpy", "zarr", "tifffile", "dask", "prefect")
     finished = utc_now()

@@ -17,9 +17,9 @@ from engines.spec import ModelCard, find_model, shipped_models
 from flows.events import Message, tell
 from flows.inputs import STORE_ENDINGS, ScanFile, check_locale, is_result
 from flows.options import RunOptions, parse_options, parse_size
-from flows.outcome import Outcome
+from flows.outcome import ScanOutcome
 from flows.request import ReprocessRequest, RunRequest
-from flows.run.jobs import Job, Prepared
+from flows.run.jobs import RunContext, ScanJob
 from flows.run.planning import failure, fitting
 from pipeline.errors import StoreError, UsageError
 from pipeline.results.run_spec import RunSpec
@@ -192,31 +192,31 @@ def reusable(store: ScanStore, spec: RunSpec) -> str:
 
 
 @cache
-def _prepared(options: RunOptions) -> Prepared:
-    return Prepared.of(options)
+def _prepared(options: RunOptions) -> RunContext:
+    return RunContext.of(options)
 
 
-def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunOptions) -> list[Job | Outcome]:
+def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunOptions) -> list[ScanJob | ScanOutcome]:
     """A job, or at once an outcome, for every store."""
     workers = _prepared(options).workers
     if (score := parse_worse_than(request.worse_than)) is not None:
         stores = worse_than(score, stores, options.output)
 
-    def plan(found: ScanFile) -> Job | Outcome:
+    def plan(found: ScanFile) -> ScanJob | ScanOutcome:
         store = ScanStore.open(found.path)
         paths = ResultPaths.of(options.output, found.stem)
         # One cluster runs them all: what a large tile needs beyond its share is refused by the plan.
         shape_yx = store.info.shape_yx
         changed = _changed(_settings_now(store, paths), request, options, shape_yx)
-        prepared = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers)
-        spec = prepared.spec_for(shape_yx)
+        context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers)
+        spec = context.spec_for(shape_yx)
         if request.reuse:
             spec = replace(spec, reused=reusable(store, spec))
         scan = ScanFile(Path(store.source.path or found.path), found.stem, store.source.page)
-        job = prepared.job_for(scan, store.info, store.source, spec, len(stores), is_exact=not request.reuse)
-        return fitting(replace(job, is_ingested=True) if isinstance(job, Job) else job)
+        job = context.job_for(scan, store.info, store.source, spec, len(stores), is_exact=not request.reuse)
+        return fitting(replace(job, is_ingested=True) if isinstance(job, ScanJob) else job)
 
-    planned: list[Job | Outcome] = []
+    planned: list[ScanJob | ScanOutcome] = []
     for found in stores:
         try:
             planned.append(plan(found))

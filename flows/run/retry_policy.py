@@ -20,9 +20,9 @@ from pathlib import Path
 from flows.catalogue.records import KnownRun, KnownScan, failures_after
 from flows.inputs import ScanFile
 from flows.options import RunOptions
-from flows.outcome import BROKE_OFF, CANCELLED, KILLED, Outcome
-from flows.run.jobs import Job
-from pipeline.support.fingerprint import FileState
+from flows.outcome import BROKE_OFF, CANCELLED, KILLED, ScanOutcome
+from flows.run.jobs import ScanJob
+from pipeline.support.fingerprint import StatFingerprint
 from pipeline.support.names import shown
 
 _FIRST_WAIT = timedelta(hours=1)
@@ -39,7 +39,7 @@ def wait_after(failures: int) -> timedelta:
 
 
 @dataclass(frozen=True)
-class History:
+class RetryPolicy:
     """What the catalogue knew of the scans when the run began; ``broken_off`` are the runs that never ended."""
 
     options: RunOptions
@@ -48,11 +48,11 @@ class History:
     broken_off: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, options: RunOptions, scans: Iterable[KnownScan], runs: Iterable[KnownRun] = ()) -> History:
+    def of(cls, options: RunOptions, scans: Iterable[KnownScan], runs: Iterable[KnownRun] = ()) -> RetryPolicy:
         broken_off = frozenset(run.id for run in runs if run.state in _BROKEN_OFF)
         return cls(options, {scan.key: scan for scan in scans}, broken_off=broken_off)
 
-    def held_back(self, scan: ScanFile) -> Outcome | None:
+    def deferred(self, scan: ScanFile) -> ScanOutcome | None:
         """The outcome of a scan that is left out of this run because of its failures; None for all others."""
         known = self.scans.get((scan.stem, str(scan.path), scan.page))
         options = self.options
@@ -70,9 +70,9 @@ class History:
             return None
         reason = known.message.removeprefix(f"{shown(scan.path)}: ")
         message = f"{shown(scan.path)}: left out, {why} ({reason}); a new file or --retry-quarantined tries it again"
-        return Outcome(scan.stem, str(scan.path), "skipped", message, known.megapixels, page=scan.page)
+        return ScanOutcome(scan.stem, str(scan.path), "skipped", message, known.megapixels, page=scan.page)
 
-    def judged(self, outcome: Outcome) -> Outcome:
+    def with_retry(self, outcome: ScanOutcome) -> ScanOutcome:
         """A failure of a scan with when it is tried again, or as the one that puts it into quarantine."""
         if outcome.status != "failed" or not outcome.is_scans_fault:
             return outcome
@@ -86,16 +86,16 @@ class History:
         wait = wait_after(failures)
         return replace(outcome, retry_after=(self.now + wait).isoformat(timespec="seconds")) if wait else outcome
 
-    def _failures(self, before: KnownScan | None, outcome: Outcome) -> int:
+    def _failures(self, before: KnownScan | None, outcome: ScanOutcome) -> int:
         """In a row, this one among them; one more in a run that goes on with one which was broken off is none."""
         failures = failures_after(before, vars(outcome))
         has_counted = before is not None and before.run in self.broken_off and before.failures > 0
         return max(1, failures - 1) if has_counted else failures
 
-    def in_order(self, jobs: Iterable[Job]) -> list[Job]:
+    def in_order(self, jobs: Iterable[ScanJob]) -> list[ScanJob]:
         """Small scans first, those that failed before last."""
 
-        def rank(job: Job) -> tuple[bool, float]:
+        def rank(job: ScanJob) -> tuple[bool, float]:
             known = self.scans.get((job.scan.stem, str(job.scan.path), job.scan.page))
             return bool(known and known.failures), job.info.megapixels
 
@@ -108,9 +108,9 @@ def _has_changed(path: Path, known: KnownScan) -> bool:
     return state is None or (state.bytes, state.modified_ns) != (known.bytes, known.modified_ns)
 
 
-def _state(path: Path) -> FileState | None:
+def _state(path: Path) -> StatFingerprint | None:
     try:
-        return FileState.of(path)
+        return StatFingerprint.of(path)
     except OSError:
         return None
 

@@ -13,14 +13,14 @@ from flows.options import RunOptions
 from pipeline.errors import StoreError
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import Sidecar
-from pipeline.results.versions import ResultPaths, whole_pictures
+from pipeline.results.versions import ResultPaths, valid_pictures
 from pipeline.store import ScanStore, Source
 
 COLORIZE, REPROCESS = "colorize-archive", "reprocess-archive"
 _IDENTITY = "identity"
 
 
-def settings_to_keep(paths: ResultPaths, source: Source, wanted: RunSpec, options: RunOptions) -> RunSpec:
+def settings_to_reuse(paths: ResultPaths, source: Source, wanted: RunSpec, options: RunOptions) -> RunSpec:
     """Those of the current result, where it stays, else ``wanted``.
 
     It stays where it was made of these bytes by `reprocess`, whatever its settings, or where it differs from ``wanted``
@@ -34,7 +34,7 @@ def settings_to_keep(paths: ResultPaths, source: Source, wanted: RunSpec, option
         return wanted
     if sidecar.flow != REPROCESS and is_other_choice(current, wanted, options):
         return wanted
-    there = whole_pictures(paths, source, current, options.metadata)
+    there = valid_pictures(paths, source, current, options.metadata)
     return current if set(options.formats) <= set(there) or _has_colours(paths, source, current) else wanted
 
 

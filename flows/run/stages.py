@@ -1,7 +1,8 @@
-"""The three stages of a lot of scans: ingest, colorize, export. Prefect sees lots; a large scan is a lot of its own.
+"""The three stages of a batch of scans: ingest, colorize, export.
 
-Small scans share a lot, so that five hundred postcards do not pay for five hundred starts. A scan that fails drops out
-of its lot and says why; the others go on. So does one that the end of the run's budget leaves unfinished.
+Prefect sees batches. Small scans share one, so that five hundred postcards do not pay for five hundred starts; a large
+scan has its own. A scan that fails drops out of its batch and says why, and the others go on. So does one that the
+run's deadline leaves unfinished.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from functools import partial
 from engines.machine import processors
 from flows.cluster.queue import BlockQueue, grouped
 from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, Reuse, chosen_tiles
-from flows.deadline import NO_END, Budget
+from flows.deadline import NO_DEADLINE, Deadline
 from flows.events import TilesDone, tell, warn
-from flows.outcome import Outcome
-from flows.run.jobs import Job, grid_of
+from flows.outcome import ScanOutcome
+from flows.run.jobs import ScanJob, grid_of
 from flows.run.planning import failure
 from flows.run.planning import stopped as stopped_before
 from flows.run.publish import export_job
@@ -37,8 +38,8 @@ from pipeline.results.sidecar import Sidecar
 from pipeline.store import ChromaVersion, ScanStore
 from pipeline.tiling.grid import Roi
 
-_LOT_MEGAPIXELS = 32.0
-_LOT_SCANS = 32
+_BATCH_MEGAPIXELS = 32.0
+_BATCH_SCANS = 32
 # What a network drive or a machine behind it says when it is away for a moment; and how long to wait before each try.
 _PASSING = {
     errno.EIO,
@@ -62,70 +63,70 @@ _SHOWING = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Step:
+class ScanProgress:
     """A scan on its way: what was done so far, in seconds by stage, and how many blocks were there already.
 
     ``written`` are the formats whose pictures were not there before.
     """
 
-    job: Job
+    job: ScanJob
     seconds: tuple[tuple[str, float], ...] = ()
     blocks_there: int = 0
     tiles: int = 0
     quality: Quality | None = None
     written: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    ended: Outcome | None = None
+    ended: ScanOutcome | None = None
 
-    def after(self, stage: str, seconds: float) -> Step:
+    def after(self, stage: str, seconds: float) -> ScanProgress:
         return replace(self, seconds=(*self.seconds, (stage, seconds)))
 
-    def broken(self, error: BaseException) -> Step:
+    def broken(self, error: BaseException) -> ScanProgress:
         can_salvage = not self.job.is_ingested and not self.job.reading.salvage
         ended = failure(self.job.scan, error, can_salvage)
         # Of a scan that was ingested before, the file is not read: nothing is said against it.
         return replace(self, ended=replace(ended, is_scans_fault=ended.is_scans_fault and not self.job.is_ingested))
 
-    def ended_by(self, error: BaseException, budget: Budget) -> Step:
+    def ended_by(self, error: BaseException, deadline: Deadline) -> ScanProgress:
         """Ended by what was raised; in a run that is being cancelled whatever it is says nothing against the scan."""
-        if not budget.is_cancelled:
+        if not deadline.is_cancelled:
             return self.broken(error)
         _log.info("%s: raised after the run was cancelled", self.job.scan.path, exc_info=error)
-        return self.stopped(budget)
+        return self.stopped(deadline)
 
-    def stopped(self, budget: Budget, missing: int | None = None) -> Step:
-        """Ended by the budget, with so many blocks still to make."""
-        return replace(self, ended=stopped(self.job, budget, missing))
-
-
-Lot = tuple[Step, ...]
+    def stopped(self, deadline: Deadline, missing: int | None = None) -> ScanProgress:
+        """Ended by the deadline, with so many blocks still to make."""
+        return replace(self, ended=stopped(self.job, deadline, missing))
 
 
-def stopped(job: Job, budget: Budget, missing: int | None = None) -> Outcome:
-    """What becomes of a scan that the end of the budget leaves unfinished."""
+ScanBatch = tuple[ScanProgress, ...]
+
+
+def stopped(job: ScanJob, deadline: Deadline, missing: int | None = None) -> ScanOutcome:
+    """What becomes of a scan that the end of the time leaves unfinished."""
     blocks = job.plan.blocks
     there = "" if missing is None or missing > blocks else f" with {blocks - missing} of {blocks} blocks there"
-    return replace(stopped_before(job.scan, budget, there), megapixels=job.info.megapixels)
+    return replace(stopped_before(job.scan, deadline, there), megapixels=job.info.megapixels)
 
 
-def lots(jobs: Iterable[Job]) -> Iterator[Lot]:
+def scan_batches(jobs: Iterable[ScanJob]) -> Iterator[ScanBatch]:
     """Neighbouring small scans together, up to 32 megapixels or 32 scans; a larger one alone."""
-    lot: list[Step] = []
+    batch: list[ScanProgress] = []
     megapixels = 0.0
     for job in jobs:
-        if lot and (megapixels + job.info.megapixels > _LOT_MEGAPIXELS or len(lot) == _LOT_SCANS):
-            yield tuple(lot)
-            lot, megapixels = [], 0.0
-        lot.append(Step(job))
+        if batch and (megapixels + job.info.megapixels > _BATCH_MEGAPIXELS or len(batch) == _BATCH_SCANS):
+            yield tuple(batch)
+            batch, megapixels = [], 0.0
+        batch.append(ScanProgress(job))
         megapixels += job.info.megapixels
-    if lot:
-        yield tuple(lot)
+    if batch:
+        yield tuple(batch)
 
 
-def lot_name(lot: Lot) -> str:
+def batch_name(batch: ScanBatch) -> str:
     """For people: the scan's name, or how many from which on."""
-    first = lot[0].job.scan.stem
-    return first if len(lot) == 1 else f"{len(lot)} scans from {first}"
+    first = batch[0].job.scan.stem
+    return first if len(batch) == 1 else f"{len(batch)} scans from {first}"
 
 
 def stream_threads() -> int:
@@ -144,43 +145,45 @@ def is_passing(error: BaseException) -> bool:
 
 
 def trying_again(
-    work: Callable[[], Step], scan: str, budget: Budget, waits: tuple[float, ...] = _WAITS_SECONDS
-) -> Step:
+    work: Callable[[], ScanProgress], scan: str, deadline: Deadline, waits: tuple[float, ...] = _WAITS_SECONDS
+) -> ScanProgress:
     """Do ``work``, again after each of ``waits`` seconds where the drive was away for a moment; raises what it does."""
     for seconds in waits:
         try:
             return work()
         except Exception as error:
-            if budget.is_over or not is_passing(error):
+            if deadline.is_over or not is_passing(error):
                 raise
             warn(f"{scan}: {' '.join(str(error).split())}; tried again in {seconds:g} s", "again")
-        budget.pause(seconds)
+        deadline.pause(seconds)
     return work()
 
 
-def _each(lot: Lot, work: Callable[[Step], Step], threads: int, budget: Budget) -> Lot:
+def _each(
+    batch: ScanBatch, work: Callable[[ScanProgress], ScanProgress], threads: int, deadline: Deadline
+) -> ScanBatch:
     """Do ``work`` for every scan that has not ended; what it raises is that scan's failure."""
 
-    def safely(step: Step) -> Step:
+    def safely(step: ScanProgress) -> ScanProgress:
         if step.ended is not None:
             return step
         try:
-            return trying_again(lambda: work(step), str(step.job.scan.path), budget)
+            return trying_again(lambda: work(step), str(step.job.scan.path), deadline)
         except Exception as error:
-            return step.ended_by(error, budget)
+            return step.ended_by(error, deadline)
 
-    if len(lot) == 1:
-        return (safely(lot[0]),)
+    if len(batch) == 1:
+        return (safely(batch[0]),)
     with ThreadPoolExecutor(threads) as pool:
-        return tuple(pool.map(safely, lot))
+        return tuple(pool.map(safely, batch))
 
 
-def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
+def ingest_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> ScanBatch:
     """Scan files to Zarr; what is there already for the same bytes stays."""
 
-    def work(step: Step) -> Step:
-        if budget.is_over:
-            return step.stopped(budget)
+    def work(step: ScanProgress) -> ScanProgress:
+        if deadline.is_over:
+            return step.stopped(deadline)
         started, job = time.perf_counter(), step.job
         settle_store(job.paths.store)
         if job.is_ingested:
@@ -188,12 +191,12 @@ def ingest_lot(lot: Lot, budget: Budget = NO_END) -> Lot:
                 raise StoreError(f"{job.paths.store}: not all of the scan is there; use colorize-archive run")
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
-            threads = job.plan.stream_threads if len(lot) == 1 else 1
+            threads = job.plan.stream_threads if len(batch) == 1 else 1
             source = job.source or job.files.source_of(job.scan.path, job.scan.page)
             ingest(job.scan.path, job.paths.store, source, job.force, threads, job.reading, job.metadata)
         return step.after("ingest", time.perf_counter() - started)
 
-    return _each(lot, work, stream_threads(), budget)
+    return _each(batch, work, stream_threads(), deadline)
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ class _Opened:
     is_whole: bool = False
 
 
-def _open_version(job: Job) -> _Opened:
+def _open_version(job: ScanJob) -> _Opened:
     """The version that the job makes, begun or new, and its blocks that are finished: all, of one that is whole.
 
     Raises
@@ -235,7 +238,7 @@ def _open_version(job: Job) -> _Opened:
     return _Opened(made, set())
 
 
-def _reuse(job: Job) -> Reuse | None:
+def _reuse(job: ScanJob) -> Reuse | None:
     if not job.spec.reused:
         return None
     before = ScanStore.open(job.paths.store).version(job.spec.reused)
@@ -243,7 +246,7 @@ def _reuse(job: Job) -> Reuse | None:
     return Reuse(job.spec.reused, grid_of(spec, job.info.shape_yx))
 
 
-def _task(job: Job, version: ChromaVersion, topic: str) -> BlockTask:
+def _task(job: ScanJob, version: ChromaVersion, topic: str) -> BlockTask:
     """The first block's task, which the others differ from by their index only."""
     return BlockTask(
         scan=job.scan.stem,
@@ -262,55 +265,55 @@ def _task(job: Job, version: ChromaVersion, topic: str) -> BlockTask:
     )
 
 
-def _indices(job: Job) -> Iterator[tuple[int, int]]:
+def _indices(job: ScanJob) -> Iterator[tuple[int, int]]:
     rows, columns = job.grid.block_counts_yx(job.plan.block_px)
     return ((y, x) for y in range(rows) for x in range(columns))
 
 
-def _tasks(job: Job, version: ChromaVersion, finished: set[tuple[int, int]], topic: str) -> Iterator[BlockTask]:
+def _tasks(job: ScanJob, version: ChromaVersion, finished: set[tuple[int, int]], topic: str) -> Iterator[BlockTask]:
     # Where all is there, a version whose tiles were taken over may be gone.
     task = _task(job, version, topic) if any(index not in finished for index in _indices(job)) else None
     for index in _indices(job):
         if task is None or index in finished:
-            tiles = len(job.grid.block(index, job.plan.block_px).tiles_yx)
+            tiles = len(job.grid.block(index, job.plan.block_px).tile_origins)
             tell(TilesDone(job.scan.stem, tiles))
         else:
             yield replace(task, index_yx=index)
 
 
 class _Colouring:
-    """A lot on the cluster: what has become of its scans so far."""
+    """A batch on the cluster: what has become of its scans so far."""
 
-    def __init__(self, lot: Lot, queue: BlockQueue, topic: str, budget: Budget) -> None:
-        self.steps = {step.job.scan.stem: step for step in lot}
+    def __init__(self, batch: ScanBatch, queue: BlockQueue, topic: str, deadline: Deadline) -> None:
+        self.steps = {step.job.scan.stem: step for step in batch}
         self._queue = queue
         self._topic = topic
-        self._budget = budget
+        self._deadline = deadline
         self._missing: dict[str, int] = {}
         self._opened: dict[str, _Opened] = {}
-        self._predictions = sum(step.job.plan.predictions for step in lot)
+        self._predictions = sum(step.job.plan.predictions for step in batch)
 
-    def _try(self, work: Callable[[Step], None]) -> None:
+    def _try(self, work: Callable[[ScanProgress], None]) -> None:
         """Do ``work`` for every scan that has not ended; what it raises is that scan's failure."""
         for stem, step in list(self.steps.items()):
             if step.ended is None:
                 try:
                     work(step)
                 except Exception as error:
-                    self.steps[stem] = self.steps[stem].ended_by(error, self._budget)
+                    self.steps[stem] = self.steps[stem].ended_by(error, self._deadline)
 
     def _collect(self, results: Iterable[list[BlockDone | BlockFailed]]) -> None:
         for result in (result for batch in results for result in batch):
             step = self.steps[result.scan]
             if isinstance(result, BlockFailed) and step.ended is None:
-                self.steps[result.scan] = step.ended_by(result.error, self._budget)
+                self.steps[result.scan] = step.ended_by(result.error, self._deadline)
             if isinstance(result, BlockDone):
                 self.steps[result.scan] = replace(step, tiles=step.tiles + result.tiles)
 
     def open_versions(self) -> None:
         """Begin every scan's version, or go on with it."""
 
-        def work(step: Step) -> None:
+        def work(step: ScanProgress) -> None:
             stem = step.job.scan.stem
             self._opened[stem] = opened = _open_version(step.job)
             self.steps[stem] = replace(step, blocks_there=len(opened.finished))
@@ -322,7 +325,7 @@ class _Colouring:
         """The palette of every scan that has one; all blocks need it."""
         tasks: list[AnchorTask] = []
 
-        def work(step: Step) -> None:
+        def work(step: ScanProgress) -> None:
             job, opened = step.job, self._opened[step.job.scan.stem]
             version = opened.version
             if job.anchor_spec is not None and not version.has_anchor and not opened.is_whole:
@@ -347,7 +350,7 @@ class _Colouring:
                             break  # what is with the cluster already is finished and counts; no more of this scan
                         yield task
                 except Exception as error:
-                    self.steps[stem] = self.steps[stem].ended_by(error, self._budget)
+                    self.steps[stem] = self.steps[stem].ended_by(error, self._deadline)
 
         self._run(tasks())
 
@@ -361,7 +364,7 @@ class _Colouring:
             self._run(task for stem in tasks for task in tasks[stem] if self.steps[stem].ended is None)
             level += 1
 
-    def _add_level(self, level: int, tasks: dict[str, list[BlockTask]], step: Step) -> None:
+    def _add_level(self, level: int, tasks: dict[str, list[BlockTask]], step: ScanProgress) -> None:
         """Tasks of a scan's next refinement, where there is one; none where all its blocks are there."""
         job, opened = step.job, self._opened[step.job.scan.stem]
         version = opened.version
@@ -374,7 +377,7 @@ class _Colouring:
     def finish(self) -> None:
         """Mark the versions complete, and measure them."""
 
-        def work(step: Step) -> None:
+        def work(step: ScanProgress) -> None:
             stem, job = step.job.scan.stem, step.job
             version = self._opened[stem].version
             version.finish()
@@ -389,10 +392,10 @@ class _Colouring:
         self._collect(
             self._made(self._queue.results(grouped(tasks, self._queue.group_tiles(self._predictions, batch))))
         )
-        if self._budget.is_over:
+        if self._deadline.is_over:
             for stem, missing in self._missing.items():
                 if missing and self.steps[stem].ended is None:
-                    self.steps[stem] = self.steps[stem].stopped(self._budget, missing)
+                    self.steps[stem] = self.steps[stem].stopped(self._deadline, missing)
 
     def _made(self, results: Iterable[list[BlockDone | BlockFailed]]) -> Iterator[list[BlockDone | BlockFailed]]:
         """The same, counted off from what is missing."""
@@ -403,7 +406,7 @@ class _Colouring:
             yield batch
 
 
-def _choose(job: Job, version: ChromaVersion, level: int) -> bool:
+def _choose(job: ScanJob, version: ChromaVersion, level: int) -> bool:
     """Whether there is a refinement of this level; decided once, from what is stored, and kept."""
     if version.levels_chosen >= level:
         return True
@@ -425,7 +428,7 @@ def _choose(job: Job, version: ChromaVersion, level: int) -> bool:
     return True
 
 
-def _refining(job: Job, version: ChromaVersion, level: int, topic: str) -> Iterator[BlockTask]:
+def _refining(job: ScanJob, version: ChromaVersion, level: int, topic: str) -> Iterator[BlockTask]:
     """Tasks of the blocks that have tiles of this level and not yet their colours."""
     finished = version.finished_blocks(level)
     task = _task(job, version, topic)
@@ -435,10 +438,10 @@ def _refining(job: Job, version: ChromaVersion, level: int, topic: str) -> Itera
             yield at_level
 
 
-def colorize_lot(lot: Lot, queue: BlockQueue, topic: str, budget: Budget = NO_END) -> Lot:
-    """Chroma of every block that is missing, on the cluster. A lot's seconds are shared out by tiles."""
+def colorize_batch(batch: ScanBatch, queue: BlockQueue, topic: str, deadline: Deadline = NO_DEADLINE) -> ScanBatch:
+    """Chroma of every block that is missing, on the cluster. A batch's seconds are shared out by tiles."""
     started = time.perf_counter()
-    colouring = _Colouring(lot, queue, topic, budget)
+    colouring = _Colouring(batch, queue, topic, deadline)
     colouring.open_versions()
     colouring.make_anchors()
     colouring.make_blocks()
@@ -449,30 +452,30 @@ def colorize_lot(lot: Lot, queue: BlockQueue, topic: str, budget: Budget = NO_EN
     return tuple(step if step.ended else step.after("colorize", seconds * step.tiles / tiles) for step in steps)
 
 
-def export_lot(lot: Lot, budget: Budget = NO_END) -> tuple[Outcome, ...]:
+def export_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> tuple[ScanOutcome, ...]:
     """Zarr to the coloured TIFFs, and the JSONs that say what was done; also after the end, where all blocks are there.
 
     The picture of a scan that is coloured costs little beside what it took to get there, and is what the night was for.
     """
 
-    def work(step: Step) -> Step:
-        if budget.is_cancelled:
-            return step.stopped(budget, 0)
+    def work(step: ScanProgress) -> ScanProgress:
+        if deadline.is_cancelled:
+            return step.stopped(deadline, 0)
         started = time.perf_counter()
-        threads = step.job.plan.stream_threads if len(lot) == 1 else 1
+        threads = step.job.plan.stream_threads if len(batch) == 1 else 1
         made = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
         _show(step.job)
         warnings = (*made.warnings, *_of_holes(step.job))
         return replace(step, seconds=made.seconds, written=made.written, warnings=warnings)
 
-    steps = _each(lot, work, stream_threads(), budget)
+    steps = _each(batch, work, stream_threads(), deadline)
     for warning in (warning for step in steps for warning in step.warnings):
         warn(warning)
     return tuple(step.ended or _outcome(step) for step in steps)
 
 
-def _show(job: Job) -> None:
-    """Make the thumbnails now, while the scan's shards are still in memory, and not after the end of the budget.
+def _show(job: ScanJob) -> None:
+    """Make the thumbnails now, while the scan's shards are still in memory, and not after the end of the time.
 
     The contact sheet makes those that are missing then, and says what is wrong with them.
     """
@@ -489,7 +492,7 @@ def _logged(what: str) -> Iterator[None]:
         _log.warning("%s", what, exc_info=True)
 
 
-def _of_holes(job: Job) -> Iterator[str]:
+def _of_holes(job: ScanJob) -> Iterator[str]:
     if holes := ScanStore.open(job.paths.store).holes:
         pixels = sum(hole.shape_yx[0] * hole.shape_yx[1] for hole in holes)
         share = 100 * pixels / (job.info.shape_yx[0] * job.info.shape_yx[1])
@@ -497,10 +500,10 @@ def _of_holes(job: Job) -> Iterator[str]:
         yield f"{job.scan.path}: {share_text} % of it could not be read and is plain gray; the JSON says where"
 
 
-def _outcome(step: Step) -> Outcome:
+def _outcome(step: ScanProgress) -> ScanOutcome:
     job = step.job
     picture = str(job.paths.picture((step.written or job.formats)[0]))
-    return Outcome(
+    return ScanOutcome(
         scan=job.scan.stem,
         path=str(job.scan.path),
         status="done",

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.events import Message, tell, warn
-from flows.outcome import Outcome
+from flows.outcome import ScanOutcome
 from flows.run.compare import compare
-from flows.run.jobs import Job
+from flows.run.jobs import ScanJob
 from pipeline.results.sidecar import version_of
 from pipeline.results.versions import ResultPaths
 from pipeline.store import ScanStore
@@ -27,15 +27,15 @@ class Changed:
         self._output = output
         self._before: dict[str, str] = {}
 
-    def noting(self, planned: list[Job | Outcome]) -> list[Job | Outcome]:
+    def noting(self, planned: list[ScanJob | ScanOutcome]) -> list[ScanJob | ScanOutcome]:
         """What is planned, as it is; the current version of each scan is remembered."""
         for job in planned:
-            before = version_of(job.paths.sidecar) if isinstance(job, Job) else None
-            if before is not None and isinstance(job, Job):
+            before = version_of(job.paths.sidecar) if isinstance(job, ScanJob) else None
+            if before is not None and isinstance(job, ScanJob):
                 self._before[job.scan.stem] = before
         return planned
 
-    def told(self, outcome: Outcome) -> Outcome:
+    def told(self, outcome: ScanOutcome) -> ScanOutcome:
         """An outcome with the difference that it made, which is a line for the operator too."""
         if outcome.status != "done" or outcome.scan not in self._before:
             return outcome

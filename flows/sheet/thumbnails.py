@@ -26,7 +26,7 @@ from pipeline.results.sidecar import Sidecar, SourceRecord
 from pipeline.store import ScanStore
 from pipeline.support.files import open_file, write_whole, writing
 from pipeline.tiling.grid import Roi
-from pipeline.types import Reading, Tone
+from pipeline.types import ReadOptions, Tone
 
 Kind = Literal["before", "after"]
 Read = Callable[[Roi], NDArray]
@@ -162,7 +162,7 @@ def _before(store_path: Path, source: SourceRecord) -> NDArray[np.uint8]:
     path = Path(source.path)
     if path.is_file() and path.stat().st_size != source.bytes:
         raise StoreError(f"{path} has changed since it was coloured")
-    with open_scan(path, Reading(page=source.page, salvage=bool(source.holes))) as reader:
+    with open_scan(path, ReadOptions(page=source.page, salvage=bool(source.holes))) as reader:
         if reader.info.shape_yx != shape_yx:
             raise StoreError(f"{path} has changed since it was coloured")
         return _eight_bit(shrunk(lambda roi: reader.read(roi.rows, roi.columns), shape_yx), reader.info.tone)

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.formats._format import Format, Tolerance
 from pipeline.formats._staging import PART
-from pipeline.formats.picture import Picture, ReadWindow, Written
+from pipeline.formats.picture import OutputImage, ReadWindow, WriteReport
 
 __all__ = [
     "ENDINGS",
@@ -25,10 +25,10 @@ __all__ = [
     "FORMATS",
     "UNFINISHED_ENDINGS",
     "Format",
-    "Picture",
+    "OutputImage",
     "ReadWindow",
     "Tolerance",
-    "Written",
+    "WriteReport",
     "check_formats",
     "held_bytes",
     "level_problems",
@@ -46,7 +46,7 @@ FOLDER_ENDINGS: tuple[str, ...] = tuple(Path(each.ENDING).suffix for each in FOR
 UNFINISHED_ENDINGS: tuple[str, ...] = tuple(f"{ending}{PART}" for ending in ENDINGS.values())
 
 
-def write_picture(name: str, path: Path, picture: Picture, threads: int) -> Written:
+def write_picture(name: str, path: Path, picture: OutputImage, threads: int) -> WriteReport:
     """Write ``path`` in the format ``name``; it appears only when it is complete.
 
     Raises

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
-from pipeline.formats.picture import Picture, Written
-from pipeline.metadata.model import Carried
+from pipeline.formats.picture import OutputImage, WriteReport
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
-from pipeline.types import Reading, ScanReader
+from pipeline.types import ReadOptions, ScanReader
 
 # A picture of ours with smaller copies never needs more; one without any, or a stranger's, is not decoded as a whole.
 OVERVIEW_LIMIT_PX = 2**24
@@ -58,7 +58,7 @@ class Format(Protocol):
     HELD_BYTES: ClassVar[int] = 0
 
     @abstractmethod
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write ``path``, which appears only when it is complete; whatever goes wrong, an older one stays as it was.
 
         Raises
@@ -116,15 +116,15 @@ class Format(Protocol):
         ------
         ScanError : it cannot be opened
         """
-        return open_scan(path, Reading(beside=""))  # what lies beside the file was not written with it
+        return open_scan(path, ReadOptions(beside=""))  # what lies beside the file was not written with it
 
-    def embedded(self, path: Path) -> Carried:
+    def embedded(self, path: Path) -> EmbeddedMetadata:
         """What the written picture says beside its pixels.
 
         All that a result may carry is in it, also what a reader leaves out of a scan. Raises ScanError.
         """
         with self.open_back(path, 1) as reader:
-            return reader.carried
+            return reader.embedded
 
     def is_silent(self, not_carried: Mapping[str, str]) -> bool:
         """True if the picture was written by a release that had no place for metadata in this format.

@@ -23,9 +23,9 @@ from rasterio.errors import CRSError, RasterioError
 
 from pipeline.formats._plain_tiff import write_plain
 from pipeline.formats._staging import library_error
-from pipeline.formats.picture import Picture
+from pipeline.formats.picture import OutputImage
 from pipeline.metadata.exif import tiff_text
-from pipeline.metadata.model import Place, TiffTag
+from pipeline.metadata.model import Georeference, TiffTag
 from pipeline.support.gdal import Opened, environment
 
 PLAIN = "plain.part"
@@ -68,7 +68,7 @@ def open_dataset(path: Path, mode: str = "r", driver: str = "GTiff") -> Opened:
     return Opened(path, driver, mode)
 
 
-def copy_picture(picture: Picture, folder: Path, name: str, driver: str, threads: int, **options: Any) -> Path:
+def copy_picture(picture: OutputImage, folder: Path, name: str, driver: str, threads: int, **options: Any) -> Path:
     """``picture`` as the file ``name`` in ``folder``, by ``driver`` and its creation ``options``; its path.
 
     GDAL does not say everything that goes wrong when it closes a file on a full disk: look at it before it is kept.
@@ -80,15 +80,15 @@ def copy_picture(picture: Picture, folder: Path, name: str, driver: str, threads
     plain, made = folder / PLAIN, folder / name
     write_plain(plain, picture, threads, tags=_tags(picture))
     with gdal(folder, threads):
-        if picture.carried.place is not None:
+        if picture.embedded.place is not None:
             with open_dataset(plain, "r+") as dataset:
-                _set_place(dataset, picture.carried.place)
+                _set_place(dataset, picture.embedded.place)
         with open_dataset(plain) as source:
             rasterio.shutil.copy(source, made, driver=driver, **options)
     return made
 
 
-def lost_place(made: Path, place: Place | None, driver: str) -> dict[str, str]:
+def lost_place(made: Path, place: Georeference | None, driver: str) -> dict[str, str]:
     """What of ``place`` the file ``made`` does not say, each with the reason."""
     if place is None:
         return {}
@@ -103,7 +103,7 @@ def lost_place(made: Path, place: Place | None, driver: str) -> dict[str, str]:
     return {name: "GDAL does not write these into this format" for name, kept in there.items() if not kept}
 
 
-def gdal_metadata(place: Place | None) -> tuple[TiffTag, ...]:
+def gdal_metadata(place: Georeference | None) -> tuple[TiffTag, ...]:
     """The tag with what GDAL itself says of a GeoTIFF, if there is one."""
     return tuple(tag for tag in place.tags if tag.code == _GDAL_METADATA) if place else ()
 
@@ -114,29 +114,29 @@ def lost_tags(tags: tuple[TiffTag, ...]) -> dict[str, str]:
     return {"tags": f"GDAL does not write TIFF tag {codes}"} if codes else {}
 
 
-def _tags(picture: Picture) -> dict[str, Any]:
-    carried = picture.carried
+def _tags(picture: OutputImage) -> dict[str, Any]:
+    embedded = picture.embedded
     extra: list[tuple[Any, ...]] = [
-        (tag.code, tag.type, tag.count, tag.value, True) for tag in carried.tags if tag.code in _TAG_NAMES
+        (tag.code, tag.type, tag.count, tag.value, True) for tag in embedded.tags if tag.code in _TAG_NAMES
     ]
-    extra += [(tag.code, tag.type, tag.count, tag.value, True) for tag in gdal_metadata(carried.place)]
+    extra += [(tag.code, tag.type, tag.count, tag.value, True) for tag in gdal_metadata(embedded.place)]
     if picture.nodata is not None:
         text = f"{picture.nodata}\0".encode()
         extra.append((42113, 2, len(text), text, True))  # GDAL_NODATA
-    if carried.xmp:
-        extra.append((700, 1, len(carried.xmp), carried.xmp, True))
+    if embedded.xmp:
+        extra.append((700, 1, len(embedded.xmp), embedded.xmp, True))
     tags: dict[str, Any] = {"extratags": extra, "software": tiff_text(picture.software) or False}
     if picture.description:
         tags["description"] = tiff_text(picture.description)
-    if carried.icc:
-        tags["iccprofile"] = carried.icc
+    if embedded.icc:
+        tags["iccprofile"] = embedded.icc
     if picture.resolution is not None:
         tags["resolution"] = picture.resolution[:2]
         tags["resolutionunit"] = _RESOLUTION_UNITS[picture.resolution[2]]
     return tags
 
 
-def _set_place(dataset: Any, place: Place) -> None:
+def _set_place(dataset: Any, place: Georeference) -> None:
     if place.gcps:
         points = [GroundControlPoint(row, column, x, y, z) for row, column, x, y, z in place.gcps]
         dataset.gcps = (points, _crs(place.gcps_crs))

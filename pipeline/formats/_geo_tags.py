@@ -22,14 +22,14 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from rasterio.rpc import RPC
 
-from pipeline.metadata.model import Place, TiffTag
+from pipeline.metadata.model import Georeference, TiffTag
 from pipeline.support.gdal import environment, quiet
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 50844)
 
 
-def geo_tags(place: Place | None, missing: dict[str, str]) -> tuple[TiffTag, ...]:
-    """The tags of ``place``; what they cannot say goes into ``missing``, by the names of ``Written.not_carried``."""
+def geo_tags(place: Georeference | None, missing: dict[str, str]) -> tuple[TiffTag, ...]:
+    """The tags of ``place``; what they cannot say goes into ``missing``, named as in ``WriteReport.not_carried``."""
     if place is None:
         return ()
     if place.tags:
@@ -45,7 +45,7 @@ def geo_tags(place: Place | None, missing: dict[str, str]) -> tuple[TiffTag, ...
         return ()
 
 
-def _made(place: Place, gcps: Iterable[tuple[float, ...]], missing: dict[str, str]) -> tuple[TiffTag, ...]:
+def _made(place: Georeference, gcps: Iterable[tuple[float, ...]], missing: dict[str, str]) -> tuple[TiffTag, ...]:
     options: dict[str, Any] = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": "uint8"}
     options["ENDIANNESS"] = "LITTLE"
     points = [GroundControlPoint(row, col, x, y, z) for row, col, x, y, z in gcps]

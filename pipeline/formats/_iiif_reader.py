@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ScanError, ScanUnreadableError
 from pipeline.formats._orientation import turned_back, turned_shape
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
 from pipeline.support.files import read_text
 from pipeline.types import ScanInfo
@@ -58,7 +58,7 @@ class Tiles:
         metadata = {"orientation": orientation, "format": "IIIF"}
         self.info = ScanInfo(stored_yx, 3, "uint8", metadata)
         self.segment_yx = (self.side_px, self.side_px)
-        self.carried, self.holes, self.decoder_bytes = Carried(), (), 0
+        self.embedded, self.holes, self.decoder_bytes = EmbeddedMetadata(), (), 0
         self.read = turned_back(self._read, stored_yx, orientation)
         self._cache: OrderedDict[Path, NDArray] = OrderedDict()
         row_bytes = -(-self.shape_yx[1] // self.side_px) * 3 * self.side_px**2
@@ -139,7 +139,7 @@ def _look(path: Path) -> tuple[tuple[int, int] | None, bytes]:
     """Rows, columns and the profile of one JPEG; None where there is none to read."""
     try:
         with open_scan(path) as reader:
-            return reader.info.shape_yx, reader.carried.icc
+            return reader.info.shape_yx, reader.embedded.icc
     except (ScanError, OSError):
         return None, b""
 

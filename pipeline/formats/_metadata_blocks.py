@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from fractions import Fraction
 
-from pipeline.formats.picture import Picture
+from pipeline.formats.picture import OutputImage
 from pipeline.metadata.exif import Exif, exif_block, parse_exif, tiff_text
 from pipeline.metadata.iptc import Resource, parse_resources, resource_block, without_scan_parts
 from pipeline.metadata.model import BLOCK_LIMIT_BYTES, TiffTag
@@ -17,20 +17,20 @@ _IPTC_RESOURCE = 0x0404
 _TEXT_BYTES = 2**14
 
 
-def exif_of(picture: Picture, limit_bytes: int = BLOCK_LIMIT_BYTES) -> tuple[bytes, dict[str, str]]:
+def exif_of(picture: OutputImage, limit_bytes: int = BLOCK_LIMIT_BYTES) -> tuple[bytes, dict[str, str]]:
     """The picture's EXIF block, without "Exif" in front, and what of the scan's is lost, with the reason.
 
     It has the scan's tags, those that describe it, and what the picture says: software, description, orientation,
     resolution. A thumbnail is left out: it shows the scan without colours. Of more than ``limit_bytes`` only what the
     picture says is kept, without a description that is too long alone.
     """
-    carried, own = picture.carried, _own_tags(picture)
+    embedded, own = picture.embedded, _own_tags(picture)
     lost: dict[str, str] = {}
     try:
-        scan = parse_exif(carried.exif) if carried.exif else Exif()
+        scan = parse_exif(embedded.exif) if embedded.exif else Exif()
     except ValueError as error:
         scan, lost = Exif(), {"exif": str(error)}
-    tags = {tag.code: tag for tag in (*scan.ifd0, *carried.tags, *own)}
+    tags = {tag.code: tag for tag in (*scan.ifd0, *embedded.tags, *own)}
     try:
         block = exif_block(tuple(tags.values()), scan.exif, scan.gps, scan.interop)
         reason = f"{len(block)} bytes of EXIF, above the limit of {limit_bytes}" if len(block) > limit_bytes else ""
@@ -38,7 +38,7 @@ def exif_of(picture: Picture, limit_bytes: int = BLOCK_LIMIT_BYTES) -> tuple[byt
         block, reason = b"", str(error)
     if not reason:
         return block, lost
-    lost |= {name: reason for name in ("exif", "tags") if getattr(carried, name)}
+    lost |= {name: reason for name in ("exif", "tags") if getattr(embedded, name)}
     if len(block := exif_block(own)) <= limit_bytes:
         return block, lost
     if any(tag.code == _DESCRIPTION and len(tag.value) >= _TEXT_BYTES for tag in own):
@@ -46,7 +46,7 @@ def exif_of(picture: Picture, limit_bytes: int = BLOCK_LIMIT_BYTES) -> tuple[byt
     return exif_block(tuple(tag for tag in own if len(tag.value) < _TEXT_BYTES)), lost
 
 
-def _own_tags(picture: Picture) -> tuple[TiffTag, ...]:
+def _own_tags(picture: OutputImage) -> tuple[TiffTag, ...]:
     tags = [_text(code, text) for code, text in ((_DESCRIPTION, picture.description), (_SOFTWARE, picture.software))]
     if picture.orientation is not None:
         tags.append(_short(_ORIENTATION, picture.orientation))

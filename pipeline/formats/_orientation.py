@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats.picture import Picture
+from pipeline.formats.picture import OutputImage
 
 ReadWindow = Callable[[slice, slice], NDArray]
 # What is done to the stored rows and columns, the last one after the others.
@@ -25,7 +25,7 @@ _ROWS_REVERSED, _COLUMNS_REVERSED, _TRANSPOSED = (
 _BACK = {6: 8, 8: 6}
 
 
-def upright(picture: Picture) -> Picture:
+def upright(picture: OutputImage) -> OutputImage:
     """``picture`` as it is to be looked at: of orientation 1. Where it lies on Earth is not turned with it."""
     orientation = picture.orientation or 1
     shape_yx = turned_shape(picture.shape_yx, orientation)

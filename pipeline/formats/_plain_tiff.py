@@ -15,8 +15,8 @@ import numpy as np
 import tifffile
 
 from pipeline.formats._staging import to_uint8, window
-from pipeline.formats.picture import Picture
-from pipeline.support.ordered_map import OrderedPool
+from pipeline.formats.picture import OutputImage
+from pipeline.support.ordered_map import OrderedThreadMap
 
 TILE_PX = 512
 _WINDOW_COLUMNS = 4 * TILE_PX
@@ -32,7 +32,7 @@ def windows(shape_yx: tuple[int, int], rows: int = TILE_PX, columns: int = _WIND
 
 def write_plain(
     path: Path,
-    picture: Picture,
+    picture: OutputImage,
     threads: int,
     *,
     depth: str = "",
@@ -72,7 +72,7 @@ def write_plain(
 
     file = os.open(path, os.O_RDWR)
     try:
-        with OrderedPool(threads) as pool:
+        with OrderedThreadMap(threads) as pool:
             for _ in pool.map(copy, windows(picture.shape_yx)):
                 pass
     finally:

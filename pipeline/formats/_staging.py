@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.formats.picture import SRGB_PROFILE, Picture
+from pipeline.formats.picture import SRGB_PROFILE, OutputImage
 from pipeline.support.files import remove, writing
 
 PART = ".part"
@@ -131,7 +131,7 @@ def library_error(error: Exception, folder: Path) -> OSError:
     return OSError(errno.EIO, text[:_MESSAGE_CHARACTERS] or type(error).__name__)
 
 
-def window(picture: Picture, rows: slice, columns: slice) -> NDArray:
+def window(picture: OutputImage, rows: slice, columns: slice) -> NDArray:
     """(h, w, channels) samples of ``picture``, which are what it announced; what reading raises is carried past."""
     try:
         samples = picture.read_window(rows, columns)
@@ -161,19 +161,19 @@ def to_uint8(samples: NDArray) -> NDArray[np.uint8]:
     return wide.astype(np.uint8)
 
 
-def left_out(picture: Picture, reasons: Mapping[str, str]) -> dict[str, str]:
+def left_out(picture: OutputImage, reasons: Mapping[str, str]) -> dict[str, str]:
     """Of ``reasons``, by what has no place in a format, those for what ``picture`` has."""
-    carried, place = picture.carried, picture.carried.place
+    embedded, place = picture.embedded, picture.embedded.place
     has: dict[str, Any] = {
         "depth": picture.dtype != np.uint8,
         "alpha": picture.channels == 4,
         "nodata": picture.nodata is not None,
-        "icc": carried.icc not in (b"", SRGB_PROFILE),
-        "exif": carried.exif,
-        "iptc": carried.iptc,
-        "xmp": carried.xmp,
-        "photoshop": carried.photoshop,
-        "tags": carried.tags,
+        "icc": embedded.icc not in (b"", SRGB_PROFILE),
+        "exif": embedded.exif,
+        "iptc": embedded.iptc,
+        "xmp": embedded.xmp,
+        "photoshop": embedded.photoshop,
+        "tags": embedded.tags,
         "resolution": picture.resolution,
         "orientation": picture.orientation not in (None, 1),
         "place": place and (place.crs or place.transform or place.tags),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats._format import Format, check_overview
 from pipeline.metadata.exif import DESCRIPTION, OF_PICTURE
-from pipeline.metadata.model import Carried, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 from pipeline.support.files import open_file
 
 
@@ -37,7 +37,7 @@ class TiffFormat(Format):
             check_overview(copy.shape[:2])
             return np.asarray(copy.asarray())
 
-    def embedded(self, path: Path) -> Carried:
+    def embedded(self, path: Path) -> EmbeddedMetadata:
         return replace(super().embedded(path), tags=_first_tags(path))
 
 

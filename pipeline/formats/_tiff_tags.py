@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import UsageError
 from pipeline.formats._geo_tags import GEO_TAGS, geo_tags
-from pipeline.formats.picture import Picture
+from pipeline.formats.picture import OutputImage
 from pipeline.metadata.exif import EXIF_IFD, GPS_IFD, INTEROP_IFD, STRUCTURE, Exif, directory, parse_exif, value_bytes
-from pipeline.metadata.model import Carried, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 
 _RESOLUTION_UNITS = {"none": 1, "inch": 2, "cm": 3, "centimeter": 3}
 _DESCRIPTION, _SOFTWARE, _ORIENTATION, _NODATA = 270, 305, 274, 42113
@@ -42,7 +42,7 @@ class Tags:
     options : of ``tifffile.TiffWriter.write`` for the main image, "extratags" among them
     every : extra tags that each smaller level has, too
     exif : the directories to append; the first one's tags are in ``options``
-    not_carried : as in :class:`pipeline.formats.Written`
+    not_carried : as in :class:`pipeline.formats.WriteReport`
     """
 
     options: dict[str, Any]
@@ -51,7 +51,7 @@ class Tags:
     not_carried: dict[str, str] = field(default_factory=dict)
 
 
-def check_tags(picture: Picture) -> None:
+def check_tags(picture: OutputImage) -> None:
     """Raises UsageError where a resolution or an orientation has no meaning in a TIFF."""
     if picture.resolution is not None and picture.resolution[2] not in _RESOLUTION_UNITS:
         raise UsageError(f"resolution unit {picture.resolution[2]!r}: TIFF has none, inch and cm; convert it")
@@ -59,12 +59,12 @@ def check_tags(picture: Picture) -> None:
         raise UsageError(f"orientation {picture.orientation}: TIFF has 1 to 8; leave it out if it is not known")
 
 
-def tags_of(picture: Picture, bigtiff: bool) -> Tags:
+def tags_of(picture: OutputImage, bigtiff: bool) -> Tags:
     """All tags of a file that are not about how its samples lie in it."""
-    carried = picture.carried
+    embedded = picture.embedded
     missing: dict[str, str] = {}
-    exif = _parsed(carried.exif, missing)
-    options: dict[str, Any] = {"software": _text(picture.software) or False, "iccprofile": carried.icc or None}
+    exif = _parsed(embedded.exif, missing)
+    options: dict[str, Any] = {"software": _text(picture.software) or False, "iccprofile": embedded.icc or None}
     if picture.description:
         options["description"] = _text(picture.description)
     if picture.resolution is not None:
@@ -73,14 +73,14 @@ def tags_of(picture: Picture, bigtiff: bool) -> Tags:
     every: list[TagTuple] = []
     if picture.nodata is not None:
         every.append((_NODATA, _ASCII, 0, str(int(picture.nodata)).encode(), False))
-    extra = [*every, *_blocks(carried)]
+    extra = [*every, *_blocks(embedded)]
     if picture.orientation is not None:
         extra.append((_ORIENTATION, _SHORT, 1, picture.orientation, True))
     own = _OWN | ({_DESCRIPTION} if picture.description else set()) | ({_SOFTWARE} if picture.software else set())
-    extra += map(_tuple, _writable(carried.tags, own, bigtiff, "tags", missing))
-    own |= {tag.code for tag in carried.tags}
+    extra += map(_tuple, _writable(embedded.tags, own, bigtiff, "tags", missing))
+    own |= {tag.code for tag in embedded.tags}
     extra += map(_tuple, _writable(exif.ifd0, own, bigtiff, "exif", missing))
-    extra += map(_tuple, geo_tags(carried.place, missing))
+    extra += map(_tuple, geo_tags(embedded.place, missing))
     pointer = _LONG8 if bigtiff else _LONG  # Pillow does not know IFD8
     # By their names: tifffile leaves these two out where they come as numbers.
     extra += [("ExifTag", pointer, 1, 0, True)] if exif.exif or exif.interop else []
@@ -120,8 +120,8 @@ def _point(stream: BinaryIO, code: int, offset: int, bigtiff: bool) -> None:
     raise AssertionError(f"no pointer {code} in the first directory")  # a change in tifffile; no file is published
 
 
-def _blocks(carried: Carried) -> list[TagTuple]:
-    blocks = ((_XMP, _BYTE, carried.xmp), (_IPTC, _UNDEFINED, carried.iptc), (_PHOTOSHOP, _BYTE, carried.photoshop))
+def _blocks(embedded: EmbeddedMetadata) -> list[TagTuple]:
+    blocks = ((_XMP, _BYTE, embedded.xmp), (_IPTC, _UNDEFINED, embedded.iptc), (_PHOTOSHOP, _BYTE, embedded.photoshop))
     return [(code, kind, len(block), block, True) for code, kind, block in blocks if block]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats._plain_tiff import write_plain
 from pipeline.formats._staging import library_error
-from pipeline.formats.picture import Picture
+from pipeline.formats.picture import OutputImage
 from pipeline.support.files import open_file
 
 _PLAIN = "plain.part"
@@ -30,7 +30,7 @@ logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)
 
 @contextlib.contextmanager
 def image_of(
-    picture: Picture, folder: Path, threads: int, *, depth: str = "", channels: int = 0
+    picture: OutputImage, folder: Path, threads: int, *, depth: str = "", channels: int = 0
 ) -> Iterator[pyvips.Image]:
     """``picture`` to be written from top to bottom; errors of libvips become OSErrors.
 

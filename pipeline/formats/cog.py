@@ -20,8 +20,8 @@ from pipeline.formats._format import Format
 from pipeline.formats._gdal import copy_picture, gdal, lost_place, lost_tags, open_dataset
 from pipeline.formats._staging import folder_beside, left_out, library_error, place_file
 from pipeline.formats._tiff_format import TiffFormat
-from pipeline.formats.picture import Picture, Written
-from pipeline.support.ordered_map import OrderedPool
+from pipeline.formats.picture import OutputImage, WriteReport
+from pipeline.support.ordered_map import OrderedThreadMap
 
 _DAMAGED = cast("type[Exception]", isal_zlib.error)
 _NO_PLACE = "GDAL's COG driver does not write it"
@@ -34,7 +34,7 @@ class Cog(TiffFormat):
     OVERVIEW_COST = 2
     HELD_BYTES = 128 * 2**20  # that GDAL holds: its cache, and tiles of several threads
 
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
 
         Raises
@@ -58,10 +58,10 @@ class Cog(TiffFormat):
                 with open_dataset(made):
                     pass  # its directories, at least, are whole
                 levels_yx = _checked_levels_yx(made, threads)
-                lost = lost_place(made, picture.carried.place, "GTiff")
+                lost = lost_place(made, picture.embedded.place, "GTiff")
             no_place = dict.fromkeys(("exif", "iptc", "photoshop", "orientation"), _NO_PLACE)
-            lost |= left_out(picture, no_place) | lost_tags(picture.carried.tags)
-            return Written(levels_yx, place_file(made, path), lost)
+            lost |= left_out(picture, no_place) | lost_tags(picture.embedded.tags)
+            return WriteReport(levels_yx, place_file(made, path), lost)
 
 
 FORMAT: Format = Cog()
@@ -78,7 +78,7 @@ def _checked_levels_yx(made: Path, threads: int) -> tuple[tuple[int, int], ...]:
         isal_zlib.decompress(os.pread(stream.fileno(), size_bytes, offset))
 
     try:
-        with made.open("rb") as stream, tifffile.TiffFile(made) as file, OrderedPool(threads) as pool:
+        with made.open("rb") as stream, tifffile.TiffFile(made) as file, OrderedThreadMap(threads) as pool:
             for page in file.pages:
                 for _ in pool.map(check, zip(page.dataoffsets, page.databytecounts, strict=True)):
                     pass

@@ -38,11 +38,11 @@ from pipeline.formats._orientation import upright
 from pipeline.formats._staging import folder_beside, left_out, place_folder
 from pipeline.formats._vips import image_of, jpeg_overview, reopened
 from pipeline.formats.jpeg import copy_with, segments
-from pipeline.formats.picture import Picture, Written
-from pipeline.metadata.model import Carried
+from pipeline.formats.picture import OutputImage, WriteReport
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
 from pipeline.support.files import read_text
-from pipeline.types import Reading, ScanReader
+from pipeline.types import ReadOptions, ScanReader
 
 QUALITY = 90
 LIMIT_SIDE_PX = 100_000_000  # of libvips (VIPS_MAX_COORD)
@@ -73,7 +73,7 @@ class Iiif(Format):
                 f"{width} x {height} pixels, tiles are cut of pictures up to {LIMIT_SIDE_PX} a side; write tiff or cog"
             )
 
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write the folder ``path``, which appears only when it is complete.
 
         Raises
@@ -88,7 +88,7 @@ class Iiif(Format):
             # "%" and the like in a name mean something to libvips; nothing of the name is in the tiles.
             made = folder / "made"
             with image_of(picture, folder, threads, depth="uint8", channels=3) as image:
-                image = _with_profile(image, picture.carried.icc)
+                image = _with_profile(image, picture.embedded.icc)
                 image.dzsave(str(made), layout="iiif3", suffix=_SUFFIX, tile_size=_TILE_PX, overlap=0, keep="icc")
             info = json.loads((made / "info.json").read_text())
             levels_yx = _levels_yx(picture.shape_yx, info["tiles"][0]["scaleFactors"])
@@ -97,8 +97,8 @@ class Iiif(Format):
                 _write_whole(image, made, sizes_yx, parts)
             name = f"{picture.name}{self.ENDING}" if picture.name else path.name
             info = _info(info, name, picture.shape_yx, sizes_yx)
-            if picture.carried.xmp:
-                (made / _PACKET).write_bytes(picture.carried.xmp)
+            if picture.embedded.xmp:
+                (made / _PACKET).write_bytes(picture.embedded.xmp)
                 info["seeAlso"] = [_packet_link(info["id"], picture.description)]
             (made / "info.json").write_text(json.dumps(info, indent=2) + "\n")
             no_place = dict.fromkeys(_NO_PLACE, "IIIF has no place for it") | {
@@ -106,7 +106,7 @@ class Iiif(Format):
                 "alpha": "its tiles are JPEG, which has none; the colours are there as if they were opaque",
                 "nodata": "its tiles are JPEG, which does not keep samples exactly",
             }
-            return Written(levels_yx, place_folder(made, path), lost | left_out(picture, no_place))
+            return WriteReport(levels_yx, place_folder(made, path), lost | left_out(picture, no_place))
 
     def levels(self, path: Path, shape_yx: tuple[int, int]) -> Sequence[tuple[int, int]]:
         """As info.json says; each of their files is there, or ValueError is raised."""
@@ -126,10 +126,10 @@ class Iiif(Format):
     def open_back(self, path: Path, orientation: int) -> ScanReader:
         return Tiles(path, orientation)
 
-    def embedded(self, path: Path) -> Carried:
+    def embedded(self, path: Path) -> EmbeddedMetadata:
         """That of the largest of its whole pictures."""
-        with open_scan(path / LARGEST, Reading(beside="")) as reader:
-            return reader.carried
+        with open_scan(path / LARGEST, ReadOptions(beside="")) as reader:
+            return reader.embedded
 
     def is_silent(self, not_carried: Mapping[str, str]) -> bool:
         return not_carried.get("xmp") == _NOTHING_HAS_PLACE

@@ -26,9 +26,9 @@ from pipeline.formats._gdal import PLAIN, copy_picture, gdal, gdal_metadata, los
 from pipeline.formats._metadata_blocks import exif_of, image_resources
 from pipeline.formats._pyramid import pyramid_levels
 from pipeline.formats._staging import folder_beside, left_out, library_error, place_file
-from pipeline.formats.picture import SRGB_PROFILE, Picture, Written
+from pipeline.formats.picture import SRGB_PROFILE, OutputImage, WriteReport
 from pipeline.metadata.jp2_boxes import box, boxes, check_codestream, is_srgb_by_number, metadata_boxes, resolution_box
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.support.files import open_file
 from pipeline.support.gdal import read_smaller
 
@@ -54,7 +54,7 @@ class Jp2(Format):
                 "write tiff, cog or omezarr"
             )
 
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
 
         Raises
@@ -84,8 +84,8 @@ class Jp2(Format):
             made = folder / "made.part"
             lost = _add_boxes(coded, made, picture)
             with gdal(folder, threads):
-                lost |= lost_place(made, picture.carried.place, "JP2OpenJPEG")
-            return Written(_levels_yx(picture.shape_yx, copies), place_file(made, path), lost)
+                lost |= lost_place(made, picture.embedded.place, "JP2OpenJPEG")
+            return WriteReport(_levels_yx(picture.shape_yx, copies), place_file(made, path), lost)
 
     def levels(self, path: Path, shape_yx: tuple[int, int]) -> Sequence[tuple[int, int]]:
         with open_file(path) as stream:
@@ -98,7 +98,7 @@ class Jp2(Format):
         height, width = (max(1, round(extent / scale)) for extent in shape_yx)
         return read_smaller(path, "JP2OpenJPEG", (height, width))
 
-    def embedded(self, path: Path) -> Carried:
+    def embedded(self, path: Path) -> EmbeddedMetadata:
         """With sRGB as the profile where a JP2 says so by its number."""
         found = super().embedded(path)
         return replace(found, icc=found.icc or (SRGB_PROFILE if is_srgb_by_number(path) else b""))
@@ -137,15 +137,15 @@ def _checked_copies(coded: Path) -> int:
         raise library_error(error, coded.parent) from error
 
 
-def _add_boxes(coded: Path, made: Path, picture: Picture) -> dict[str, str]:
+def _add_boxes(coded: Path, made: Path, picture: OutputImage) -> dict[str, str]:
     """Copy ``coded`` to ``made`` with boxes for what GDAL does not write; what has no place, with the reason."""
-    carried = picture.carried
+    embedded = picture.embedded
     exif, lost = exif_of(picture)
-    resources, damaged = image_resources(carried.photoshop)
+    resources, damaged = image_resources(embedded.photoshop)
     lost |= damaged
-    if gdal_metadata(carried.place):
+    if gdal_metadata(embedded.place):
         lost["tags"] = "JPEG 2000 has no place for GDAL's own metadata (TIFF tag 42112)"
-    blocks = {"exif": exif, "xmp": carried.xmp, "iptc": carried.iptc, "photoshop": resources}
+    blocks = {"exif": exif, "xmp": embedded.xmp, "iptc": embedded.iptc, "photoshop": resources}
     with coded.open("rb") as source, made.open("wb") as target:
         for each in boxes(source, coded.stat().st_size):
             source.seek(each.offset)

@@ -25,7 +25,7 @@ from pipeline.formats._metadata_blocks import exif_of, image_resources
 from pipeline.formats._staging import folder_beside, left_out, place_file
 from pipeline.formats._vips import image_of, jpeg_overview
 from pipeline.formats._xmp import Split, disclosure, split
-from pipeline.formats.picture import Picture, Written
+from pipeline.formats.picture import OutputImage, WriteReport
 
 LIMIT_SIDE_PX = 65_500  # of libjpeg; the format ends at 65,535
 QUALITY = 95
@@ -55,7 +55,7 @@ class Jpeg(Format):
         if max(shape_yx) > LIMIT_SIDE_PX:
             raise UsageError(f"{width} x {height} pixels, a JPEG ends at {LIMIT_SIDE_PX} a side; write tiff or cog")
 
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
 
         Raises
@@ -76,7 +76,7 @@ class Jpeg(Format):
                 "alpha": "JPEG has none; the colours are there as if they were opaque",
                 "nodata": "JPEG does not keep samples exactly",
             }
-            return Written((picture.shape_yx,), place_file(made, path), lost | left_out(picture, no_place))
+            return WriteReport((picture.shape_yx,), place_file(made, path), lost | left_out(picture, no_place))
 
     def overview(self, path: Path, shape_yx: tuple[int, int], side_px: int) -> NDArray:
         return jpeg_overview(path, shape_yx, side_px)
@@ -85,27 +85,27 @@ class Jpeg(Format):
 FORMAT: Format = Jpeg()
 
 
-def segments(picture: Picture) -> tuple[list[tuple[int, bytes]], dict[str, str]]:
+def segments(picture: OutputImage) -> tuple[list[tuple[int, bytes]], dict[str, str]]:
     """Marker and data of the segments in front, and what they have no room for, with the reason."""
-    carried = picture.carried
+    embedded = picture.embedded
     exif, lost = exif_of(picture, _SEGMENT_BYTES - len(_EXIF))
-    resources, damaged = image_resources(carried.photoshop, carried.iptc)
+    resources, damaged = image_resources(embedded.photoshop, embedded.iptc)
     made = [(_APP0, _jfif(picture.resolution))]
     if exif:
         made.append((_APP1, _EXIF + exif))
     made += [(_APP1, data) for data in _xmp(picture, lost)]
     made += [(_APP13, _PHOTOSHOP + part) for part in _parts(resources, len(_PHOTOSHOP))]
-    profile = list(_parts(carried.icc, len(_ICC) + 2))
+    profile = list(_parts(embedded.icc, len(_ICC) + 2))
     if len(profile) > 255:
-        lost["icc"] = f"{len(carried.icc)} bytes, above the 255 segments of a profile"
+        lost["icc"] = f"{len(embedded.icc)} bytes, above the 255 segments of a profile"
         profile = []
     made += [(_APP2, _ICC + bytes([at, len(profile)]) + part) for at, part in enumerate(profile, 1)]
     return made, lost | damaged
 
 
-def _xmp(picture: Picture, lost: dict[str, str]) -> Iterator[bytes]:
+def _xmp(picture: OutputImage, lost: dict[str, str]) -> Iterator[bytes]:
     """The packet, and what it has no room for as extended XMP."""
-    packet = picture.carried.xmp
+    packet = picture.embedded.xmp
     try:
         made = split(packet, _SEGMENT_BYTES - len(_XMP))
     except ValueError as error:

@@ -1,7 +1,7 @@
 """OME-Zarr 0.5: a folder of sharded Zarr v3 arrays, for viewers and for programs that read a picture in parts.
 
 OME-Zarr has no place for what a scan says of itself, so it goes into an attribute of our own, ``colorize-archive``:
-software, description, orientation, nodata, XMP as text, and the blocks as base64, as ``Carried.to_json`` has them.
+software, description, orientation, nodata, XMP as text, and the blocks as base64, as in ``EmbeddedMetadata.to_json``.
 
 References
 ----------
@@ -25,12 +25,12 @@ from pipeline.formats._plain_tiff import windows
 from pipeline.formats._pyramid import halve, pyramid_levels
 from pipeline.formats._staging import folder_beside, left_out, place_folder, window
 from pipeline.formats._xmp import disclosure, split
-from pipeline.formats.picture import Picture, Written
+from pipeline.formats.picture import OutputImage, WriteReport
 from pipeline.metadata.exif import DESCRIPTION
-from pipeline.metadata.model import Carried, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 from pipeline.readers.omezarr import read_level
 from pipeline.support.files import read_text
-from pipeline.support.ordered_map import OrderedPool
+from pipeline.support.ordered_map import OrderedThreadMap
 
 ATTRIBUTE = "colorize-archive"
 
@@ -50,7 +50,7 @@ class OmeZarr(Format):
     OVERVIEW_COST = 4
     HELD_BYTES = 288 * 2**20  # that Zarr holds: shards of several threads, encoded and not
 
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write the folder ``path``, which appears only when it is complete.
 
         Raises
@@ -71,12 +71,12 @@ class OmeZarr(Format):
                 attributes={ATTRIBUTE: attributes},
                 name=_as_utf8(picture.name or path.name.removesuffix(self.ENDING)),
             )
-            with OrderedPool(threads) as pool:
+            with OrderedThreadMap(threads) as pool:
                 for level in range(len(levels_yx)):
                     for _ in _written(pyramid, picture, levels_yx, level, pool):
                         pass
             lost |= left_out(picture, dict.fromkeys(("nodata", "orientation"), _NO_PLACE))
-            return Written(levels_yx, place_folder(made, path), lost)
+            return WriteReport(levels_yx, place_folder(made, path), lost)
 
     def levels(self, path: Path, shape_yx: tuple[int, int]) -> Sequence[tuple[int, int]]:
         (multiscale,) = _json(path)["attributes"]["ome"]["multiscales"]
@@ -88,7 +88,7 @@ class OmeZarr(Format):
     def overview(self, path: Path, shape_yx: tuple[int, int], side_px: int) -> NDArray:
         return read_level(path, side_px, OVERVIEW_LIMIT_PX)
 
-    def embedded(self, path: Path) -> Carried:
+    def embedded(self, path: Path) -> EmbeddedMetadata:
         found = super().embedded(path)
         return replace(found, tags=(*found.tags, *_described(path)))
 
@@ -97,7 +97,11 @@ FORMAT: Format = OmeZarr()
 
 
 def _written(
-    pyramid: Multiscale, picture: Picture, levels_yx: tuple[tuple[int, int], ...], level: int, pool: OrderedPool
+    pyramid: Multiscale,
+    picture: OutputImage,
+    levels_yx: tuple[tuple[int, int], ...],
+    level: int,
+    pool: OrderedThreadMap,
 ) -> Iterator[Any]:
     """Write every shard of a level, one task each; the level above it is complete."""
 
@@ -114,7 +118,7 @@ def _written(
 
 
 def _halved(
-    pyramid: Multiscale, picture: Picture, above_yx: tuple[int, int], level: int, rows: slice, columns: slice
+    pyramid: Multiscale, picture: OutputImage, above_yx: tuple[int, int], level: int, rows: slice, columns: slice
 ) -> NDArray:
     above = pyramid.read(level - 1, _twice(rows, above_yx[0]), _twice(columns, above_yx[1]))
     return halve(above, picture.nodata)
@@ -131,20 +135,20 @@ def _pixel_um(resolution: tuple[float, float, str] | None) -> tuple[float, float
     return _MICROMETERS[unit] / y, _MICROMETERS[unit] / x
 
 
-def _attributes(picture: Picture) -> tuple[dict[str, Any], dict[str, str]]:
+def _attributes(picture: OutputImage) -> tuple[dict[str, Any], dict[str, str]]:
     """Our own attribute, and the blocks that are too large for it."""
-    carried, lost = picture.carried, {}
+    embedded, lost = picture.embedded, {}
     too_large: dict[str, Any] = {}
     for name in ("icc", "exif", "iptc", "photoshop"):
-        block: bytes = getattr(carried, name)
+        block: bytes = getattr(embedded, name)
         if len(block) > _BLOCK_LIMIT_BYTES:
             too_large[name] = b""
             lost[name] = f"{len(block)} bytes, above the limit of {_BLOCK_LIMIT_BYTES} of an attribute"
-    carried = replace(carried, **too_large, xmp=_xmp(picture, lost))
+    embedded = replace(embedded, **too_large, xmp=_xmp(picture, lost))
     attributes: dict[str, Any] = {"software": _as_utf8(picture.software)}
     attributes["description"] = _as_utf8(picture.description)
     attributes |= {"orientation": picture.orientation, "nodata": picture.nodata, "resolution": picture.resolution}
-    attributes |= {"xmp": carried.xmp.decode("utf-8", "replace"), "carried": replace(carried, xmp=b"").to_json()}
+    attributes |= {"xmp": embedded.xmp.decode("utf-8", "replace"), "carried": replace(embedded, xmp=b"").to_json()}
     return {name: value for name, value in attributes.items() if value not in (None, "", {})}, lost
 
 
@@ -153,9 +157,9 @@ def _as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _xmp(picture: Picture, lost: dict[str, str]) -> bytes:
+def _xmp(picture: OutputImage, lost: dict[str, str]) -> bytes:
     """The packet without what makes it too large."""
-    packet = picture.carried.xmp
+    packet = picture.embedded.xmp
     try:
         made = split(packet, _BLOCK_LIMIT_BYTES, extended=False)
     except ValueError as error:

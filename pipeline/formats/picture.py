@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 
 # LittleCMS's own sRGB profile ("No copyright, use freely"), with a fixed date.
 SRGB_PROFILE = Path(__file__).with_name("srgb.icc").read_bytes()
@@ -18,7 +18,7 @@ ReadWindow = Callable[[slice, slice], NDArray]
 
 
 @dataclass(frozen=True)
-class Picture:
+class OutputImage:
     """A coloured picture, sRGB-encoded, and all that is to be said of it. No time stamp: the same scan, the same bytes.
 
     Attributes
@@ -33,8 +33,8 @@ class Picture:
     orientation : TIFF tag 274, 1-8
     software, description : for people
     name : of the result, for formats that have it inside; the file's own where it is empty
-    carried : what the scan said beside its pixels, and what is said of the picture: ``carried.icc`` is the profile of
-        these samples, ``carried.xmp`` says how they were made. Its descriptive tags are the scan's, without software
+    carried : what the scan said beside its pixels, and what is said of the picture: ``embedded.icc`` is the profile of
+        these samples, ``embedded.xmp`` says how they were made. Its descriptive tags are the scan's, without software
         and description.
     """
 
@@ -48,11 +48,11 @@ class Picture:
     software: str = ""
     description: str = ""
     name: str = ""
-    carried: Carried = field(default_factory=lambda: Carried(icc=SRGB_PROFILE))
+    embedded: EmbeddedMetadata = field(default_factory=lambda: EmbeddedMetadata(icc=SRGB_PROFILE))
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteReport:
     """What was written.
 
     Attributes

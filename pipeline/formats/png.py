@@ -24,7 +24,7 @@ from pipeline.formats._format import Format
 from pipeline.formats._metadata_blocks import exif_of
 from pipeline.formats._staging import folder_beside, left_out, place_file
 from pipeline.formats._vips import image_of, png_overview
-from pipeline.formats.picture import Picture, Written
+from pipeline.formats.picture import OutputImage, WriteReport
 
 LIMIT_PIXELS = 2**28
 LIMIT_SIDE_PX = 1_000_000  # of libpng, as it comes (PNG_USER_WIDTH_MAX)
@@ -48,7 +48,7 @@ class Png(Format):
                 "write tiff or cog"
             )
 
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
 
         Raises
@@ -67,7 +67,7 @@ class Png(Format):
             no_place = dict.fromkeys(("iptc", "photoshop", "place", "gcps", "rpcs"), "PNG has no place for it")
             if picture.channels == 4:
                 no_place["nodata"] = "a PNG with alpha has no such colour"
-            return Written((picture.shape_yx,), place_file(made, path), lost | left_out(picture, no_place))
+            return WriteReport((picture.shape_yx,), place_file(made, path), lost | left_out(picture, no_place))
 
     def overview(self, path: Path, shape_yx: tuple[int, int], side_px: int) -> NDArray:
         return png_overview(path, side_px)
@@ -76,11 +76,11 @@ class Png(Format):
 FORMAT: Format = Png()
 
 
-def _chunks(picture: Picture, exif: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(picture: OutputImage, exif: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Type and data of the chunks that lie between the header and the pixels."""
-    carried = picture.carried
-    if carried.icc:
-        yield b"iCCP", b"ICC profile\0\0" + zlib.compress(carried.icc, 9)
+    embedded = picture.embedded
+    if embedded.icc:
+        yield b"iCCP", b"ICC profile\0\0" + zlib.compress(embedded.icc, 9)
     if picture.nodata is not None and picture.channels == 3:
         yield b"tRNS", struct.pack(">3H", *[picture.nodata] * 3)
     if picture.resolution is not None:
@@ -90,8 +90,8 @@ def _chunks(picture: Picture, exif: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield b"pHYs", struct.pack(">IIB", *per_unit, unit != "none")
     if exif:
         yield b"eXIf", exif
-    if carried.xmp:
-        yield b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + carried.xmp
+    if embedded.xmp:
+        yield b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + embedded.xmp
 
 
 def _copy(source: BinaryIO, target: BinaryIO, chunks: list[tuple[bytes, bytes]]) -> None:

@@ -39,9 +39,9 @@ from pipeline.formats._pyramid import halve, pyramid_levels
 from pipeline.formats._staging import PART, window, writing_picture
 from pipeline.formats._tiff_format import TiffFormat
 from pipeline.formats._tiff_tags import append_directories, check_tags, tags_of
-from pipeline.formats.picture import Picture, ReadWindow, Written
-from pipeline.support.ordered_map import OrderedPool
-from pipeline.support.scratch import Spill
+from pipeline.formats.picture import OutputImage, ReadWindow, WriteReport
+from pipeline.support.ordered_map import OrderedThreadMap
+from pipeline.support.scratch import ScratchRaster
 
 _SEGMENT_PX = 2**20  # composing takes about 20 bytes a pixel, and several segments are worked on at once
 _SEGMENT_ROWS = 512
@@ -60,7 +60,7 @@ class Tiff(TiffFormat):
     ENDING = ".color.tif"
     OVERVIEW_COST = 1
 
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write ``path``; as :func:`write_pyramid`."""
         return write_pyramid(path, picture, threads=threads)
 
@@ -86,8 +86,8 @@ def is_bigtiff_needed(shape_yx: tuple[int, int], dtype: np.dtype, tile_px: int, 
 
 
 def write_pyramid(
-    path: Path, picture: Picture, *, tile_px: int = 256, compression: str = "deflate", threads: int = 2
-) -> Written:
+    path: Path, picture: OutputImage, *, tile_px: int = 256, compression: str = "deflate", threads: int = 2
+) -> WriteReport:
     """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
 
     ``picture.read_window`` is called once for each segment, with slices that start at a multiple of ``tile_px``, in
@@ -129,7 +129,7 @@ def write_pyramid(
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
-    return Written(pyramid.levels, size_bytes, not_carried)
+    return WriteReport(pyramid.levels, size_bytes, not_carried)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class _Segment:
 
 @dataclass(frozen=True)
 class _Pyramid:
-    picture: Picture
+    picture: OutputImage
     tile_px: int
     compression: str
     threads: int
@@ -166,12 +166,12 @@ class _Pyramid:
             tiff = stack.enter_context(tifffile.TiffWriter(stream, bigtiff=self.bigtiff, byteorder="<"))
             spills = [
                 stack.enter_context(
-                    Spill(folder, (*level_yx, self.picture.channels), self._half_columns(above_yx), self.dtype)
+                    ScratchRaster(folder, (*level_yx, self.picture.channels), self._half_columns(above_yx), self.dtype)
                 )
                 for above_yx, level_yx in itertools.pairwise(self.levels)
             ]
             # Entered last, left first: no segment is still being read when the files are closed.
-            pool = stack.enter_context(OrderedPool(self.threads))
+            pool = stack.enter_context(OrderedThreadMap(self.threads))
             read: ReadWindow = functools.partial(window, self.picture)
             for index, level_yx in enumerate(self.levels):
                 spill = spills[index] if index < len(spills) else None
@@ -189,7 +189,7 @@ class _Pyramid:
         return (segment_yx(level_yx[1], self.tile_px)[1] + 1) // 2
 
     def _segments(
-        self, read: ReadWindow, level_yx: tuple[int, int], spill: Spill | None, pool: OrderedPool
+        self, read: ReadWindow, level_yx: tuple[int, int], spill: ScratchRaster | None, pool: OrderedThreadMap
     ) -> Iterator[_Segment]:
         """Every segment of a level in raster order, encoded; its half is in ``spill`` when it is handed out."""
 

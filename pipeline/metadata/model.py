@@ -35,7 +35,7 @@ class TiffTag:
 
 
 @dataclass(frozen=True)
-class Place:
+class Georeference:
     """Where on Earth a picture lies.
 
     Attributes
@@ -57,7 +57,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Carried:
+class EmbeddedMetadata:
     """Everything beside the pixels but resolution and orientation, which are in ``ScanInfo.metadata``.
 
     Attributes
@@ -77,13 +77,13 @@ class Carried:
     xmp: bytes = b""
     photoshop: bytes = b""
     tags: tuple[TiffTag, ...] = ()
-    place: Place | None = None
+    place: Georeference | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {name: _to_json(value) for name, value in asdict(self).items() if value}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Carried:
+    def from_json(cls, values: Mapping[str, Any]) -> EmbeddedMetadata:
         """What :meth:`to_json` gave. Raises KeyError, TypeError, ValueError where it is something else."""
         place = values.get("place")
         blocks = {n: base64.b64decode(values.get(n, "")) for n in ("icc", "exif", "iptc", "xmp", "photoshop")}
@@ -102,8 +102,8 @@ def _tags(values: Any) -> tuple[TiffTag, ...]:
     return tuple(TiffTag(v["code"], v["type"], v["count"], base64.b64decode(v["value"])) for v in values)
 
 
-def _place(values: Mapping[str, Any]) -> Place:
-    return Place(
+def _place(values: Mapping[str, Any]) -> Georeference:
+    return Georeference(
         crs=values["crs"],
         transform=tuple(values["transform"]),
         gcps=tuple((p[0], p[1], p[2], p[3], p[4]) for p in values["gcps"]),

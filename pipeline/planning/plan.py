@@ -58,7 +58,7 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class Held:
+class LibraryMemory:
     """What libraries hold beside the arrays of our own.
 
     Attributes
@@ -75,7 +75,7 @@ class Held:
     palette_bytes: int = 0
 
 
-NOTHING_HELD = Held()
+NO_LIBRARY_MEMORY = LibraryMemory()
 
 
 @dataclass(frozen=True)
@@ -160,17 +160,19 @@ def _memory_bytes(
     batch: int,
     workers: Workers,
     has_anchor: bool,
-    held: Held,
+    held: LibraryMemory,
     scans: int,
     stream_threads: int,
 ) -> int:
     sample_bytes = _sample_bytes(info)
     rows, columns = grid.block_counts_yx(block_px)
     height, width = (
-        min(block_px, axis.extent) + 2 * (axis.size - 1) if len(axis.starts) > 1 else axis.reach
+        min(block_px, axis.extent) + 2 * (axis.size - 1) if len(axis.starts) > 1 else axis.covered_extent
         for axis in (grid.y, grid.x)
     )
-    block_bytes = min(height, grid.y.reach) * min(width, grid.x.reach) * (_BLOCK_BYTES_PER_PX + sample_bytes)
+    block_bytes = (
+        min(height, grid.y.covered_extent) * min(width, grid.x.covered_extent) * (_BLOCK_BYTES_PER_PX + sample_bytes)
+    )
     colorize = min(workers.blocks_at_once, rows * columns) * (block_bytes + _tile_bytes(grid.tile_yx, batch))
     colorize = max(colorize, workers.processes * held.palette_bytes)
     pixels = info.shape_yx[0] * info.shape_yx[1]
@@ -210,7 +212,7 @@ def make_plan(
     scans: int = 1,
     begun_px: int | None = None,
     has_anchor: bool = False,
-    held: Held = NOTHING_HELD,
+    held: LibraryMemory = NO_LIBRARY_MEMORY,
     pictures: int = 1,
     memory_bytes: int | None = None,
 ) -> Plan:

@@ -34,7 +34,7 @@ from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, S
 from pipeline.readers._base import refuse_drive_errors
 from pipeline.readers._sidecar_files import with_neighbours, world_names
 from pipeline.support.names import shown
-from pipeline.types import Reading, ScanReader
+from pipeline.types import ReadOptions, ScanReader
 
 _HEAD_BYTES = 128
 
@@ -68,7 +68,7 @@ _KNOWN_BUT_UNHANDLED = (
 )
 
 
-def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
+def open_scan(path: Path, reading: ReadOptions | None = None) -> ScanReader:
     """Open the scan at ``path``. The reader is also a context manager.
 
     Nothing is decoded yet, but where a format decodes only as a whole (`codec`) or samples are to be stretched.
@@ -78,7 +78,7 @@ def open_scan(path: Path, reading: Reading | None = None) -> ScanReader:
     ScanNotFoundError, ScanUnreadableError, ScanUnreachableError, ScanUnsupportedError
     UsageError : ``reading.limit_pixels`` is below one.
     """
-    reading = reading or Reading()
+    reading = reading or ReadOptions()
     if reading.limit_pixels < 1:
         raise UsageError(f"limit_pixels is {reading.limit_pixels}: no scan could be opened; give at least 1")
     path = Path(path)
@@ -96,7 +96,7 @@ def is_folder_scan(path: Path) -> bool:
     return any(reader.recognizes_folder(path) for reader in READERS if hasattr(reader, "recognizes_folder"))
 
 
-def page_count(path: Path, reading: Reading | None = None) -> int:
+def page_count(path: Path, reading: ReadOptions | None = None) -> int:
     """How many pictures the file holds, reduced copies and masks not counted; errors as of :func:`open_scan`.
 
     With ``reading.salvage``, of a file that is cut off those that can be reached; without it, an error.
@@ -104,7 +104,7 @@ def page_count(path: Path, reading: Reading | None = None) -> int:
     path = Path(path)
     with _named(path) as name:
         count = getattr(_reader_of(path, name), "page_count", None)
-        return int(count(path, reading or Reading())) if count else 1
+        return int(count(path, reading or ReadOptions())) if count else 1
 
 
 @contextlib.contextmanager

@@ -23,10 +23,10 @@ from pipeline.errors import (
     ScanUnsupportedError,
     UsageError,
 )
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.support.gdal import CPLE_OutOfMemoryError
 from pipeline.support.names import shown
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 
 CACHE_BYTES = 48 * 2**20
 _log = logging.getLogger(__name__)
@@ -83,10 +83,10 @@ class WindowReader:
     """What every reader shares: window arithmetic, salvage, closing, and errors that name the path.
 
     A reader gives ``info``, ``_read`` and ``_close``; ``_read_mask`` where it says that there is a mask; ``segment_yx``
-    where it decodes more than a row at once; ``carried`` where its format says something beside its pixels.
+    where it decodes more than a row at once; ``embedded`` where its format says something beside its pixels.
     """
 
-    def __init__(self, path: Path, reading: Reading | None = None) -> None:
+    def __init__(self, path: Path, reading: ReadOptions | None = None) -> None:
         self.path = path
         self._closed = False
         self._salvage = reading is not None and reading.salvage
@@ -97,8 +97,8 @@ class WindowReader:
         raise NotImplementedError
 
     @property
-    def carried(self) -> Carried:
-        return Carried()
+    def embedded(self) -> EmbeddedMetadata:
+        return EmbeddedMetadata()
 
     @property
     def holes(self) -> tuple[Hole, ...]:

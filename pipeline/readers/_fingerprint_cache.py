@@ -18,7 +18,7 @@ _SETTLED_SECONDS = 2.0
 T = TypeVar("T")
 
 
-class Remembered(Generic[T]):
+class FingerprintCache(Generic[T]):
     """The last ``most`` findings; safe to use from several threads."""
 
     def __init__(self, most: int) -> None:

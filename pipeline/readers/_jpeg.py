@@ -19,7 +19,7 @@ from pipeline.metadata import exif, xmp
 from pipeline.metadata.model import BLOCK_LIMIT_BYTES
 from pipeline.readers._base import check_size
 from pipeline.readers._metadata_blocks import Blocks, Resolution, exif_facts, printable
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 WHOLE_LIMIT_BYTES = 2**31
 
@@ -98,7 +98,7 @@ class _Parts:
         return True
 
 
-def parse_jpeg(file: BinaryIO, reading: Reading) -> JpegHeader:
+def parse_jpeg(file: BinaryIO, reading: ReadOptions) -> JpegHeader:
     header = JpegHeader()
     chunks = {kind: _Parts() for kind in ("icc", "photoshop", "extended")}
     for marker, segment in _segments_of(file):

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from pipeline.metadata.exif import readable_tags
 from pipeline.metadata.iptc import resources_of
-from pipeline.metadata.model import BLOCK_LIMIT_BYTES, Carried, Place, TiffTag
+from pipeline.metadata.model import BLOCK_LIMIT_BYTES, EmbeddedMetadata, Georeference, TiffTag
 
 _MAX_BOXES = 10_000
 _WHOLE_NUMBERS, _RATIONAL = (3, 4, 9), 5
@@ -36,7 +36,7 @@ class Blocks:
     dropped: list[str] = field(default_factory=list)
 
     def take(self, kind: str, block: bytes) -> None:
-        """``kind`` is a name in :class:`pipeline.metadata.model.Carried`, such as "icc"."""
+        """``kind`` is a name in :class:`pipeline.metadata.model.EmbeddedMetadata`, such as "icc"."""
         if len(block) > BLOCK_LIMIT_BYTES:
             self.drop(f"{kind} of {len(block)} bytes, above the limit of {BLOCK_LIMIT_BYTES}")
         elif kind in self.parts and self.parts[kind] != block:
@@ -68,9 +68,9 @@ class Blocks:
         if what and what not in self.dropped and len(self.dropped) < 50:
             self.dropped.append(what)
 
-    def carried(self, place: Place | None = None) -> Carried:
+    def embedded(self, place: Georeference | None = None) -> EmbeddedMetadata:
         tags = tuple(TiffTag(code, 2, len(text), text) for code, text in sorted(self.texts.items()))
-        return Carried(**self.parts, tags=tags, place=place)
+        return EmbeddedMetadata(**self.parts, tags=tags, place=place)
 
     def metadata(self, resolution: Resolution | None = None) -> dict[str, Any]:
         """``resolution``, as given or else of the Exif block, and ``orientation``."""

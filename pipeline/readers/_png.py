@@ -19,7 +19,7 @@ from pipeline.errors import ScanDamagedError, ScanUnsupportedError
 from pipeline.metadata.model import BLOCK_LIMIT_BYTES
 from pipeline.readers._base import check_size
 from pipeline.readers._metadata_blocks import Blocks, Resolution, ascii_value, printable
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -69,7 +69,7 @@ class PngHeader:
         return height * width * self.channels * -(-self.bits // 8) if self.interlaced else 0
 
 
-def parse_png(file: BinaryIO, reading: Reading) -> PngHeader:
+def parse_png(file: BinaryIO, reading: ReadOptions) -> PngHeader:
     file.seek(len(MAGIC))
     first = file.read(25)
     if len(first) < 25 or first[:8] != b"\0\0\0\rIHDR":

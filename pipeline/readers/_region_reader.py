@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanDamagedError, ScanUnreachableError
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers._base import CACHE_BYTES, Samples, SegmentCache, WindowReader, reason, refuse_drive_errors
 from pipeline.support.row_bands import by_strips
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Source:
     """
 
     info: ScanInfo
-    carried: Carried
+    embedded: EmbeddedMetadata
     segment_yx: tuple[int, int]
     decode: Callable[[range, range], NDArray]
     close: Callable[[], None]
@@ -47,7 +47,7 @@ class Source:
 class SegmentedReader(WindowReader):
     """A scan by windows, decoded segment by segment. Threads take turns."""
 
-    def __init__(self, path: Path, reading: Reading, source: Source, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, path: Path, reading: ReadOptions, source: Source, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(path, reading)
         self._source = source
         self._lock = threading.Lock()
@@ -60,8 +60,8 @@ class SegmentedReader(WindowReader):
         return self._source.info
 
     @property
-    def carried(self) -> Carried:
-        return self._source.carried
+    def embedded(self) -> EmbeddedMetadata:
+        return self._source.embedded
 
     @property
     def segment_yx(self) -> tuple[int, int]:

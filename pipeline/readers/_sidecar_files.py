@@ -23,9 +23,9 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.support.names import shown
-from pipeline.types import Reading, ScanInfo, ScanReader
+from pipeline.types import ReadOptions, ScanInfo, ScanReader
 
 _WORLD_LIMIT_BYTES = 1024
 _NUMBER = re.compile(rb"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?")
@@ -35,7 +35,7 @@ _GEO_TRANSFORMS, _MATRIX, _GEO_KEYS = (33550, 33922, 34264), 34264, 34735
 _RASTER_TYPE, _IS_POINT = 1025, 2
 
 
-def with_neighbours(reader: ScanReader, path: Path, reading: Reading) -> ScanReader:
+def with_neighbours(reader: ScanReader, path: Path, reading: ReadOptions) -> ScanReader:
     """The reader, with the place that a world file gives it and the names of what is not read; itself without any.
 
     Neighbours speak of a file, and so of its first page.
@@ -45,26 +45,26 @@ def with_neighbours(reader: ScanReader, path: Path, reading: Reading) -> ScanRea
     dropped: list[str] = []
     world = _world_of(path, reading.beside, dropped)
     found = _other_names(path, dropped)
-    carried = None
+    embedded = None
     if world is not None:
-        carried = _placed(reader.carried, world, dropped)
+        embedded = _placed(reader.embedded, world, dropped)
     dropped += [f"{name} beside it (not read)" for name in found]
-    beside = world.name if world is not None and carried is not None else ""
-    return _Accompanied(reader, carried, beside, tuple(dropped)) if beside or dropped else reader
+    beside = world.name if world is not None and embedded is not None else ""
+    return _Accompanied(reader, embedded, beside, tuple(dropped)) if beside or dropped else reader
 
 
 @dataclass(frozen=True)
 class _World:
-    """A world file: its name, and a to f of :class:`pipeline.metadata.model.Place`, of pixels' corners and centres."""
+    """A world file: its name, and a to f of ``Georeference.transform``, of pixels' corners and centres."""
 
     name: str
     corner: tuple[float, ...]
     centre: tuple[float, ...]
 
 
-def _placed(carried: Carried, world: _World, dropped: list[str]) -> Carried | None:
+def _placed(embedded: EmbeddedMetadata, world: _World, dropped: list[str]) -> EmbeddedMetadata | None:
     """None where the file has coordinates of its own; that they are others is said."""
-    place = carried.place or Place()
+    place = embedded.place or Georeference()
     codes = {tag.code for tag in place.tags}
     if place.transform or place.gcps or place.rpcs or codes.intersection(_GEO_TRANSFORMS):
         if not _same(place.transform, world.corner):
@@ -75,7 +75,7 @@ def _placed(carried: Carried, world: _World, dropped: list[str]) -> Carried | No
         a, b, c, d, e, f = world.centre if _is_point(tags) else world.corner
         numbers = (a, b, 0, c, d, e, 0, f, 0, 0, 0, 0, 0, 0, 0, 1)
         tags = (*tags, TiffTag(_MATRIX, 12, 16, _doubles(numbers)))
-    return replace(carried, place=replace(place, transform=world.corner, tags=tags))
+    return replace(embedded, place=replace(place, transform=world.corner, tags=tags))
 
 
 def _doubles(numbers: tuple[float, ...]) -> bytes:
@@ -180,8 +180,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class _Accompanied:
     """A reader of which neighbours say more."""
 
-    def __init__(self, reader: ScanReader, carried: Carried | None, beside: str, dropped: tuple[str, ...]) -> None:
-        self._reader, self._carried = reader, carried
+    def __init__(
+        self, reader: ScanReader, embedded: EmbeddedMetadata | None, beside: str, dropped: tuple[str, ...]
+    ) -> None:
+        self._reader, self._carried = reader, embedded
         info = reader.info
         metadata = dict(info.metadata)
         if beside:
@@ -195,8 +197,8 @@ class _Accompanied:
         return self._info
 
     @property
-    def carried(self) -> Carried:
-        return self._carried or self._reader.carried
+    def embedded(self) -> EmbeddedMetadata:
+        return self._carried or self._reader.embedded
 
     @property
     def holes(self) -> tuple[tuple[int, int, int, int], ...]:

@@ -24,7 +24,7 @@ from pipeline.readers._lightness import Light, Stretch
 from pipeline.readers._metadata_blocks import Blocks
 from pipeline.readers._raster_headers import PnmHeader, pnm_header, pnm_pictures
 from pipeline.readers._region_reader import SegmentedReader, Source
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 ENDINGS = (".pbm",)
 TEXT_LIMIT_BYTES = 2**26
@@ -38,7 +38,7 @@ def recognizes(head: bytes) -> bool:
     return re.match(rb"P[1-4][\s#]", head) is not None
 
 
-def open_reader(path: Path, reading: Reading) -> SegmentedReader:
+def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
     """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
     try:
         file = path.open("rb")
@@ -54,7 +54,7 @@ def open_reader(path: Path, reading: Reading) -> SegmentedReader:
     return SegmentedReader(path, reading, source)
 
 
-def _source_of(file: BinaryIO, reading: Reading) -> Source:
+def _source_of(file: BinaryIO, reading: ReadOptions) -> Source:
     header = pnm_header(file)
     shape_yx, blocks = header.shape_yx, Blocks()
     check_size(shape_yx, reading.limit_pixels)
@@ -71,7 +71,7 @@ def _source_of(file: BinaryIO, reading: Reading) -> Source:
     metadata: dict[str, Any] = {"format": _NAMES.get(header.kind, "PBM"), "compression": "none"}
     return Source(
         info=samples.info(shape_yx, metadata, blocks.dropped),
-        carried=blocks.carried(),
+        embedded=blocks.embedded(),
         segment_yx=(1 if reading.salvage else max(1, _BAND_BYTES // shape_yx[1]), shape_yx[1]),
         decode=decode,
         close=file.close,

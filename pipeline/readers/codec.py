@@ -26,7 +26,7 @@ from pipeline.readers._codec_headers import Whole, avif, bmp, is_jpeg_ls, jpeg_l
 from pipeline.readers._conversion import stretched
 from pipeline.readers._lightness import Light, Stretch, by_gamma, by_profile
 from pipeline.readers._region_reader import SegmentedReader, Source
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 ENDINGS = (".avif", ".jls", ".jxl")
 # A run looks at many scans at once before it begins: pictures that are decoded for that come one after the other.
@@ -64,7 +64,7 @@ def recognizes(head: bytes) -> bool:
     return _format_of(head) is not None
 
 
-def open_reader(path: Path, reading: Reading) -> SegmentedReader:
+def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
     """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
     try:
         with path.open("rb") as file:
@@ -118,7 +118,7 @@ def _source_of(stored: NDArray, known: _Format, whole: Whole) -> Source:
     made = replace(stretched(colour, dtype, light, stretch), opacity=opacity if with_alpha else None)
     return Source(
         info=made.info(stored.shape[:2], _metadata_of(known, whole), whole.blocks.dropped),
-        carried=whole.blocks.carried(),
+        embedded=whole.blocks.embedded(),
         segment_yx=stored.shape[:2],
         decode=lambda rows, columns: stored[rows.start : rows.stop, columns.start : columns.stop],
         close=lambda: None,

@@ -28,7 +28,7 @@ from pipeline.readers import _png
 from pipeline.readers._base import CACHE_BYTES, Samples, palette_table, reason, refuse_drive_errors, scaling_table
 from pipeline.readers._codec_headers import is_jpeg_ls
 from pipeline.readers._conversion import Conversion, converter, rgb_of_ycc
-from pipeline.readers._fingerprint_cache import Remembered
+from pipeline.readers._fingerprint_cache import FingerprintCache
 from pipeline.readers._gdal import Raster
 from pipeline.readers._jpeg import JpegHeader, is_adobe_rgb, parse_jpeg
 from pipeline.readers._lightness import ADOBE_GAMMA, ADOBE_RGB, SRGB, Light, by_gamma, by_profile, luminance_of
@@ -36,7 +36,7 @@ from pipeline.readers._metadata_blocks import WITHOUT_END
 from pipeline.readers._png import PngHeader, parse_png
 from pipeline.readers._region_reader import SegmentedReader, Source
 from pipeline.support import gdal
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 ENDINGS = (".jpeg", ".jpg", ".png")
 _BAND_BYTES = 4 * 2**20
@@ -44,21 +44,21 @@ _AS_SRGB = 0.001  # of x and y: files round them
 _SALVAGE_ROWS = 16  # of one row of a JPEG's blocks: what can be decoded is told from what cannot that finely
 
 _JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", "\xff\xd9"
-_WHOLE: Remembered[bool] = Remembered(256)  # of files without an end, whether all rows are there
+_WHOLE: FingerprintCache[bool] = FingerprintCache(256)  # of files without an end, whether all rows are there
 
 
 def recognizes(head: bytes) -> bool:
     return head.startswith((_png.MAGIC, _JPEG_MAGIC)) and not is_jpeg_ls(head)
 
 
-def open_reader(path: Path, reading: Reading) -> ImageReader:
+def open_reader(path: Path, reading: ReadOptions) -> ImageReader:
     return ImageReader(path, reading)
 
 
 class ImageReader(SegmentedReader):
     """A PNG or JPEG file, by windows. Threads take turns."""
 
-    def __init__(self, path: Path, reading: Reading, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, path: Path, reading: ReadOptions, cache_bytes: int = CACHE_BYTES) -> None:
         header: PngHeader | JpegHeader
         try:
             with path.open("rb") as file:
@@ -99,7 +99,7 @@ def _is_made_rgb(raster: Raster) -> bool:
     return bool(raster.ask("tags", ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "YCbCr")
 
 
-def _ended(path: Path, header: PngHeader | JpegHeader, status: os.stat_result, reading: Reading) -> Raster:
+def _ended(path: Path, header: PngHeader | JpegHeader, status: os.stat_result, reading: ReadOptions) -> Raster:
     """Of a file without its end, which is put behind it: so read, libjpeg and libpng tell of rows that are missing, and
     of those only. Whether any are takes one pass through the picture, before anybody plans with it.
 
@@ -141,7 +141,7 @@ def _is_whole(path: Path, header: PngHeader | JpegHeader, ending: str) -> bool:
     return True
 
 
-def _source_of(raster: Raster, header: PngHeader | JpegHeader, reading: Reading) -> Source:
+def _source_of(raster: Raster, header: PngHeader | JpegHeader, reading: ReadOptions) -> Source:
     width = header.shape_yx[1]
     driver = "PNG" if isinstance(header, PngHeader) else "JPEG"
     if raster.shape_yx != header.shape_yx or raster.ask("count") != header.channels:
@@ -158,7 +158,7 @@ def _source_of(raster: Raster, header: PngHeader | JpegHeader, reading: Reading)
     bands = tuple(range(1, header.channels + 1))
     return Source(
         info=samples.info(header.shape_yx, metadata, header.blocks.dropped),
-        carried=header.blocks.carried(),
+        embedded=header.blocks.embedded(),
         segment_yx=(min(tall, _SALVAGE_ROWS) if reading.salvage else tall, width),
         decode=lambda rows, columns: raster.read(bands, rows, columns, mask=masked),
         close=raster.close,

@@ -26,14 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanDamagedError, ScanError, ScanUnreadableError, ScanUnsupportedError
-from pipeline.metadata.model import Carried, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 from pipeline.readers._base import CACHE_BYTES, check_size, reason, refuse_drive_errors
 from pipeline.readers._conversion import stretched
 from pipeline.readers._lightness import Light, Stretch, opacity_of
 from pipeline.readers._metadata_blocks import ascii_value, printable
 from pipeline.readers._region_reader import SegmentedReader, Source
 from pipeline.readers._zarr import ZarrArray, load_json
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 FOLDER_ENDINGS = (".zarr",)
 
@@ -62,7 +62,7 @@ def recognizes_folder(path: Path) -> bool:
         return False
 
 
-def open_reader(path: Path, reading: Reading) -> SegmentedReader:
+def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
     """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
     try:
         attributes = _attributes(path)
@@ -153,7 +153,7 @@ def _source_of(
     axes: str,
     multiscale: Mapping[str, Any],
     others: list[str],
-    reading: Reading,
+    reading: ReadOptions,
     is_rgba: bool,
     told: Mapping[str, Any],
 ) -> tuple[Source, int]:
@@ -197,7 +197,7 @@ def _source_of(
     )
     source = Source(
         info=made.info((height, width), metadata, dropped),
-        carried=_carried(multiscale, told),
+        embedded=_carried(multiscale, told),
         segment_yx=(tall, wide),
         decode=decode,
         close=lambda: None,
@@ -239,12 +239,12 @@ def _told_resolution(told: Mapping[str, Any]) -> list[float | str] | None:
     return None
 
 
-def _carried(multiscale: Mapping[str, Any], told: Mapping[str, Any]) -> Carried:
+def _carried(multiscale: Mapping[str, Any], told: Mapping[str, Any]) -> EmbeddedMetadata:
     if told:
         with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
-            return replace(Carried.from_json(told.get("carried", {})), xmp=str(told.get("xmp", "")).encode())
+            return replace(EmbeddedMetadata.from_json(told.get("carried", {})), xmp=str(told.get("xmp", "")).encode())
     name = multiscale.get("name")
     if not isinstance(name, str) or not name.isprintable() or name in ("", "/"):
-        return Carried()
+        return EmbeddedMetadata()
     value = ascii_value(name)
-    return Carried(tags=(TiffTag(269, 2, len(value), value),))
+    return EmbeddedMetadata(tags=(TiffTag(269, 2, len(value), value),))

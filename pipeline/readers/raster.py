@@ -24,18 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanDamagedError, ScanError, ScanUnreachableError, ScanUnreadableError, ScanUnsupportedError
-from pipeline.metadata.model import Place
+from pipeline.metadata.model import Georeference
 from pipeline.readers import _raster_headers
 from pipeline.readers._base import CACHE_BYTES, Samples, check_size, palette_table, reason, refuse_drive_errors
 from pipeline.readers._conversion import Conversion, stretched
-from pipeline.readers._fingerprint_cache import Remembered
+from pipeline.readers._fingerprint_cache import FingerprintCache
 from pipeline.readers._gdal import Raster
 from pipeline.readers._lightness import Stretch, by_profile, opacity_of
 from pipeline.readers._metadata_blocks import printable
 from pipeline.readers._raster_headers import Declared
 from pipeline.readers._region_reader import SegmentedReader, Source
 from pipeline.support import gdal
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 
 ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".pnm", ".ppm", ".sgi", ".webp")
 ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
@@ -43,7 +43,7 @@ WHOLE_LIMIT_BYTES = 2**31
 _BAND_BYTES = 4 * 2**20
 _SALVAGE_ROWS = 16  # where it is not known which rows are there: what can be decoded is told that finely
 _BLOCK_COPIES = 2  # of the block that is decoded
-_STRETCHES: Remembered[tuple[Stretch | None]] = Remembered(256)
+_STRETCHES: FingerprintCache[tuple[Stretch | None]] = FingerprintCache(256)
 _RGB = "red", "green", "blue"
 _ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks decodes each of them many times
 
@@ -88,7 +88,7 @@ def recognizes(head: bytes) -> bool:
     return any(known.matches(head) for known in _FORMATS)
 
 
-def open_reader(path: Path, reading: Reading) -> SegmentedReader:
+def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
     """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
     try:
         with path.open("rb") as file:
@@ -199,14 +199,14 @@ def _source_of(
         return found[0]
 
     samples = _samples_of(raster, declared, bands, stored, stretch_of)
-    carried = declared.blocks.carried(_place_of(raster) if known.placed else None)
+    embedded = declared.blocks.embedded(_place_of(raster) if known.placed else None)
     info = _info_of(raster, known, declared, bands, samples)
     tall, wide = raster.ask("block_shapes")[0]
     block_bytes = tall * wide * len(bands.read) * np.dtype(stored).itemsize
     decoding_bytes = _BLOCK_COPIES * block_bytes + declared.whole_bytes + declared.lists_bytes
     source = Source(
         info=info,
-        carried=carried,
+        embedded=embedded,
         segment_yx=segment_yx,
         decode=decode,
         close=raster.close,
@@ -320,14 +320,14 @@ def _compression_of(raster: Raster, declared: Declared) -> str:
     return declared.compression or str(raster.ask("tags", ns="IMAGE_STRUCTURE").get("COMPRESSION", "none")).lower()
 
 
-def _place_of(raster: Raster) -> Place | None:
+def _place_of(raster: Raster) -> Georeference | None:
     crs, transform, rpcs = raster.ask("crs"), raster.ask("transform"), raster.ask("rpcs")
     points, points_crs = raster.ask("gcps")
-    place = Place(
+    place = Georeference(
         crs=crs.to_wkt() if crs else "",
         transform=tuple(transform)[:6] if not transform.is_identity else (),
         gcps=tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points),
         gcps_crs=points_crs.to_wkt() if points and points_crs else "",
         rpcs={name: str(value) for name, value in rpcs.to_gdal().items()} if rpcs else {},
     )
-    return None if place == Place() else place
+    return None if place == Georeference() else place

@@ -25,7 +25,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanDamagedError, ScanError, UsageError
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers._base import (
     CACHE_BYTES,
     Decode,
@@ -54,7 +54,7 @@ from pipeline.readers._tiff.scale import (
 from pipeline.readers._tiff.segments import Segments
 from pipeline.readers._tiff.tone import tone_of, unpremultiplied
 from pipeline.support.row_bands import by_strips
-from pipeline.types import Mask, Reading, ScanInfo
+from pipeline.types import Mask, ReadOptions, ScanInfo
 
 ENDINGS = (".tif", ".tiff")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -67,18 +67,18 @@ def recognizes(head: bytes) -> bool:
     return head[:4] in _MAGIC
 
 
-def open_reader(path: Path, reading: Reading) -> TiffReader:
+def open_reader(path: Path, reading: ReadOptions) -> TiffReader:
     return TiffReader(path, reading)
 
 
-def page_count(path: Path, reading: Reading) -> int:
+def page_count(path: Path, reading: ReadOptions) -> int:
     return len(pages.chain_of(path, salvage=reading.salvage).pictures)
 
 
 class TiffReader(WindowReader):
     """One picture of a TIFF or BigTIFF file, by windows. Several threads may read at once."""
 
-    def __init__(self, path: Path, reading: Reading, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, path: Path, reading: ReadOptions, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(path, reading)
         self._file_lock = threading.Lock()
         self._cache = SegmentCache(cache_bytes)
@@ -170,12 +170,12 @@ class TiffReader(WindowReader):
         return self._info
 
     @functools.cached_property
-    def _carried(self) -> Carried:
+    def _carried(self) -> EmbeddedMetadata:
         with self._file_lock:
             return tags.carried_of(self._page, self.path)
 
     @property
-    def carried(self) -> Carried:
+    def embedded(self) -> EmbeddedMetadata:
         """The metadata blocks and tags of this page; read at the first call."""
         if self._closed and "_carried" not in self.__dict__:
             raise UsageError(f"{self._name}: asked what it carries after close; open the scan again")

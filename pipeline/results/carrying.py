@@ -26,7 +26,7 @@ from pipeline.metadata.exif import (
     tiff_text,
 )
 from pipeline.metadata.iptc import parse_iim, parse_resources, resource_block, without_scan_parts
-from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.metadata.xmp import parsed, properties
 from pipeline.support.gdal import CRS
 
@@ -38,7 +38,7 @@ _RELATIVE = 1e-9
 _SHOWN_CHARACTERS = 60
 
 
-def for_result(scan: Carried, xmp: bytes, icc: bytes) -> Carried:
+def for_result(scan: EmbeddedMetadata, xmp: bytes, icc: bytes) -> EmbeddedMetadata:
     """What a result carries of what its scan said: all but what was true of the scan's own samples and file.
 
     Left out are its profile, its structural tags, its thumbnails, and its software and description, for a result has
@@ -74,23 +74,23 @@ def exif_as_tags(exif: bytes, tags: tuple[TiffTag, ...] = ()) -> tuple[TiffTag, 
     return _described(tags, _parsed(exif).ifd0)
 
 
-def has_bound_note(scan: Carried) -> bool:
+def has_bound_note(scan: EmbeddedMetadata) -> bool:
     """Whether the scan has a maker note whose offsets point elsewhere once it is in another block."""
     return any(map(_is_bound_note, _parsed(scan.exif).exif))
 
 
-def description_of(scan: Carried) -> str:
+def description_of(scan: EmbeddedMetadata) -> str:
     """The scan's own description, of its tags or its EXIF block; empty without one."""
     return _text_of(scan, DESCRIPTION)
 
 
-def software_of(scan: Carried) -> str:
+def software_of(scan: EmbeddedMetadata) -> str:
     """What the scan says it was made with; empty where it does not."""
     return _text_of(scan, SOFTWARE)
 
 
-def differences(wanted: Carried, found: Carried) -> dict[str, str]:
-    """What of ``wanted`` is not in ``found``, with what differs, by the names of ``Written.not_carried``.
+def differences(wanted: EmbeddedMetadata, found: EmbeddedMetadata) -> dict[str, str]:
+    """What of ``wanted`` is not in ``found``, with what differs, by the names of ``WriteReport.not_carried``.
 
     Values are compared, not their order or place; what ``found`` has beyond ``wanted`` is no difference.
 
@@ -106,18 +106,18 @@ def differences(wanted: Carried, found: Carried) -> dict[str, str]:
         "xmp": _missing_parts(wanted.xmp, found.xmp, properties),
         "photoshop": _missing_parts(wanted.photoshop, found.photoshop, _resources),
         "tags": _missing(_first_directory(wanted.tags, ()), _first_directory(found.tags, _parsed(found.exif).ifd0)),
-        **(_missing_place(wanted.place, found.place or Place()) if wanted.place else {}),
+        **(_missing_place(wanted.place, found.place or Georeference()) if wanted.place else {}),
     }
     return {name: text for name, text in missing.items() if text}
 
 
-def missing_description(wanted: str, found: Carried) -> str:
+def missing_description(wanted: str, found: EmbeddedMetadata) -> str:
     """What is wrong where ``found`` does not have the text ``wanted`` within its description; empty where it has."""
     text = tiff_text(wanted).decode().strip()
     return "" if text in description_of(found) else f"not there: {text[:_SHOWN_CHARACTERS]!r}"
 
 
-def _missing_exif(wanted: Carried, found: Carried) -> str:
+def _missing_exif(wanted: EmbeddedMetadata, found: EmbeddedMetadata) -> str:
     if not wanted.exif:
         return ""
     try:
@@ -145,7 +145,7 @@ def _missing_parts(wanted: bytes, found: bytes, parts: Callable[[bytes], dict[An
         return str(error)
 
 
-def _missing_place(wanted: Place, found: Place) -> dict[str, str]:
+def _missing_place(wanted: Georeference, found: Georeference) -> dict[str, str]:
     if wanted.tags and _values(wanted.tags) == _values(found.tags):
         return {}
     place = [
@@ -225,7 +225,7 @@ def _as_srgb(tag: TiffTag) -> TiffTag:
     return TiffTag(_COLOR_SPACE, 3, 1, b"\1\0") if tag.code == _COLOR_SPACE else tag
 
 
-def _text_of(scan: Carried, code: int) -> str:
+def _text_of(scan: EmbeddedMetadata, code: int) -> str:
     found = [tag for tag in (*scan.tags, *_parsed(scan.exif).ifd0) if tag.code == code and tag.type in (2, 129)]
     return _decoded(found[0].value.rstrip(b"\0 ")).strip() if found else ""
 

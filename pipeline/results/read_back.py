@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import ColorizeError
-from pipeline.formats import FORMATS, Picture
+from pipeline.formats import FORMATS, OutputImage
 from pipeline.formats.picture import SRGB_PROFILE
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import SOURCE_TYPE, xmp_packet
 from pipeline.metadata.xmp import lacking
 from pipeline.results.carrying import (
@@ -31,8 +31,8 @@ _OF_SAMPLES = re.compile(
 
 
 def carried_by_result(
-    scan: Carried, software: str, description: str, source: str
-) -> tuple[Carried, str, dict[str, str]]:
+    scan: EmbeddedMetadata, software: str, description: str, source: str
+) -> tuple[EmbeddedMetadata, str, dict[str, str]]:
     """What the result of a scan says beside its pixels.
 
     Parameters
@@ -62,11 +62,11 @@ def carried_by_result(
     return for_result(scan, xmp, SRGB_PROFILE), f"{own}\n{description}" if own else description, lost
 
 
-def missing_in(name: str, path: Path, picture: Picture, known: Mapping[str, str]) -> dict[str, str]:
+def missing_in(name: str, path: Path, picture: OutputImage, known: Mapping[str, str]) -> dict[str, str]:
     """What of ``picture`` a reader does not find in the file ``path`` of format ``name``, beyond what is ``known``."""
     try:
         there = FORMATS[name].embedded(path)
-        found = differences(picture.carried, there)
+        found = differences(picture.embedded, there)
     except ColorizeError as error:
         return {"all": f"the written file cannot be read again: {error}"}
     if text := missing_description(picture.description, there):
@@ -74,7 +74,7 @@ def missing_in(name: str, path: Path, picture: Picture, known: Mapping[str, str]
     return {what: f"not found again in the written file ({why})" for what, why in found.items() if what not in known}
 
 
-def missing_of_scan(name: str, path: Path, scan: Carried) -> dict[str, str]:
+def missing_of_scan(name: str, path: Path, scan: EmbeddedMetadata) -> dict[str, str]:
     """What the picture ``path`` of format ``name`` lacks of what its scan says, and of what any result says.
 
     Unlike :func:`missing_in` it does not ask which software and model the result names, which a later look cannot know.

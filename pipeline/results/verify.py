@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.colour.lab import lightness_from_samples
 from pipeline.errors import ColorizeError, SidecarError, StoreError
 from pipeline.formats import ENDINGS, FORMATS, level_problems
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
 from pipeline.results.expected_picture import ExpectedPicture
 from pipeline.results.read_back import missing_of_scan
@@ -27,7 +27,7 @@ from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, sidecar_of
 from pipeline.store import CARRIED, ChromaVersion, ScanStore
 from pipeline.support.files import file_sha256, size_bytes, tree_sha256
 from pipeline.tiling.grid import Roi
-from pipeline.types import Reading, ScanInfo, ScanReader
+from pipeline.types import ReadOptions, ScanInfo, ScanReader
 
 BLOCK_PX = 1024
 _SAME_RESOLUTION = 1e-4
@@ -137,7 +137,7 @@ def _certificate(expected: ExpectedPicture, store_problems: tuple[str, ...]) -> 
 
 def _not_compared(expected: ExpectedPicture, source: _Source) -> Iterator[str]:
     """What the scan said and cannot be asked for any more."""
-    if source.carried is None:
+    if source.embedded is None:
         yield "metadata not compared: its store keeps none any more"
     elif expected.carries_metadata and expected.beside and source.info.metadata.get("beside") != expected.beside:
         yield f"place not compared: no {expected.beside} to read beside the scan any more"
@@ -179,7 +179,7 @@ def _lost_metadata(expected: ExpectedPicture, source: _Source | None) -> Iterato
     """What the scan says beside its pixels and the picture does not, beyond what the sidecar lists."""
     if FORMATS[expected.format].is_silent(expected.not_carried):
         return
-    scan = source.carried if source is not None and source.carried is not None else Carried()
+    scan = source.embedded if source is not None and source.embedded is not None else EmbeddedMetadata()
     try:
         missing = missing_of_scan(expected.format, expected.picture, scan)
     except ColorizeError:
@@ -271,7 +271,7 @@ class _Source:
     lightness: Read
     mask: Read | None
     info: ScanInfo
-    carried: Carried | None
+    embedded: EmbeddedMetadata | None
     is_by_rows: bool = False
 
 
@@ -287,7 +287,7 @@ def _source(expected: ExpectedPicture, stack: contextlib.ExitStack) -> _Source |
         if not expected.source.exists() or tree_sha256(expected.source) != expected.source_sha256:
             return None
         # A world file that came later says nothing of this result.
-        reading = Reading(page=expected.page, salvage=True, beside=expected.beside)
+        reading = ReadOptions(page=expected.page, salvage=True, beside=expected.beside)
         reader = stack.enter_context(open_scan(expected.source, reading))
     except (ColorizeError, OSError):
         return None
@@ -295,16 +295,16 @@ def _source(expected: ExpectedPicture, stack: contextlib.ExitStack) -> _Source |
         lambda roi: lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone),
         (lambda roi: reader.read_mask(roi.rows, roi.columns)) if reader.info.mask else None,
         reader.info,
-        reader.carried if expected.carries_metadata else Carried(),
+        reader.embedded if expected.carries_metadata else EmbeddedMetadata(),
         is_by_rows=True,
     )
 
 
-def _carried(store: ScanStore, expected: ExpectedPicture) -> Carried | None:
+def _carried(store: ScanStore, expected: ExpectedPicture) -> EmbeddedMetadata | None:
     try:
         if not expected.carries_metadata:
-            return Carried()
-        return store.carried if store.keeps_metadata else None
+            return EmbeddedMetadata()
+        return store.embedded if store.keeps_metadata else None
     except StoreError:
         return None
 

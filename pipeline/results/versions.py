@@ -52,7 +52,7 @@ class ResultPaths:
         return [self.of_version(version) for version, sidecar in versions if version_of(sidecar) == version]
 
 
-def is_there(picture: Path, record: PictureRecord) -> bool:
+def has_recorded_size(picture: Path, record: PictureRecord) -> bool:
     """Whether a picture has as many bytes as were written."""
     try:
         return size_bytes(picture) == record.bytes
@@ -60,7 +60,7 @@ def is_there(picture: Path, record: PictureRecord) -> bool:
         return False
 
 
-def whole_pictures(
+def valid_pictures(
     paths: ResultPaths, source: Source, spec: RunSpec, metadata: bool = True, is_exact: bool = False
 ) -> dict[str, PictureRecord]:
     """The pictures that are there, whole, and made from these bytes with these settings, by format.
@@ -78,11 +78,11 @@ def whole_pictures(
     return {
         name: each
         for name, each in sidecar.pictures.items()
-        if name in ENDINGS and each.carries_metadata == metadata and is_there(paths.picture(name), each)
+        if name in ENDINGS and each.carries_metadata == metadata and has_recorded_size(paths.picture(name), each)
     }
 
 
-def in_the_way(paths: ResultPaths, names: Iterable[str]) -> Path | None:
+def find_conflict(paths: ResultPaths, names: Iterable[str]) -> Path | None:
     """A picture's place that is taken by something which no sidecar of this project's tells of; None where all is well.
 
     A publication that was stopped leaves pictures without a sidecar, which one of the scan's other versions tells of.
@@ -92,7 +92,7 @@ def in_the_way(paths: ResultPaths, names: Iterable[str]) -> Path | None:
         picture = paths.picture(name)
         if name in current or not picture.exists():
             continue
-        if not any(name in records and is_there(picture, records[name]) for records in others):
+        if not any(name in records and has_recorded_size(picture, records[name]) for records in others):
             return picture
     return None
 
@@ -102,11 +102,11 @@ def publish(paths: ResultPaths, version: str) -> str | None:
 
     Returns the one before, if there was another. Pictures of ``version`` that are current already stay where they are.
 
-    A stop between two of the renamings is put right by the next call (see :func:`settle`). Raises OutputError.
+    A stop between two of the renamings is put right by the next call (see :func:`recover_publish`). Raises OutputError.
     """
     new = paths.of_version(version)
     with writing(paths.sidecar):
-        settle(paths)
+        recover_publish(paths)
         before = version_of(paths.sidecar)
         if before is not None and before != version:
             old, names = paths.of_version(before), list(pictures_of(paths.sidecar))
@@ -133,14 +133,14 @@ def _move(old: Path, new: Path) -> None:
         os.replace(old, new)
 
 
-def settle(paths: ResultPaths) -> None:
+def recover_publish(paths: ResultPaths) -> None:
     """Bring a publication that was stopped half-way to rest: pictures that lost their sidecar go back beside it."""
     if paths.sidecar.exists():
         return
     versions = [(version, pictures_of(version.sidecar)) for version in paths.all_versions()]
     for name in ENDINGS:
         lacking = [(v, told[name]) for v, told in versions if name in told and not v.picture(name).exists()]
-        fitting = [(v, told) for v, told in lacking if is_there(paths.picture(name), told)]
+        fitting = [(v, told) for v, told in lacking if has_recorded_size(paths.picture(name), told)]
         if len(fitting) > 1:  # as large as each other
             sha256 = tree_sha256(paths.picture(name))
             fitting = [(v, told) for v, told in fitting if told.sha256 == sha256]

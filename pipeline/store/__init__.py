@@ -23,7 +23,7 @@ and its shard is the one that the record describes; both are written beside and 
 
 from __future__ import annotations
 
-from pipeline.store.chroma import BLOCK_SIZES_PX, BlockTook, ChromaVersion
+from pipeline.store.chroma import BLOCK_SIZES_PX, BlockTiming, ChromaVersion
 from pipeline.store.scan import CARRIED, FORMAT, SCAN_SHARD_PX, ScanStore, Source, is_store
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "CARRIED",
     "FORMAT",
     "SCAN_SHARD_PX",
-    "BlockTook",
+    "BlockTiming",
     "ChromaVersion",
     "ScanStore",
     "Source",

@@ -23,8 +23,8 @@ from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, UNFINISHED, arra
 from pipeline.support.files import write_json, write_whole, writing
 from pipeline.tiling.anchor import Anchor, cell_px
 from pipeline.tiling.grid import Roi
-from pipeline.tiling.infer import Coloured
-from pipeline.tiling.overlap_stats import SQUARE_PX, Agreement, squares
+from pipeline.tiling.infer import BlockResult
+from pipeline.tiling.overlap_stats import SQUARE_PX, OverlapStats, squares
 from pipeline.tiling.palette import Palette
 
 BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
@@ -53,7 +53,7 @@ class BlockRecord:
 
 
 @dataclass(frozen=True)
-class BlockTook:
+class BlockTiming:
     """Tiles predicted for a block, the seconds of one thread that they took, and the level of refinement."""
 
     tiles: int
@@ -124,7 +124,7 @@ class ChromaVersion:
     def name(self) -> str:
         return self.path.name
 
-    def write(self, index_yx: tuple[int, int], coloured: Coloured, attempt: str, work: BlockTook) -> None:
+    def write(self, index_yx: tuple[int, int], coloured: BlockResult, attempt: str, work: BlockTiming) -> None:
         """Write what the block at ``index_yx`` came to, its a*, b* rounded to float16, and then its record.
 
         The record describes the bytes that were meant, not those that lie there: where two workers write one block, as
@@ -157,7 +157,7 @@ class ChromaVersion:
         record = BlockRecord(index_yx, self.name, attempt, files, tiles, seconds, work.level)
         write_json(self._record_path(index_yx), asdict(record))
 
-    def _files(self, index_yx: tuple[int, int], coloured: Coloured, level: int) -> dict[str, bytes]:
+    def _files(self, index_yx: tuple[int, int], coloured: BlockResult, level: int) -> dict[str, bytes]:
         """The files of a block, by their path below the version: its agreement, and its chroma last."""
         y, x = (index * self.block_px for index in index_yx)
         chroma, agreement = coloured.chroma, coloured.agreement
@@ -172,7 +172,7 @@ class ChromaVersion:
             ),
         }
 
-    def agreement(self, roi: Roi, below: int | None = None) -> Agreement:
+    def agreement(self, roi: Roi, below: int | None = None) -> OverlapStats:
         """Of the squares of ``roi``, which begins at multiples of 32 px: each as its last level left it.
 
         Parameters
@@ -184,7 +184,7 @@ class ChromaVersion:
         StoreError : damaged
         """
         last = self._planes(roi, range(self.levels_chosen + 1 if below is None else below), slice(None))
-        return Agreement(last[:2], last[2], last[3])
+        return OverlapStats(last[:2], last[2], last[3])
 
     def spread(self, roi: Roi) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Spread and weight alone, of the last level of each square of ``roi``; for whole scans. Raises StoreError."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.colour.lab import lightness_from_samples
 from pipeline.errors import StoreError
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, Files, array_of, has_all_shards, reading
 from pipeline.store.chroma import ChromaVersion
 from pipeline.support.files import read_text, write_json, writing
@@ -64,11 +64,16 @@ class ScanStore:
 
     @classmethod
     def create(
-        cls, path: Path, info: ScanInfo, source: Source, carried: Carried | None = None, keeps_metadata: bool = True
+        cls,
+        path: Path,
+        info: ScanInfo,
+        source: Source,
+        embedded: EmbeddedMetadata | None = None,
+        keeps_metadata: bool = True,
     ) -> ScanStore:
         """Make an empty group at ``path``, replacing what is there.
 
-        Of what the scan says beside its pixels, ``carried``, only the profile stays without ``keeps_metadata``.
+        Of what the scan says beside its pixels, ``embedded``, only the profile stays without ``keeps_metadata``.
 
         Raises OutputError.
         """
@@ -80,8 +85,8 @@ class ScanStore:
             _create_plane(group, "scan", info.shape_yx, colour, info.dtype)
             if info.mask:
                 _create_plane(group, "mask", info.shape_yx, (), info.result_dtype.name)
-            carried = carried or Carried()
-            kept = carried if keeps_metadata else Carried(icc=carried.icc)
+            embedded = embedded or EmbeddedMetadata()
+            kept = embedded if keeps_metadata else EmbeddedMetadata(icc=embedded.icc)
             write_json(path / CARRIED, {"keeps_metadata": keeps_metadata, **kept.to_json()})
         return cls(path, group)
 
@@ -137,10 +142,10 @@ class ScanStore:
             return json.loads(read_text(self.path / CARRIED))
 
     @property
-    def carried(self) -> Carried:
+    def embedded(self) -> EmbeddedMetadata:
         """What the scan file said beside its pixels. Raises StoreError."""
         with reading(self.path):
-            return Carried.from_json(self._told)
+            return EmbeddedMetadata.from_json(self._told)
 
     @property
     def keeps_metadata(self) -> bool:

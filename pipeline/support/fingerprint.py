@@ -20,7 +20,7 @@ _KEPT_FILES = 2**16  # some 25 MB
 
 
 @dataclass(frozen=True)
-class FileState:
+class StatFingerprint:
     """What changes when a file is written, replaced (its inode), or has its times set back (its change time).
 
     Not its device: network drives are given another number whenever they are mounted.
@@ -32,7 +32,7 @@ class FileState:
     inode: int
 
     @classmethod
-    def of(cls, path: Path) -> FileState:
+    def of(cls, path: Path) -> StatFingerprint:
         """Of a file, or of a folder with all that is in it, now. Raises OSError."""
         if path.is_dir():
             return cls._of_folder(path)
@@ -41,13 +41,13 @@ class FileState:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     @classmethod
-    def _of_folder(cls, path: Path) -> FileState:
+    def _of_folder(cls, path: Path) -> StatFingerprint:
         # Folders too: a file that is gone changes the times of the one that it was in.
         every = [path.stat(), *(found.stat() for found in path.rglob("*"))]
         modified, changed = (max(getattr(s, f"st_{kind}time_ns") for s in every) for kind in "mc")
         return cls(size_bytes(path), modified, changed, every[0].st_ino)
 
-    def is_settled(self, read_from_ns: int) -> bool:
+    def is_quiescent(self, read_from_ns: int) -> bool:
         """Whether the file was at rest for so long when reading began that any later change shows in its times."""
         return max(self.modified_ns, self.changed_ns) < read_from_ns - _CLOCK_TICK_NS
 
@@ -56,7 +56,7 @@ class FileState:
 class KnownFile:
     """The hash of a file in a state, and how many pages it has; 0 where they were not counted."""
 
-    state: FileState
+    state: StatFingerprint
     sha256: str
     pages: int = 0
 
@@ -70,11 +70,11 @@ def hashed(path: Path) -> tuple[KnownFile, bool]:
 
     Says too whether the file can be known by its state alone from now on. Raises OSError.
     """
-    began_ns, before = time.time_ns(), FileState.of(path)
+    began_ns, before = time.time_ns(), StatFingerprint.of(path)
     if (sha256 := hash_in(path, before)) is not None:
         return KnownFile(before, sha256), True
     found = KnownFile(before, tree_sha256(path))
-    is_safe = before.is_settled(began_ns) and FileState.of(path) == before
+    is_safe = before.is_quiescent(began_ns) and StatFingerprint.of(path) == before
     if is_safe:
         with _keeping:
             _safe[path] = found
@@ -83,7 +83,7 @@ def hashed(path: Path) -> tuple[KnownFile, bool]:
     return found, is_safe
 
 
-def hash_in(path: Path, state: FileState) -> str | None:
+def hash_in(path: Path, state: StatFingerprint) -> str | None:
     """The hash of a file in that state, where this process has read it so, at rest."""
     found = _safe.get(path)
     return found.sha256 if found is not None and found.state == state else None

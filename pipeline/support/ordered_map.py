@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class OrderedPool:
+class OrderedThreadMap:
     """A context manager; on leaving, what has begun is waited for and what has not is dropped.
 
     Parameters

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Spill:
+class ScratchRaster:
     """An array of rows, columns and maybe channels; a context manager.
 
     It lies in the file in vertical strips, each as wide as the windows that it is written or read in, so that such a

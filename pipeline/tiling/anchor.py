@@ -128,7 +128,7 @@ def anchor_of(read: Reader, shape_yx: tuple[int, int], side_px: int, predict: Pr
     return Anchor(np.stack([_square_means(np.ascontiguousarray(p), side // factor) for p in chroma]), side)
 
 
-def anchored(chroma: F32, tile_yx: tuple[int, int], anchor: Anchor) -> F32:
+def apply_anchor(chroma: F32, tile_yx: tuple[int, int], anchor: Anchor) -> F32:
     """A tile's (2, T, U) prediction with its low band taken from ``anchor``; ``tile_yx`` is its first pixel."""
     height, width = chroma.shape[1:]
     rows, columns = _cells_yx((height, width), anchor)
@@ -164,8 +164,8 @@ def _palette(tile_yx: tuple[int, int], shape_yx: tuple[int, int], anchor: Anchor
     return [np.asarray(plane, np.float32) for plane in planes]
 
 
-class Anchoring:
-    """As :func:`anchored`, for many tiles at once on a device; only the palette under each tile goes up."""
+class DeviceAnchor:
+    """As :func:`apply_anchor`, for many tiles at once on a device; only the palette under each tile goes up."""
 
     def __init__(self, anchor: Anchor, tile_yx: tuple[int, int], device: Device) -> None:
         self._anchor, self._shape, self._device = anchor, tile_yx, device

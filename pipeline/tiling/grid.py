@@ -86,7 +86,7 @@ class TileAxis:
         return {"extent": self.extent, "size": self.size, "stride": self.stride, "align": self.align}
 
     @property
-    def reach(self) -> int:
+    def covered_extent(self) -> int:
         """Pixels that the tiles span: the extent, or what the last tile reaches past it."""
         return self.starts[-1] + self.size
 
@@ -111,7 +111,7 @@ class Block:
     index_yx: tuple[int, int]
     write_roi: Roi
     read_roi: Roi
-    tiles_yx: tuple[tuple[int, int], ...]
+    tile_origins: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pipeline.colour.lab import lightness_on
 from pipeline.errors import PredictionError
 from pipeline.support.array_backend import HOST, Array, Device
-from pipeline.tiling.anchor import Anchor, Anchoring, anchored
+from pipeline.tiling.anchor import Anchor, DeviceAnchor, apply_anchor
 from pipeline.tiling.blend import BlockBlender
 from pipeline.tiling.grid import Block, Roi, TileGrid
-from pipeline.tiling.overlap_stats import Agreement, Opinions
+from pipeline.tiling.overlap_stats import OverlapAccumulator, OverlapStats
 from pipeline.tiling.palette import Palette
 
 F32 = NDArray[np.float32]
@@ -34,7 +34,7 @@ def reflected_out(samples: NDArray[Any], shape_yx: tuple[int, int]) -> NDArray[A
 
 
 @dataclass(frozen=True)
-class Known:
+class ReusedTiles:
     """Tiles that need not be predicted again: a coarser grid's and some finer ones, and their weighted mean.
 
     Attributes
@@ -47,12 +47,12 @@ class Known:
 
     grid: TileGrid
     mean: NDArray[Any]
-    agreement: Agreement | None = None
+    agreement: OverlapStats | None = None
     extra_tiles: Tiles = ()
 
 
 @dataclass(frozen=True)
-class BlockWork:
+class BlockInput:
     """One block to colour.
 
     Attributes
@@ -70,46 +70,46 @@ class BlockWork:
     block: Block
     window: str
     samples: NDArray[Any]
-    known: Known | None = None
+    known: ReusedTiles | None = None
     anchor: Anchor | None = None
     palette: Palette | None = None
     chosen: Tiles | None = None
 
-    def tiles_yx(self) -> Tiles:
+    def tile_origins(self) -> Tiles:
         """First row and column of the tiles to predict, in raster order."""
         if self.chosen is not None:
             return self.chosen
         if self.known is None:
-            return self.block.tiles_yx
+            return self.block.tile_origins
         ys, xs = set(self.known.grid.y.starts), set(self.known.grid.x.starts)
-        return tuple((y, x) for y, x in self.block.tiles_yx if y not in ys or x not in xs)
+        return tuple((y, x) for y, x in self.block.tile_origins if y not in ys or x not in xs)
 
 
 @dataclass(frozen=True)
-class Coloured:
+class BlockResult:
     """What a block came to: (2, H, W) a*, b* of its ``write_roi``, and how far its tiles agreed.
 
     The chroma is float32, or float16 from a device, which is what the store rounds it to.
     """
 
     chroma: NDArray[Any]
-    agreement: Agreement
+    agreement: OverlapStats
 
 
 class _OpenBlock:
     """A block some of whose tiles are still to come."""
 
-    def __init__(self, work: BlockWork, device: Device) -> None:
+    def __init__(self, work: BlockInput, device: Device) -> None:
         # Not the work itself, whose samples can go once lightness is made of them.
         self._read, self._write = work.block.read_roi, work.block.write_roi
         self._tile, self._device, self._anchor = work.grid.tile_yx, device, work.anchor
         self._palette = work.palette
         self._source = _lightness(reflected_out(work.samples, self._read.shape_yx), device)
         self._blender = BlockBlender(work.grid, work.block, work.window, device)
-        self._opinions = Opinions(work.grid, work.block.write_roi, work.window, device)
-        self._anchoring = Anchoring(work.anchor, self._tile, device) if work.anchor and not device.is_host else None
-        self.tiles_yx = work.tiles_yx()
-        self.missing = len(self.tiles_yx)
+        self._opinions = OverlapAccumulator(work.grid, work.block.write_roi, work.window, device)
+        self._anchoring = DeviceAnchor(work.anchor, self._tile, device) if work.anchor and not device.is_host else None
+        self.tile_origins = work.tile_origins()
+        self.missing = len(self.tile_origins)
         if (known := work.known) is not None:
             self._blender.add_mean(known.grid, known.mean, known.extra_tiles)
             if known.agreement is not None:
@@ -133,13 +133,13 @@ class _OpenBlock:
         if self._device.is_host:
             for tile, one in zip(tiles, chroma, strict=True):
                 self._opinions.add(tile, one)
-                self._blender.add(tile, one if self._anchor is None else anchored(one, tile, self._anchor))
+                self._blender.add(tile, one if self._anchor is None else apply_anchor(one, tile, self._anchor))
         else:
             self._opinions.add_all(tiles, chroma)
             self._blender.add_all(tiles, chroma if self._anchoring is None else self._anchoring(chroma, tiles))
         self.missing -= len(tiles)
 
-    def coloured(self) -> Coloured:
+    def coloured(self) -> BlockResult:
         mean, xp = self._blender.mean(), self._device.xp
         if not bool(xp.all(xp.isfinite(mean))):
             roi = self._write
@@ -147,7 +147,7 @@ class _OpenBlock:
                 f"rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: the engine predicted values that are not numbers: "
                 "the picture would have holes; try another --engine, or export the model again"
             )
-        return Coloured(self._device.down_rounded(mean), self._opinions.result())
+        return BlockResult(self._device.down_rounded(mean), self._opinions.result())
 
 
 def _lightness(samples: NDArray[Any], device: Device) -> Array:
@@ -155,13 +155,13 @@ def _lightness(samples: NDArray[Any], device: Device) -> Array:
 
 
 def colorize_blocks(
-    works: Iterable[BlockWork],
+    works: Iterable[BlockInput],
     tile_yx: tuple[int, int],
     predict: Predict,
     batch: int,
     on_tiles: Callable[[int], None] = lambda tiles: None,
     device: Device = HOST,
-) -> Iterator[Coloured]:
+) -> Iterator[BlockResult]:
     """Predict every tile that touches each block and average them where they overlap.
 
     Batches run on from one block into the next, so that many small ones fill them. A block is asked for when its first
@@ -201,7 +201,7 @@ def colorize_blocks(
     for work in works:
         opened.append(_OpenBlock(work, device))
         del work
-        for tile in opened[-1].tiles_yx:
+        for tile in opened[-1].tile_origins:
             waiting.append((opened[-1], tile))
             if len(waiting) == batch:
                 flush()
@@ -212,7 +212,7 @@ def colorize_blocks(
         yield opened.popleft().coloured()
 
 
-def colorize_block(work: BlockWork, predict: Predict, batch: int) -> F32:
+def colorize_block(work: BlockInput, predict: Predict, batch: int) -> F32:
     """(2, H, W) float32 a*, b* of one block, made on the host; see :func:`colorize_blocks`."""
     (coloured,) = colorize_blocks([work], work.grid.tile_yx, predict, batch)
     return coloured.chroma

@@ -32,7 +32,7 @@ SQUARE_PX = 32
 
 
 @dataclass(frozen=True)
-class Agreement:
+class OverlapStats:
     """Opinions of the tiles on each square of 32 px.
 
     Attributes
@@ -60,7 +60,7 @@ class _Whole(NamedTuple):
     weight: NDArray[np.float64]
 
 
-class Opinions:
+class OverlapAccumulator:
     """Collects what tiles say of the squares of ``roi``, which begins at multiples of 32 px."""
 
     def __init__(self, grid: TileGrid, roi: Roi, window: str, device: Device = HOST) -> None:
@@ -73,7 +73,7 @@ class Opinions:
         self._sum = np.zeros((2, *shape))
         self._square = np.zeros(shape)
         self._is_new = np.zeros(shape, bool)
-        self._known: Agreement | None = None
+        self._known: OverlapStats | None = None
         self._wholes: dict[tuple[int, int], _Whole | None] = {}
         self._still_up: list[tuple[tuple[int, int], Array]] = []
 
@@ -129,7 +129,7 @@ class Opinions:
         self._square[here] += weight * (opinion.astype(np.float64) ** 2).sum(0)
         self._is_new[here] = True
 
-    def add_known(self, known: Agreement) -> None:
+    def add_known(self, known: OverlapStats) -> None:
         """Add what is known of the same squares from tiles that are not predicted again; once, and first."""
         mean, spread, weight = (part.astype(np.float64) for part in (known.mean, known.spread, known.weight))
         self._known = known
@@ -137,7 +137,7 @@ class Opinions:
         self._sum += weight * mean
         self._square += weight * (spread**2 + (mean**2).sum(0))
 
-    def result(self) -> Agreement:
+    def result(self) -> OverlapStats:
         """Mean, spread and weight of every square."""
         self._bring_down()
         weight = np.maximum(self._weight, np.finfo(np.float64).tiny)
@@ -147,7 +147,7 @@ class Opinions:
         if self._known is not None:
             before = (self._known.mean, self._known.spread, self._known.weight)
             made = [np.where(self._is_new, new, old) for new, old in zip(made, before, strict=True)]
-        return Agreement(*made)
+        return OverlapStats(*made)
 
 
 def _covered(start: int, size: int) -> tuple[slice, int]:

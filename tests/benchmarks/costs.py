@@ -39,7 +39,7 @@ from engines.machine import processors
 from engines.select import choose
 from engines.spec import EngineSpec, find_model
 from flows.cluster.worker import BlockFailed, BlockTask, engine_for, run_blocks
-from pipeline.export import export_picture, picture_of
+from pipeline.export import export_picture, output_image
 from pipeline.ingest import ingest, source_of
 from pipeline.planning.cost import MEASURED, Cost, Fleet, Rates, Workload, cost_of, count, to_table
 from pipeline.planning.plan import batch_for
@@ -118,7 +118,7 @@ def measure_stages(folder: Path, side: int) -> Rates:
     coarse, fine = (coloured(store, "identity", stride) for stride in (COARSE, FINE))
     real = coloured(store, choose()[0].backend, COARSE)
     export_seconds = processor_seconds(
-        lambda: export_picture("tiff", picture, picture_of(store, real.version, "benchmark", ""), 1)
+        lambda: export_picture("tiff", picture, output_image(store, real.version, "benchmark", ""), 1)
     )
     blend_seconds = (fine.seconds - coarse.seconds) / (fine.predictions - coarse.predictions)
     return replace(

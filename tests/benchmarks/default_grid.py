@@ -60,9 +60,11 @@ def measure(path: Path, network: PaletteNetwork, engines: dict) -> dict[tuple, t
         grid = TileGrid.of(shape_yx, (tile, tile), (stride, stride), 16)
         block = grid.block((0, 0), 1 << 20)
         blender = BlockBlender(grid, block, window)
-        height, width = (max(0, axis.reach - extent) for axis, extent in zip((grid.y, grid.x), shape_yx, strict=True))
+        height, width = (
+            max(0, axis.covered_extent - extent) for axis, extent in zip((grid.y, grid.x), shape_yx, strict=True)
+        )
         grown = np.pad(lightness, ((0, height), (0, width)), mode="symmetric")
-        tiles = list(block.tiles_yx)
+        tiles = list(block.tile_origins)
         for first in range(0, len(tiles), BATCH[tile]):
             part = tiles[first : first + BATCH[tile]]
             given = [

@@ -43,12 +43,12 @@ def look_at(path: Path, salvage: bool) -> str:
     """Open and read as a run would; "read" or the one line that refuses it. What else is raised is a fault."""
     from pipeline.errors import ColorizeError
     from pipeline.readers import open_scan, page_count
-    from pipeline.types import Reading
+    from pipeline.types import ReadOptions
 
     try:
-        page_count(path, Reading(salvage=salvage))
-        with open_scan(path, Reading(salvage=salvage)) as reader:
-            _ = reader.carried
+        page_count(path, ReadOptions(salvage=salvage))
+        with open_scan(path, ReadOptions(salvage=salvage)) as reader:
+            _ = reader.embedded
             height, width = reader.info.shape_yx
             for y in {0, max(0, height // 2 - 100), max(0, height - 200)}:
                 for x in {0, max(0, width // 2 - 100), max(0, width - 200)}:

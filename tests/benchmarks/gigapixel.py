@@ -169,7 +169,7 @@ def measure(scan: Path, stride: int, limit: str, count: int, output: Path) -> Re
 def computed_tiles(grid: TileGrid, block_px: int) -> int:
     """Tiles that the engine computes: each block's own, and what fills its last batch up, whose shape is fixed."""
     batch = batch_for(TILE)
-    return sum(-(-len(block.tiles_yx) // batch) * batch for block in grid.blocks(block_px))
+    return sum(-(-len(block.tile_origins) // batch) * batch for block in grid.blocks(block_px))
 
 
 def figures(record: Record) -> dict[str, float]:

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from rasterio.crs import CRS
 
-from pipeline.formats import ENDINGS, FORMATS, Picture, Written, write_picture
+from pipeline.formats import ENDINGS, FORMATS, OutputImage, WriteReport, write_picture
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.exif import exif_block
-from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.metadata.provenance import xmp_packet
 from pipeline.results.carrying import differences, for_result
 
@@ -34,13 +34,13 @@ def _ascii(code: int, text: str) -> TiffTag:
     return TiffTag(code, 2, len(value), value)
 
 
-def _scan() -> Carried:
+def _scan() -> EmbeddedMetadata:
     """All that a scan can say beside its pixels."""
     exposure = (TiffTag(33434, 5, 1, struct.pack("<II", 1, 125)), _ascii(36867, "1936:05:01 12:00:00"))
     latitude = struct.pack("<6I", 52, 1, 31, 1, 12, 10)
     gps = (_ascii(1, "N"), TiffTag(2, 5, 3, latitude), _ascii(3, "E"), TiffTag(4, 5, 3, latitude))
     utm = CRS.from_epsg(32633).to_wkt()
-    return Carried(
+    return EmbeddedMetadata(
         exif=exif_block((_ascii(271, "Epson"), _ascii(272, "Perfection")), exposure, gps),
         iptc=b"\x1c\x01\x5a\x00\x03\x1b%G\x1c\x02\x19\x00\x05house",
         xmp=b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#' "
@@ -48,25 +48,27 @@ def _scan() -> Carried:
         b"</x:xmpmeta>",
         photoshop=b"8BIM\x04\x0b\x03url\0\0\0\x04http",
         tags=(_ascii(269, "Album 3"), _ascii(285, "page 7"), _ascii(315, "Frida Beckmann"), _ascii(33432, "PD")),
-        place=Place(crs=utm, transform=(0.25, 0.0, 381_234.125, 0.0, -0.25, 5_820_000.0)),
+        place=Georeference(crs=utm, transform=(0.25, 0.0, 381_234.125, 0.0, -0.25, 5_820_000.0)),
     )
 
 
-def _controlled() -> Place:
+def _controlled() -> Georeference:
     corners = ((0.0, 0.0), (0.0, 520.0), (600.0, 0.0), (600.0, 520.0))
     points = tuple((y, x, 13 + x / 1e4, 52 - y / 1e4, 30.0) for y, x in corners)
-    return Place(gcps=points, gcps_crs=CRS.from_epsg(4326).to_wkt())
+    return Georeference(gcps=points, gcps_crs=CRS.from_epsg(4326).to_wkt())
 
 
-def _rational() -> Place:
+def _rational() -> Georeference:
     names = ("LINE_OFF", "SAMP_OFF", "LAT_OFF", "LONG_OFF", "HEIGHT_OFF")
     names += ("LINE_SCALE", "SAMP_SCALE", "LAT_SCALE", "LONG_SCALE", "HEIGHT_SCALE")
     terms = ("LINE_NUM_COEFF", "LINE_DEN_COEFF", "SAMP_NUM_COEFF", "SAMP_DEN_COEFF")
     numbers = {name: f"{7.5 + n:g}" for n, name in enumerate(names)}
-    return Place(rpcs=numbers | {name: " ".join(f"{n / 8:g}" for n in range(1, 21)) for name in terms})
+    return Georeference(rpcs=numbers | {name: " ".join(f"{n / 8:g}" for n in range(1, 21)) for name in terms})
 
 
-def picture(dtype: str = "uint8", channels: int = 3, nodata: int | None = None, place: Place | None = None) -> Picture:
+def picture(
+    dtype: str = "uint8", channels: int = 3, nodata: int | None = None, place: Georeference | None = None
+) -> OutputImage:
     """One that has everything; ``place`` instead of coordinates and transform."""
     most = np.iinfo(dtype).max
     ramp = np.add.outer(np.arange(SHAPE_YX[0]), np.arange(SHAPE_YX[1])) / sum(SHAPE_YX)
@@ -76,7 +78,7 @@ def picture(dtype: str = "uint8", channels: int = 3, nodata: int | None = None, 
         samples[100:200, 100:300] = nodata
     scan = _scan() if place is None else replace(_scan(), place=place)
     xmp = xmp_packet("colorize-archive 1, model default", "Colour added", "scan.tif, SHA-256 ab", scan.xmp)
-    return Picture(
+    return OutputImage(
         shape_yx=SHAPE_YX,
         dtype=np.dtype(dtype),
         read_window=lambda rows, columns: samples[rows, columns],
@@ -86,7 +88,7 @@ def picture(dtype: str = "uint8", channels: int = 3, nodata: int | None = None, 
         orientation=6,
         software="colorize-archive 1",
         description="Colour added",
-        carried=for_result(scan, xmp, SRGB_PROFILE),
+        embedded=for_result(scan, xmp, SRGB_PROFILE),
     )
 
 
@@ -94,13 +96,13 @@ def picture(dtype: str = "uint8", channels: int = 3, nodata: int | None = None, 
 class _Seen:
     """A written picture, and what a reader finds of it; None where none opens it."""
 
-    written: Written
-    told: Picture
+    written: WriteReport
+    told: OutputImage
     missing: dict[str, str]
     problems: frozenset[str]
 
 
-def _look(name: str, made: Picture, path: Path) -> _Seen:
+def _look(name: str, made: OutputImage, path: Path) -> _Seen:
     written = write_picture(name, path, made, 2)
     problems = set()
     with FORMATS[name].open_back(path, made.orientation or 1) as reader:
@@ -122,7 +124,7 @@ def _look(name: str, made: Picture, path: Path) -> _Seen:
             hole[100:200, 100:300] = True
             problems |= {"nodata"} if not np.array_equal(opacity == 0, hole) else set()
         problems |= {"size"} if info.shape_yx != made.shape_yx else set()
-    return _Seen(written, made, differences(made.carried, FORMATS[name].embedded(path)), frozenset(problems))
+    return _Seen(written, made, differences(made.embedded, FORMATS[name].embedded(path)), frozenset(problems))
 
 
 def _cell(name: str, what: str, seen: _Seen) -> str:

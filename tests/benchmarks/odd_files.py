@@ -49,7 +49,7 @@ def ours(path: Path) -> tuple[Lightness, str]:
         samples, info = reader.read(slice(None), slice(None)), reader.info
         if info.mask:
             reader.read_mask(slice(None), slice(None))
-        assert reader.carried is not None
+        assert reader.embedded is not None
         words = [f"{info.shape_yx[1]} x {info.shape_yx[0]}", "gray" if info.channels == 1 else "RGB", info.depth]
         words += [f"mask: {info.mask}"] * bool(info.mask) + [str(info.metadata.get("lightness", ""))]
         words += [f"dropped: {', '.join(info.metadata['dropped'])}"] if "dropped" in info.metadata else []
@@ -172,7 +172,7 @@ REFEREES: dict[str, Callable[[Path], Lightness]] = {
 }
 
 
-def judged(path: Path) -> tuple[str, str, str]:
+def with_retry(path: Path) -> tuple[str, str, str]:
     """What it is, the verdict, and the reason."""
     try:
         found, words = ours(path)
@@ -200,7 +200,7 @@ def judged(path: Path) -> tuple[str, str, str]:
 def alone(path: Path, channel: Any) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES + 2**29, BYTES + 2**29))  # what the imports hold comes on top
     warnings.simplefilter("ignore")
-    channel.send(judged(path))
+    channel.send(with_retry(path))
 
 
 def watched(path: Path) -> tuple[str, str, str]:

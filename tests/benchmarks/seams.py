@@ -33,10 +33,10 @@ from engines.spec import Engine, EngineSpec, find_model
 from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
 from pipeline.quality.score import tiles_to_add
 from pipeline.quality.seams import seam_score
-from pipeline.tiling.anchor import LONGEST_PX, Anchor, anchor_of, anchored
+from pipeline.tiling.anchor import LONGEST_PX, Anchor, anchor_of, apply_anchor
 from pipeline.tiling.blend import BlockBlender
 from pipeline.tiling.grid import Block, TileGrid
-from pipeline.tiling.overlap_stats import Agreement, Opinions
+from pipeline.tiling.overlap_stats import OverlapAccumulator, OverlapStats
 from pipeline.tiling.weights import WINDOWS
 from training.metrics import colourfulness
 
@@ -86,11 +86,11 @@ class Blends:
         self._parts = []
         for variant in variants:
             grid = TileGrid.of(shape_yx, (variant.tile, variant.tile), (variant.stride, variant.stride))
-            starts = set(whole(grid).tiles_yx)
+            starts = set(whole(grid).tile_origins)
             self._parts.append((variant, starts, BlockBlender(grid, whole(grid), variant.window)))
 
     def add(self, tile_yx: tuple[int, int], chroma: np.ndarray) -> None:
-        fused = anchored(chroma, tile_yx, self._anchor)
+        fused = apply_anchor(chroma, tile_yx, self._anchor)
         for variant, starts, blender in self._parts:
             if tile_yx in starts:
                 blender.add(tile_yx, fused if variant.anchor else chroma)
@@ -166,7 +166,7 @@ class Bench:
         row("one pass, 512 px", upsampled(anchor.cells, shape_yx), 4, anchor_seconds, 128)
         for side, variants in ((TILE, VARIANTS), (512, LARGE)):
             blends = Blends(shape_yx, variants, anchor)
-            tiles = list(whole(blends.finest).tiles_yx)
+            tiles = list(whole(blends.finest).tile_origins)
             engine_seconds = 0.0
             started = time.perf_counter()
             for tile_yx, chroma in predicted(self.engines[side], lightness, tiles, side, BATCH if side == TILE else 1):
@@ -192,10 +192,10 @@ class Bench:
 
     def _refined(self, lightness: np.ndarray, shape_yx: tuple[int, int], window: str, wanted: float) -> tuple:
         base = TileGrid.of(shape_yx, (TILE, TILE), (128, 128))
-        grid, earlier, tiles = base, [], list(whole(base).tiles_yx)
+        grid, earlier, tiles = base, [], list(whole(base).tile_origins)
         total, weight, opinions = np.zeros((2, *shape_yx), np.float32), np.zeros(shape_yx, np.float32), None
         weights = np.outer(WINDOWS[window](TILE), WINDOWS[window](TILE))
-        opinions = Opinions(base, whole(base).write_roi, window)
+        opinions = OverlapAccumulator(base, whole(base).write_roi, window)
         count, engine_seconds = 0, 0.0
         while True:
             started = time.perf_counter()
@@ -216,7 +216,7 @@ class Bench:
             )
             if score <= wanted or grid.y.stride <= FINEST:
                 return mean, count, engine_seconds / count
-            agreement: Agreement = opinions.result()
+            agreement: OverlapStats = opinions.result()
             chosen = tiles_to_add(agreement.spread, base, earlier, score, wanted)
             grid = grid.refined()
             earlier.append(chosen)

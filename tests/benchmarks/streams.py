@@ -31,13 +31,13 @@ import cv2
 import numpy as np
 import tifffile
 
-from pipeline.export import export_picture, picture_of
+from pipeline.export import export_picture, output_image
 from pipeline.ingest import ingest, source_of
 from pipeline.readers import open_scan
-from pipeline.store import BlockTook, ScanStore
+from pipeline.store import BlockTiming, ScanStore
 from pipeline.tiling.grid import TileGrid
-from pipeline.tiling.infer import Coloured
-from pipeline.tiling.overlap_stats import Agreement, squares
+from pipeline.tiling.infer import BlockResult
+from pipeline.tiling.overlap_stats import OverlapStats, squares
 from tests.processes import run_watched
 
 SCANS = Path(__file__).parents[1] / "scans"
@@ -87,8 +87,8 @@ def make_chroma(store: ScanStore) -> None:
         ]
         height, width = block.write_roi.shape_yx
         agreed = np.zeros((4, squares(height), squares(width)), np.float32)
-        coloured = Coloured(np.stack(planes)[:, :height, :width], Agreement(agreed[:2], agreed[2], agreed[3]))
-        version.write(block.index_yx, coloured, version.attempt, BlockTook(1, 0.0))
+        coloured = BlockResult(np.stack(planes)[:, :height, :width], OverlapStats(agreed[:2], agreed[2], agreed[3]))
+        version.write(block.index_yx, coloured, version.attempt, BlockTiming(1, 0.0))
     version.finish()
 
 
@@ -104,7 +104,7 @@ def run_stage(stage: str, folder: Path) -> None:
         store = ScanStore.open(place)
         started = time.perf_counter()
         export_picture(
-            "tiff", folder / "scan.color.tif", picture_of(store, store.version("v"), "benchmark", ""), threads
+            "tiff", folder / "scan.color.tif", output_image(store, store.version("v"), "benchmark", ""), threads
         )
     else:
         started = time.perf_counter()

@@ -669,13 +669,13 @@ def test_every_single_call_of_a_device_batch_may_fail(there, tiny):
     gpu, xp = there
     some = tiles(2, (64, 64))
     with opened(tiny, namespace=xp) as engine:
-        lanes = [item for kind, item in gpu.alive.values() if kind == "stream"]
+        slots = [item for kind, item in gpu.alive.values() if kind == "stream"]
         for number, name in enumerate(DEVICE_CALLS):
             given = engine.to_device(some)
             gpu.fail_at = len(gpu.calls) + number
             with pytest.raises(EngineUnavailableError, match=f"^{name}: cudaErrorLaunchFailure.*another engine"):
                 engine.predict(given)
-            assert not any(lane.work for lane in lanes)
+            assert not any(lane.work for lane in slots)
             assert gpu.calls[-1] == "cudaStreamSynchronize"
             for seed in range(3):
                 more = tiles(3, (64, 64), seed)

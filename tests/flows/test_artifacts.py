@@ -20,7 +20,7 @@ from flows.orchestration.artifacts import (
     table_of,
     to_picture,
 )
-from flows.outcome import Outcome
+from flows.outcome import ScanOutcome
 from pipeline.quality.score import Quality
 from pipeline.support.names import shown as shown_name
 from tests.prefect_server import prefect_server
@@ -34,7 +34,7 @@ def server(tmp_path_factory):
         yield server
 
 
-def followed(server, *words):
+def following(server, *words):
     """Start the command so that its log and artifacts go to the server's page."""
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "run", *map(str, words), "--engine", "identity"],
@@ -59,7 +59,7 @@ def night(server, tmp_path_factory):
     (folder / "negative.cr3").write_bytes(b"?")
     limit = server.post("/v2/concurrency_limits/", name=LIMIT, limit=1)["id"]
     server.post("/v2/concurrency_limits/increment", names=[LIMIT], slots=1, mode="concurrency")
-    process = followed(server, folder, "-o", output, "--tile", 64, "--stride", 8)
+    process = following(server, folder, "-o", output, "--tile", 64, "--stride", 8)
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and not (runs := server.flow_runs()):
         time.sleep(0.3)
@@ -70,7 +70,7 @@ def night(server, tmp_path_factory):
     said, _ = process.communicate(timeout=180)
     assert process.returncode == 1, said
     first = server.flow_runs()[0]
-    again = followed(server, folder, "-o", output, "--tile", 64, "--stride", 8, "--quarantine-after", 2)
+    again = following(server, folder, "-o", output, "--tile", 64, "--stride", 8, "--quarantine-after", 2)
     again.communicate(timeout=180)
     assert server.get(f"/v2/concurrency_limits/{limit}")["active_slots"] == 0
     return output, first, server.flow_runs()[0]
@@ -156,10 +156,10 @@ def test_log_lines_have_the_scans_names(server, night):
 
 
 def test_what_is_shown_is_bounded(tmp_path):
-    many = [Outcome(f"s{n}", f"/s{n}.tif", "done", "", 1.0, 1, f"/o/s{n}") for n in range(MOST_ROWS + 1)]
-    failed = Outcome("bad", "/bad.tif", "failed", "/bad.tif: torn")
+    many = [ScanOutcome(f"s{n}", f"/s{n}.tif", "done", "", 1.0, 1, f"/o/s{n}") for n in range(MOST_ROWS + 1)]
+    failed = ScanOutcome("bad", "/bad.tif", "failed", "/bad.tif: torn")
     quality = Quality(1.4, 1.4, 1.0, 2.0, 3.0, ((8, 8),))
-    shows = Outcome("shows", "/a.tif", "done", "", 1.0, 1, "/o/a", quality=quality)
+    shows = ScanOutcome("shows", "/a.tif", "done", "", 1.0, 1, "/o/a", quality=quality)
     rows = table_of([*many, shows, failed])
     assert len(rows) == MOST_ROWS
     assert rows[0]["scan"] == "bad"

@@ -17,14 +17,14 @@ import tifffile
 from sqlalchemy.exc import OperationalError
 
 from flows.catalogue.database import Catalogue, rebuild
-from flows.catalogue.recorder import keeping_books
-from flows.outcome import Outcome
+from flows.catalogue.recorder import recording
+from flows.outcome import ScanOutcome
 from pipeline.errors import UsageError
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.versions import ResultPaths, publish
 from pipeline.support import fingerprint
 from pipeline.support.files import folder_lock, write_json
-from pipeline.support.fingerprint import FileState, KnownFile
+from pipeline.support.fingerprint import KnownFile, StatFingerprint
 
 SPEC = RunSpec((256, 256), (128, 128), "hann", "identity", "1", "fp32", 4, "default", "ab" * 32, 0.0)
 
@@ -65,7 +65,9 @@ def outcome(stem, status, message="", page=1):
     path = f"/scans/{stem}.tif"
     done = status in ("done", "skipped")
     result = f"{stem}.color.png" if done else ""
-    return Outcome(stem, path, status, message, 1.5 if done else 0.0, 12, result, page=page, is_scans_fault=not done)
+    return ScanOutcome(
+        stem, path, status, message, 1.5 if done else 0.0, 12, result, page=page, is_scans_fault=not done
+    )
 
 
 def of_file(each, file_bytes):
@@ -227,7 +229,7 @@ def test_a_run_that_it_missed_is_read_from_its_record(tmp_path):
         run_once(tmp_path, catalogue, 1, [outcome("b", "failed", "cut off")])
         path = tmp_path / "in.tif"
         path.write_bytes(b"scan")
-        catalogue.remember(path, KnownFile(FileState.of(path), "ff" * 32))
+        catalogue.remember(path, KnownFile(StatFingerprint.of(path), "ff" * 32))
     make_result(tmp_path, "a", "/scans/a.tif", 128, "2026-01-02T02:05:00+00:00")
     record = {"started": "2026-01-02T02:00:00+00:00", "finished": "2026-01-02T03:00:00+00:00"}
     scans = [outcome("a", "done").to_json()]
@@ -245,13 +247,13 @@ def test_a_hash_is_known_until_anything_of_the_file_changes(tmp_path):
     path.write_bytes(b"scan")
     with Catalogue.open(tmp_path) as catalogue:
         assert catalogue.sha256_of(path) is None
-        catalogue.remember(path, KnownFile(FileState.of(path), "ff" * 32, 3))
+        catalogue.remember(path, KnownFile(StatFingerprint.of(path), "ff" * 32, 3))
         assert (catalogue.sha256_of(path), catalogue.file(path).pages) == ("ff" * 32, 3)
         before = path.stat()
         path.write_bytes(b"SCAN")
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # the change time cannot be set back
         assert catalogue.sha256_of(path) is None
-        catalogue.remember(path, KnownFile(FileState.of(path), "ee" * 32))
+        catalogue.remember(path, KnownFile(StatFingerprint.of(path), "ee" * 32))
         (tmp_path / "new.tif").write_bytes(b"SCAN")
         os.utime(tmp_path / "new.tif", ns=(before.st_atime_ns, before.st_mtime_ns))
         os.replace(tmp_path / "new.tif", path)
@@ -266,7 +268,7 @@ def test_a_file_that_was_just_written_is_not_trusted_until_it_was_at_rest(tmp_pa
     path.write_bytes(b"scan")
     os.utime(path, (time.time() - 86400,) * 2)  # the modification time lies, the change time does not
     record = tmp_path / "runs" / "2026-01-01T020000Z-7.json"
-    with keeping_books(record, "colorize", "2026-01-01T02:00:00+00:00", "identity", "default") as files:
+    with recording(record, "colorize", "2026-01-01T02:00:00+00:00", "identity", "default") as files:
         sha256 = files.source_of(path, 1).sha256
         assert files.known(path, 1) is None
         time.sleep(2.1)
@@ -282,7 +284,7 @@ def test_pages_stay_known_when_a_file_is_hashed_again(tmp_path, monkeypatch):
     tifffile.imwrite(path, np.zeros((3, 40, 50), np.uint8), photometric="minisblack")
     for night in range(2):
         record = tmp_path / "runs" / f"2026-01-0{night + 1}T020000Z-7.json"
-        with keeping_books(record, "colorize", "2026-01-01T02:00:00+00:00", "identity", "default") as files:
+        with recording(record, "colorize", "2026-01-01T02:00:00+00:00", "identity", "default") as files:
             assert files.page_count(path) == 3
             assert {files.source_of(path, page).page for page in (1, 2, 3)} == {1, 2, 3}
     with Catalogue.open(tmp_path) as catalogue:
@@ -414,23 +416,25 @@ def test_a_failed_scan_that_was_taken_away_is_forgotten(tmp_path):
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     output.mkdir()
-    away, there, no_drive = (Outcome(name, str(folder / name), "failed", "cut off") for name in ("a", "b", "drive/c"))
+    away, there, no_drive = (
+        ScanOutcome(name, str(folder / name), "failed", "cut off") for name in ("a", "b", "drive/c")
+    )
     (folder / "b").write_text("Dear archivist,")
     with Catalogue.open(output) as catalogue:
         run_once(output, catalogue, 1, [away, there, no_drive])
     with rebuild(output) as catalogue:
         assert len(catalogue.scans()) == 3, "only a run forgets"
-    with keeping_books(output / "runs" / "2026-01-02T020000Z-7.json", "colorize", "", "", "") as files:
+    with recording(output / "runs" / "2026-01-02T020000Z-7.json", "colorize", "", "", "") as files:
         assert [scan.stem for scan in files.scans()] == ["b", "drive/c"]
     (folder / "b").unlink()  # the folder is empty: as one is whose drive is away
-    with keeping_books(output / "runs" / "2026-01-03T020000Z-7.json", "colorize", "", "", "") as files:
+    with recording(output / "runs" / "2026-01-03T020000Z-7.json", "colorize", "", "", "") as files:
         assert [scan.stem for scan in files.scans()] == ["b", "drive/c"]
 
 
 def test_files_of_others_among_the_records_are_passed_over(tmp_path):
     with Catalogue.open(tmp_path) as catalogue:
         run_once(tmp_path, catalogue, 1, [of_file(outcome("b", "quarantined", "cut off"), 7)])
-        catalogue.remember(Path(__file__), KnownFile(FileState(1, 2, 3, 4), "ff", 1))
+        catalogue.remember(Path(__file__), KnownFile(StatFingerprint(1, 2, 3, 4), "ff", 1))
     before = (tmp_path / "catalogue.sqlite").stat().st_ino
     (tmp_path / "runs" / "notes.json").write_text('{"what": "mine"}')
     (tmp_path / "runs" / "half.json").write_text('{"started": ')

@@ -15,7 +15,7 @@ import pytest
 from flows.catalogue.rebuild import _sidecars
 from flows.catalogue.recorder import ScanFiles
 from flows.cli.app import _results_in
-from flows.inputs import NO_ENDING, SHEET_MARK, NoScansError, find_scans, not_taken_line
+from flows.inputs import NO_ENDING, SHEET_MARK, NoScansError, find_scans, ignored_files_line
 from flows.run.reprocess_plan import find_stores
 from pipeline.errors import ScanError, UsageError
 
@@ -28,13 +28,13 @@ def test_what_is_no_scan_by_its_ending_is_counted_and_ours_is_not(tmp_path, comm
     for name in ("a.xml", "box/b.xml", "box/README", "box/c.heic", "box/b.pgw", ".DS_Store"):
         (tmp_path / name).write_text("?")
     expected = {".xml": 2, ".heic": 1, NO_ENDING: 1}
-    assert find_scans([str(tmp_path)]).aside.not_taken == expected
+    assert find_scans([str(tmp_path)]).ignored.ignored_files == expected
     ran = command("run", tmp_path, "-o", tmp_path / "out", "--engine", "identity", "--format", "tiff,iiif,omezarr")
     assert ran.code == 0, ran.err
     found = find_scans([str(tmp_path)])
     assert sorted(scan.stem for scan in found.scans) == ["a", "box/b"]
-    assert found.aside.not_taken == expected
-    assert find_scans([str(tmp_path / "*.xml"), str(tmp_path / "box" / "README")]).aside.not_taken == {}
+    assert found.ignored.ignored_files == expected
+    assert find_scans([str(tmp_path / "*.xml"), str(tmp_path / "box" / "README")]).ignored.ignored_files == {}
 
 
 def test_a_folder_without_scans_is_said(tmp_path):
@@ -44,7 +44,7 @@ def test_a_folder_without_scans_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("not_taken", "line"),
+    ("ignored_files", "line"),
     [
         ({}, ""),
         ({".heic": 1}, "1 file not taken for scans by their endings: 1 .heic; name one to have it tried"),
@@ -55,8 +55,8 @@ def test_a_folder_without_scans_is_said(tmp_path):
         ),
     ],
 )
-def test_the_line_is_short(not_taken, line):
-    assert not_taken_line(not_taken) == line
+def test_the_line_is_short(ignored_files, line):
+    assert ignored_files_line(ignored_files) == line
 
 
 def test_an_input_without_scans_does_not_stop_the_others(tmp_path, command):
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_listed_is_said_and_the_others_are_searched(tmp_
     monkeypatch.setattr(os, "scandir", scandir)
     found = find_scans([str(tmp_path)])
     assert [scan.stem for scan in found.scans] == ["open/a"]
-    (line,) = found.aside.in_vain
+    (line,) = found.ignored.empty_inputs
     assert line.startswith(f"{tmp_path / 'closed'}: cannot be listed (Permission denied)")
     with pytest.raises(UsageError, match="cannot be listed"):
         find_scans([str(tmp_path / "closed")])
@@ -104,7 +104,7 @@ def stems(found) -> list[str]:
 
 
 def passed(found) -> dict[str, list[str]]:
-    return {why: sorted(Path(path).name for path in each.paths) for why, each in found.aside.passed_over.items()}
+    return {why: sorted(Path(path).name for path in each.paths) for why, each in found.ignored.passed_over.items()}
 
 
 @pytest.mark.timeout(20)
@@ -118,7 +118,7 @@ def test_what_is_no_file_is_told_and_never_opened(tmp_path, monkeypatch):
     found = find_scans([str(tmp_path), str(tmp_path / "pip*.tif")])
     assert stems(found) == ["ok"]
     assert passed(found) == {"node": ["named.tif", "pipe.tif", "pipe.tif", "socket.tif"]}
-    assert "4 pipes, sockets or devices passed over unopened: " in found.aside.lines[-1]
+    assert "4 pipes, sockets or devices passed over unopened: " in found.ignored.lines[-1]
     # One that is named by itself is that scan's failure.
     for path in (tmp_path / "pipe.tif", Path("/dev/zero")):
         files = ScanFiles()
@@ -171,9 +171,9 @@ def test_nothing_is_left_out_without_a_word(tmp_path):
         "tiles": ["foreign.zarr", "tiles.iiif"],
         "hidden": [".hid.tif", ".hidden", "lost+found"],
     }
-    assert f"without the JSON of one: {tmp_path}/photo.color.tif; name one" in "\n".join(found.aside.lines)
+    assert f"without the JSON of one: {tmp_path}/photo.color.tif; name one" in "\n".join(found.ignored.lines)
     assert stems(find_scans([str(tmp_path / "photo.color.tif")])) == ["photo.color"]
-    assert found.aside.to_json()["passed_over"]["tiles"]["count"] == 2
+    assert found.ignored.to_json()["passed_over"]["tiles"]["count"] == 2
     assert passed(find_scans([str(tmp_path / "*")]))["folder"] == [
         "deck.part",
         "foreign.zarr",
@@ -213,10 +213,10 @@ def test_results_that_go_into_an_input_are_said(tmp_path):
     (tmp_path / "link").symlink_to("scans")
     scans = tmp_path / "scans"
     for output, said in ((scans, "the folder of the scans"), (tmp_path / "link" / "out", "a folder of the input")):
-        (line,) = find_scans([str(scans)], output).aside.lines
+        (line,) = find_scans([str(scans)], output).ignored.lines
         assert line.startswith(f"{output}: the results go into {said}")
-    assert find_scans([str(scans)], tmp_path / "scans 2").aside.lines == ()
-    assert find_scans([str(scans)], tmp_path).aside.lines == ()
+    assert find_scans([str(scans)], tmp_path / "scans 2").ignored.lines == ()
+    assert find_scans([str(scans)], tmp_path).ignored.lines == ()
 
 
 def test_a_folder_called_as_those_of_a_run_is_searched_where_no_run_made_it(tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 from flows.run.publish import prune
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.versions import ResultPaths, publish
-from pipeline.store import BlockTook, ScanStore, Source
-from pipeline.tiling.infer import Coloured
-from pipeline.tiling.overlap_stats import Agreement
+from pipeline.store import BlockTiming, ScanStore, Source
+from pipeline.tiling.infer import BlockResult
+from pipeline.tiling.overlap_stats import OverlapStats
 from pipeline.types import ScanInfo
 
 SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", "fp32", 8, "default", "ab", 128.0)
@@ -19,9 +19,9 @@ SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", "fp32", 8, "d
 def make(store, paths, stride_px, day, finished=True):
     spec = replace(SPEC, stride_yx=(stride_px, stride_px))
     version = store.create_version(spec.version, spec.to_json(), 512, 1.0, f"2026-01-{day:02}")
-    agreement = Agreement(*(np.zeros((*planes, 10, 10), np.float32) for planes in ((2,), (), ())))
-    coloured = Coloured(np.zeros((2, 300, 300), np.float32), agreement)
-    version.write((0, 0), coloured, version.attempt, BlockTook(1, 0.1))
+    agreement = OverlapStats(*(np.zeros((*planes, 10, 10), np.float32) for planes in ((2,), (), ())))
+    coloured = BlockResult(np.zeros((2, 300, 300), np.float32), agreement)
+    version.write((0, 0), coloured, version.attempt, BlockTiming(1, 0.1))
     if finished:
         lies = paths.of_version(spec.version)
         lies.picture("tiff").write_bytes(b"picture")

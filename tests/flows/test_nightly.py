@@ -14,14 +14,14 @@ from distributed import LocalCluster
 
 from flows.catalogue.database import Catalogue, KnownScan
 from flows.catalogue.records import scan_after
-from flows.deadline import Budget
+from flows.deadline import Deadline
 from flows.inputs import ScanFile
 from flows.options import parse_options, parse_until
 from flows.orchestration.states import name_of
-from flows.outcome import Outcome
-from flows.run.jobs import Job, Prepared
+from flows.outcome import ScanOutcome
+from flows.run.jobs import RunContext, ScanJob
 from flows.run.planning import plan_scans
-from flows.run.retry_policy import History, wait_after
+from flows.run.retry_policy import RetryPolicy, wait_after
 from flows.run.stages import is_passing, trying_again
 from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
 from pipeline.support.files import folder_lock
@@ -81,14 +81,14 @@ def test_an_until_that_is_no_time_to_come_is_refused_in_a_line(zone, text):
         parse_until(text, NOW)
 
 
-def history(output, tmp_path, options=(), **known):
+def retry_policy(output, tmp_path, options=(), **known):
     """A history in which the scan a.tif, which is there, is known so."""
     path = tmp_path / "a.tif"
     path.write_bytes(b"not a picture")
     state = path.stat()
     told = {"bytes": state.st_size, "modified_ns": state.st_mtime_ns, "message": f"{path}: torn", **known}
     scan = KnownScan("a", str(path), **told)
-    return ScanFile(path, "a"), History(parse_options(asked(output, **dict(options))), {scan.key: scan}, NOW)
+    return ScanFile(path, "a"), RetryPolicy(parse_options(asked(output, **dict(options))), {scan.key: scan}, NOW)
 
 
 LATER = (NOW + timedelta(hours=1)).isoformat()
@@ -115,8 +115,8 @@ QUARANTINED = {"state": "quarantined", "failures": 3}
     ],
 )
 def test_what_failed_is_left_out_until_something_changes(tmp_path, known, options, is_held):
-    scan, before = history(tmp_path, tmp_path, options, **known)
-    held = before.held_back(scan)
+    scan, before = retry_policy(tmp_path, tmp_path, options, **known)
+    held = before.deferred(scan)
     assert (held is not None) == is_held
     if held is not None:
         assert held.is_left_out
@@ -125,18 +125,18 @@ def test_what_failed_is_left_out_until_something_changes(tmp_path, known, option
 
 
 def test_a_scan_that_is_named_by_itself_is_always_tried(tmp_path):
-    scan, before = history(tmp_path, tmp_path, **QUARANTINED)
-    assert before.held_back(ScanFile(scan.path, scan.stem, is_named=True)) is None
+    scan, before = retry_policy(tmp_path, tmp_path, **QUARANTINED)
+    assert before.deferred(ScanFile(scan.path, scan.stem, is_named=True)) is None
 
 
 def test_another_file_in_its_place_begins_anew(tmp_path):
-    scan, before = history(tmp_path, tmp_path, state="failed", failures=2)
-    failed = Outcome("a", str(scan.path), "failed", "torn", is_scans_fault=True)
-    assert before.judged(failed).status == "quarantined"
+    scan, before = retry_policy(tmp_path, tmp_path, state="failed", failures=2)
+    failed = ScanOutcome("a", str(scan.path), "failed", "torn", is_scans_fault=True)
+    assert before.with_retry(failed).status == "quarantined"
     scan.path.write_bytes(b"another file, torn too")
-    judged = before.judged(failed)
-    assert (judged.status, judged.retry_after, judged.file_bytes) == ("failed", "", 22)
-    known = scan_after(before.scans[scan.stem, str(scan.path), 1], judged.to_json(), "night")
+    with_retry = before.with_retry(failed)
+    assert (with_retry.status, with_retry.retry_after, with_retry.file_bytes) == ("failed", "", 22)
+    known = scan_after(before.scans[scan.stem, str(scan.path), 1], with_retry.to_json(), "night")
     assert (known.failures, known.bytes) == (1, 22)
 
 
@@ -145,11 +145,13 @@ def test_a_folder_that_is_a_scan_waits_like_any_other(tmp_path):
     (path / "0").mkdir(parents=True)
     (path / "zarr.json").write_text("{")
     scan, options = ScanFile(path, "a"), parse_options(asked(tmp_path))
-    failed = History(options, {}, NOW).judged(Outcome("a", str(path), "failed", "torn", is_scans_fault=True))
+    failed = RetryPolicy(options, {}, NOW).with_retry(
+        ScanOutcome("a", str(path), "failed", "torn", is_scans_fault=True)
+    )
     known = replace(scan_after(None, failed.to_json(), "night"), state="quarantined")
-    assert History(options, {known.key: known}, NOW).held_back(scan)
+    assert RetryPolicy(options, {known.key: known}, NOW).deferred(scan)
     (path / "0" / "zarr.json").write_text("{}")
-    assert not History(options, {known.key: known}, NOW).held_back(scan)
+    assert not RetryPolicy(options, {known.key: known}, NOW).deferred(scan)
 
 
 def test_planning_ends_with_the_time(tmp_path):
@@ -158,10 +160,10 @@ def test_planning_ends_with_the_time(tmp_path):
     for number in range(3):
         scan(tmp_path / f"{number}.png", 50, 60, number)
         scans.append(ScanFile(tmp_path / f"{number}.png", str(number)))
-    prepared = Prepared.of(parse_options(asked(tmp_path / "out", engine="identity")))
-    planned = plan_scans(scans, prepared, budget=Budget(datetime.now(UTC)))
+    context = RunContext.of(parse_options(asked(tmp_path / "out", engine="identity")))
+    planned = plan_scans(scans, context, deadline=Deadline(datetime.now(UTC)))
     assert [outcome.status for outcome in planned] == ["stopped"] * 3
-    assert all(isinstance(job, Job) and job.source is None for job in plan_scans(scans, prepared))
+    assert all(isinstance(job, ScanJob) and job.source is None for job in plan_scans(scans, context))
 
 
 def test_a_run_that_comes_late_has_no_time_beyond_its_night(served, tmp_path):
@@ -176,22 +178,22 @@ def test_a_run_that_comes_late_has_no_time_beyond_its_night(served, tmp_path):
 
 
 def test_waits_double_until_the_quarantine(tmp_path):
-    scan, _ = history(tmp_path, tmp_path)
-    failed = Outcome("a", str(scan.path), "failed", "torn", is_scans_fault=True)
+    scan, _ = retry_policy(tmp_path, tmp_path)
+    failed = ScanOutcome("a", str(scan.path), "failed", "torn", is_scans_fault=True)
     waits = []
     for failures in range(6):
-        _, before = history(tmp_path, tmp_path, {"quarantine_after": 6}, state="failed", failures=failures)
-        judged = before.judged(failed)
-        when = datetime.fromisoformat(judged.retry_after) if judged.retry_after else NOW
-        waits.append((judged.status, (when - NOW).total_seconds() / 3600))
+        _, before = retry_policy(tmp_path, tmp_path, {"quarantine_after": 6}, state="failed", failures=failures)
+        with_retry = before.with_retry(failed)
+        when = datetime.fromisoformat(with_retry.retry_after) if with_retry.retry_after else NOW
+        waits.append((with_retry.status, (when - NOW).total_seconds() / 3600))
     assert waits == [*(("failed", hours) for hours in (0, 1, 2, 4, 8)), ("quarantined", 0)]
     assert wait_after(60) == timedelta(days=7)
 
 
 def test_a_full_disk_or_a_lost_cluster_is_not_counted_against_the_scan(tmp_path):
-    scan, before = history(tmp_path, tmp_path, state="failed", failures=2)
-    lost = Outcome("a", str(scan.path), "failed", "disk full")
-    assert before.judged(lost) == lost
+    scan, before = retry_policy(tmp_path, tmp_path, state="failed", failures=2)
+    lost = ScanOutcome("a", str(scan.path), "failed", "disk full")
+    assert before.with_retry(lost) == lost
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_a_full_disk_or_a_lost_cluster_is_not_counted_against_the_scan(tmp_path)
     ],
 )
 def test_states_tell_endings_apart(statuses, name):
-    assert name_of([Outcome("a", "/a", each, "", result="/o/a") for each in statuses.split()]) == name
+    assert name_of([ScanOutcome("a", "/a", each, "", result="/o/a") for each in statuses.split()]) == name
 
 
 def test_a_drive_that_is_away_for_a_moment_is_asked_again():
@@ -222,7 +224,7 @@ def test_a_drive_that_is_away_for_a_moment_is_asked_again():
             raise ScanUnreadableError("a.tif: cannot be read") from OSError(errno.ESTALE, "Stale file handle")
         return "step"
 
-    assert trying_again(work, "a.tif", Budget(), (0.1, 0.2)) == "step"
+    assert trying_again(work, "a.tif", Deadline(), (0.1, 0.2)) == "step"
     assert calls[1] - calls[0] >= 0.1
     assert calls[2] - calls[1] >= 0.2
     assert is_passing(ScanUnreachableError("a.tif: its drive failed"))
@@ -238,7 +240,7 @@ def test_a_drive_that_stays_away_fails_the_scan():
         raise OSError(errno.EIO, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output"):
-        trying_again(work, "a.tif", Budget(), (0.01, 0.01))
+        trying_again(work, "a.tif", Deadline(), (0.01, 0.01))
     assert len(calls) == 3
 
 

@@ -22,14 +22,14 @@ from flows.catalogue.database import Catalogue, KnownRun, KnownScan
 from flows.catalogue.records import scan_after
 from flows.cluster import worker
 from flows.cluster.worker import AnchorTask, BlockFailed, run_anchors
-from flows.deadline import Budget, counting_from
+from flows.deadline import Deadline, counting_from
 from flows.inputs import ScanFile
 from flows.options import parse_options
 from flows.orchestration import colorize
 from flows.outcome import KILLED
 from flows.run import stages
 from flows.run.planning import failure
-from flows.run.retry_policy import History
+from flows.run.retry_policy import RetryPolicy
 from flows.run.run_log import keep_traceback, logging_to
 from pipeline.errors import (
     OutputError,
@@ -95,31 +95,33 @@ def failed_in(tmp_path, run_state, failures):
         failure_kind="scan",
     )
     runs = [*NIGHTS, KnownRun("broken", "colorize", "", "", "", "", run_state)]
-    return ScanFile(path, "a"), known, History.of(parse_options(asked(tmp_path)), [known], runs)
+    return ScanFile(path, "a"), known, RetryPolicy.of(parse_options(asked(tmp_path)), [known], runs)
 
 
 @pytest.mark.parametrize("run_state", [KILLED, "Cancelled", "Broke off"])
 def test_what_failed_in_a_run_that_was_broken_off_is_tried_again_and_counts_once(tmp_path, run_state):
-    scan, known, history = failed_in(tmp_path, run_state, 2)
-    assert history.held_back(scan) is None
-    judged = history.judged(failure(scan, ScanUnreadableError("torn")))
-    assert (judged.status, judged.failures) == ("failed", 2)
-    assert scan_after(known, judged.to_json(), "next").failures == 2
+    scan, known, retry_policy = failed_in(tmp_path, run_state, 2)
+    assert retry_policy.deferred(scan) is None
+    with_retry = retry_policy.with_retry(failure(scan, ScanUnreadableError("torn")))
+    assert (with_retry.status, with_retry.failures) == ("failed", 2)
+    assert scan_after(known, with_retry.to_json(), "next").failures == 2
 
 
 def test_what_failed_in_a_run_that_ended_counts_again(tmp_path):
-    scan, known, history = failed_in(tmp_path, "Some scans failed", 2)
-    assert history.held_back(scan) is not None
-    judged = history.judged(failure(scan, ScanUnreadableError("torn")))
-    assert (judged.status, judged.failures) == ("quarantined", 3)
-    assert scan_after(known, judged.to_json(), "next").failures == 3
+    scan, known, retry_policy = failed_in(tmp_path, "Some scans failed", 2)
+    assert retry_policy.deferred(scan) is not None
+    with_retry = retry_policy.with_retry(failure(scan, ScanUnreadableError("torn")))
+    assert (with_retry.status, with_retry.failures) == ("quarantined", 3)
+    assert scan_after(known, with_retry.to_json(), "next").failures == 3
 
 
 def test_errors_of_a_run_that_is_being_cancelled_are_nobodys(tmp_path):
-    budget = Budget()
+    deadline = Deadline()
     job = SimpleNamespace(scan=SCAN, plan=SimpleNamespace(blocks=4), info=SimpleNamespace(megapixels=1.0))
-    budget.cancel()
-    ended = stages.Step(job).ended_by(RuntimeError("cannot schedule new futures after shutdown"), budget).ended
+    deadline.cancel()
+    ended = (
+        stages.ScanProgress(job).ended_by(RuntimeError("cannot schedule new futures after shutdown"), deadline).ended
+    )
     assert ended.status == "stopped"
 
 
@@ -173,14 +175,14 @@ def test_an_error_of_a_stage_is_a_line_that_names_the_log_with_its_traceback(run
 
 
 def test_an_error_of_the_run_itself_is_a_state_that_names_the_log(run, monkeypatch, tmp_path):
-    def lots(_):
+    def scan_batches(_):
         raise ZeroDivisionError("nobody saw it coming")
 
-    monkeypatch.setattr(colorize, "lots", lots)
+    monkeypatch.setattr(colorize, "scan_batches", scan_batches)
     state, record, log = run()
     assert (state.name, record) == ("Broke off", None)
     assert state.message == f"ZeroDivisionError: nobody saw it coming; its traceback is in {log}"
-    assert "in lots" in log.read_text()
+    assert "in scan_batches" in log.read_text()
     with Catalogue.open(tmp_path / "out") as catalogue:
         assert [each.state for each in catalogue.runs()] == ["Broke off"]
 

@@ -13,11 +13,11 @@ import flows.cluster.worker as blocks_module
 from flows.cluster.worker import BlockDone, run_anchors, run_blocks
 from flows.inputs import ScanFile
 from flows.options import parse_options
-from flows.outcome import Outcome
+from flows.outcome import ScanOutcome
 from flows.request import ReprocessRequest
-from flows.run.jobs import Job, Prepared
+from flows.run.jobs import RunContext, ScanJob
 from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
-from flows.run.stages import Step, colorize_lot, export_lot, ingest_lot
+from flows.run.stages import ScanProgress, colorize_batch, export_batch, ingest_batch
 from pipeline.store import ScanStore
 from pipeline.store import chroma as chroma_module
 from pipeline.store.chroma import ChromaVersion
@@ -101,14 +101,14 @@ def sidecar(output, name="part"):
 def job_of(scan, output, block_px, **options):
     """As the run plans it, but for the blocks."""
     output.mkdir(exist_ok=True)
-    job = Prepared.of(parse_options(asked(output, **options))).job(ScanFile(scan, scan.stem))
-    assert isinstance(job, Job)
+    job = RunContext.of(parse_options(asked(output, **options))).job(ScanFile(scan, scan.stem))
+    assert isinstance(job, ScanJob)
     return replace(job, plan=replace(job.plan, block_px=block_px))
 
 
 def made(job):
     """Do a job's stages here; its outcome, its picture, and which tiles each refinement added."""
-    (outcome,) = export_lot(colorize_lot(ingest_lot((Step(job),)), Here(), ""))
+    (outcome,) = export_batch(colorize_batch(ingest_batch((ScanProgress(job),)), Here(), ""))
     assert outcome.status == "done", outcome.message
     version = ScanStore.open(job.paths.store).version(job.spec.version)
     chosen = [version.chosen(level) for level in range(1, version.levels_chosen + 1)]
@@ -210,7 +210,7 @@ def test_reprocess_keeps_what_is_not_asked_for(part, moody, tmp_path, anchor):
     same = {"model": str(moody)}  # not a shipped one: where it lies is not kept
     now = sidecar(tmp_path)["settings"]
     assert (now["anchor"], now["quality"]) == (anchor, 8)
-    assert isinstance(planned(tmp_path, **same), Outcome)  # there already
+    assert isinstance(planned(tmp_path, **same), ScanOutcome)  # there already
     assert planned(tmp_path, force=True, **same).spec.to_json() == now
     assert planned(tmp_path, window="hann", **same).spec.to_json() == {**now, "window": "hann"}
     assert planned(tmp_path, anchor=not anchor, **same).spec.to_json() == {**now, "anchor": not anchor}

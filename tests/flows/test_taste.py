@@ -11,7 +11,7 @@ import tifffile
 from engines.spec import CARD_FILE, MODELS
 from flows.options import parse_options
 from flows.request import ReprocessRequest
-from flows.run.jobs import Prepared
+from flows.run.jobs import RunContext
 from flows.run.reprocess_plan import _changed, parse_reprocess
 from pipeline.colour.lab import lab_from_rgb
 from pipeline.errors import UsageError
@@ -85,9 +85,9 @@ def test_vivid_beyond_its_range_is_refused(wrong, tmp_path):
 
 @pytest.mark.parametrize("words", [{"vivid": 0.5}, {"cautious": True}])
 def test_a_model_that_knows_one_colour_only_has_no_taste(words, tmp_path):
-    prepared = Prepared.of(parse_options(asked(tmp_path, model="efficientnet-unet", **words)))
+    context = RunContext.of(parse_options(asked(tmp_path, model="efficientnet-unet", **words)))
     with pytest.raises(UsageError, match="no palette network"):
-        prepared.spec_for((500, 500))
+        context.spec_for((500, 500))
 
 
 @pytest.fixture
@@ -102,15 +102,15 @@ def uncalibrated(tmp_path):
 
 
 def test_caution_without_calibrated_doubt_is_refused(uncalibrated, tmp_path):
-    prepared = Prepared.of(parse_options(asked(tmp_path, model=uncalibrated, precision="fp32", cautious=True)))
+    context = RunContext.of(parse_options(asked(tmp_path, model=uncalibrated, precision="fp32", cautious=True)))
     with pytest.raises(UsageError, match=r"^--cautious: model uncalibrated .* nothing would fade; leave it out, or"):
-        prepared.spec_for((500, 500))
+        context.spec_for((500, 500))
 
 
 def test_a_model_without_calibrated_doubt_takes_over_the_taste_but_no_caution(uncalibrated, tmp_path):
     request = ReprocessRequest(output=str(tmp_path), model=uncalibrated, precision="fp32")
     options = parse_reprocess(request)
     before = parse_options(asked(tmp_path, precision="fp32", vivid=0.5, cautious=True))
-    taken = _changed(Prepared.of(before).spec_for((500, 500)), request, options, (500, 500))
+    taken = _changed(RunContext.of(before).spec_for((500, 500)), request, options, (500, 500))
     assert (taken.vivid, taken.cautious) == (0.5, False)
-    assert Prepared.of(taken).spec_for((500, 500)).vivid == 0.5
+    assert RunContext.of(taken).spec_for((500, 500)).vivid == 0.5

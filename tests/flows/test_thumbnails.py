@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from flows.sheet.thumbnails import LONG_SIDE_PX, remove_others, shrunk, thumbnail_path, thumbnails, upright
-from pipeline.formats import ENDINGS, Picture, write_picture
+from pipeline.formats import ENDINGS, OutputImage, write_picture
 from pipeline.results.sidecar import Sidecar
 from pipeline.support.files import file_sha256
 
@@ -48,7 +48,7 @@ def scan(tmp_path):
 
 def write(output, name, stem="a", depth=np.uint8):
     samples = RGB.astype(depth) * (257 if depth == np.uint16 else 1)
-    picture = Picture(SHAPE_YX, samples.dtype, lambda *window: samples[window], channels=3)
+    picture = OutputImage(SHAPE_YX, samples.dtype, lambda *window: samples[window], channels=3)
     write_picture(name, output / f"{stem}{ENDINGS[name]}", picture, 1)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.tiling.infer import BlockWork, Coloured, colorize_block, lightness_roi
-from pipeline.tiling.overlap_stats import Agreement, squares
+from pipeline.tiling.infer import BlockInput, BlockResult, colorize_block, lightness_roi
+from pipeline.tiling.overlap_stats import OverlapStats, squares
 from pipeline.tiling.weights import window_weights
 
 
@@ -40,15 +40,15 @@ def run_blocks(grid, window, image, predict, block_px, batch=3, anchor=None):
     result = np.full((2, *grid.shape_yx), np.nan, np.float32)
     for block in grid.blocks(block_px):
         seen = lightness_roi(grid, block)
-        work = BlockWork(grid, block, window, image[seen.rows, seen.columns], anchor=anchor)
+        work = BlockInput(grid, block, window, image[seen.rows, seen.columns], anchor=anchor)
         result[:, block.write_roi.rows, block.write_roi.columns] = colorize_block(work, predict, batch)
     return result
 
 
 def plain_predictions(grid, tiles, image, predict):
     """(first pixel, prediction) of each of ``tiles``, cut from the whole picture reflected out."""
-    reach = [max(start[axis] for start in tiles) + size for axis, size in enumerate(grid.tile_yx)]
-    missing = [(0, max(0, r - s)) for r, s in zip(reach, image.shape, strict=True)]
+    covered_extent = [max(start[axis] for start in tiles) + size for axis, size in enumerate(grid.tile_yx)]
+    missing = [(0, max(0, r - s)) for r, s in zip(covered_extent, image.shape, strict=True)]
     padded = np.pad(image, missing, mode="symmetric")
     (height, width) = grid.tile_yx
     return [((y, x), predict(padded[y : y + height, x : x + width][None, None])[0]) for y, x in tiles]
@@ -57,8 +57,8 @@ def plain_predictions(grid, tiles, image, predict):
 def plain_weighted_mean(grid, window, predictions):
     """Predictions over the whole picture, float64 sums divided by float64 weights."""
     height, width = grid.tile_yx
-    reach = [max(start[axis] for start, _ in predictions) + size for axis, size in enumerate(grid.tile_yx)]
-    total, weight = np.zeros((2, *reach)), np.zeros(reach)
+    covered_extent = [max(start[axis] for start, _ in predictions) + size for axis, size in enumerate(grid.tile_yx)]
+    total, weight = np.zeros((2, *covered_extent)), np.zeros(covered_extent)
     tile_weight = np.outer(window_weights(window, height), window_weights(window, width)).astype(float)
     for (y, x), chroma in predictions:
         where = (slice(y, y + height), slice(x, x + width))
@@ -92,7 +92,7 @@ def plain_agreement(grid, window, predictions):
         away = ((colours - mean[:, *square]) ** 2).sum(1)
         spread[0, *square] = np.sqrt(np.average(away, weights=each))
         weight[0, *square] = each.sum()
-    return Agreement(mean, spread[0], weight[0])
+    return OverlapStats(mean, spread[0], weight[0])
 
 
 def assert_agreements_are_close(one, expected):
@@ -107,4 +107,4 @@ def coloured(chroma, spread=0.0):
     """(2, H, W) chroma whose tiles agreed but for ``spread``: what a block's write is given."""
     shape = tuple(squares(extent) for extent in chroma.shape[1:])
     planes = np.zeros((2, *shape), np.float32), np.full(shape, spread, np.float32), np.ones(shape, np.float32)
-    return Coloured(np.asarray(chroma, np.float32), Agreement(*planes))
+    return BlockResult(np.asarray(chroma, np.float32), OverlapStats(*planes))

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from pipeline.tiling.anchor import Anchor
 from pipeline.tiling.grid import Roi, TileAxis, TileGrid
-from pipeline.tiling.infer import BlockWork, colorize_blocks, lightness_roi
-from pipeline.tiling.overlap_stats import Agreement, Opinions, squares
+from pipeline.tiling.infer import BlockInput, colorize_blocks, lightness_roi
+from pipeline.tiling.overlap_stats import OverlapAccumulator, OverlapStats, squares
 from tests.pipeline.plain import (
     assert_agreements_are_close,
     echo,
@@ -37,13 +37,13 @@ def agreement_of(grid, window, image, predict, block_px, anchor=None):
     planes = np.full((4, *shape), np.nan, np.float32)
     for block in grid.blocks(block_px):
         seen, roi = lightness_roi(grid, block), block.write_roi
-        work = BlockWork(grid, block, window, image[seen.rows, seen.columns], anchor=anchor)
+        work = BlockInput(grid, block, window, image[seen.rows, seen.columns], anchor=anchor)
         (made,) = colorize_blocks([work], grid.tile_yx, predict, 3)
         rows = slice(roi.y0 // 32, roi.y0 // 32 + squares(roi.shape_yx[0]))
         columns = slice(roi.x0 // 32, roi.x0 // 32 + squares(roi.shape_yx[1]))
         planes[:2, rows, columns] = made.agreement.mean
         planes[2, rows, columns], planes[3, rows, columns] = made.agreement.spread, made.agreement.weight
-    return Agreement(planes[:2], planes[2], planes[3])
+    return OverlapStats(planes[:2], planes[2], planes[3])
 
 
 def plainly(grid, window, image, predict):
@@ -65,7 +65,7 @@ def test_opinions_that_are_known_count_as_if_they_were_given_one_by_one(grid, wi
     random = np.random.default_rng(seed)
     predictions = plain_predictions(grid, tiles_of(grid), picture(grid.shape_yx), opinionated)
     roi = Roi(0, grid.y.extent, 0, grid.x.extent)
-    first, second = Opinions(grid, roi, window), Opinions(grid, roi, window)
+    first, second = OverlapAccumulator(grid, roi, window), OverlapAccumulator(grid, roi, window)
     for tile, chroma in predictions:
         (first if random.random() < 0.5 else second).add(tile, chroma)
     second.add_known(first.result())
@@ -83,7 +83,7 @@ def test_tiles_that_agree_have_no_spread(window):
 def test_two_opinions_far_apart_are_half_that_far_from_their_mean():
     """By hand: a* of -30 and +30 with equal weights in the strip that both tiles cover, and one opinion beside it."""
     grid = TileGrid(TileAxis(64, 64, 64), TileAxis(128, 96, 32))
-    opinions = Opinions(grid, Roi(0, 64, 0, 128), "average")
+    opinions = OverlapAccumulator(grid, Roi(0, 64, 0, 128), "average")
     for tile, a in zip(tiles_of(grid), (-30, 30), strict=True):
         opinions.add(tile, np.stack([np.full((64, 96), a), np.full((64, 96), 7)]).astype(np.float32))
     found = opinions.result()
@@ -96,7 +96,7 @@ def test_two_opinions_far_apart_are_half_that_far_from_their_mean():
 def test_grain_is_no_disagreement():
     """Two tiles that differ in every pixel but not in the mean of any square."""
     grid = TileGrid(TileAxis(64, 64, 64), TileAxis(96, 64, 32))
-    opinions = Opinions(grid, Roi(0, 64, 0, 96), "hann")
+    opinions = OverlapAccumulator(grid, Roi(0, 64, 0, 96), "hann")
     checks = np.indices((64, 64)).sum(0) % 2 * 60.0 - 30
     for tile, sign in zip(tiles_of(grid), (1, -1), strict=True):
         opinions.add(tile, np.stack([sign * checks, sign * checks]).astype(np.float32))

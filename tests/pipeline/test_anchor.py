@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.colour.lab import lightness_from_samples
 from pipeline.tiling import anchor as module
-from pipeline.tiling.anchor import Anchor, anchor_of, anchored, canvas_px, cell_px, has_anchor, overview, shrinking
+from pipeline.tiling.anchor import Anchor, anchor_of, apply_anchor, canvas_px, cell_px, has_anchor, overview, shrinking
 from pipeline.tiling.grid import TileGrid
 from tests.pipeline.plain import (
     echo,
@@ -165,7 +165,7 @@ def test_a_plain_tile_goes_085_of_the_way_to_a_plain_palette(height, width, top,
     tile = np.broadcast_to(own[:, None, None], (2, height, width))
     cells = np.broadcast_to(palette[:, None, None], (2, 3, 5)).copy()
     expected = own + WEIGHT * (palette - own)
-    result = anchored(tile, (top, left), Anchor(cells, cell))
+    result = apply_anchor(tile, (top, left), Anchor(cells, cell))
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, np.broadcast_to(expected[:, None, None], tile.shape), atol=1e-3)
 
@@ -177,7 +177,7 @@ def test_detail_within_cells_stays_the_tiles_own_whatever_the_palette(rows, colu
     detail = noise(base.shape[1:], seed + 1)
     detail -= np.kron(area_means(detail, (rows, columns)), np.ones((16, 16))).astype(np.float32)
     palette = Anchor(noise((12, 12), seed + 2), 16)
-    added = anchored(base + detail, (top, left), palette) - anchored(base, (top, left), palette)
+    added = apply_anchor(base + detail, (top, left), palette) - apply_anchor(base, (top, left), palette)
     np.testing.assert_allclose(added, detail, atol=1e-3)
 
 
@@ -186,7 +186,7 @@ def test_a_tile_whose_low_band_is_the_palette_stays_as_it_is(rows, columns, top,
     tile = noise((rows * 16, columns * 16), seed)
     cells = noise((12, 12), seed + 1)
     cells[:, top : top + rows, left : left + columns] = area_means(tile, (rows, columns))
-    np.testing.assert_allclose(anchored(tile, (top * 16, left * 16), Anchor(cells, 16)), tile, atol=1e-3)
+    np.testing.assert_allclose(apply_anchor(tile, (top * 16, left * 16), Anchor(cells, 16)), tile, atol=1e-3)
 
 
 @examples(60)
@@ -197,7 +197,7 @@ def test_what_two_tiles_differ_by_shrinks_to_015(top, left, down, right, seed):
     one, other = np.random.default_rng(seed).uniform(-60, 60, (2, 2)).astype(np.float32)
     starts = (top * 16, left * 16), ((top + down) * 16, (left + right) * 16)
     tiles = [
-        anchored(np.broadcast_to(opinion[:, None, None], (2, size, size)), start, palette)
+        apply_anchor(np.broadcast_to(opinion[:, None, None], (2, size, size)), start, palette)
         for opinion, start in zip((one, other), starts, strict=True)
     ]
     # Half a cell from the edge of a tile on, where its correction has neighbours on both sides.
@@ -224,7 +224,7 @@ def test_a_tile_that_starts_anywhere_takes_the_palette_from_straight_lines(top, 
     top, left = top + cell, left + cell  # a cell away from the edges, where the palette ends
     limit = 23 * cell - size
     top, left = min(top, limit), min(left, limit)
-    result = anchored(np.zeros((2, size, size), np.float32), (top, left), Anchor(cells, cell))
+    result = apply_anchor(np.zeros((2, size, size), np.float32), (top, left), Anchor(cells, cell))
     places = [(start + np.arange(size) + 0.5) / cell for start in (top, left)]
     expected = WEIGHT * np.add.outer(slope_y * places[0], slope_x * places[1])
     margin = -(-size // max(1, size // cell)) // 2 + 1 if size // cell > 1 else size // 2
@@ -238,7 +238,7 @@ def test_equals_the_plain_two_bands(height, width, top, left, cell, seed):
     tile = noise((height, width), seed)
     palette = Anchor(noise((5, 7), seed + 1), cell)
     expected = plainly_anchored(tile, (top, left), palette)
-    np.testing.assert_allclose(anchored(tile, (top, left), palette), expected, atol=5e-3)
+    np.testing.assert_allclose(apply_anchor(tile, (top, left), palette), expected, atol=5e-3)
 
 
 @examples(25)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import CoverageError, PredictionError, UsageError
 from pipeline.tiling.grid import TileAxis, TileGrid
-from pipeline.tiling.infer import BlockWork, Known, colorize_block, colorize_blocks, lightness_roi, reflected_out
+from pipeline.tiling.infer import BlockInput, ReusedTiles, colorize_block, colorize_blocks, lightness_roi, reflected_out
 from pipeline.tiling.weights import WINDOWS, window_weights
 from tests.pipeline.plain import echo, picture, plain_overlap_average, position_dependent, run_blocks
 from tests.strategies import examples, grids, windows
@@ -73,9 +73,9 @@ def test_known_tiles_count_where_only_the_coarse_grid_can_be_aligned():
     coarse = TileGrid.of((100, 100), (64, 64), (32, 32), 32)
     fine = TileGrid.of((100, 100), (64, 64), (16, 16), 32)
     image = picture((100, 100))
-    known = Known(coarse, run_blocks(coarse, "hann", image, echo, 128))
+    known = ReusedTiles(coarse, run_blocks(coarse, "hann", image, echo, 128))
     (block,) = fine.blocks(128)
-    again = colorize_block(BlockWork(fine, block, "hann", image, known), echo, 4)
+    again = colorize_block(BlockInput(fine, block, "hann", image, known), echo, 4)
     np.testing.assert_allclose(again, np.stack([image, image]), atol=1e-3)
 
 
@@ -137,7 +137,7 @@ def test_batches_that_run_through_many_scans_give_each_its_own_bytes(grids_of_sc
         image = picture(grid.shape_yx, seed)
         for block in grid.blocks(block_px):
             seen = lightness_roi(grid, block)
-            works.append(BlockWork(grid, block, window, image[seen.rows, seen.columns]))
+            works.append(BlockInput(grid, block, window, image[seen.rows, seen.columns]))
     sizes = []
 
     def predict(tiles):
@@ -146,7 +146,7 @@ def test_batches_that_run_through_many_scans_give_each_its_own_bytes(grids_of_sc
 
     together = list(colorize_blocks(works, tile_yx, predict, batch))
     assert all(size == batch for size in sizes[:-1])
-    assert sum(sizes) == sum(len(work.block.tiles_yx) for work in works)
+    assert sum(sizes) == sum(len(work.block.tile_origins) for work in works)
     for work, made in zip(works, together, strict=True):
         assert made.chroma.tobytes() == colorize_block(work, position_dependent, 3).tobytes()
 
@@ -170,8 +170,8 @@ def test_known_tiles_of_twice_the_stride_are_not_predicted_again(height, width, 
 
     for block in fine.blocks(128):
         seen, roi = lightness_roi(fine, block), block.write_roi
-        of_coarse = Known(coarse, known[:, roi.rows, roi.columns])
-        work = BlockWork(fine, block, window, image[seen.rows, seen.columns], of_coarse)
+        of_coarse = ReusedTiles(coarse, known[:, roi.rows, roi.columns])
+        work = BlockInput(fine, block, window, image[seen.rows, seen.columns], of_coarse)
         again = colorize_block(work, predict, 4)
         np.testing.assert_allclose(again, plain[:, roi.rows, roi.columns], rtol=2e-5, atol=2e-3)
     assert predicted == len(fine) - len(coarse)

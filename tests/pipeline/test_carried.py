@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image, IptcImagePlugin
 from rasterio.crs import CRS
 
-from pipeline.formats import ENDINGS, FORMATS, Picture, write_picture
+from pipeline.formats import ENDINGS, FORMATS, OutputImage, write_picture
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.exif import exif_block, parse_exif, swapped
 from pipeline.metadata.iptc import parse_iim, parse_resources, resource_block, resources_of
-from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.metadata.provenance import xmp_packet
 from pipeline.readers import open_scan
 from pipeline.results.carrying import (
@@ -58,14 +58,14 @@ EXPOSURE = (
 )
 GPS = (ascii_tag(1, "N"), TiffTag(2, 5, 3, struct.pack("<6I", 52, 1, 31, 1, 12, 10)))
 UTM, DEGREES = CRS.from_epsg(32633).to_wkt(), CRS.from_epsg(4326).to_wkt()
-PLACE = Place(
+PLACE = Georeference(
     crs=UTM,
     transform=(0.25, 0.0, 381_234.125, 0.0, -0.25, 5_820_000.0),
     gcps=((0.5, 0.5, 13.0, 52.0, 0.0),),
     gcps_crs=DEGREES,
     rpcs={"LINE_OFF": "12.25", "LINE_NUM_COEFF": "1 2 3"},
 )
-SCAN = Carried(
+SCAN = EmbeddedMetadata(
     icc=b"gray",
     exif=exif_block((*IFD0, *STRUCTURE), EXPOSURE, GPS, (ascii_tag(1, "R98"),)),
     iptc=IPTC,
@@ -95,8 +95,8 @@ def test_a_result_carries_what_is_true_of_it():
 
 
 def test_nothing_makes_nothing():
-    assert for_result(Carried(), b"", b"srgb") == Carried(icc=b"srgb")
-    assert (description_of(Carried()), software_of(Carried())) == ("", "")
+    assert for_result(EmbeddedMetadata(), b"", b"srgb") == EmbeddedMetadata(icc=b"srgb")
+    assert (description_of(EmbeddedMetadata()), software_of(EmbeddedMetadata())) == ("", "")
 
 
 def test_damaged_blocks_stay_for_the_writers_to_complain_of():
@@ -139,11 +139,11 @@ def test_the_same_values_are_no_difference():
         ),
     )
     assert differences(RESULT, other) == {}
-    only = Carried(exif=tags_as_exif((ascii_tag(315, "M."), ascii_tag(271, "Epson"))))
-    assert differences(only, Carried(exif=big_endian(only.exif))) == {}
+    only = EmbeddedMetadata(exif=tags_as_exif((ascii_tag(315, "M."), ascii_tag(271, "Epson"))))
+    assert differences(only, EmbeddedMetadata(exif=big_endian(only.exif))) == {}
     # A TIFF has them as tags, a JPEG in its EXIF block.
-    assert differences(only, Carried(tags=exif_as_tags(only.exif))) == {}
-    assert differences(Carried(tags=exif_as_tags(only.exif)), only) == {}
+    assert differences(only, EmbeddedMetadata(tags=exif_as_tags(only.exif))) == {}
+    assert differences(EmbeddedMetadata(tags=exif_as_tags(only.exif)), only) == {}
 
 
 def other_exif(**changes):
@@ -188,7 +188,10 @@ def test_an_artist_lost_from_both_places_is_named():
 def test_the_order_of_bytes_is_not_lost_on_numbers():
     tag = TiffTag(297, 3, 2, b"\1\0\2\0")
     assert (
-        "297" in differences(Carried(tags=(tag,)), Carried(tags=(replace(tag, value=swapped(3, tag.value)),)))["tags"]
+        "297"
+        in differences(
+            EmbeddedMetadata(tags=(tag,)), EmbeddedMetadata(tags=(replace(tag, value=swapped(3, tag.value)),))
+        )["tags"]
     )
 
 
@@ -242,7 +245,7 @@ def real_scan(folder):
             np.zeros((64, 48), np.uint8), photometric="minisblack", metadata=None, software=False, extratags=extra
         )
     with open_scan(folder / "scan.tif") as scan:
-        return replace(scan.carried, exif=exif_block(scan.carried.tags, EXPOSURE, GPS, (ascii_tag(1, "R98"),)))
+        return replace(scan.embedded, exif=exif_block(scan.embedded.tags, EXPOSURE, GPS, (ascii_tag(1, "R98"),)))
 
 
 GDAL_METADATA = (
@@ -265,12 +268,14 @@ NOT_READ: dict[str, set[str]] = {}
 def test_a_written_picture_lacks_nothing_that_is_not_told(tmp_path, name):
     scan = real_scan(tmp_path)
     packet = xmp_packet("ours 1", "Colour added", "scan.tif", scan.xmp, software_of(scan))
-    carried = for_result(scan, packet, SRGB_PROFILE)
+    embedded = for_result(scan, packet, SRGB_PROFILE)
     samples = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
-    picture = Picture((64, 48), samples.dtype, lambda *at: samples[at], software="s", description="d", carried=carried)
+    picture = OutputImage(
+        (64, 48), samples.dtype, lambda *at: samples[at], software="s", description="d", embedded=embedded
+    )
     path = tmp_path / f"a{ENDINGS[name]}"
     written = write_picture(name, path, picture, 1)
-    missing = set(differences(carried, FORMATS[name].embedded(path))) - set(written.not_carried)
+    missing = set(differences(embedded, FORMATS[name].embedded(path))) - set(written.not_carried)
     assert missing <= NOT_READ.get(name, set())
     assert name != "tiff" or not written.not_carried
 
@@ -278,7 +283,9 @@ def test_a_written_picture_lacks_nothing_that_is_not_told(tmp_path, name):
 def test_gdals_metadata_go_on_without_statistics_of_gray(tmp_path):
     scan = real_scan(tmp_path)
     samples = np.zeros((64, 48, 3), np.uint8)
-    picture = Picture((64, 48), samples.dtype, lambda *at: samples[at], carried=for_result(scan, b"", SRGB_PROFILE))
+    picture = OutputImage(
+        (64, 48), samples.dtype, lambda *at: samples[at], embedded=for_result(scan, b"", SRGB_PROFILE)
+    )
     write_picture("tiff", tmp_path / "a.tif", picture, 1)
     with rasterio.open(tmp_path / "scan.tif") as before, rasterio.open(tmp_path / "a.tif") as after:
         assert after.crs == before.crs == CRS.from_epsg(32633)
@@ -319,10 +326,10 @@ def without_profile(path, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_profile_that_is_taken_out_of_the_file_is_missed(name, tmp_path):
     samples = np.full((40, 60, 3), 90, np.uint8)
-    carried = Carried(icc=SRGB_PROFILE)
+    embedded = EmbeddedMetadata(icc=SRGB_PROFILE)
     path = tmp_path / f"a{ENDINGS[name]}"
-    picture = Picture((40, 60), samples.dtype, lambda y, x: samples[y, x], carried=carried)
+    picture = OutputImage((40, 60), samples.dtype, lambda y, x: samples[y, x], embedded=embedded)
     write_picture(name, path, picture, 1)
-    assert differences(carried, FORMATS[name].embedded(path)) == {}
+    assert differences(embedded, FORMATS[name].embedded(path)) == {}
     without_profile(path, name)
-    assert set(differences(carried, FORMATS[name].embedded(path))) == {"icc"}
+    assert set(differences(embedded, FORMATS[name].embedded(path))) == {"icc"}

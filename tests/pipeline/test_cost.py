@@ -65,7 +65,7 @@ def test_counts_are_those_of_an_enumeration(grid, block_px, scans):
     blocks = list(grid.blocks(block_px))
     counts = count(Workload.of(ScanInfo(grid.shape_yx, 1, "uint8"), grid, block_px, scans))
     assert counts.tiles == scans * len(grid)
-    assert counts.predictions == scans * sum(len(block.tiles_yx) for block in blocks)
+    assert counts.predictions == scans * sum(len(block.tile_origins) for block in blocks)
     assert counts.blocks == scans * len(blocks)
     assert counts.samples_read == scans * sum(_chunk_pixels(lightness_roi(grid, block), grid) for block in blocks)
 

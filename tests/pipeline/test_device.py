@@ -16,9 +16,9 @@ from pipeline.colour.lab import lightness_from_samples, lightness_on
 from pipeline.colour.resize import StraightLines, area_means
 from pipeline.errors import PredictionError
 from pipeline.support.array_backend import HOST, Device
-from pipeline.tiling.anchor import Anchor, Anchoring, anchored
+from pipeline.tiling.anchor import Anchor, DeviceAnchor, apply_anchor
 from pipeline.tiling.grid import TileGrid
-from pipeline.tiling.infer import BlockWork, Known, colorize_blocks, lightness_roi
+from pipeline.tiling.infer import BlockInput, ReusedTiles, colorize_blocks, lightness_roi
 from tests.pipeline.plain import echo, opinionated, picture, position_dependent, tiles_of
 from tests.strategies import examples, grids, windows
 
@@ -69,7 +69,7 @@ def works_of(grid, window, image, block_px, **more):
     blocks = list(grid.blocks(block_px))
     rois = [lightness_roi(grid, block) for block in blocks]
     return [
-        BlockWork(grid, block, window, image[roi.rows, roi.columns], **more)
+        BlockInput(grid, block, window, image[roi.rows, roi.columns], **more)
         for block, roi in zip(blocks, rois, strict=True)
     ]
 
@@ -165,7 +165,7 @@ def test_refinements_are_numpys(device, height, width, window, anchor, half, see
     chosen = tuple(tile for tile in finer if tile not in extra and random.random() < 0.6)
     kept = first.chroma.astype(np.float16)
     is_half = half and hasattr(device.xp, "float16")
-    known = Known(grid, kept if is_half else kept.astype(np.float32), first.agreement, extra)
+    known = ReusedTiles(grid, kept if is_half else kept.astype(np.float32), first.agreement, extra)
     works = works_of(grid.refined(), window, image, 256, known=known, anchor=palette, chosen=chosen)
     (one,), (other,) = (made_on(where, works, opinionated) for where in (device, HOST))
     (assert_close_chroma if anchor else assert_same_chroma)(one, other)
@@ -295,9 +295,9 @@ def test_straight_lines_are_opencvs(device, height, width, data, seed):
 )
 def test_tiles_anchored_together_are_each_as_alone_with_opencv(device, shape, starts, cell, seed):
     tiles, palette = noise((len(starts), 2, *shape), seed), Anchor(noise((2, 5, 7), seed), cell)
-    made = device.down(Anchoring(palette, shape, device)(device.up(tiles), starts))
+    made = device.down(DeviceAnchor(palette, shape, device)(device.up(tiles), starts))
     assert made.dtype == np.float32
-    expected = [anchored(tile, start, palette) for tile, start in zip(tiles, starts, strict=True)]
+    expected = [apply_anchor(tile, start, palette) for tile, start in zip(tiles, starts, strict=True)]
     np.testing.assert_allclose(made, expected, atol=1e-3)
 
 

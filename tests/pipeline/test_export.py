@@ -8,9 +8,9 @@ import tifffile
 
 from pipeline.colour.lab import chroma_from_half, lightness_from_samples, samples_from_lab
 from pipeline.errors import StoreError
-from pipeline.export import compose, export_picture, picture_of
+from pipeline.export import export_picture, output_image, render_rgb
 from pipeline.formats import tiff as writer
-from pipeline.store import SCAN_SHARD_PX, BlockTook, ScanStore, Source
+from pipeline.store import SCAN_SHARD_PX, BlockTiming, ScanStore, Source
 from pipeline.tiling.grid import Roi, TileGrid
 from pipeline.types import ScanInfo
 from tests.pipeline.plain import coloured
@@ -34,7 +34,7 @@ def make_store(folder, shape_yx, channels=1, dtype="uint8", metadata=None, scale
     size = (BLOCK_PX, BLOCK_PX)
     for block in TileGrid.of(shape_yx, size, size).blocks(BLOCK_PX):
         part = chroma[:, block.write_roi.rows, block.write_roi.columns].astype(np.float32)
-        version.write(block.index_yx, coloured(part), version.attempt, BlockTook(1, 0.0))
+        version.write(block.index_yx, coloured(part), version.attempt, BlockTiming(1, 0.0))
     version.finish()
     return store, version, scan, chroma
 
@@ -50,7 +50,7 @@ def test_the_picture_is_what_whole_arrays_make(tmp_path, monkeypatch, channels, 
     monkeypatch.setattr(writer, "_SEGMENT_PX", 2**18)
     monkeypatch.setattr("pipeline.support.row_bands.STRIP_PX", 5_000)
     store, version, scan, chroma = make_store(tmp_path, (701, 1303), channels, dtype)
-    summary = export_picture("tiff", tmp_path / "a.tif", picture_of(store, version, "", ""), 2)
+    summary = export_picture("tiff", tmp_path / "a.tif", output_image(store, version, "", ""), 2)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), plainly_composed(scan, chroma))
     assert summary.levels_yx[0] == (701, 1303)
 
@@ -58,12 +58,12 @@ def test_the_picture_is_what_whole_arrays_make(tmp_path, monkeypatch, channels, 
 def test_a_window_is_that_part_of_the_whole(tmp_path):
     store, version, scan, chroma = make_store(tmp_path, (300, 900))
     expected = plainly_composed(scan, chroma)[17:290, 450:801]
-    np.testing.assert_array_equal(compose(store, version, Roi(17, 290, 450, 801)), expected)
+    np.testing.assert_array_equal(render_rgb(store, version, Roi(17, 290, 450, 801)), expected)
 
 
 def test_stored_chroma_is_scaled(tmp_path):
     store, version, scan, _ = make_store(tmp_path, (40, 50), scale=0.0)
-    gray = compose(store, version, Roi(0, 40, 0, 50))
+    gray = render_rgb(store, version, Roi(0, 40, 0, 50))
     np.testing.assert_array_equal(gray, np.repeat(scan[..., None], 3, axis=2))
 
 
@@ -79,7 +79,7 @@ def test_threads_do_not_matter(tmp_path, monkeypatch):
     metadata = {"resolution": [300.0, 300.0, "inch"], "orientation": 6}
     store, version, *_ = make_store(tmp_path, (1100, 1300), metadata=metadata)
     for threads in (1, 2, 5):
-        export_picture("tiff", tmp_path / f"{threads}.tif", picture_of(store, version, "program", "about"), threads)
+        export_picture("tiff", tmp_path / f"{threads}.tif", output_image(store, version, "program", "about"), threads)
     assert len({path.read_bytes() for path in tmp_path.glob("*.tif")}) == 1
 
 
@@ -99,7 +99,7 @@ def test_what_is_read_at_once_is_bounded_however_large_the_scan(tmp_path, monkey
         def read(self, roi):
             return np.zeros((2, *roi.shape_yx), np.float16)
 
-    export_picture("tiff", tmp_path / "a.tif", picture_of(Endless(), Endless(), "", ""), 2)
+    export_picture("tiff", tmp_path / "a.tif", output_image(Endless(), Endless(), "", ""), 2)
     areas = [np.prod(roi.shape_yx) for roi in asked]
     assert max(areas) <= 2**20
     assert sum(areas) == np.prod(shape_yx)
@@ -110,5 +110,5 @@ def test_a_damaged_store_leaves_no_picture(tmp_path):
     shard = next(path for path in (version.path / "chroma" / "c").rglob("*") if path.is_file())
     shard.write_bytes(b"\0" * shard.stat().st_size)
     with pytest.raises(StoreError, match="damaged"):
-        export_picture("tiff", tmp_path / "a.tif", picture_of(store, version, "", ""), 2)
+        export_picture("tiff", tmp_path / "a.tif", output_image(store, version, "", ""), 2)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]

@@ -17,11 +17,11 @@ import pytest
 
 from pipeline.colour.lab import lightness_from_samples
 from pipeline.errors import ScanError, ScanUnreadableError, StoreError, UsageError
-from pipeline.formats import ENDINGS, FORMATS, Format, Picture, check_formats, level_problems, write_picture
-from pipeline.metadata.model import Carried
+from pipeline.formats import ENDINGS, FORMATS, Format, OutputImage, check_formats, level_problems, write_picture
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.results.carrying import differences
 from pipeline.results.expected_picture import BOUNDS
-from tests.pipeline.writer_conformance import EXIF, IPTC, PLACE, TAGS, XMP, picture_of, samples, smooth, whole
+from tests.pipeline.writer_conformance import EXIF, IPTC, PLACE, TAGS, XMP, output_image, samples, smooth, whole
 
 SHAPE_YX = (1037, 1301)
 TOO_LARGE = ((65_501, 2), (2**14, 2**14 + 1), (2**19, 2**19), (1, 100_000_001))
@@ -76,7 +76,7 @@ class TestFormat:
         assert FORMATS[name].ENDING.startswith(".color.")
 
     def test_it_is_a_file_or_a_folder_as_it_says(self, name, path):
-        write_picture(name, path, picture_of(smooth((40, 60))), 1)
+        write_picture(name, path, output_image(smooth((40, 60))), 1)
         assert path.is_dir() == FORMATS[name].IS_FOLDER
         assert path.is_file() != FORMATS[name].IS_FOLDER
 
@@ -87,7 +87,7 @@ class TestFormat:
             beside.append([each.name for each in path.parent.iterdir()])
             return image[rows, columns]
 
-        write_picture(name, path, Picture((600, 300), image.dtype, read_window), 1)
+        write_picture(name, path, OutputImage((600, 300), image.dtype, read_window), 1)
         assert beside
         assert all(each == [f"{path.name}.part"] for each in beside)
         assert list(path.parent.iterdir()) == [path]
@@ -97,12 +97,12 @@ class TestFormat:
             raise ScanUnreadableError("damaged")
 
         with pytest.raises(ScanUnreadableError):
-            write_picture(name, path, Picture((600, 300), np.dtype("uint8"), read_window), 2)
+            write_picture(name, path, OutputImage((600, 300), np.dtype("uint8"), read_window), 2)
         assert not list(path.parent.iterdir())
 
     @pytest.mark.e2e
     def test_a_kill_leaves_the_older_one_and_nothing_that_looks_finished(self, name, path):
-        write_picture(name, path, picture_of(smooth((30, 50))), 1)
+        write_picture(name, path, output_image(smooth((30, 50))), 1)
         older = whole(path)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         ended = subprocess.run([sys.executable, "-c", KILLED, name, str(path)], env=environment, check=False)
@@ -115,7 +115,7 @@ class TestFormat:
     def test_opened_back_it_is_within_its_tolerance(self, name, path, dtype, orientation):
         tolerance = FORMATS[name].TOLERANCE
         image = samples(SHAPE_YX, dtype) if tolerance is None else smooth(SHAPE_YX, dtype)
-        written = write_picture(name, path, picture_of(image, orientation=orientation), 2)
+        written = write_picture(name, path, output_image(image, orientation=orientation), 2)
         turned = 1 if "orientation" in written.not_carried else orientation
         rows, columns = slice(100, 1037), slice(33, 1300)
         with FORMATS[name].open_back(path, turned) as reader:
@@ -134,7 +134,7 @@ class TestFormat:
 
     @pytest.mark.parametrize("shape_yx", [(1, 1), (3, 700), SHAPE_YX])
     def test_its_levels_are_those_written_each_half_of_the_one_above(self, name, path, shape_yx):
-        written = write_picture(name, path, picture_of(smooth(shape_yx)), 2)
+        written = write_picture(name, path, output_image(smooth(shape_yx)), 2)
         levels = FORMATS[name].levels(path, shape_yx)
         assert tuple(levels) == written.levels_yx
         assert levels[0] == shape_yx
@@ -154,7 +154,7 @@ class TestFormat:
     @pytest.mark.parametrize("shape_yx", [(5, 9), SHAPE_YX, (40, 2600)])
     def test_its_overview_shows_the_picture_with_at_least_as_many_pixels_as_asked_for(self, name, path, shape_yx):
         image, side_px = smooth(shape_yx), 200
-        write_picture(name, path, picture_of(image), 2)
+        write_picture(name, path, output_image(image), 2)
         found = FORMATS[name].overview(path, shape_yx, side_px)
         assert min(side_px, max(shape_yx)) <= max(found.shape[:2]) <= max(shape_yx)
         height, width = found.shape[:2]
@@ -164,7 +164,7 @@ class TestFormat:
     def test_a_picture_without_a_small_copy_is_not_decoded_as_a_whole_for_an_overview(self, name, path, monkeypatch):
         if name in AT_ANY_SIZE:
             pytest.skip("it is decoded at the size that is asked for")
-        write_picture(name, path, picture_of(smooth(SHAPE_YX)), 2)
+        write_picture(name, path, output_image(smooth(SHAPE_YX)), 2)
         height, width = FORMATS[name].overview(path, SHAPE_YX, 200).shape[:2]
         for module in ("_format", "omezarr"):
             monkeypatch.setattr(f"pipeline.formats.{module}.OVERVIEW_LIMIT_PX", height * width - 1)
@@ -178,16 +178,16 @@ class TestFormat:
             FORMATS[name].overview(path, SHAPE_YX, 200)
 
     def test_what_it_carries_is_found_in_it_or_said_to_be_lost(self, name, path):
-        carried = Carried(xmp=XMP, exif=EXIF, iptc=IPTC, tags=TAGS, place=PLACE)
-        picture = picture_of(smooth((300, 500)), carried=carried, description="d", software="s")
+        embedded = EmbeddedMetadata(xmp=XMP, exif=EXIF, iptc=IPTC, tags=TAGS, place=PLACE)
+        picture = output_image(smooth((300, 500)), embedded=embedded, description="d", software="s")
         written = write_picture(name, path, picture, 2)
-        assert set(differences(carried, FORMATS[name].embedded(path))) <= set(written.not_carried)
+        assert set(differences(embedded, FORMATS[name].embedded(path))) <= set(written.not_carried)
         assert not FORMATS[name].is_silent(written.not_carried)
 
     def test_what_it_cannot_hold_is_refused_with_one_line_before_anything_is_read(self, name, path):
         refused = [shape_yx for shape_yx in TOO_LARGE if refusal(check_formats, [name], shape_yx, UINT8)]
         for shape_yx in refused:
-            picture = Picture(shape_yx, UINT8, lambda rows, columns: pytest.fail("it was read"))
+            picture = OutputImage(shape_yx, UINT8, lambda rows, columns: pytest.fail("it was read"))
             message = refusal(write_picture, name, path, picture, 1)
             assert message == refusal(check_formats, [name], shape_yx, UINT8)
             assert message.startswith(f"{shape_yx[1]} x {shape_yx[0]} pixels, ")

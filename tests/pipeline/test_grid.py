@@ -12,12 +12,12 @@ from tests.strategies import axes, grids
 
 @given(axes())
 def test_tiles_cover_every_pixel_and_end_flush(axis):
-    covered = np.zeros(axis.reach, int)
+    covered = np.zeros(axis.covered_extent, int)
     for start in axis.starts:
         covered[start : start + axis.size] += 1
     assert (covered > 0).all()
     assert axis.starts[0] == 0
-    assert axis.starts[-1] + axis.size == axis.reach
+    assert axis.starts[-1] + axis.size == axis.covered_extent
 
 
 @given(axes())
@@ -40,7 +40,7 @@ def test_blocks_partition_the_scan_and_name_exactly_the_tiles_they_need(grid, bl
             for x in grid.x.starts
             if y < roi.y1 and y + grid.y.size > roi.y0 and x < roi.x1 and x + grid.x.size > roi.x0
         ]
-        assert list(block.tiles_yx) == needed
+        assert list(block.tile_origins) == needed
         assert block.read_roi.y0 == min(y for y, _ in needed)
         assert block.read_roi.x1 == max(x for _, x in needed) + grid.x.size
     assert (written == 1).all()
@@ -70,7 +70,7 @@ def test_the_last_tile_is_aligned_for_any_stride_and_flush_where_it_is_too_small
     wanted = TileAxis(axis.extent, axis.size, axis.stride, align)
     last = max(0, axis.extent - axis.size)
     assert wanted.starts[-1] == (last if axis.size < 2 * align else -(-last // align) * align)
-    assert wanted.reach >= axis.extent
+    assert wanted.covered_extent >= axis.extent
     assert all(b - a <= axis.stride for a, b in zip(wanted.starts, wanted.starts[1:], strict=False))
 
 

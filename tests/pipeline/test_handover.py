@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.formats import ENDINGS, FORMATS, Picture, write_picture
+from pipeline.formats import ENDINGS, FORMATS, OutputImage, write_picture
 from pipeline.metadata.exif import directory, exif_block, parse_exif
-from pipeline.metadata.model import Carried, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 from pipeline.readers import open_scan
 from pipeline.results.carrying import description_of, software_of
 from pipeline.results.read_back import carried_by_result, missing_in, missing_of_scan
@@ -22,14 +22,16 @@ CAPTION = "Köln, Rathausplatz – „Markt“"  # noqa: RUF001 - of cp1252
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
-def captioned(text: bytes, code: int = 270) -> Carried:
-    return Carried(tags=(TiffTag(code, 2, len(text) + 1, text + b"\0"),))
+def captioned(text: bytes, code: int = 270) -> EmbeddedMetadata:
+    return EmbeddedMetadata(tags=(TiffTag(code, 2, len(text) + 1, text + b"\0"),))
 
 
-def picture_of(scan: Carried) -> Picture:
-    carried, text, _ = carried_by_result(scan, "software", "Colour added", "scan.tif")
+def output_image(scan: EmbeddedMetadata) -> OutputImage:
+    embedded, text, _ = carried_by_result(scan, "software", "Colour added", "scan.tif")
     samples = np.full((40, 60, 3), 90, np.uint8)
-    return Picture((40, 60), samples.dtype, lambda y, x: samples[y, x], software="s", description=text, carried=carried)
+    return OutputImage(
+        (40, 60), samples.dtype, lambda y, x: samples[y, x], software="s", description=text, embedded=embedded
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_texts_that_are_not_utf8_are_read_as_what_they_are(text, told, code, rea
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_caption_of_another_encoding_is_in_every_format(name, tmp_path):
     scan = captioned(CAPTION.encode("cp1252"))
-    path, picture = tmp_path / f"a{ENDINGS[name]}", picture_of(scan)
+    path, picture = tmp_path / f"a{ENDINGS[name]}", output_image(scan)
     written = write_picture(name, path, picture, 2)
     assert missing_in(name, path, picture, written.not_carried) == {}
     assert missing_of_scan(name, path, scan) == {}
@@ -59,7 +61,7 @@ def test_a_caption_of_another_encoding_is_in_every_format(name, tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_caption_that_is_not_in_the_file_is_told(name, tmp_path):
     scan = captioned(CAPTION.encode())
-    path, picture = tmp_path / f"a{ENDINGS[name]}", picture_of(scan)
+    path, picture = tmp_path / f"a{ENDINGS[name]}", output_image(scan)
     written = write_picture(name, path, replace(picture, description="K?ln"), 2)
     assert "Rathausplatz" in missing_in(name, path, picture, written.not_carried)["description"]
     assert "Rathausplatz" in missing_of_scan(name, path, scan)["description"]
@@ -120,16 +122,16 @@ def apple_note() -> bytes:
     return head + directory((ascii_tag(8, "a text of some length"),), len(head))
 
 
-def written(scan: Carried, name: str, tmp_path):
+def written(scan: EmbeddedMetadata, name: str, tmp_path):
     path = tmp_path / f"a{ENDINGS[name]}"
-    picture = picture_of(scan)
+    picture = output_image(scan)
     write_picture(name, path, picture, 2)
     return path
 
 
 @pytest.mark.parametrize("name", ["tiff", "jpeg", "png"])
 def test_a_maker_note_that_holds_only_in_its_place_is_left_out_and_told(name, tmp_path):
-    scan = Carried(exif=canon_block())
+    scan = EmbeddedMetadata(exif=canon_block())
     _, _, lost = carried_by_result(scan, "software", "Colour added", "scan.tif")
     assert "offsets" in lost["maker note"]
     path = written(scan, name, tmp_path)
@@ -139,7 +141,7 @@ def test_a_maker_note_that_holds_only_in_its_place_is_left_out_and_told(name, tm
 
 @pytest.mark.parametrize("name", ["tiff", "jpeg", "png"])
 def test_a_maker_note_that_holds_anywhere_goes_on(name, tmp_path):
-    scan = Carried(exif=with_note(apple_note()))
+    scan = EmbeddedMetadata(exif=with_note(apple_note()))
     assert carried_by_result(scan, "software", "Colour added", "scan.tif")[2] == {}
     path = written(scan, name, tmp_path)
     assert missing_of_scan(name, path, scan) == {}
@@ -158,5 +160,5 @@ def test_exiftool_reads_the_cameras_text_or_none(tmp_path):
 
     assert says(tmp_path / "scan.jpg") == ["Canon EOS 5D IMG:repro", "Owner Archive Koeln"]
     with open_scan(tmp_path / "scan.jpg") as reader:
-        scan = reader.carried
+        scan = reader.embedded
     assert [says(written(scan, name, tmp_path)) for name in ("tiff", "jpeg")] == [[], []]

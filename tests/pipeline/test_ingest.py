@@ -15,9 +15,9 @@ from PIL import Image
 from pipeline import ingest as module
 from pipeline.errors import OutputError, ScanNotFoundError, ScanUnreadableError
 from pipeline.ingest import ingest, ingested, source_of
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
-from pipeline.store import BlockTook, ScanStore
+from pipeline.store import BlockTiming, ScanStore
 from pipeline.support import fingerprint
 from pipeline.tiling.grid import Roi
 from pipeline.types import ScanInfo
@@ -48,7 +48,7 @@ def whole(store):
 class WatchedReader:
     """A reader that keeps what was asked of it, and may say how wide its segments are."""
 
-    carried, holes = Carried(), ()
+    embedded, holes = EmbeddedMetadata(), ()
 
     def __init__(self, reader, segment_yx=None):
         self._reader = reader
@@ -133,7 +133,7 @@ class Endless:
     """A scan without a file; keeps the sizes of the windows asked for."""
 
     def __init__(self, shape_yx):
-        self.info, self.carried, self.holes = ScanInfo(shape_yx, 1, "uint8", {}), Carried(), ()
+        self.info, self.embedded, self.holes = ScanInfo(shape_yx, 1, "uint8", {}), EmbeddedMetadata(), ()
         self.areas = []
 
     def read(self, rows, columns):
@@ -235,12 +235,12 @@ def grow(path):
         stream.write(b"\0")
 
 
-@pytest.mark.parametrize("is_settled", [True, False])
+@pytest.mark.parametrize("is_quiescent", [True, False])
 @pytest.mark.parametrize("change", [overwrite, overwrite_and_set_the_times_back, replace_by_the_same, grow])
-def test_a_scan_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, request, change, is_settled):
+def test_a_scan_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, request, change, is_quiescent):
     path = tmp_path / "a"
     write_tiled(path, noise((2100, 2100)))
-    if is_settled:
+    if is_quiescent:
         request.getfixturevalue("settled")
     source = source_of(path)
     change_while_read(monkeypatch, lambda: change(path))
@@ -318,7 +318,7 @@ def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "no space")
 
-    monkeypatch.setattr("pipeline.support.scratch.Spill.write", full)
+    monkeypatch.setattr("pipeline.support.scratch.ScratchRaster.write", full)
     with pytest.raises(OutputError, match="disk full"):
         ingest(tmp_path / "a", tmp_path / "a.zarr", source_of(tmp_path / "a"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
@@ -327,7 +327,7 @@ def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
 def make_version(store_path, name="v"):
     store = ScanStore.open(store_path, writable=True)
     version = store.create_version(name, {}, 512, 1.0, "2026-01-01")
-    version.write((0, 0), coloured(np.full((2, 300, 400), 7)), version.attempt, BlockTook(1, 0.5))
+    version.write((0, 0), coloured(np.full((2, 300, 400), 7)), version.attempt, BlockTiming(1, 0.5))
     return version
 
 

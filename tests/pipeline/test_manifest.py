@@ -9,7 +9,7 @@ import pytest
 from pipeline.results import versions
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import PictureRecord, Sidecar, SourceRecord, version_of
-from pipeline.results.versions import ResultPaths, publish, whole_pictures
+from pipeline.results.versions import ResultPaths, publish, valid_pictures
 from pipeline.store import Source
 
 SPEC = RunSpec((256, 256), (128, 128), "hann", "openvino", "2026", "fp32", 8, "default", "ab", 128.0)
@@ -65,7 +65,7 @@ def finish(paths, spec, samples, formats=("tiff",), kept=()):
 
 
 def is_current(paths, source, spec, formats=("tiff",)):
-    return set(whole_pictures(paths, source, spec)) == set(formats)
+    return set(valid_pictures(paths, source, spec)) == set(formats)
 
 
 def test_publishing_keeps_the_one_before_under_its_own_name(tmp_path):
@@ -106,7 +106,7 @@ def test_a_publication_that_was_stopped_is_put_right_by_the_next(tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         publish(paths, finer.version)
     monkeypatch.undo()
-    versions.settle(paths)
+    versions.recover_publish(paths)
     assert is_current(paths, SOURCE, SPEC, BOTH) == (stopped_after == 0)
     assert is_current(paths.of_version(finer.version), SOURCE, finer, BOTH)
     publish(paths, finer.version)

@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from pipeline.palettes.windows import LEAST_WINDOW_PX, distribution_of, palette_grid, palette_of
 from pipeline.tiling.grid import Roi, TileAxis, TileGrid
-from pipeline.tiling.infer import BlockWork, colorize_block
+from pipeline.tiling.infer import BlockInput, colorize_block
 from pipeline.tiling.palette import Palette, cubic_weights, enlarged
 
 SIDE, CELLS = 224, 16
@@ -119,7 +119,7 @@ def test_a_model_that_takes_a_palette_is_given_lightness_and_what_lies_under_eac
         return given[:, 1:]
 
     block = grid.block((0, 0), 512)
-    made = colorize_block(BlockWork(grid, block, "hann", samples, palette=palette), predict, 4)
+    made = colorize_block(BlockInput(grid, block, "hann", samples, palette=palette), predict, 4)
     whole = palette.under((0, 0), shape_yx)
     np.testing.assert_allclose(made[:, : shape_yx[0], : shape_yx[1]], whole, atol=1e-3)
 

@@ -4,7 +4,15 @@ import pytest
 
 from flows import resources
 from pipeline.errors import UsageError
-from pipeline.planning.plan import LEAST_BYTES, Held, Workers, batch_for, check_limit, default_limit_bytes, make_plan
+from pipeline.planning.plan import (
+    LEAST_BYTES,
+    LibraryMemory,
+    Workers,
+    batch_for,
+    check_limit,
+    default_limit_bytes,
+    make_plan,
+)
 from pipeline.tiling.grid import TileGrid
 from pipeline.types import ScanInfo
 
@@ -96,7 +104,7 @@ def test_blocks_that_leave_batches_half_empty_are_not_chosen():
 def test_a_large_scan_of_16_bits_among_others_fits_the_default_with_fewer_threads_for_the_disk():
     grid, workers = TileGrid.of((7000, 7000), (256, 256), (128, 128)), Workers(1, 2, 1)
     info = ScanInfo((7000, 7000), 3, "uint16")
-    held = Held(engine_bytes=188 * 2**20)  # of bf16 on two processors
+    held = LibraryMemory(engine_bytes=188 * 2**20)  # of bf16 on two processors
     made = make_plan(info, grid, 8, workers, 2 * GIB, scans=9, has_anchor=True, held=held)
     alone = make_plan(info, grid, 8, workers, 4 * GIB, scans=9, has_anchor=True, held=held)
     assert made.memory_bytes <= 2 * GIB
@@ -106,7 +114,7 @@ def test_a_large_scan_of_16_bits_among_others_fits_the_default_with_fewer_thread
 def test_what_a_decoder_holds_is_in_the_plan():
     grid, info = TileGrid.of((7000, 7000), (256, 256), (128, 128)), ScanInfo((7000, 7000), 1, "uint8")
     with pytest.raises(UsageError, match="projected memory"):
-        make_plan(info, grid, 8, Workers(1, 2, 1), 2 * GIB, scans=9, held=Held(decoder_bytes=2**30))
+        make_plan(info, grid, 8, Workers(1, 2, 1), 2 * GIB, scans=9, held=LibraryMemory(decoder_bytes=2**30))
 
 
 def test_memory_does_not_grow_with_the_scan():
@@ -124,7 +132,7 @@ def test_an_interrupted_run_goes_on_with_its_block_size_if_it_fits():
 def test_a_palette_network_counts_while_palettes_are_made_and_is_gone_before_blocks():
     info, grid = ScanInfo((2048, 4096), 1, "uint8"), TileGrid.of((2048, 4096), (256, 256), (128, 128))
     none, small, large = (
-        make_plan(info, grid, 8, Workers(2, 1, 1), 64 * GIB, held=Held(palette_bytes=size)).memory_bytes
+        make_plan(info, grid, 8, Workers(2, 1, 1), 64 * GIB, held=LibraryMemory(palette_bytes=size)).memory_bytes
         for size in (0, 1, 16 * GIB)
     )
     assert small == none

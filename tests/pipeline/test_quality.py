@@ -12,10 +12,10 @@ from pipeline.colour.lab import lightness_from_samples
 from pipeline.palettes.doubt import Doubt
 from pipeline.quality.score import Quality, disagreement_map, has_helped, levels_of, measure, refined, tiles_to_add
 from pipeline.quality.seams import seam_score
-from pipeline.store import SCAN_SHARD_PX, BlockTook, ScanStore, Source
+from pipeline.store import SCAN_SHARD_PX, BlockTiming, ScanStore, Source
 from pipeline.tiling.grid import Roi, TileGrid
-from pipeline.tiling.infer import Coloured
-from pipeline.tiling.overlap_stats import Agreement, squares
+from pipeline.tiling.infer import BlockResult
+from pipeline.tiling.overlap_stats import OverlapStats, squares
 from pipeline.types import ScanInfo
 from tests.pipeline.plain import tiles_of
 from tests.strategies import examples
@@ -190,9 +190,9 @@ def make_store(folder, shape_yx, chroma, spread, scale=1.0, weight=None):
     for block in grid_of(BLOCK_PX, BLOCK_PX, shape_yx).blocks(BLOCK_PX):
         roi = block.write_roi
         there = [slice(r.start // 32, squares(r.stop)) for r in (roi.rows, roi.columns)]
-        agreement = Agreement(np.zeros((2, *spread[tuple(there)].shape)), spread[tuple(there)], weight[tuple(there)])
-        made = Coloured(chroma[:, roi.rows, roi.columns], agreement)
-        version.write(block.index_yx, made, version.attempt, BlockTook(1, 0.1))
+        agreement = OverlapStats(np.zeros((2, *spread[tuple(there)].shape)), spread[tuple(there)], weight[tuple(there)])
+        made = BlockResult(chroma[:, roi.rows, roi.columns], agreement)
+        version.write(block.index_yx, made, version.attempt, BlockTiming(1, 0.1))
     version.finish()
     return store, version, scan
 

@@ -33,7 +33,7 @@ from pipeline.readers._tiff import layout
 from pipeline.readers._tiff.segments import Segments
 from pipeline.readers.image import ImageReader
 from pipeline.readers.tiff import TiffReader
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 from tests.strategies import examples
 
 # NotGeoreferencedWarning and its kin must not reach a user.
@@ -96,7 +96,7 @@ def assert_refused(path: Path, kind: type[ScanError], *words: str) -> str:
 
 
 def read_whole(path: Path) -> NDArray[Any]:
-    with open_scan(path, Reading(limit_pixels=10**6)) as reader:
+    with open_scan(path, ReadOptions(limit_pixels=10**6)) as reader:
         return reader.read(slice(None), slice(None))
 
 
@@ -269,7 +269,7 @@ def test_uncompressed_strips_are_read_in_parts(
     path = tmp_path / "strip.tif"
     options = {"photometric": "rgb", "planarconfig": "separate"} if planar else {"photometric": "minisblack"}
     tifffile.imwrite(path, stored, rowsperstrip=rows_per_strip, **options)  # type: ignore[arg-type]
-    with TiffReader(path, Reading()) as reader:
+    with TiffReader(path, ReadOptions()) as reader:
         assert reader.segment_yx[0] <= 7
     assert_reads(path, picture)
 
@@ -298,7 +298,7 @@ def test_threads_read_the_same_as_one(tmp_path: Path, ending: str) -> None:
         tifffile.imwrite(path, picture, photometric="rgb", tile=(16, 16), compression="zlib")
     else:
         Image.fromarray(picture).save(path)
-    reader = (TiffReader if ending == "tif" else ImageReader)(path, Reading(), cache_bytes=5000)
+    reader = (TiffReader if ending == "tif" else ImageReader)(path, ReadOptions(), cache_bytes=5000)
     wrong: list[Any] = []
 
     def work(seed: int) -> None:
@@ -462,7 +462,7 @@ def test_reading_after_close_or_with_a_step(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="close"):
         reader.read(slice(0, 1), slice(0, 1))
     with pytest.raises(UsageError, match="limit_pixels"):
-        open_scan(path, Reading(limit_pixels=0))
+        open_scan(path, ReadOptions(limit_pixels=0))
 
 
 # What is refused
@@ -578,7 +578,7 @@ def test_damage_anywhere_gives_pixels_or_our_error(
         damaged[int(place**3 * (len(damaged) - 1))] = value  # more often near the head, where the tags are
     path.write_bytes(damaged)
     try:
-        with open_scan(path, Reading(limit_pixels=10**6)) as reader:
+        with open_scan(path, ReadOptions(limit_pixels=10**6)) as reader:
             assert reader.read(slice(None), slice(None)).shape[:2] == reader.info.shape_yx
     except ScanError:
         assert_refused_again(path)
@@ -602,7 +602,7 @@ def test_bombs_are_refused_before_memory_is_asked_for(tmp_path: Path, kind: str,
     tracemalloc.start()
     try:
         with pytest.raises(ScanError):
-            open_scan(path, Reading(limit_pixels=10**9))
+            open_scan(path, ReadOptions(limit_pixels=10**9))
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
@@ -613,9 +613,9 @@ def test_bombs_are_refused_before_memory_is_asked_for(tmp_path: Path, kind: str,
 def test_the_limit_is_inclusive(tmp_path: Path) -> None:
     path = tmp_path / "scan.tif"
     tifffile.imwrite(path, smooth("uint8"))
-    open_scan(path, Reading(limit_pixels=HEIGHT * WIDTH)).close()
+    open_scan(path, ReadOptions(limit_pixels=HEIGHT * WIDTH)).close()
     with pytest.raises(ScanUnsupportedError, match="limit"):
-        open_scan(path, Reading(limit_pixels=HEIGHT * WIDTH - 1))
+        open_scan(path, ReadOptions(limit_pixels=HEIGHT * WIDTH - 1))
 
 
 def test_nothing_is_printed_or_logged(

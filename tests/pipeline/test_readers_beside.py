@@ -13,21 +13,21 @@ import rasterio
 import tifffile
 from PIL import Image
 
-from pipeline.formats import FORMATS, Picture, write_picture
-from pipeline.metadata.model import Carried
+from pipeline.formats import FORMATS, OutputImage, write_picture
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
 from pipeline.results.read_back import carried_by_result
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 GRAY = np.arange(64 * 96, dtype=np.uint8).reshape(64, 96)
 WORLD = "2.0\n0.5\n-0.25\n-2.0\n500000\n4600000\n"
 PLACED = (2.0, -0.25, 499_999.125, 0.5, -2.0, 4_600_000.75)
 
 
-def look(path: Path, **reading: Any) -> tuple[Carried, list[str]]:
-    with open_scan(path, Reading(**reading)) as reader:
+def look(path: Path, **reading: Any) -> tuple[EmbeddedMetadata, list[str]]:
+    with open_scan(path, ReadOptions(**reading)) as reader:
         np.testing.assert_array_equal(reader.read(slice(0, 5), slice(0, 5)).shape[:2], (5, 5))
-        return reader.carried, list(reader.info.metadata.get("dropped", ()))
+        return reader.embedded, list(reader.info.metadata.get("dropped", ()))
 
 
 def transform(path: Path, **reading: Any) -> tuple[float, ...]:
@@ -83,8 +83,8 @@ def test_a_world_file_places_a_scan_of_any_format(tmp_path: Path, scan: str, wor
 def test_what_is_no_world_file_is_said(tmp_path: Path, text: str) -> None:
     Image.fromarray(GRAY).save(tmp_path / "a.png")
     (tmp_path / "a.pgw").write_text(text)
-    carried, dropped = look(tmp_path / "a.png")
-    assert carried.place is None
+    embedded, dropped = look(tmp_path / "a.png")
+    assert embedded.place is None
     assert dropped == ["a.pgw beside it (not the six numbers of a world file)"]
     (tmp_path / "a.wld").write_text(WORLD.replace(".", ","))
     assert transform(tmp_path / "a.png") == PLACED
@@ -129,15 +129,15 @@ def test_a_geotiff_that_says_only_its_coordinate_system(tmp_path: Path, raster_t
 
 
 def written(scan: Path, result: Path) -> None:
-    carried, description, _ = carried_by_result(look(scan)[0], "us", "coloured", "scan")
+    embedded, description, _ = carried_by_result(look(scan)[0], "us", "coloured", "scan")
     colour = np.full((64, 96, 3), 90, np.uint8)
-    picture = Picture(
+    picture = OutputImage(
         (64, 96),
         np.dtype("uint8"),
         lambda rows, columns: colour[rows, columns],
         software="us",
         description=description,
-        carried=carried,
+        embedded=embedded,
     )
     write_picture("tiff", result, picture, 1)
 
@@ -151,7 +151,7 @@ def test_the_result_of_a_jpeg_lies_where_its_world_file_says(tmp_path: Path) -> 
 
 
 def beside(path: Path, **reading: Any) -> str | None:
-    with open_scan(path, Reading(**reading)) as reader:
+    with open_scan(path, ReadOptions(**reading)) as reader:
         return reader.info.metadata.get("beside")
 
 
@@ -209,8 +209,8 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
     (inside / "a.xmp").symlink_to("/nowhere")
     (inside / "a.png.msk").mkdir()
     os.mkfifo(inside / "a.wld")
-    carried, dropped = look(inside / "a.png")
-    assert carried.place is None
+    embedded, dropped = look(inside / "a.png")
+    assert embedded.place is None
     assert dropped == [f"{name} beside it (a link out of its folder)" for name in ("a.pgw", "a.prj")]
     (inside / "all.txt").write_text(WORLD)
     (inside / "a.pgw").unlink()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.errors import ScanUnreadableError, ScanUnsupportedError
 from pipeline.readers import ENDINGS, bitmap, open_scan
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 EVERYTHING = slice(None), slice(None)
 BITS = np.random.default_rng(3).integers(0, 2, (90, 131), dtype=np.uint8)  # 1 is black
@@ -66,7 +66,7 @@ def test_a_cut_one_gives_all_rows_that_are_there(tmp_path: Path, data: bytes, ke
     path.write_bytes(data)
     with open_scan(path) as reader, pytest.raises(ScanUnreadableError, match=f"of 90 rows the file holds {kept};"):
         reader.read(*EVERYTHING)
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
         assert sorted(row for hole in reader.holes for row in range(hole[0], hole[1])) == list(range(kept, 90))
     np.testing.assert_array_equal(got[:kept], GRAY[:kept])
@@ -80,7 +80,7 @@ def test_what_a_header_declares_is_checked_first(tmp_path: Path, monkeypatch: py
         with pytest.raises(ScanUnsupportedError, match="above the limit"):
             open_scan(path)
         with (
-            open_scan(path, Reading(limit_pixels=10**13)) as reader,
+            open_scan(path, ReadOptions(limit_pixels=10**13)) as reader,
             pytest.raises(ScanUnreadableError, match="cut off"),
         ):
             reader.read(slice(0, 100), slice(0, 100))

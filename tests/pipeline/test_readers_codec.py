@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from pipeline.readers import open_scan
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 from tests.pipeline.test_readers_image import EXIF_BLOCK, XMP, lightness_of, linear_profile, soft
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore:'mode' parameter:DeprecationWarning")
@@ -24,7 +24,7 @@ SHAPE_YX = 90, 130
 
 
 def read(path: Path, **reading: Any) -> tuple[NDArray[Any], ScanInfo]:
-    with open_scan(path, Reading(**reading)) as reader:
+    with open_scan(path, ReadOptions(**reading)) as reader:
         whole = reader.read(*EVERYTHING)
         np.testing.assert_array_equal(reader.read(slice(7, 60), slice(9, 400)), whole[7:60, 9:400])
         return whole, reader.info
@@ -94,8 +94,8 @@ def test_boxes_of_jpeg_xl_are_carried(tmp_path: Path) -> None:
     (tmp_path / "b.jxl").write_bytes(data + more)
     with open_scan(tmp_path / "b.jxl") as reader:
         np.testing.assert_array_equal(reader.read(*EVERYTHING), soft(SHAPE_YX))
-        assert reader.carried.exif == EXIF_BLOCK
-        assert reader.carried.xmp == XMP % b""
+        assert reader.embedded.exif == EXIF_BLOCK
+        assert reader.embedded.xmp == XMP % b""
         metadata = reader.info.metadata
     assert metadata["resolution"] == [118.0, 118.0, "cm"]
     assert metadata["orientation"] == 1  # the codestream's own
@@ -150,7 +150,7 @@ def test_damage_gives_pixels_or_our_error(tmp_path: Path, name: str) -> None:
             damaged[at] = rng.integers(0, 256)
         (tmp_path / name).write_bytes(damaged)
         try:
-            with open_scan(tmp_path / name, Reading(limit_pixels=10**6)) as reader:
+            with open_scan(tmp_path / name, ReadOptions(limit_pixels=10**6)) as reader:
                 assert reader.read(*EVERYTHING).shape[:2] == reader.info.shape_yx
         except ScanError as error:
             refused += "\n" not in str(error) and str(tmp_path / name) in str(error)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipeline.errors import ScanUnreachableError, ScanUnreadableError
 from pipeline.readers import open_scan
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 FILES, NO_MEMORY = Path("/proc/self/fd"), Path("/proc/self/mem")
 pytestmark = [
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(not NO_MEMORY.exists() or not FILES.exists(), reason="needs Linux"),
 ]
 EVERYTHING = slice(None), slice(None)
-SALVAGE = Reading(salvage=True)
+SALVAGE = ReadOptions(salvage=True)
 SHAPE_YX = 400, 1500
 
 
@@ -98,12 +98,12 @@ def noise() -> NDArray[Any]:
 def test_a_drive_that_fails_is_neither_damage_nor_gray(tmp_path: Path, name: str, salvage: bool) -> None:
     path, picture = tmp_path.resolve() / name, noise()
     WRITERS[name](path, picture)
-    with open_scan(path, Reading(salvage=salvage)) as reader:
+    with open_scan(path, ReadOptions(salvage=salvage)) as reader:
         with failing(path), pytest.raises(ScanUnreachableError, match="try again when its drive is there") as caught:
             reader.read(*EVERYTHING)
         assert re.fullmatch(rf"{re.escape(str(path))}: [^\n]*", str(caught.value))
         assert reader.holes == ()
-    with open_scan(path, Reading(salvage=salvage)) as reader:
+    with open_scan(path, ReadOptions(salvage=salvage)) as reader:
         samples = reader.read(*EVERYTHING)
     np.testing.assert_array_equal(samples if samples.ndim == 2 else samples[:, :, 0], picture)
 

@@ -24,7 +24,7 @@ from pipeline.errors import ScanUnreadableError
 from pipeline.formats._gdal import gdal as gdal_of_writers
 from pipeline.formats._gdal import open_dataset
 from pipeline.formats._geo_tags import geo_tags
-from pipeline.metadata.model import Place
+from pipeline.metadata.model import Georeference
 from pipeline.readers import open_scan, page_count
 from pipeline.readers._gdal import Raster
 from pipeline.support import gdal
@@ -75,7 +75,7 @@ def test_filters_of_warnings_are_exchanged_by_one_thread_at_a_time(tmp_path: Pat
         "reader": lambda: open_scan(tmp_path / "a.png").close(),
         "TIFF reader": lambda: open_scan(tmp_path / "a.tif").close(),
         "writer": lambda: open_dataset(tmp_path / "a.tif").close(),
-        "tags": lambda: geo_tags(Place(crs=WEB_MERCATOR), {}),
+        "tags": lambda: geo_tags(Georeference(crs=WEB_MERCATOR), {}),
     }
     before = list(warnings.filters)
     other = threading.Thread(target=acts[what])
@@ -133,7 +133,7 @@ def test_a_name_that_is_no_utf_8_is_a_name(tmp_path: Path, name: str) -> None:
     assert page_count(odd) == 1
     with open_scan(plain) as one, open_scan(odd) as other:
         assert one.info == other.info
-        assert one.carried == other.carried
+        assert one.embedded == other.embedded
         np.testing.assert_array_equal(one.read(*EVERYTHING), other.read(*EVERYTHING))
         if one.info.mask:
             np.testing.assert_array_equal(one.read_mask(*EVERYTHING), other.read_mask(*EVERYTHING))
@@ -214,13 +214,13 @@ def test_a_world_file_that_is_a_link_out_of_the_folder_is_not_read(tmp_path: Pat
     path.parent.mkdir()
     made(path)
     with open_scan(path) as reader:
-        own, dropped = reader.carried, reader.info.metadata.get("dropped", ())
+        own, dropped = reader.embedded, reader.info.metadata.get("dropped", ())
     (tmp_path / "else.txt").write_text("3\n0\n0\n-3\n77\n88\n")
     links = [each for each in neighbours(path) if each.suffix.lower().endswith(("w", "wld"))]
     for each in links:
         each.symlink_to(tmp_path / "else.txt")
     with open_scan(path) as reader:
-        assert reader.carried == own
+        assert reader.embedded == own
         said = set(reader.info.metadata.get("dropped", ())).difference(dropped)
     assert all(each.endswith("(a link out of its folder)") for each in said)
 

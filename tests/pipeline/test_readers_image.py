@@ -21,7 +21,7 @@ from pipeline.errors import ScanError, ScanUnreadableError
 from pipeline.metadata import exif
 from pipeline.metadata.model import TiffTag
 from pipeline.readers import open_scan
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore:'mode' parameter:DeprecationWarning")
 
@@ -41,7 +41,7 @@ def soft(shape_yx: tuple[int, int] = (90, 130), channels: int = 3, seed: int = 5
 
 
 def read(path: Path, **reading: Any) -> tuple[NDArray[Any], ScanInfo]:
-    with open_scan(path, Reading(**reading)) as reader:
+    with open_scan(path, ReadOptions(**reading)) as reader:
         return reader.read(*EVERYTHING), reader.info
 
 
@@ -160,7 +160,7 @@ def test_a_gray_profile_says_how_light_samples_are(tmp_path: Path, ending: str) 
     tolerance = 0.2 if ending == "png" else 1.5
     assert np.abs(as_lightness(got) - lightness_of((picture / 255) ** WIDE_GAMMA)).max() < tolerance
     with open_scan(path) as reader:
-        assert reader.carried.icc == linear_profile()
+        assert reader.embedded.icc == linear_profile()
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
@@ -184,7 +184,7 @@ def test_an_icc_profile_of_several_segments_is_whole_again(tmp_path: Path) -> No
     padded = struct.pack(">I", len(padded)) + padded[4:]
     Image.fromarray(soft(channels=1)).save(tmp_path / "big.jpg", icc_profile=padded)
     with open_scan(tmp_path / "big.jpg") as reader:
-        assert reader.carried.icc == padded
+        assert reader.embedded.icc == padded
         assert reader.info.tone == "lightness"
 
 
@@ -395,13 +395,13 @@ def test_jpeg_carries_its_blocks(tmp_path: Path) -> None:
     )
     (tmp_path / "c.jpg").write_bytes(data)
     with open_scan(tmp_path / "c.jpg") as reader:
-        carried, metadata = reader.carried, reader.info.metadata
-    assert carried.exif == EXIF_BLOCK
-    assert carried.xmp == packet
-    assert carried.photoshop == PHOTOSHOP
-    assert carried.iptc == IPTC
+        embedded, metadata = reader.embedded, reader.info.metadata
+    assert embedded.exif == EXIF_BLOCK
+    assert embedded.xmp == packet
+    assert embedded.photoshop == PHOTOSHOP
+    assert embedded.iptc == IPTC
     with Image.open(tmp_path / "c.jpg") as image:  # Pillow finds the same
-        assert image.info["xmp"] == carried.xmp
+        assert image.info["xmp"] == embedded.xmp
     assert metadata["resolution"] == [118.0, 118.0, "cm"]
     assert metadata["orientation"] == 6
     assert any("a comment" in each for each in metadata["dropped"])
@@ -423,7 +423,7 @@ def test_extended_xmp_joins_the_packet(tmp_path: Path) -> None:
     data = jpeg_with(Image.fromarray(soft()), (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + main), *segments)
     (tmp_path / "x.jpg").write_bytes(data)
     with open_scan(tmp_path / "x.jpg") as reader:
-        xmp = reader.carried.xmp
+        xmp = reader.embedded.xmp
     assert long in xmp
     assert b"<exif:UserComment>" in xmp
     assert b"<dc:format>image/jpeg" in xmp
@@ -443,8 +443,8 @@ def test_png_carries_its_blocks(tmp_path: Path) -> None:
     texts.add_text("Raw profile type iptc", f"\niptc\n{len(PHOTOSHOP):8}\n{PHOTOSHOP.hex()}\n", zip=True)
     Image.fromarray(soft()).save(tmp_path / "t.png", pnginfo=texts, exif=EXIF)
     with open_scan(tmp_path / "t.png") as reader:
-        carried, metadata = reader.carried, reader.info.metadata
-    said = {tag.code: tag.value.rstrip(b"\0").decode() for tag in carried.tags}
+        embedded, metadata = reader.embedded, reader.info.metadata
+    said = {tag.code: tag.value.rstrip(b"\0").decode() for tag in embedded.tags}
     assert said == {
         269: "Quay",
         315: "Eugène Atget",
@@ -452,10 +452,10 @@ def test_png_carries_its_blocks(tmp_path: Path) -> None:
         306: "1900:04:03 10:00:00",
         305: "scanner 1.0",
     }
-    assert carried.xmp == XMP % b""
-    assert carried.photoshop == PHOTOSHOP
-    assert carried.iptc == IPTC
-    assert carried.exif == EXIF_BLOCK
+    assert embedded.xmp == XMP % b""
+    assert embedded.photoshop == PHOTOSHOP
+    assert embedded.iptc == IPTC
+    assert embedded.exif == EXIF_BLOCK
     assert metadata["orientation"] == 6
     assert metadata["resolution"] == [118.0, 118.0, "cm"]
     assert metadata["dropped"] == ["text 'Comment'"]
@@ -473,9 +473,9 @@ def test_blocks_that_inflate_without_end_are_left_out(tmp_path: Path, name: byte
     middle = b"\0\0" if name != b"iTXt" else b"\0\1\0\0\0"
     (tmp_path / "b.png").write_bytes(png_with(Image.fromarray(soft()), chunk(name, keyword + middle + bomb)))
     with open_scan(tmp_path / "b.png") as reader:
-        assert not reader.carried.icc
-        assert not reader.carried.xmp
-        assert not reader.carried.tags
+        assert not reader.embedded.icc
+        assert not reader.embedded.xmp
+        assert not reader.embedded.tags
         assert any("inflates" in each for each in reader.info.metadata["dropped"])
 
 
@@ -499,8 +499,8 @@ def test_blocks_damaged_anywhere_give_a_scan_or_our_error(tmp_path: Path, capfd:
             data[at % len(data)] = rng.integers(0, 256)
         (tmp_path / "f").write_bytes(data)
         try:
-            with open_scan(tmp_path / "f", Reading(limit_pixels=10**6)) as reader:
-                assert reader.carried is not None
+            with open_scan(tmp_path / "f", ReadOptions(limit_pixels=10**6)) as reader:
+                assert reader.embedded is not None
                 opened += 1
         except ScanError:
             refused += 1
@@ -522,7 +522,7 @@ def test_a_cut_file_gives_its_upper_part(tmp_path: Path, ending: str) -> None:
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ScanUnreadableError):
         read(path)
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
         lost = min(hole[0] for hole in reader.holes)
         assert {hole[2:] for hole in reader.holes} == {(0, 600)}
@@ -550,7 +550,7 @@ def test_a_jpeg_without_its_end_marker_gives_all_rows_that_are_there(tmp_path: P
         np.testing.assert_array_equal(got, whole)
         assert len(info.metadata["dropped"]) == 1
         assert "its end mark is missing; all of its rows are there" in info.metadata["dropped"][0]
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
         assert reader.holes == (((kept, 250, 0, 200),) if kept < 250 else ())
     np.testing.assert_array_equal(got[:kept], whole[:kept])
@@ -569,7 +569,7 @@ def test_a_jpeg_with_other_bytes_in_place_of_its_end_marker_is_whole(tmp_path: P
     got, info = read(path)
     np.testing.assert_array_equal(got, whole)
     assert len(info.metadata["dropped"]) == 1
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         np.testing.assert_array_equal(reader.read(*EVERYTHING), whole)
         assert not reader.holes
         assert reader.info.metadata["dropped"] == info.metadata["dropped"]
@@ -633,16 +633,16 @@ def test_a_cut_progressive_jpeg_gives_its_coarser_scans_or_nothing(tmp_path: Pat
     path.write_bytes(data[: scans[3] + 100])
     with pytest.raises(ScanUnreadableError):
         read(path)
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
         assert not reader.holes
         assert any("detail" in each for each in reader.info.metadata["dropped"])
     assert np.abs(got.astype(int) - picture).mean() < 12
     path.write_bytes(data[: (scans[0] + scans[1]) // 2])  # within the scan of the means
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         assert (reader.read(*EVERYTHING) == 127).all()
         assert sum(hole[1] - hole[0] for hole in reader.holes) == 400
     path.write_bytes(data)
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         np.testing.assert_array_equal(reader.read(*EVERYTHING), read(path)[0])
         assert "dropped" not in reader.info.metadata

@@ -20,7 +20,7 @@ from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, S
 from pipeline.readers import FOLDER_ENDINGS, open_scan
 from pipeline.store import ScanStore
 from pipeline.store import Source as StoreSource
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -73,7 +73,7 @@ def _made(folder: Path) -> Path:
 
 
 def read(path: Path, **reading: Any) -> tuple[NDArray[Any], ScanInfo]:
-    with open_scan(path, Reading(**reading)) as reader:
+    with open_scan(path, ReadOptions(**reading)) as reader:
         whole = reader.read(*EVERYTHING)
         for part in ((slice(40, 97), slice(60, 300)), (slice(149, 150), slice(0, 1)), (slice(7, 7), slice(None))):
             np.testing.assert_array_equal(reader.read(*part), whole[part])
@@ -179,7 +179,7 @@ def test_pixel_size_becomes_resolution(tmp_path: Path) -> None:
     described(folder, scale=25.0, unit="micrometer", name="Plate 7")
     with open_scan(folder) as reader:
         assert reader.info.metadata["resolution"] == pytest.approx([400, 400, "cm"], abs=1e-9)
-        assert [(tag.code, tag.value) for tag in reader.carried.tags] == [(269, b"Plate 7\0")]
+        assert [(tag.code, tag.value) for tag in reader.embedded.tags] == [(269, b"Plate 7\0")]
     described(folder, scale=2.0, unit="parsec")
     assert "resolution" not in read(folder)[1].metadata
 
@@ -225,7 +225,7 @@ def test_damaged_chunks_are_salvaged_one_by_one(tmp_path: Path) -> None:
     chunk.write_bytes(data)
     with pytest.raises(ScanUnreadableError, match="damaged"):
         read(folder)
-    with open_scan(folder, Reading(salvage=True)) as reader:
+    with open_scan(folder, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
         assert reader.holes == ((64, 128, 64, 128),)
     expected = picture.copy()

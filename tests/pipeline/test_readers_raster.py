@@ -23,7 +23,7 @@ from PIL import Image
 
 from pipeline.errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from pipeline.readers import open_scan
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 from tests.pipeline.test_readers_image import EXIF_BLOCK, IPTC, WIDE_GAMMA, XMP, lightness_of, linear_profile, soft
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore:'mode' parameter:DeprecationWarning")
@@ -33,7 +33,7 @@ SHAPE_YX = 90, 130
 
 
 def read(path: Path, **reading: Any) -> tuple[NDArray[Any], ScanInfo]:
-    with open_scan(path, Reading(**reading)) as reader:
+    with open_scan(path, ReadOptions(**reading)) as reader:
         whole = reader.read(*EVERYTHING)
         height, width = reader.info.shape_yx
         part = slice(height // 3, height - 1), slice(width // 4, width + 9)
@@ -192,7 +192,7 @@ def test_a_place_on_earth_is_carried(tmp_path: Path, name: str, driver: str) -> 
     georeferenced(tmp_path / name, picture, driver, **lossless)
     np.testing.assert_array_equal(read(tmp_path / name)[0], picture)
     with open_scan(tmp_path / name) as reader:
-        place = reader.carried.place
+        place = reader.embedded.place
     assert place is not None
     assert rasterio.CRS.from_wkt(place.crs).to_epsg() == 32633
     assert place.transform == tuple(PLACED)[:6]
@@ -205,7 +205,7 @@ def test_nitf(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, picture)
     assert info.metadata["format"] == "NITF"
     with open_scan(tmp_path / "a.ntf") as reader:
-        assert reader.carried.place is None
+        assert reader.embedded.place is None
 
 
 @pytest.mark.parametrize("dtype", ["int16", "int32", "uint32", "float32", "float64"])
@@ -258,8 +258,8 @@ def test_webp_carries_its_blocks_and_profile(tmp_path: Path) -> None:
     assert (info.tone, info.channels, info.depth) == ("lightness", 1, "uint8")
     assert np.abs(got / 655.35 - lightness_of(luminance)).max() < 0.3
     with open_scan(tmp_path / "b.webp") as reader:
-        carried = reader.carried
-    assert (carried.icc, carried.exif, carried.xmp) == (profile, EXIF_BLOCK, XMP % b"")
+        embedded = reader.embedded
+    assert (embedded.icc, embedded.exif, embedded.xmp) == (profile, EXIF_BLOCK, XMP % b"")
     assert info.metadata["orientation"] == 6
     assert info.metadata["resolution"] == [118.0, 118.0, "cm"]
 
@@ -297,8 +297,8 @@ def test_jpeg_2000_carries_its_boxes(tmp_path: Path) -> None:
     got, info = read(tmp_path / "b.jp2")
     np.testing.assert_array_equal(got, soft(SHAPE_YX))
     with open_scan(tmp_path / "b.jp2") as reader:
-        carried = reader.carried
-    assert (carried.exif, carried.xmp, carried.iptc) == (EXIF_BLOCK, XMP % b"", IPTC)
+        embedded = reader.embedded
+    assert (embedded.exif, embedded.xmp, embedded.iptc) == (EXIF_BLOCK, XMP % b"", IPTC)
     assert info.metadata["orientation"] == 6
     assert info.metadata["resolution"] == [118.11, 118.11, "cm"]
     assert info.metadata["dropped"] == ["'xml' box"]
@@ -496,8 +496,8 @@ def test_no_file_leads_to_another_file_or_to_the_network(
         try:
             with open_scan(folder / name) as reader:
                 opened[name] = reader.read(*EVERYTHING)
-                assert reader.carried.place is not None
-                assert reader.carried.place.transform == (5.0, 0.0, -1.5, 0.0, -5.0, 3.5)
+                assert reader.embedded.place is not None
+                assert reader.embedded.place.transform == (5.0, 0.0, -1.5, 0.0, -5.0, 3.5)
                 assert f"{name}.aux.xml beside it (not read)" in reader.info.metadata["dropped"]
         except ScanError:
             continue
@@ -579,7 +579,7 @@ def test_cut_or_damaged_files_give_pixels_or_our_error(tmp_path: Path, name: str
             damaged[at] = rng.integers(0, 256)
         path.write_bytes(damaged)
         try:
-            with open_scan(path, Reading(limit_pixels=10**6)) as reader:
+            with open_scan(path, ReadOptions(limit_pixels=10**6)) as reader:
                 assert reader.read(*EVERYTHING).shape[:2] == reader.info.shape_yx
         except ScanError as error:
             refused += str(error).count(str(path))
@@ -601,7 +601,7 @@ def test_what_a_header_declares_is_checked_before_it_is_opened(tmp_path: Path, n
     data[at : at + len(fields)] = fields
     path.write_bytes(data)
     with pytest.raises(ScanUnsupportedError, match="limit"):
-        open_scan(path, Reading(limit_pixels=9_000_000))
+        open_scan(path, ReadOptions(limit_pixels=9_000_000))
 
 
 def test_many_frames_count_together(tmp_path: Path) -> None:
@@ -619,7 +619,7 @@ def test_a_cut_jpeg_2000_gives_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "t.jp2").write_bytes(data[: len(data) // 2])
     with pytest.raises(ScanUnreadableError):
         read(tmp_path / "t.jp2")
-    with open_scan(tmp_path / "t.jp2", Reading(salvage=True)) as reader:
+    with open_scan(tmp_path / "t.jp2", ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
         assert 3 <= len(reader.holes) <= 6
         for y0, y1, x0, x1 in reader.holes:
@@ -646,7 +646,7 @@ def test_all_rows_that_are_there_are_salvaged(tmp_path: Path, name: str, mode: s
     path.write_bytes(data[: len(data) * 99 // 100 if name != "g.sgi" else len(data) - 9])
     with pytest.raises(ScanUnreadableError):
         read(path)
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
         lost = {row for hole in reader.holes for row in range(hole[0], hole[1])}
         assert len(reader.holes) == 1  # of many rows, not many of one
@@ -662,7 +662,7 @@ def test_rows_that_are_lost_do_not_keep_others_from_being_stretched(tmp_path: Pa
     (tmp_path / "a.ntf").write_bytes(data[:-2000])  # 8 rows
     with pytest.raises(ScanUnreadableError):
         open_scan(tmp_path / "a.ntf")
-    with open_scan(tmp_path / "a.ntf", Reading(salvage=True)) as reader:
+    with open_scan(tmp_path / "a.ntf", ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
     assert (got[192:] == 32767).all()
     np.testing.assert_array_equal(got[:192], np.rint(picture[:192] * (65535 / picture[191, 127])))
@@ -707,7 +707,7 @@ def test_a_jpeg_2000_without_its_end_marker_loses_nothing_in_salvage(tmp_path: P
     path.write_bytes(data[:-2])
     with pytest.raises(ScanUnreadableError):
         read(path)
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         np.testing.assert_array_equal(reader.read(*EVERYTHING), picture)
         assert not reader.holes
 

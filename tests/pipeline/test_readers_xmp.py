@@ -44,7 +44,7 @@ def opened(path: Path, *more: tuple[int, bytes], main: bytes = PLAIN) -> tuple[b
     tracemalloc.start()
     try:
         with open_scan(path) as reader:
-            return reader.carried.xmp, str(reader.info.metadata.get("dropped", "")), tracemalloc.get_traced_memory()[1]
+            return reader.embedded.xmp, str(reader.info.metadata.get("dropped", "")), tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pipeline.quality.score import refined
 from pipeline.tiling.anchor import Anchor
 from pipeline.tiling.grid import TileGrid
-from pipeline.tiling.infer import BlockWork, Known, colorize_blocks, lightness_roi
-from pipeline.tiling.overlap_stats import Agreement, squares
+from pipeline.tiling.infer import BlockInput, ReusedTiles, colorize_blocks, lightness_roi
+from pipeline.tiling.overlap_stats import OverlapStats, squares
 from tests.pipeline.plain import (
     assert_agreements_are_close,
     opinionated,
@@ -30,7 +30,7 @@ class Coarse:
         self.anchor, self.batch = anchor, batch
         self.chroma = np.full((2, *grid.shape_yx), np.nan, np.float32)
         shape = tuple(squares(extent) for extent in grid.shape_yx)
-        self.agreement = Agreement(np.zeros((2, *shape), np.float32), *np.zeros((2, *shape), np.float32))
+        self.agreement = OverlapStats(np.zeros((2, *shape), np.float32), *np.zeros((2, *shape), np.float32))
         self.predicted = 0
         self._added = []
         self._run(grid, lambda block: {})
@@ -45,11 +45,11 @@ class Coarse:
             extra = tuple(
                 tile
                 for below, added in enumerate(earlier, 1)
-                for tile in self._block(below, block).tiles_yx
+                for tile in self._block(below, block).tile_origins
                 if tile in added
             )
-            known = Known(self.grid, self.chroma[:, roi.rows, roi.columns].copy(), self._agreement(roi), extra)
-            return {"known": known, "chosen": tuple(tile for tile in block.tiles_yx if tile in tiles)}
+            known = ReusedTiles(self.grid, self.chroma[:, roi.rows, roi.columns].copy(), self._agreement(roi), extra)
+            return {"known": known, "chosen": tuple(tile for tile in block.tile_origins if tile in tiles)}
 
         self._run(refined(self.grid, level), of_block)
         self._added.append(set(tiles))
@@ -64,7 +64,7 @@ class Coarse:
     def _agreement(self, roi):
         there = self._there(roi)
         whole = self.agreement
-        return Agreement(whole.mean[:, *there].copy(), whole.spread[there].copy(), whole.weight[there].copy())
+        return OverlapStats(whole.mean[:, *there].copy(), whole.spread[there].copy(), whole.weight[there].copy())
 
     def _run(self, grid, more):
         blocks = list(grid.blocks(self.block_px))
@@ -72,7 +72,7 @@ class Coarse:
         for block in blocks:
             seen = lightness_roi(grid, block)
             lightness = self.image[seen.rows, seen.columns]
-            works.append(BlockWork(grid, block, self.window, lightness, anchor=self.anchor, **more(block)))
+            works.append(BlockInput(grid, block, self.window, lightness, anchor=self.anchor, **more(block)))
 
         def count(tiles):
             self.predicted += tiles

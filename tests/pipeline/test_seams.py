@@ -28,11 +28,11 @@ def soft_tiles(shape_yx, stride, seed=0, deviation=6.0):
     """An opinion a tile of twice the stride, blended with Hann's window: no edges, but patches."""
     size = 2 * stride
     weight = np.outer(hann(size), hann(size))
-    reach = [-(-extent // stride) * stride + size for extent in shape_yx]
-    total, weights = np.zeros((2, *reach)), np.zeros(reach)
+    covered_extent = [-(-extent // stride) * stride + size for extent in shape_yx]
+    total, weights = np.zeros((2, *covered_extent)), np.zeros(covered_extent)
     random = np.random.default_rng(seed)
-    for y in range(0, reach[0] - size + 1, stride):
-        for x in range(0, reach[1] - size + 1, stride):
+    for y in range(0, covered_extent[0] - size + 1, stride):
+        for x in range(0, covered_extent[1] - size + 1, stride):
             total[:, y : y + size, x : x + size] += weight * random.normal(0, deviation, (2, 1, 1))
             weights[y : y + size, x : x + size] += weight
     return (total / weights)[:, : shape_yx[0], : shape_yx[1]].astype(np.float32)

@@ -11,12 +11,12 @@ import zarr
 import pipeline.store.chroma as store_module
 from pipeline.errors import StoreError
 from pipeline.formats._ome_zarr import Multiscale
-from pipeline.store import BlockTook, ScanStore, Source
+from pipeline.store import BlockTiming, ScanStore, Source
 from pipeline.support.files import write_json
 from pipeline.tiling.anchor import Anchor
 from pipeline.tiling.grid import Roi
-from pipeline.tiling.infer import Coloured
-from pipeline.tiling.overlap_stats import Agreement
+from pipeline.tiling.infer import BlockResult
+from pipeline.tiling.overlap_stats import OverlapStats
 from pipeline.types import ScanInfo
 from tests.pipeline.plain import coloured
 
@@ -41,8 +41,8 @@ def write_block(version, index_yx, level=0, seed=0, took=(1, 0.1), attempt=None)
         random.uniform(1, 9, (n, *(-(-extent // 32) for extent in shape))).astype(np.float32) for n in (2, 1, 1)
     )
     chroma = random.integers(-50, 50, (2, *shape)).astype(np.float32)
-    made = Coloured(chroma, Agreement(mean, spread[0], weight[0]))
-    version.write(index_yx, made, attempt or version.attempt, BlockTook(*took, level))
+    made = BlockResult(chroma, OverlapStats(mean, spread[0], weight[0]))
+    version.write(index_yx, made, attempt or version.attempt, BlockTiming(*took, level))
     return made
 
 
@@ -82,7 +82,7 @@ def test_a_file_system_without_hard_links_holds_a_store(tmp_path, monkeypatch):
 def test_a_block_without_colour_is_finished_as_any_other(store):
     version_of(store)
     version = ScanStore.open(store.path, writable=True).version("v")
-    version.write((0, 0), coloured(np.zeros((2, 512, 512), np.float32)), version.attempt, BlockTook(1, 0.1))
+    version.write((0, 0), coloured(np.zeros((2, 512, 512), np.float32)), version.attempt, BlockTiming(1, 0.1))
     assert version.finished_blocks() == {(0, 0)}
     assert version.work_done() == (1, 0.1)
 
@@ -90,12 +90,12 @@ def test_a_block_without_colour_is_finished_as_any_other(store):
 def test_a_writer_of_an_earlier_attempt_is_refused_and_its_records_do_not_count(store):
     before = version_of(store)
     record = before.path / "chroma" / "records" / "0.0.json"
-    before.write((0, 0), coloured(np.ones((2, 512, 512), np.float32)), before.attempt, BlockTook(1, 0.1))
+    before.write((0, 0), coloured(np.ones((2, 512, 512), np.float32)), before.attempt, BlockTiming(1, 0.1))
     kept = record.read_text()
     after = version_of(store)
     with pytest.raises(StoreError, match="another run has taken over"):
-        before.write((0, 0), coloured(np.ones((2, 512, 512), np.float32)), before.attempt, BlockTook(1, 0.1))
-    after.write((0, 0), coloured(np.ones((2, 512, 512), np.float32)), after.attempt, BlockTook(1, 0.1))
+        before.write((0, 0), coloured(np.ones((2, 512, 512), np.float32)), before.attempt, BlockTiming(1, 0.1))
+    after.write((0, 0), coloured(np.ones((2, 512, 512), np.float32)), after.attempt, BlockTiming(1, 0.1))
     assert after.has_block((0, 0))
     record.write_text(kept)
     assert not after.has_block((0, 0))
@@ -104,7 +104,7 @@ def test_a_writer_of_an_earlier_attempt_is_refused_and_its_records_do_not_count(
 @pytest.mark.parametrize("harm", ["shard", "size", "record", "gone"])
 def test_a_block_that_is_not_what_its_record_says_is_missing(store, harm):
     version = version_of(store)
-    version.write((1, 0), coloured(np.full((2, 512, 512), 3, np.float32)), version.attempt, BlockTook(1, 0.1))
+    version.write((1, 0), coloured(np.full((2, 512, 512), 3, np.float32)), version.attempt, BlockTiming(1, 0.1))
     shard = version.path / "chroma" / "c" / "0" / "1" / "0"
     record = version.path / "chroma" / "records" / "1.0.json"
     whole = shard.read_bytes()
@@ -132,7 +132,7 @@ def test_versions_are_listed_by_age_and_removed_alone(store):
 
 def test_a_finished_version_has_nothing_half_written_beside_its_blocks(store):
     version = version_of(store)
-    version.write((0, 0), coloured(np.ones((2, 512, 512), np.float32)), version.attempt, BlockTook(1, 0.1))
+    version.write((0, 0), coloured(np.ones((2, 512, 512), np.float32)), version.attempt, BlockTiming(1, 0.1))
     left = [version.path / "chroma" / "c" / "0" / "0" / "0.77f2.partial", version.path / "chroma/records/0.0.json.part"]
     for path in left:
         path.write_bytes(b"half")

@@ -17,9 +17,9 @@ from rasterio.control import GroundControlPoint
 
 from pipeline.errors import UsageError
 from pipeline.metadata import exif
-from pipeline.metadata.model import Carried, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 from pipeline.readers import open_scan
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -29,9 +29,9 @@ IPTC = b"\x1c\x02\x78\x00\x05Hello\x1c\x02\x50\x00\x03Ann\0\0\0"
 PHOTOSHOP = b"8BIM\x03\xed\0\0\0\0\0\x10\x01\x2c\0\0\0\x01\0\x01\x01\x2c\0\0\0\x01\0\x01"
 
 
-def carried(path: Path, **options: Any) -> Carried:
-    with open_scan(path, Reading(**options)) as reader:
-        return reader.carried
+def embedded(path: Path, **options: Any) -> EmbeddedMetadata:
+    with open_scan(path, ReadOptions(**options)) as reader:
+        return reader.embedded
 
 
 def dropped(path: Path) -> list[str]:
@@ -69,7 +69,7 @@ def test_blocks_and_descriptive_tags(tmp_path: Path, byteorder: str, bigtiff: bo
         extratags=extra,
         iccprofile=b"no profile at all, but carried",
     )
-    found = carried(path)
+    found = embedded(path)
     assert (found.xmp, found.iptc, found.photoshop) == (XMP, IPTC, PHOTOSHOP)
     assert found.icc == b"no profile at all, but carried"
     assert found.place is None
@@ -103,7 +103,7 @@ def test_exif_and_gps_become_a_block_that_pillow_reads(tmp_path: Path, big_endia
         image = image.convert("I;16B")
     image.save(path, exif=given.tobytes())
     assert path.read_bytes()[:2] == (b"MM" if big_endian else b"II")
-    block = carried(path).exif
+    block = embedded(path).exif
     with Image.open(path) as image:
         expected = image.getexif()
         wanted = [dict(expected.get_ifd(code)) for code in (0x8769, 0x8825)]
@@ -122,7 +122,7 @@ def test_each_page_carries_its_own(tmp_path: Path) -> None:
         for name in ("recto", "verso"):
             file.write(GRAY, metadata=None, extratags=[(285, 2, 0, name, True)])
     for page, name in enumerate(("recto", "verso"), 1):
-        assert [tag.value for tag in carried(path, page=page).tags if tag.code == 285] == [name.encode() + b"\0"]
+        assert [tag.value for tag in embedded(path, page=page).tags if tag.code == 285] == [name.encode() + b"\0"]
 
 
 @pytest.mark.parametrize("page", [1, 2])
@@ -135,7 +135,7 @@ def test_a_place_is_as_gdal_sees_it(tmp_path: Path, page: int) -> None:
     with rasterio.open(path, "w", **profile, transform=transform) as dataset:
         dataset.write(GRAY, 1)
         dataset.update_tags(SURVEY="1938")
-    place = carried(path, page=page).place
+    place = embedded(path, page=page).place
     assert place is not None
     assert rasterio.crs.CRS.from_wkt(place.crs) == rasterio.crs.CRS.from_epsg(26914)
     assert place.transform == tuple(transform)[:6]
@@ -176,14 +176,14 @@ def test_control_points_and_rational_polynomials(tmp_path: Path) -> None:
         crs="EPSG:4326",
     ) as dataset:
         dataset.write(GRAY, 1)
-    place = carried(tmp_path / "p.tif").place
+    place = embedded(tmp_path / "p.tif").place
     assert place is not None
     assert place.gcps == tuple((p.row, p.col, p.x, p.y, p.z) for p in points)
     assert "4326" in place.gcps_crs
     assert (place.crs, place.transform) == ("", ())
     numbers = [-1.0, -1.0, 20.0, 30.0, 51.0, 7.0, 300.0, 10.0, 15.0, 0.1, 0.1, 500.0, *(float(n) for n in range(80))]
     tifffile.imwrite(tmp_path / "r.tif", GRAY, metadata=None, extratags=[(50844, 12, 92, numbers, True)])
-    place = carried(tmp_path / "r.tif").place
+    place = embedded(tmp_path / "r.tif").place
     assert place is not None
     assert float(place.rpcs["LAT_OFF"]) == 51.0
     assert [float(n) for n in place.rpcs["SAMP_DEN_COEFF"].split()] == numbers[-20:]
@@ -192,7 +192,7 @@ def test_control_points_and_rational_polynomials(tmp_path: Path) -> None:
 def test_geo_tags_that_gdal_cannot_follow_are_kept_as_they_are(tmp_path: Path) -> None:
     nonsense = [(33550, 12, 1, 5.0, True), (34735, 3, 3, (9, 9, 9), True)]
     tifffile.imwrite(tmp_path / "g.tif", GRAY, metadata=None, extratags=nonsense)
-    place = carried(tmp_path / "g.tif").place
+    place = embedded(tmp_path / "g.tif").place
     assert place is not None
     assert {tag.code for tag in place.tags} == {33550, 34735}
     with open_scan(tmp_path / "g.tif") as reader:
@@ -205,7 +205,7 @@ def test_of_what_lies_beside_the_scan_only_a_world_file_is_read(tmp_path: Path) 
     tifffile.imwrite(path, GRAY, metadata=None, extratags=[(34735, 3, 8, (1, 1, 0, 1, 1024, 0, 1, 2), True)])
     (tmp_path / "s.tfw").write_text("1\n0\n0\n-1\n77\n88\n")
     (tmp_path / "s.tif.aux.xml").write_text("<PAMDataset><GeoTransform>77, 1, 0, 88, 0, -1</GeoTransform></PAMDataset>")
-    place = carried(path).place
+    place = embedded(path).place
     assert place is not None
     assert place.transform == (1, 0, 76.5, 0, -1, 88.5)
     assert dropped(path) == ["s.tif.aux.xml beside it (not read)"]
@@ -220,7 +220,7 @@ def test_titles_and_ratings_of_windows_are_carried(tmp_path: Path, byteorder: st
     extra = [(code, 1, len(XP_TITLE), XP_TITLE, True) for code in range(40091, 40096)]
     extra += [(18246, 3, 1, 5, True), (18249, 3, 1, 99, True), (286, 5, 1, (5, 2), True)]
     tifffile.imwrite(tmp_path / "x.tif", GRAY, byteorder=byteorder, metadata=None, software="", extratags=extra)
-    found = {tag.code: tag for tag in carried(tmp_path / "x.tif").tags}
+    found = {tag.code: tag for tag in embedded(tmp_path / "x.tif").tags}
     assert all(found[code] == TiffTag(code, 1, len(XP_TITLE), XP_TITLE) for code in range(40091, 40096))
     assert found[18246] == TiffTag(18246, 3, 1, b"\5\0")
     assert (found[18249].value, found[286].value) == (b"\x63\0", struct.pack("<2I", 5, 2))
@@ -254,7 +254,7 @@ def test_a_tag_beyond_the_end_of_the_file_is_listed(tmp_path: Path) -> None:
     at = data.index(entry) + len(entry)
     (tmp_path / "e.tif").write_bytes(data[:at] + struct.pack("<I", len(data)) + data[at + 4 :])
     assert dropped(tmp_path / "e.tif") == ["tag 40091 (damaged)"]
-    assert 40091 not in {tag.code for tag in carried(tmp_path / "e.tif").tags}
+    assert 40091 not in {tag.code for tag in embedded(tmp_path / "e.tif").tags}
 
 
 def test_primaries_of_srgb_are_no_loss_and_others_are(tmp_path: Path) -> None:
@@ -296,8 +296,8 @@ def test_what_gdal_says_of_its_codec_is_no_loss(tmp_path: Path, tags: dict[str, 
 def test_what_is_too_large_is_left_out_and_said(tmp_path: Path) -> None:
     path, huge = tmp_path / "h.tif", b"<" * (16 * 2**20 + 1)
     tifffile.imwrite(path, GRAY, metadata=None, extratags=[(700, 1, len(huge), huge, True), (315, 2, 0, "A", True)])
-    assert carried(path).xmp == b""
-    assert [tag.code for tag in carried(path).tags if tag.code == 315] == [315]
+    assert embedded(path).xmp == b""
+    assert [tag.code for tag in embedded(path).tags if tag.code == 315] == [315]
     assert dropped(path) == [f"XMP ({len(huge)} bytes)"]
 
 
@@ -305,7 +305,7 @@ def test_what_is_too_large_is_left_out_and_said(tmp_path: Path) -> None:
 def test_an_exif_pointer_to_nowhere_or_to_itself(tmp_path: Path, pointer: int) -> None:
     path = tmp_path / "e.tif"
     tifffile.imwrite(path, GRAY, metadata=None, extratags=[(34665, 4, 1, pointer, True), (315, 2, 0, "A", True)])
-    found = carried(path)
+    found = embedded(path)
     assert any(tag.code == 315 for tag in found.tags)
     if found.exif:
         exif.parse_exif(found.exif)
@@ -316,7 +316,7 @@ def test_what_is_carried_must_be_asked_for_before_closing(tmp_path: Path) -> Non
     reader = open_scan(tmp_path / "c.tif")
     reader.close()
     with pytest.raises(UsageError, match="close"):
-        _ = reader.carried
+        _ = reader.embedded
 
 
 @pytest.mark.parametrize("code", [291, 301])

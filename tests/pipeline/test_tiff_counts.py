@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from pipeline.errors import ScanUnreadableError
 from pipeline.readers import open_scan
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore:Dataset has no geotransform")
 
@@ -78,7 +78,7 @@ def _with_directory(file: bytearray, tags: dict[int, Any]) -> bytearray:
 
 
 def read(path: Path, **options: Any) -> tuple[ScanInfo, NDArray[Any], NDArray[Any] | None]:
-    with open_scan(path, Reading(**options)) as reader:
+    with open_scan(path, ReadOptions(**options)) as reader:
         assert not reader.holes
         return reader.info, reader.read(*WHOLE), reader.read_mask(*WHOLE) if reader.info.mask else None
 

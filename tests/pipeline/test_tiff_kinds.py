@@ -23,7 +23,7 @@ from rasterio.windows import Window
 from pipeline.errors import ScanError, ScanUnreadableError, ScanUnsupportedError
 from pipeline.readers import open_scan, page_count
 from pipeline.readers._tiff.embedded import check_embedded_size
-from pipeline.types import Reading, ScanInfo
+from pipeline.types import ReadOptions, ScanInfo
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -47,7 +47,7 @@ def noise(dtype: str, channels: int = 1, low: float | None = None, high: float |
 
 
 def read(path: Path, **options: Any) -> tuple[ScanInfo, NDArray[Any], NDArray[Any] | None]:
-    with open_scan(path, Reading(**options)) as reader:
+    with open_scan(path, ReadOptions(**options)) as reader:
         info, samples = reader.info, reader.read(*WHOLE)
         np.testing.assert_array_equal(reader.read(slice(7, 40), slice(9, 46)), samples[7:40, 9:46])
         mask = reader.read_mask(*WHOLE) if info.mask else None
@@ -552,9 +552,9 @@ def test_a_small_file_that_claims_much_takes_no_memory(tmp_path: Path, tags: dic
     path.write_bytes(bare_tiff(20, 20, tags, bytes(400)))
     tracemalloc.start()
     try:
-        with open_scan(path, Reading(salvage=salvage, limit_pixels=10**14)) as reader:
+        with open_scan(path, ReadOptions(salvage=salvage, limit_pixels=10**14)) as reader:
             assert reader.read(slice(0, 20), slice(0, 20)).shape[:2] == (20, 20)[: reader.info.channels + 1]
-            assert reader.carried.tags == ()
+            assert reader.embedded.tags == ()
     except ScanError:
         refused(path, ScanError, salvage=salvage, limit_pixels=10**14)
     finally:
@@ -638,7 +638,7 @@ def test_what_is_left_of_a_cut_file_is_salvaged(tmp_path: Path, compression: str
         start, count = file.pages.first.dataoffsets[4], file.pages.first.databytecounts[4]
     path.write_bytes(path.read_bytes()[: start + count // 2])
     refused(path, ScanUnreadableError, "cut off")
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         samples = reader.read(*WHOLE)
         holes = reader.holes
     kept = holes[0][0]
@@ -656,7 +656,7 @@ def test_rows_of_one_long_strip_are_salvaged_up_to_the_cut(tmp_path: Path) -> No
     path, picture = tmp_path / "long.tif", np.tile(noise("uint16"), (40, 40))
     tifffile.imwrite(path, picture, rowsperstrip=picture.shape[0])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         samples, first = reader.read(*WHOLE), reader.holes[0][0]
     assert first > 0.45 * picture.shape[0]
     np.testing.assert_array_equal(samples[:first], picture[:first])
@@ -671,7 +671,7 @@ def cut_strip(path: Path, share: float, strip: int = 0) -> None:
 
 def salvaged(path: Path) -> tuple[NDArray[Any], int, ScanInfo]:
     """What is left of a scan, how many rows that is, and the rest is marked, by whatever windows it is read."""
-    with open_scan(path, Reading(salvage=True)) as reader:
+    with open_scan(path, ReadOptions(salvage=True)) as reader:
         samples, height = reader.read(*WHOLE), reader.info.shape_yx[0]
         rows = min(y0 for y0, _, _, _ in reader.holes)
         assert sorted(y for y0, y1, _, _ in reader.holes for y in range(y0, y1)) == list(range(rows, height))

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ScanUnreadableError
 from pipeline.readers import open_scan, page_count
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 EVERYTHING = slice(None), slice(None)
-SALVAGE = Reading(salvage=True)
+SALVAGE = ReadOptions(salvage=True)
 
 
 def written(path: Path, pages: int, *, bigtiff: bool = False, byteorder: str = "<") -> list[NDArray[Any]]:
@@ -43,7 +43,7 @@ def lead_to(path: Path, page: int, offset: int) -> None:
     path.write_bytes(data)
 
 
-def read(path: Path, reading: Reading) -> tuple[NDArray[Any], dict[str, Any]]:
+def read(path: Path, reading: ReadOptions) -> tuple[NDArray[Any], dict[str, Any]]:
     with open_scan(path, reading) as reader:
         return reader.read(*EVERYTHING), dict(reader.info.metadata)
 
@@ -51,13 +51,17 @@ def read(path: Path, reading: Reading) -> tuple[NDArray[Any], dict[str, Any]]:
 def assert_lost_after(path: Path, pictures: list[NDArray[Any]]) -> None:
     """That many pages are left: an error, or under salvage those pages and a word on the others."""
     count = len(pictures)
-    for attempt in (lambda: page_count(path), lambda: open_scan(path), lambda: open_scan(path, Reading(page=count))):
+    for attempt in (
+        lambda: page_count(path),
+        lambda: open_scan(path),
+        lambda: open_scan(path, ReadOptions(page=count)),
+    ):
         with pytest.raises(ScanUnreadableError, match=f"cut off: only {count} page") as caught:
             attempt()
         assert str(caught.value).startswith(str(path))
     assert page_count(path, SALVAGE) == count
     for number, picture in enumerate(pictures, 1):
-        samples, metadata = read(path, Reading(page=number, salvage=True))
+        samples, metadata = read(path, ReadOptions(page=number, salvage=True))
         np.testing.assert_array_equal(samples, picture)
         assert any(f"pages after page {count}" in each for each in metadata["dropped"])
 
@@ -113,7 +117,7 @@ def assert_loose(path: Path, pictures: list[NDArray[Any]]) -> None:
     """All pictures are read, with a word on others that may be lost."""
     assert page_count(path) == len(pictures)
     for number, picture in enumerate(pictures, 1):
-        samples, metadata = read(path, Reading(page=number))
+        samples, metadata = read(path, ReadOptions(page=number))
         np.testing.assert_array_equal(samples, picture)
         assert [f"may follow page {len(pictures)}" in each for each in metadata["dropped"]] == [True]
 
@@ -124,7 +128,7 @@ def test_a_loop_late_in_a_long_chain_ends(tmp_path: Path) -> None:
     pictures = written(path, 150)
     lead_to(path, 149, directories(path)[120])
     assert page_count(path) == 150
-    np.testing.assert_array_equal(read(path, Reading(page=150))[0], pictures[149])
+    np.testing.assert_array_equal(read(path, ReadOptions(page=150))[0], pictures[149])
 
 
 def test_a_page_that_is_damaged_alone_is_counted(tmp_path: Path) -> None:
@@ -137,9 +141,9 @@ def test_a_page_that_is_damaged_alone_is_counted(tmp_path: Path) -> None:
     struct.pack_into("<HHI", data, width, 256, 4, 0)
     path.write_bytes(data)
     assert page_count(path) == 3
-    np.testing.assert_array_equal(read(path, Reading(page=3))[0], pictures[2])
+    np.testing.assert_array_equal(read(path, ReadOptions(page=3))[0], pictures[2])
     with pytest.raises(ScanUnreadableError):
-        open_scan(path, Reading(page=2))
+        open_scan(path, ReadOptions(page=2))
 
 
 def test_opening_a_page_does_not_take_a_look_at_all_others(tmp_path: Path) -> None:
@@ -147,11 +151,11 @@ def test_opening_a_page_does_not_take_a_look_at_all_others(tmp_path: Path) -> No
         path = tmp_path / f"{pages}.tif"
         written(path, pages)
         os.utime(path, (1e9, 1e9))
-        open_scan(path, Reading(page=pages)).close()
+        open_scan(path, ReadOptions(page=pages)).close()
         taken = []
         for _ in range(5):
             begin = time.perf_counter()
-            open_scan(path, Reading(page=pages)).close()
+            open_scan(path, ReadOptions(page=pages)).close()
             taken.append(time.perf_counter() - begin)
         return min(taken)
 
@@ -174,10 +178,10 @@ def test_only_the_picture_of_an_aperio_slide_is_a_page(tmp_path: Path, bigtiff: 
     path, slide = tmp_path / "a.svs", np.random.default_rng(0).integers(0, 256, (200, 331), dtype=np.uint8)
     write_slide(path, slide, "Aperio Image Library v11", bigtiff=bigtiff, byteorder=byteorder)
     assert page_count(path) == 2  # with the label, which is of another shape
-    samples, metadata = read(path, Reading())
+    samples, metadata = read(path, ReadOptions())
     np.testing.assert_array_equal(samples, slide)
     assert metadata["pages"] == 2
-    np.testing.assert_array_equal(read(path, Reading(page=2))[0], slide[:150, :20])
+    np.testing.assert_array_equal(read(path, ReadOptions(page=2))[0], slide[:150, :20])
 
 
 def test_like_pages_of_any_other_file_stay_pages(tmp_path: Path) -> None:

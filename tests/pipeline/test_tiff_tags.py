@@ -18,10 +18,10 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 
 from pipeline.formats import tiff as writer
-from pipeline.formats.picture import SRGB_PROFILE, Picture
+from pipeline.formats.picture import SRGB_PROFILE, OutputImage
 from pipeline.formats.tiff import write_pyramid
 from pipeline.metadata.exif import exif_block
-from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.readers import open_scan
 
 IPTC = b"\x1c\x01\x5a\x00\x03\x1b%G" + b"\x1c\x02\x50\x00\x0aM. M\xc3\xbcller"
@@ -41,12 +41,12 @@ EXIF = exif_block(
     (ascii_tag(1, "R98"),),
 )
 TAGS = (ascii_tag(269, "Album 3"), ascii_tag(315, "M. Müller"), TiffTag(297, 3, 2, b"\1\0\5\0"))
-ALL = Carried(icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS)
+ALL = EmbeddedMetadata(icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS)
 
 
-def write(path, carried, shape_yx=(300, 200), **said):
+def write(path, embedded, shape_yx=(300, 200), **said):
     image = np.random.default_rng(0).integers(0, 256, (*shape_yx, 3), np.uint8)
-    picture = Picture(shape_yx, image.dtype, lambda *window: image[window], carried=carried, **said)
+    picture = OutputImage(shape_yx, image.dtype, lambda *window: image[window], embedded=embedded, **said)
     return image, write_pyramid(path, picture)
 
 
@@ -121,7 +121,7 @@ RATIONALS = (
 
 def test_rationals_have_their_count_and_values(tmp_path, bigtiff):
     of_jpeg = exif_block((TiffTag(65102, 5, 1, struct.pack("<2I", 7, 3)),), (), (), ())
-    _, written = write(tmp_path / "a.tif", Carried(tags=RATIONALS, exif=of_jpeg))
+    _, written = write(tmp_path / "a.tif", EmbeddedMetadata(tags=RATIONALS, exif=of_jpeg))
     assert written.not_carried == {}
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff == bigtiff
@@ -140,13 +140,13 @@ def test_rationals_have_their_count_and_values(tmp_path, bigtiff):
         assert picture.tag_v2[286] == 2.5
         assert picture.tag_v2[65101] == (-0.5, -0.75)
     with open_scan(tmp_path / "a.tif") as reader:
-        assert {*RATIONALS[:2]} <= {*reader.carried.tags}
+        assert {*RATIONALS[:2]} <= {*reader.embedded.tags}
 
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
 def test_exiftool_reads_rationals_as_they_were(tmp_path, bigtiff):
-    write(tmp_path / "a.tif", Carried(tags=RATIONALS))
+    write(tmp_path / "a.tif", EmbeddedMetadata(tags=RATIONALS))
     command = ["exiftool", "-j", "-n", "-warning", "-XPosition", "-YPosition", "-RawFile", "-Converter"]
     shown = subprocess.run([*command, str(tmp_path / "a.tif")], capture_output=True, text=True, check=True)
     found = json.loads(shown.stdout)[0]
@@ -157,7 +157,7 @@ def test_exiftool_reads_rationals_as_they_were(tmp_path, bigtiff):
 
 
 def test_a_file_without_exif_has_no_pointer(tmp_path):
-    write(tmp_path / "a.tif", Carried(icc=SRGB_PROFILE, exif=exif_block((ascii_tag(315, "x"),))))
+    write(tmp_path / "a.tif", EmbeddedMetadata(icc=SRGB_PROFILE, exif=exif_block((ascii_tag(315, "x"),))))
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.pages[0].tags["Artist"].value == "x"
         assert 34665 not in file.pages[0].tags
@@ -165,8 +165,8 @@ def test_a_file_without_exif_has_no_pointer(tmp_path):
 
 
 def test_the_description_of_the_scan_stays_where_there_is_no_other(tmp_path):
-    carried = Carried(tags=(ascii_tag(270, "of the scan"), ascii_tag(305, "SilverFast")))
-    write(tmp_path / "a.tif", carried)
+    embedded = EmbeddedMetadata(tags=(ascii_tag(270, "of the scan"), ascii_tag(305, "SilverFast")))
+    write(tmp_path / "a.tif", embedded)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         tags = file.pages[0].tags
         assert (tags["ImageDescription"].value, tags["Software"].value) == ("of the scan", "SilverFast")
@@ -174,18 +174,22 @@ def test_the_description_of_the_scan_stays_where_there_is_no_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("carried", "name", "words"),
+    ("embedded", "name", "words"),
     [
-        (Carried(exif=b"no"), "exif", "no TIFF header"),
-        (Carried(tags=(TiffTag(65000, 16, 1, bytes(8)),)), "tags", "BigTIFF"),
-        (Carried(tags=(TiffTag(65000, 13, 1, bytes(4)),)), "tags", "offset"),
-        (Carried(tags=(TiffTag(65000, 3, 2, bytes(3)),)), "tags", "3 bytes"),
-        (Carried(place=Place(crs="nonsense")), "place", "GDAL"),
-        (Carried(place=Place(transform=(1, 0, 5, 0, -1, 9), gcps=((0, 0, 1, 1, 0),))), "gcps", "either"),
+        (EmbeddedMetadata(exif=b"no"), "exif", "no TIFF header"),
+        (EmbeddedMetadata(tags=(TiffTag(65000, 16, 1, bytes(8)),)), "tags", "BigTIFF"),
+        (EmbeddedMetadata(tags=(TiffTag(65000, 13, 1, bytes(4)),)), "tags", "offset"),
+        (EmbeddedMetadata(tags=(TiffTag(65000, 3, 2, bytes(3)),)), "tags", "3 bytes"),
+        (EmbeddedMetadata(place=Georeference(crs="nonsense")), "place", "GDAL"),
+        (
+            EmbeddedMetadata(place=Georeference(transform=(1, 0, 5, 0, -1, 9), gcps=((0, 0, 1, 1, 0),))),
+            "gcps",
+            "either",
+        ),
     ],
 )
-def test_what_cannot_be_written_is_said(tmp_path, carried, name, words):
-    image, written = write(tmp_path / "a.tif", carried)
+def test_what_cannot_be_written_is_said(tmp_path, embedded, name, words):
+    image, written = write(tmp_path / "a.tif", embedded)
     assert list(written.not_carried) == [name]
     assert words in written.not_carried[name]
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), image)
@@ -197,12 +201,12 @@ COEFFICIENTS = " ".join(str(number / 7) for number in range(20))
 RPCS = {f"{a}_{b}_COEFF": COEFFICIENTS for a in ("LINE", "SAMP") for b in ("NUM", "DEN")}
 RPCS |= {f"{name}_{what}": "12.25" for name in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT") for what in ("OFF", "SCALE")}
 PLACES = {
-    "geographic": Place(crs=CRS.from_epsg(4326).to_wkt(), transform=(1e-5, 0.0, 13.0, 0.0, -1e-5, 52.0)),
-    "projected": Place(crs=UTM, transform=(0.25, 0.0, 381_234.125, 0.0, -0.25, 5_820_000.0)),
-    "rotated": Place(crs=UTM, transform=(0.2, 0.1, 381_234.0, 0.1, -0.2, 5_820_000.0)),
-    "points": Place(gcps=GCPS, gcps_crs=CRS.from_epsg(4326).to_wkt()),
-    "rpcs": Place(rpcs={**RPCS, "MIN_LONG": "0"}),
-    "all but points": Place(crs=UTM, transform=(0.25, 0.0, 381_234.125, 0.0, -0.25, 5_820_000.0), rpcs=RPCS),
+    "geographic": Georeference(crs=CRS.from_epsg(4326).to_wkt(), transform=(1e-5, 0.0, 13.0, 0.0, -1e-5, 52.0)),
+    "projected": Georeference(crs=UTM, transform=(0.25, 0.0, 381_234.125, 0.0, -0.25, 5_820_000.0)),
+    "rotated": Georeference(crs=UTM, transform=(0.2, 0.1, 381_234.0, 0.1, -0.2, 5_820_000.0)),
+    "points": Georeference(gcps=GCPS, gcps_crs=CRS.from_epsg(4326).to_wkt()),
+    "rpcs": Georeference(rpcs={**RPCS, "MIN_LONG": "0"}),
+    "all but points": Georeference(crs=UTM, transform=(0.25, 0.0, 381_234.125, 0.0, -0.25, 5_820_000.0), rpcs=RPCS),
 }
 
 
@@ -222,7 +226,7 @@ def check_place(dataset, place):
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("name", PLACES)
 def test_a_place_without_tags_is_written_as_geotiff(tmp_path, name, bigtiff):
-    _, written = write(tmp_path / "a.tif", Carried(place=PLACES[name]))
+    _, written = write(tmp_path / "a.tif", EmbeddedMetadata(place=PLACES[name]))
     assert written.not_carried == {}
     with rasterio.open(tmp_path / "a.tif") as dataset:
         check_place(dataset, PLACES[name])
@@ -241,7 +245,7 @@ def test_the_tags_of_a_geotiff_go_on_as_they_were(tmp_path):
         geo = [tag for tag in file.pages[0].tags if int(tag.code) in (33550, 33922, 34264, 34735, 34736, 34737)]
         raw = [data[tag.valueoffset : tag.valueoffset + tag.valuebytecount] for tag in geo]
     tags = tuple(TiffTag(tag.code, int(tag.dtype), tag.count, value) for tag, value in zip(geo, raw, strict=True))
-    _, written = write(tmp_path / "a.tif", Carried(place=Place(tags=tags)))
+    _, written = write(tmp_path / "a.tif", EmbeddedMetadata(place=Georeference(tags=tags)))
     assert written.not_carried == {}
     with rasterio.open(tmp_path / "a.tif") as dataset:
         assert (dataset.crs, dataset.transform, dataset.tags()["AREA_OR_POINT"]) == (crs, transform, "Point")

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.export import picture_of
-from pipeline.formats import ENDINGS, FORMATS, Picture, level_problems, write_picture
-from pipeline.metadata.model import Carried
+from pipeline.export import output_image
+from pipeline.formats import ENDINGS, FORMATS, OutputImage, level_problems, write_picture
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.results.expected_picture import ExpectedPicture
 from pipeline.results.read_back import carried_by_result, missing_in
 from pipeline.results.verify import _certificate
-from pipeline.store import BlockTook, ScanStore, Source
+from pipeline.store import BlockTiming, ScanStore, Source
 from pipeline.support.files import file_sha256, size_bytes, tree_sha256
 from pipeline.tiling.grid import Roi
 from pipeline.types import ScanInfo
@@ -26,7 +26,7 @@ from tests.pipeline.writer_conformance import EXIF, IPTC, PHOTOSHOP, PLACE, TAGS
 SHAPE_YX = (1100, 700)
 LEVELLED = ("tiff", "cog", "jp2", "omezarr", "iiif")
 SIXTEEN = ("tiff", "cog", "jp2", "omezarr", "png")
-SCAN = Carried(exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE)
+SCAN = EmbeddedMetadata(exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE)
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
@@ -35,7 +35,7 @@ class Result:
     """A store, the picture of it, and a folder to write into."""
 
     store: ScanStore
-    picture: Picture
+    picture: OutputImage
 
 
 def make_result(folder, dtype="uint8", orientation=6, **fields):
@@ -47,10 +47,10 @@ def make_result(folder, dtype="uint8", orientation=6, **fields):
     store.write_scan(Roi(0, *SHAPE_YX[:1], 0, SHAPE_YX[1]), samples)
     version = store.create_version("v", {}, 2048, 1.0, "2000-01-01")
     chroma = np.stack([smooth(SHAPE_YX)[..., n] / 8 - 12 for n in range(2)]).astype(np.float32)
-    version.write((0, 0), coloured(chroma), version.attempt, BlockTook(1, 0.0))
+    version.write((0, 0), coloured(chroma), version.attempt, BlockTiming(1, 0.0))
     version.finish()
-    carried, text, _ = carried_by_result(SCAN, "software 1, model m", "Colour added by an algorithm", "a.tif")
-    return Result(store, picture_of(store, version, "software 1", text, carried))
+    embedded, text, _ = carried_by_result(SCAN, "software 1, model m", "Colour added by an algorithm", "a.tif")
+    return Result(store, output_image(store, version, "software 1", text, embedded))
 
 
 @pytest.fixture(scope="module", params=["uint8", "uint16"])
@@ -162,8 +162,8 @@ def test_lost_metadata(gray8, name, kind, tmp_path):
     good = write_picture(name, tmp_path / f"good{ENDINGS[name]}", gray8.picture, 2)
     if kind in good.not_carried or (kind == "icc" and name == "jp2"):  # which says it by number
         pytest.skip("it has no place for it, and says so")
-    carried = replace(gray8.picture.carried, **KINDS[kind])
-    found = check(gray8, name, tmp_path, replace(gray8.picture, carried=carried))
+    embedded = replace(gray8.picture.embedded, **KINDS[kind])
+    found = check(gray8, name, tmp_path, replace(gray8.picture, embedded=embedded))
     wanted = "Digital Source Type" if kind == "xmp" else kind
     assert any(each.startswith(f"{wanted} is not kept") for each in found.problems), found.problems
 

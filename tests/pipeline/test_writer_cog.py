@@ -16,7 +16,7 @@ from rio_cogeo import cog_validate
 from pipeline.errors import OutputError
 from pipeline.formats import cog
 from pipeline.formats.picture import SRGB_PROFILE
-from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from tests.pipeline.writer_conformance import (
     EXIF,
     IPTC,
@@ -25,7 +25,7 @@ from tests.pipeline.writer_conformance import (
     TAGS,
     XMP,
     WriterConformance,
-    picture_of,
+    output_image,
     samples,
     text_tag,
 )
@@ -64,8 +64,8 @@ class TestCog(WriterConformance):
     @pytest.mark.parametrize("channels", [3, 4])
     @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
     def test_it_is_valid(self, path, dtype, channels):
-        carried = Carried(icc=SRGB_PROFILE, xmp=XMP, tags=TAGS, place=PLACE)
-        written = self.write(path, picture_of(samples((1030, 1100), dtype, channels), carried=carried))
+        embedded = EmbeddedMetadata(icc=SRGB_PROFILE, xmp=XMP, tags=TAGS, place=PLACE)
+        written = self.write(path, output_image(samples((1030, 1100), dtype, channels), embedded=embedded))
         valid, errors, warnings = cog_validate(path, strict=True)
         assert (valid, errors, warnings) == (True, [], [])
         with tifffile.TiffFile(path) as file:
@@ -75,15 +75,15 @@ class TestCog(WriterConformance):
             assert [band.name for band in dataset.colorinterp] == ["red", "green", "blue", "alpha"][:channels]
 
     def test_what_it_carries(self, path):
-        carried = Carried(icc=SRGB_PROFILE, xmp=XMP, tags=(*TAGS, text_tag(306, "1936:05:01 12:00:00")))
+        embedded = EmbeddedMetadata(icc=SRGB_PROFILE, xmp=XMP, tags=(*TAGS, text_tag(306, "1936:05:01 12:00:00")))
         written = self.write(
             path,
-            picture_of(
+            output_image(
                 samples((40, 60), "uint8"),
                 resolution=(300.5, 240.0, "cm"),
                 software="program 1 ä",
                 description="colours",
-                carried=carried,
+                embedded=embedded,
             ),
         )
         assert not written.not_carried
@@ -101,8 +101,10 @@ class TestCog(WriterConformance):
             assert dataset.tags(ns="xml:XMP")["xml:XMP"] == XMP.decode()
 
     def test_what_it_does_not_carry_is_said(self, path):
-        carried = Carried(exif=EXIF, iptc=IPTC, photoshop=PHOTOSHOP, tags=(*TAGS, text_tag(271, "Heidelberg")))
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), orientation=6, carried=carried))
+        embedded = EmbeddedMetadata(
+            exif=EXIF, iptc=IPTC, photoshop=PHOTOSHOP, tags=(*TAGS, text_tag(271, "Heidelberg"))
+        )
+        written = self.write(path, output_image(samples((40, 60), "uint8"), orientation=6, embedded=embedded))
         assert set(written.not_carried) == {"exif", "iptc", "photoshop", "orientation", "tags"}
         assert written.not_carried["tags"].endswith("271")
         with tifffile.TiffFile(path) as file:
@@ -114,8 +116,8 @@ class TestCog(WriterConformance):
     @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "EPSG:3857"])
     def test_it_lies_where_the_scan_lies(self, path, crs, tags):
         transform = (0.1, 0.01, 12.3456789, -0.01, -0.1, 48.7654321)
-        place = Place(crs=CRS.from_string(crs).to_wkt(), transform=transform, tags=tags)
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=place)))
+        place = Georeference(crs=CRS.from_string(crs).to_wkt(), transform=transform, tags=tags)
+        written = self.write(path, output_image(samples((40, 60), "uint8"), embedded=EmbeddedMetadata(place=place)))
         assert not written.not_carried
         with rasterio.open(path) as dataset:
             assert dataset.crs == CRS.from_string(crs)
@@ -124,15 +126,15 @@ class TestCog(WriterConformance):
 
     def test_what_gdal_says_goes_on(self, path):
         value = b'<GDALMetadata>\n  <Item name="SURVEY">1936</Item>\n</GDALMetadata>\n\0'
-        place = Place(PLACE.crs, PLACE.transform, tags=(TiffTag(42112, 2, len(value), value),))
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=place)))
+        place = Georeference(PLACE.crs, PLACE.transform, tags=(TiffTag(42112, 2, len(value), value),))
+        written = self.write(path, output_image(samples((40, 60), "uint8"), embedded=EmbeddedMetadata(place=place)))
         assert not written.not_carried
         with rasterio.open(path) as dataset:
             assert dataset.tags()["SURVEY"] == "1936"
 
     def test_control_points_and_rpcs(self, path):
-        place = Place(gcps=GCPS, gcps_crs=CRS.from_epsg(4326).to_wkt(), rpcs=RPCS)
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=place)))
+        place = Georeference(gcps=GCPS, gcps_crs=CRS.from_epsg(4326).to_wkt(), rpcs=RPCS)
+        written = self.write(path, output_image(samples((40, 60), "uint8"), embedded=EmbeddedMetadata(place=place)))
         assert not written.not_carried
         with rasterio.open(path) as dataset:
             points, crs = dataset.gcps
@@ -142,8 +144,8 @@ class TestCog(WriterConformance):
             assert (dataset.rpcs.line_off, dataset.rpcs.lat_off) == (20.5, 48.1)
 
     def test_a_place_that_geotiff_cannot_hold_twice_is_said(self, path):
-        place = Place(crs=PLACE.crs, transform=PLACE.transform, gcps=GCPS, gcps_crs=CRS.from_epsg(4326).to_wkt())
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=place)))
+        place = Georeference(crs=PLACE.crs, transform=PLACE.transform, gcps=GCPS, gcps_crs=CRS.from_epsg(4326).to_wkt())
+        written = self.write(path, output_image(samples((40, 60), "uint8"), embedded=EmbeddedMetadata(place=place)))
         with rasterio.open(path) as dataset:
             has_place = tuple(dataset.transform)[:6] == PLACE.transform
             has_points = len(dataset.gcps[0]) == len(GCPS)
@@ -154,7 +156,7 @@ class TestCog(WriterConformance):
     def test_nodata_does_not_bleed_into_overviews(self, path, nodata, values):
         image = np.full((1100, 1100, 3), nodata, np.uint8)
         image[201:901, 101:801] = np.random.default_rng(0).choice(values, (700, 700, 1))
-        self.write(path, picture_of(image, nodata=nodata))
+        self.write(path, output_image(image, nodata=nodata))
         with rasterio.open(path, overview_level=0) as dataset:
             half, there = dataset.read(1), dataset.read_masks(1) > 0
         inside = np.zeros((550, 550), bool)
@@ -179,13 +181,13 @@ class TestCog(WriterConformance):
 
         monkeypatch.setattr(cog, "copy_picture", copy_with_a_hole)
         with pytest.raises(OutputError, match="cannot be written"):
-            self.write(path, picture_of(samples((1030, 1100), "uint8")))
+            self.write(path, output_image(samples((1030, 1100), "uint8")))
         assert not list(path.parent.iterdir())
 
     def test_what_is_transparent_does_not_bleed_into_overviews(self, path):
         image = np.zeros((1100, 1100, 4), np.uint8)
         image[201:901, 101:801] = (200, 200, 200, 255)
-        self.write(path, picture_of(image))
+        self.write(path, output_image(image))
         with rasterio.open(path, overview_level=0) as dataset:
             red, alpha = dataset.read(1), dataset.read(4)
         assert (red[alpha > 0] == 200).all()

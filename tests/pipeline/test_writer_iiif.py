@@ -11,7 +11,7 @@ import pyvips
 from PIL import Image
 
 from pipeline.formats.picture import SRGB_PROFILE
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import SOURCE_TYPE, xmp_packet
 from tests.pipeline.writer_conformance import (
     EXIF,
@@ -21,7 +21,7 @@ from tests.pipeline.writer_conformance import (
     TAGS,
     XMP,
     WriterConformance,
-    picture_of,
+    output_image,
     smooth,
 )
 
@@ -63,7 +63,7 @@ class TestIiif(WriterConformance):
     @pytest.mark.parametrize("shape_yx", [(1, 1), (3, 700), (513, 512), (1300, 2100), (2500, 400), (300, 2049)])
     def test_every_address_is_a_file(self, path, shape_yx):
         image = smooth(shape_yx)
-        written = self.write(path, picture_of(image))
+        written = self.write(path, output_image(image))
         info = json.loads((path / "info.json").read_text())
         assert info["@context"] == "http://iiif.io/api/image/3/context.json"
         assert (info["type"], info["protocol"]) == ("ImageService3", "http://iiif.io/api/image")
@@ -85,7 +85,7 @@ class TestIiif(WriterConformance):
     @pytest.mark.parametrize("shape_yx", [(1300, 2100), (2500, 400), (400, 5000), (600, 700)])
     def test_whole_pictures_of_the_sizes_it_lists(self, path, shape_yx):
         image = smooth(shape_yx)
-        self.write(path, picture_of(image))
+        self.write(path, output_image(image))
         info = json.loads((path / "info.json").read_text())
         limit = info.get("maxWidth", max(shape_yx))
         for size in info["sizes"]:
@@ -101,9 +101,9 @@ class TestIiif(WriterConformance):
         assert largest.shape[:2] == pytest.approx([extent * scale for extent in shape_yx], abs=1)
 
     def test_what_it_has_no_place_for_is_said(self, path):
-        carried = Carried(exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE)
+        embedded = EmbeddedMetadata(exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE)
         written = self.write(
-            path, picture_of(smooth((40, 60)), orientation=6, resolution=(300.0, 300.0, "inch"), carried=carried)
+            path, output_image(smooth((40, 60)), orientation=6, resolution=(300.0, 300.0, "inch"), embedded=embedded)
         )
         assert set(written.not_carried) == {"place", "resolution"}
 
@@ -111,7 +111,7 @@ class TestIiif(WriterConformance):
     def test_everything_is_upright(self, path, tmp_path, orientation):
         """As libvips turns the same samples in a file that says their orientation."""
         image = smooth((600, 1300))
-        self.write(path, picture_of(image, orientation=orientation))
+        self.write(path, output_image(image, orientation=orientation))
         Image.fromarray(image).save(tmp_path / "scan.tif", tiffinfo={274: orientation})
         expected = pyvips.Image.new_from_file(str(tmp_path / "scan.tif")).autorot().numpy()
         (whole,) = self.readings(path)
@@ -124,9 +124,9 @@ class TestIiif(WriterConformance):
 
     def test_every_tile_has_the_profile_and_every_whole_picture_says_what_it_is(self, path):
         xmp = xmp_packet("software 1, model m", "Colour added by an algorithm", "scan.tif")
-        carried = Carried(icc=SRGB_PROFILE, xmp=xmp, exif=EXIF)
+        embedded = EmbeddedMetadata(icc=SRGB_PROFILE, xmp=xmp, exif=EXIF)
         text = "Colour added by an algorithm"
-        self.write(path, picture_of(smooth((1300, 700)), description=text, software="software 1", carried=carried))
+        self.write(path, output_image(smooth((1300, 700)), description=text, software="software 1", embedded=embedded))
         for each in path.rglob("default.jpg"):
             with Image.open(each) as image:
                 assert image.info["icc_profile"] == SRGB_PROFILE
@@ -143,6 +143,6 @@ class TestIiif(WriterConformance):
 
     def test_a_name_with_signs_that_mean_something_elsewhere(self, tmp_path):
         path = tmp_path / "a%d [x=1], ä.color.iiif"
-        self.write(path, picture_of(smooth((40, 60))))
+        self.write(path, output_image(smooth((40, 60))))
         assert json.loads((path / "info.json").read_text())["id"] == "a%25d%20%5Bx%3D1%5D%2C%20%C3%A4.color.iiif"
         assert list(tmp_path.iterdir()) == [path]

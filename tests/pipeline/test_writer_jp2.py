@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 from pipeline.formats import jp2
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.jp2_boxes import box, boxes, check_codestream, resolution_box
-from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from tests.pipeline.writer_conformance import (
     EXIF,
     IPTC,
@@ -24,13 +24,13 @@ from tests.pipeline.writer_conformance import (
     XMP,
     WriterConformance,
     exiftool,
-    picture_of,
+    output_image,
     samples,
     smooth,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-CARRIED = Carried(icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS)
+CARRIED = EmbeddedMetadata(icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS)
 
 
 class TestJp2(WriterConformance):
@@ -48,7 +48,7 @@ class TestJp2(WriterConformance):
                 yield np.asarray(image)
 
     def test_smaller_copies_are_in_it(self, path):
-        written = self.write(path, picture_of(samples((1030, 1100), "uint8")))
+        written = self.write(path, output_image(samples((1030, 1100), "uint8")))
         assert written.levels_yx == ((1030, 1100), (515, 550), (258, 275), (129, 138))
         with Image.open(path) as image:
             image.reduce = 3
@@ -56,7 +56,7 @@ class TestJp2(WriterConformance):
             assert image.size == (138, 129)
 
     def test_of_a_strip_as_many_smaller_copies_are_told_as_there_are(self, path):
-        written = self.write(path, picture_of(samples((8, 70_000), "uint8")))
+        written = self.write(path, output_image(samples((8, 70_000), "uint8")))
         with rasterio.open(path) as dataset:
             factors = [1, *dataset.overviews(1)]
         assert len(factors) > 1
@@ -65,42 +65,42 @@ class TestJp2(WriterConformance):
     def test_larger_tiles_where_there_would_be_too_many(self, path, monkeypatch):
         monkeypatch.setattr(jp2, "_MOST_TILES", 4)
         image = samples((1100, 2500), "uint8", 4)
-        self.write(path, picture_of(image))
+        self.write(path, output_image(image))
         with rasterio.open(path) as dataset:
             assert dataset.block_shapes[0] == (1100, 2048)
             np.testing.assert_array_equal(np.moveaxis(dataset.read(), 0, -1), image)
 
     def test_it_lies_where_the_scan_lies(self, path):
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=PLACE)))
+        written = self.write(path, output_image(samples((40, 60), "uint8"), embedded=EmbeddedMetadata(place=PLACE)))
         assert not written.not_carried
         with rasterio.open(path) as dataset:
             assert dataset.crs == CRS.from_epsg(32633)
             assert tuple(dataset.transform)[:6] == PLACE.transform
 
     def test_what_gdal_says_is_said_to_be_lost(self, path):
-        place = Place(PLACE.crs, PLACE.transform, tags=(TiffTag(42112, 2, 2, b"x\0"),))
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=place)))
+        place = Georeference(PLACE.crs, PLACE.transform, tags=(TiffTag(42112, 2, 2, b"x\0"),))
+        written = self.write(path, output_image(samples((40, 60), "uint8"), embedded=EmbeddedMetadata(place=place)))
         assert set(written.not_carried) == {"tags"}
 
     def test_control_points_and_rpcs_are_kept_or_said_to_be_lost(self, path):
         points = ((0.0, 0.0, 11.5, 48.25, 0.0), (0.0, 60.0, 11.75, 48.25, 0.0), (40.0, 0.0, 11.5, 48.0, 0.0))
-        place = Place(gcps=points, gcps_crs=CRS.from_epsg(4326).to_wkt(), rpcs={"LINE_OFF": "20.5"})
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), carried=Carried(place=place)))
+        place = Georeference(gcps=points, gcps_crs=CRS.from_epsg(4326).to_wkt(), rpcs={"LINE_OFF": "20.5"})
+        written = self.write(path, output_image(samples((40, 60), "uint8"), embedded=EmbeddedMetadata(place=place)))
         with rasterio.open(path) as dataset:
             found = tuple((p.row, p.col, p.x, p.y, p.z) for p in dataset.gcps[0])
             assert ("gcps" in written.not_carried) == (found != points)
             assert ("rpcs" in written.not_carried) == (not dataset.tags(ns="RPC"))
 
     def test_pillow_finds_the_resolution(self, path):
-        written = self.write(path, picture_of(smooth((40, 60)), resolution=(300.0, 240.5, "inch")))
+        written = self.write(path, output_image(smooth((40, 60)), resolution=(300.0, 240.5, "inch")))
         assert not written.not_carried
         with Image.open(path) as image:
             assert image.info["dpi"] == pytest.approx((300.0, 240.5), rel=1e-6)
 
     @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
     def test_exiftool_finds_what_it_carries(self, path):
-        picture = picture_of(
-            smooth((40, 60)), software="program 1 ä", orientation=6, resolution=(300.0, 240.5, "cm"), carried=CARRIED
+        picture = output_image(
+            smooth((40, 60)), software="program 1 ä", orientation=6, resolution=(300.0, 240.5, "cm"), embedded=CARRIED
         )
         written = self.write(path, picture)
         assert not written.not_carried
@@ -116,7 +116,7 @@ class TestJp2(WriterConformance):
         assert "Warning" not in found
 
     def test_a_codestream_that_is_cut_short_is_found(self, path, tmp_path):
-        self.write(path, picture_of(samples((1030, 1100), "uint8")))
+        self.write(path, output_image(samples((1030, 1100), "uint8")))
         data = path.read_bytes()
         followed(path)
         for missing in (1, 2, 3, 4096, len(data) // 2):

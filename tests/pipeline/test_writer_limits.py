@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.formats import FORMATS, Picture, check_formats, jp2, write_picture
+from pipeline.formats import FORMATS, OutputImage, check_formats, jp2, write_picture
 from pipeline.readers import _raster_headers
 
 UINT8 = np.dtype("uint8")
@@ -22,7 +22,7 @@ def test_what_a_format_cannot_hold_is_refused_at_planning_and_at_writing(tmp_pat
     with pytest.raises(UsageError) as caught:
         check_formats(["tiff", name], (height, width), UINT8)
     messages.append(str(caught.value))
-    picture = Picture((height, width), UINT8, lambda rows, columns: np.zeros(0))
+    picture = OutputImage((height, width), UINT8, lambda rows, columns: np.zeros(0))
     with pytest.raises(UsageError) as caught:
         write_picture(name, tmp_path / "NAME", picture, 1)
     messages.append(str(caught.value))

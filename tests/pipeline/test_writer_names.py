@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OutputError, ScanUnreadableError
-from pipeline.formats import FORMATS, Picture, write_picture
+from pipeline.formats import FORMATS, OutputImage, write_picture
 from pipeline.formats.picture import SRGB_PROFILE
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
-from tests.pipeline.writer_conformance import PLACE, XMP, no_file_larger, picture_of, smooth, whole
+from tests.pipeline.writer_conformance import PLACE, XMP, no_file_larger, output_image, smooth, whole
 
-CARRIED = Carried(icc=SRGB_PROFILE, xmp=XMP, place=PLACE)
+CARRIED = EmbeddedMetadata(icc=SRGB_PROFILE, xmp=XMP, place=PLACE)
 LATIN = os.fsdecode(b"caf\xe9")
 
 
@@ -41,7 +41,7 @@ def odd_folder(tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_name_that_is_not_utf_8_changes_nothing_in_the_file(tmp_path, odd_folder, name):
-    picture = picture_of(smooth((600, 300)), description=f"of {LATIN}.tif", carried=CARRIED)
+    picture = output_image(smooth((600, 300)), description=f"of {LATIN}.tif", embedded=CARRIED)
     plain, odd = in_folder(tmp_path / "plain", name, "cafe"), in_folder(odd_folder / "in", name, LATIN)
     told = write_picture(name, plain, picture, 2)
     open_before = files_open()
@@ -62,23 +62,23 @@ def test_a_name_that_is_not_utf_8_changes_nothing_in_the_file(tmp_path, odd_fold
 
 def test_the_address_of_tiles_has_the_bytes_of_the_name(odd_folder):
     path = odd_folder / f"{LATIN} 1.color.iiif"
-    write_picture("iiif", path, picture_of(smooth((60, 40))), 1)
+    write_picture("iiif", path, output_image(smooth((60, 40))), 1)
     assert json.loads((path / "info.json").read_text())["id"] == "caf%E9%201.color.iiif"
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_goes_wrong_under_such_a_name_leaves_the_older_one(odd_folder, name):
     path = in_folder(odd_folder / "in", name, LATIN)
-    write_picture(name, path, picture_of(smooth((30, 50))), 1)
+    write_picture(name, path, output_image(smooth((30, 50))), 1)
     older = whole(path)
 
     def read_window(rows, columns):
         raise ScanUnreadableError("damaged")
 
     with pytest.raises(ScanUnreadableError, match=r"^damaged$"):
-        write_picture(name, path, Picture((60, 40), np.dtype("uint8"), read_window), 1)
+        write_picture(name, path, OutputImage((60, 40), np.dtype("uint8"), read_window), 1)
     noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
     with pytest.raises(OutputError, match="disk full"), no_file_larger(20_000):
-        write_picture(name, path, picture_of(noise), 1)
+        write_picture(name, path, output_image(noise), 1)
     assert whole(path) == older
     assert list(path.parent.iterdir()) == [path]

@@ -16,7 +16,7 @@ from ome_zarr_models.v05 import Image
 
 from pipeline.formats import _ome_zarr, omezarr
 from pipeline.formats.picture import SRGB_PROFILE
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
 from tests.pipeline.writer_conformance import (
     EXIF,
@@ -26,7 +26,7 @@ from tests.pipeline.writer_conformance import (
     TAGS,
     XMP,
     WriterConformance,
-    picture_of,
+    output_image,
     samples,
 )
 
@@ -57,7 +57,7 @@ class TestOmeZarr(WriterConformance):
     @pytest.mark.parametrize("channels", [3, 4])
     @pytest.mark.parametrize("resolution", [None, (300.0, 150.0, "inch"), (100.0, 200.0, "cm"), (1.0, 1.0, "none")])
     def test_it_follows_the_published_model(self, path, resolution, channels):
-        self.write(path, picture_of(samples((600, 700), "uint16", channels), resolution=resolution))
+        self.write(path, output_image(samples((600, 700), "uint16", channels), resolution=resolution))
         image = Image.from_zarr(zarr.open_group(str(path), mode="r"))
         assert image.ome_attributes.version == "0.5"
         scale = image.ome_attributes.multiscales[0]
@@ -72,14 +72,14 @@ class TestOmeZarr(WriterConformance):
         assert {channel["window"]["end"] for channel in shown} == {65535}
 
     def test_ome_zarr_shows_it_in_colour(self, path):
-        written = self.write(path, picture_of(samples((600, 700), "uint8")))
+        written = self.write(path, output_image(samples((600, 700), "uint8")))
         (node,) = Reader(parse_url(str(path)))()
         assert tuple(level.shape[1:] for level in node.data) == written.levels_yx
         assert node.metadata["channel_names"] == ["R", "G", "B"]
 
     @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
     def test_levels_are_means_of_two_by_two(self, path, dtype):
-        self.write(path, picture_of(samples((301, 300), dtype)))
+        self.write(path, output_image(samples((301, 300), dtype)))
         levels = self.levels(path)
         assert [level.shape[:2] for level in levels] == [(301, 300), (151, 150)]
         for larger, smaller in itertools.pairwise(levels):
@@ -91,7 +91,7 @@ class TestOmeZarr(WriterConformance):
         image = samples((301, 280), "uint16")
         image[image == nodata] = 91
         image[:90, 33:] = nodata
-        self.write(path, picture_of(image, nodata=nodata))
+        self.write(path, output_image(image, nodata=nodata))
         larger, smaller, *_ = self.levels(path)
         expected = exact_half(larger, (larger != nodata).all(axis=-1).astype(int))
         empty = np.equal(expected, None).any(axis=-1)
@@ -102,7 +102,7 @@ class TestOmeZarr(WriterConformance):
 
     @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
     def test_colours_count_as_much_as_they_are_opaque(self, path, dtype):
-        self.write(path, picture_of(samples((301, 280), dtype, 4)))
+        self.write(path, output_image(samples((301, 280), dtype, 4)))
         larger, smaller, *_ = self.levels(path)
         expected = exact_half(larger[..., :3], larger[..., 3])
         seen = ~np.equal(expected, None).any(axis=-1)
@@ -120,7 +120,7 @@ class TestOmeZarr(WriterConformance):
         for module in (_ome_zarr, omezarr):
             monkeypatch.setattr(module, "SHARD_PX", 512)
         image = samples((1100, 1300), "uint8")
-        self.write(path, picture_of(image), threads)
+        self.write(path, output_image(image), threads)
         whole, half, *_ = self.levels(path)
         np.testing.assert_array_equal(whole, image)
         even = image.astype(float)
@@ -129,7 +129,7 @@ class TestOmeZarr(WriterConformance):
         assert len([each for each in (path / "0" / "c").rglob("*") if each.is_file()]) == 9
 
     def test_a_file_is_a_shard(self, path):
-        self.write(path, picture_of(samples((600, 700), "uint8")))
+        self.write(path, output_image(samples((600, 700), "uint8")))
         (level,) = json.loads((path / "0" / "zarr.json").read_text())["codecs"]
         assert level["name"] == "sharding_indexed"
         assert [str(each.relative_to(path / "0")) for each in (path / "0" / "c").rglob("*") if each.is_file()] == [
@@ -137,9 +137,16 @@ class TestOmeZarr(WriterConformance):
         ]
 
     def test_what_a_scan_says_is_in_our_attribute(self, path):
-        carried = Carried(icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE)
-        picture = picture_of(
-            samples((40, 60), "uint8"), software="program 1", description="d", orientation=6, nodata=0, carried=carried
+        embedded = EmbeddedMetadata(
+            icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE
+        )
+        picture = output_image(
+            samples((40, 60), "uint8"),
+            software="program 1",
+            description="d",
+            orientation=6,
+            nodata=0,
+            embedded=embedded,
         )
         written = self.write(path, picture)
         assert set(written.not_carried) == {"orientation", "nodata"}
@@ -147,18 +154,18 @@ class TestOmeZarr(WriterConformance):
         assert (ours["software"], ours["description"], ours["orientation"]) == ("program 1", "d", 6)
         assert ours["xmp"].encode() == XMP
         assert base64.b64decode(ours["carried"]["iptc"]) == IPTC
-        assert Carried.from_json({**ours["carried"], "xmp": base64.b64encode(XMP).decode()}) == carried
+        assert EmbeddedMetadata.from_json({**ours["carried"], "xmp": base64.b64encode(XMP).decode()}) == embedded
 
     def test_a_resolution_without_a_unit_is_read_again(self, path):
         """What tifffile writes where nothing is said; ``verify`` looks for it."""
-        written = self.write(path, picture_of(samples((40, 60), "uint8"), resolution=(1.0, 1.0, "none")))
+        written = self.write(path, output_image(samples((40, 60), "uint8"), resolution=(1.0, 1.0, "none")))
         assert not written.not_carried
         with open_scan(path) as reader:
             assert reader.info.metadata["resolution"] == [1.0, 1.0, "none"]
 
     @pytest.mark.parametrize("told", ["300", [1, 2], [1, 1, "inch", 4], [1, "x", "none"], [-1, 1, "none"], {"x": 1}, 5])
     def test_a_damaged_resolution_is_none(self, path, told):
-        self.write(path, picture_of(samples((40, 60), "uint8")))
+        self.write(path, output_image(samples((40, 60), "uint8")))
         described = json.loads((path / "zarr.json").read_text())
         described["attributes"]["colorize-archive"] = {"resolution": told}
         (path / "zarr.json").write_text(json.dumps(described))
@@ -166,7 +173,9 @@ class TestOmeZarr(WriterConformance):
             assert "resolution" not in reader.info.metadata
 
     def test_a_block_too_large_for_an_attribute_is_said_to_be_lost(self, path):
-        picture = picture_of(samples((40, 60), "uint8"), carried=Carried(photoshop=bytes(2**20 + 1), iptc=IPTC))
+        picture = output_image(
+            samples((40, 60), "uint8"), embedded=EmbeddedMetadata(photoshop=bytes(2**20 + 1), iptc=IPTC)
+        )
         written = self.write(path, picture)
         assert set(written.not_carried) == {"photoshop"}
         assert "photoshop" not in zarr.open_group(str(path), mode="r").attrs["colorize-archive"]["carried"]

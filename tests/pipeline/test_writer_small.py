@@ -13,8 +13,8 @@ from PIL import Image, IptcImagePlugin
 
 from pipeline.errors import UsageError
 from pipeline.formats import jpeg
-from pipeline.formats.picture import SRGB_PROFILE, Picture
-from pipeline.metadata.model import Carried
+from pipeline.formats.picture import SRGB_PROFILE, OutputImage
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
 from tests.pipeline.writer_conformance import (
     EXIF,
@@ -25,20 +25,20 @@ from tests.pipeline.writer_conformance import (
     XMP,
     WriterConformance,
     exiftool,
-    picture_of,
+    output_image,
     smooth,
     text_tag,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-CARRIED = Carried(icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE)
-PICTURE = picture_of(
+CARRIED = EmbeddedMetadata(icc=SRGB_PROFILE, exif=EXIF, iptc=IPTC, xmp=XMP, photoshop=PHOTOSHOP, tags=TAGS, place=PLACE)
+PICTURE = output_image(
     smooth((40, 60)),
     software="program 1 ä",
     description="colours",
     orientation=6,
     resolution=(300.0, 240.0, "inch"),
-    carried=CARRIED,
+    embedded=CARRIED,
 )
 
 
@@ -82,26 +82,26 @@ class Small(WriterConformance):
         assert "Warning" not in found
 
     def test_a_picture_of_which_nothing_is_known_says_nothing(self, path):
-        self.write(path, picture_of(smooth((40, 60)), carried=Carried()))
+        self.write(path, output_image(smooth((40, 60)), embedded=EmbeddedMetadata()))
         with Image.open(path) as image:
             assert not dict(image.getexif())
             assert not {"icc_profile", "xmp", "dpi", "exif", "photoshop"} & set(image.info)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_the_orientation_is_said_once_and_the_pixels_stay(self, path, orientation):
-        self.write(path, picture_of(smooth((40, 60)), orientation=orientation, carried=Carried(exif=EXIF)))
+        self.write(path, output_image(smooth((40, 60)), orientation=orientation, embedded=EmbeddedMetadata(exif=EXIF)))
         with Image.open(path) as image:
             assert (image.size, image.getexif()[274]) == ((60, 40), orientation)
 
     @pytest.mark.parametrize(("unit", "dpi"), [("inch", 300), ("cm", 762)])
     def test_units_of_resolution(self, path, unit, dpi):
-        self.write(path, picture_of(smooth((40, 60)), resolution=(300.0, 300.0, unit)))
+        self.write(path, output_image(smooth((40, 60)), resolution=(300.0, 300.0, unit)))
         with Image.open(path) as image:
             assert image.info["dpi"] == pytest.approx((dpi, dpi), abs=0.02)
 
     def test_damaged_exif_is_left_out_and_said(self, path):
-        carried = Carried(exif=b"II*\0\xff\xff\xff\xff", tags=(text_tag(315, "A"),))
-        written = self.write(path, picture_of(smooth((40, 60)), carried=carried))
+        embedded = EmbeddedMetadata(exif=b"II*\0\xff\xff\xff\xff", tags=(text_tag(315, "A"),))
+        written = self.write(path, output_image(smooth((40, 60)), embedded=embedded))
         assert "damaged" in written.not_carried["exif"]
         with Image.open(path) as image:
             assert dict(image.getexif()) == {315: "A"}
@@ -121,7 +121,7 @@ class TestPng(Small):
     def test_gdal_takes_the_nodata_colour_for_no_picture(self, path):
         image = smooth((40, 60), "uint16")
         image[:10] = 65535
-        self.write(path, picture_of(image, nodata=65535))
+        self.write(path, output_image(image, nodata=65535))
         with rasterio.open(path) as dataset:
             assert (dataset.dataset_mask()[:10] == 0).all()
             assert (dataset.dataset_mask()[10:] == 255).all()
@@ -132,13 +132,13 @@ class TestPng(Small):
             image.verify()  # its chunks' checksums
 
     def test_too_large_a_picture_is_refused(self, path):
-        picture = Picture((2**14, 2**14 + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
+        picture = OutputImage((2**14, 2**14 + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
         with pytest.raises(UsageError, match=r"^16385 x 16384 pixels.*write tiff or cog"):
             self.write(path, picture)
         assert not list(path.parent.iterdir())
 
     def test_a_side_that_libpng_does_not_read_is_refused(self, path):
-        picture = Picture((1, 1_000_001), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
+        picture = OutputImage((1, 1_000_001), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
         with pytest.raises(UsageError, match=r"^1000001 x 1 pixels.*write tiff or cog"):
             self.write(path, picture)
 
@@ -165,14 +165,16 @@ class TestJpeg(Small):
 
     def test_iptc_takes_the_place_of_that_among_the_resources(self, path):
         older = b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x69\0\x03old"
-        self.write(path, picture_of(smooth((40, 60)), carried=Carried(iptc=IPTC, photoshop=older + PHOTOSHOP)))
+        self.write(
+            path, output_image(smooth((40, 60)), embedded=EmbeddedMetadata(iptc=IPTC, photoshop=older + PHOTOSHOP))
+        )
         with Image.open(path) as image:
             assert IptcImagePlugin.getiptcinfo(image)[(2, 105)] == b"Headline"
 
     @pytest.mark.parametrize("damaged", [PHOTOSHOP[:-3], b"not resources", b"8BIM\x04\x04\0\0\xff\xff\xff\xff"])
     def test_damaged_resources_are_left_out_and_said(self, path, damaged):
-        carried = Carried(iptc=IPTC, photoshop=damaged)
-        written = self.write(path, picture_of(smooth((40, 60)), carried=carried))
+        embedded = EmbeddedMetadata(iptc=IPTC, photoshop=damaged)
+        written = self.write(path, output_image(smooth((40, 60)), embedded=embedded))
         assert "damaged" in written.not_carried["photoshop"]
         with Image.open(path) as image:
             assert IptcImagePlugin.getiptcinfo(image)[(2, 105)] == b"Headline"
@@ -180,7 +182,7 @@ class TestJpeg(Small):
     def test_blocks_of_several_segments(self, path):
         iptc = b"".join(b"\x1c\x02\x19" + (2000).to_bytes(2, "big") + bytes([65 + n]) * 2000 for n in range(50))
         profile = SRGB_PROFILE + bytes(150_000)
-        self.write(path, picture_of(smooth((40, 60)), carried=Carried(icc=profile, iptc=iptc)))
+        self.write(path, output_image(smooth((40, 60)), embedded=EmbeddedMetadata(icc=profile, iptc=iptc)))
         with Image.open(path) as image:
             assert image.info["icc_profile"] == profile
             image.load()
@@ -188,27 +190,27 @@ class TestJpeg(Small):
     @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
     def test_exiftool_joins_resources_of_several_segments(self, path):
         iptc = b"".join(b"\x1c\x02\x19" + (2000).to_bytes(2, "big") + bytes([65 + n]) * 2000 for n in range(50))
-        self.write(path, picture_of(smooth((40, 60)), carried=Carried(iptc=iptc)))
+        self.write(path, output_image(smooth((40, 60)), embedded=EmbeddedMetadata(iptc=iptc)))
         assert exiftool(path, "-sep", "|", "-IPTC:Keywords").count("|") == 49
         assert "Warning" not in exiftool(path)
 
     def test_blocks_too_large_for_a_segment_are_said_to_be_lost(self, path):
-        carried = Carried(exif=EXIF, xmp=XMP + b" " * 70_000, tags=(text_tag(315, "A" * 70_000),))
-        picture = picture_of(smooth((40, 60)), orientation=6, description="d" * 70_000, carried=carried)
+        embedded = EmbeddedMetadata(exif=EXIF, xmp=XMP + b" " * 70_000, tags=(text_tag(315, "A" * 70_000),))
+        picture = output_image(smooth((40, 60)), orientation=6, description="d" * 70_000, embedded=embedded)
         written = self.write(path, picture)
         assert set(written.not_carried) == {"exif", "tags", "description"}
         with Image.open(path) as image:
             assert dict(image.getexif()) == {274: 6}
 
     def test_a_long_description_stays_where_the_tags_have_to_go(self, path):
-        carried = Carried(tags=(text_tag(315, "A" * 50_000),))
-        written = self.write(path, picture_of(smooth((40, 60)), description="d" * 30_000, carried=carried))
+        embedded = EmbeddedMetadata(tags=(text_tag(315, "A" * 50_000),))
+        written = self.write(path, output_image(smooth((40, 60)), description="d" * 30_000, embedded=embedded))
         assert set(written.not_carried) == {"tags"}
         with Image.open(path) as image:
             assert dict(image.getexif()) == {270: "d" * 30_000}
 
     def test_colours_are_at_full_resolution(self, path):
-        self.write(path, picture_of(smooth((40, 60))))
+        self.write(path, output_image(smooth((40, 60))))
         with Image.open(path) as image:
             assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3
         assert io.BytesIO(path.read_bytes()).read(4) == b"\xff\xd8\xff\xe0"
@@ -226,7 +228,7 @@ class TestJpeg(Small):
         ],
     )
     def test_jfif_says_the_resolution_where_it_has_numbers_for_it_and_exif_always(self, path, resolution, jfif, dpi):
-        self.write(path, picture_of(smooth((40, 60)), resolution=resolution))
+        self.write(path, output_image(smooth((40, 60)), resolution=resolution))
         with Image.open(path) as image:
             assert (image.info["jfif_unit"], *image.info["jfif_density"]) == jfif
             exif = image.getexif()
@@ -253,12 +255,12 @@ class TestJpeg(Small):
     def test_sixteen_bit_is_rounded_to_eight(self, path):
         image = np.full((64, 64, 3), 128, np.uint16)
         image[:, 32:] = 129
-        self.write(path, picture_of(image))
+        self.write(path, output_image(image))
         found = next(iter(readings(path)))
         assert (found[:, :32] == 0).all()
         assert (found[:, 32:] == 1).all()
 
     def test_too_long_a_side_is_refused(self, path):
-        picture = Picture((1, jpeg.LIMIT_SIDE_PX + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
+        picture = OutputImage((1, jpeg.LIMIT_SIDE_PX + 1), np.dtype("uint8"), lambda rows, columns: np.zeros(0))
         with pytest.raises(UsageError, match=r"^65501 x 1 pixels.*write tiff or cog"):
             self.write(path, picture)

@@ -12,11 +12,11 @@ from PIL import Image
 
 from pipeline.formats import FORMATS, write_picture
 from pipeline.formats._xmp import split
-from pipeline.metadata.model import Carried
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import SOURCE_TYPE, xmp_packet
 from pipeline.metadata.xmp import properties
 from pipeline.readers import open_scan
-from tests.pipeline.writer_conformance import exiftool, picture_of, smooth
+from tests.pipeline.writer_conformance import exiftool, output_image, smooth
 
 _DC, _PHOTOSHOP = "{http://purl.org/dc/elements/1.1/}", "{http://ns.adobe.com/photoshop/1.0/}"
 _DISCLOSED = (
@@ -42,7 +42,7 @@ def packet(**lengths):
 
 def write(name, folder, xmp):
     path = folder / f"NAME{FORMATS[name].ENDING}"
-    picture = picture_of(smooth((40, 60)), software="program 1", carried=Carried(xmp=xmp))
+    picture = output_image(smooth((40, 60)), software="program 1", embedded=EmbeddedMetadata(xmp=xmp))
     return path, write_picture(name, path, picture, 1).not_carried
 
 
@@ -67,7 +67,7 @@ def test_a_large_packet_of_a_scan_leaves_the_disclosure_there(tmp_path, name):
     wanted = packet(rights=2_000_000, title=300)
     path, lost = write(name, tmp_path, wanted)
     with open_scan(path) as reader:
-        found = properties(reader.carried.xmp)
+        found = properties(reader.embedded.xmp)
     told = properties(wanted)
     assert SOURCE_TYPE in found[_DISCLOSED[0]]
     assert {each: found[each] for each in (*_DISCLOSED, f"{_PHOTOSHOP}City", f"{_DC}title")} == {
@@ -92,7 +92,7 @@ def test_a_jpeg_has_the_rest_as_extended_xmp(tmp_path, lengths):
     assert json.loads(properties(main)["{http://ns.adobe.com/xmp/note/}HasExtendedXMP"]) == digest
     assert not properties(main).keys() & properties(extended).keys()
     with open_scan(path) as reader:
-        assert properties(reader.carried.xmp) == properties(wanted)
+        assert properties(reader.embedded.xmp) == properties(wanted)
 
 
 @pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
@@ -119,7 +119,7 @@ def test_a_large_packet_that_cannot_be_taken_apart_is_said_to_be_lost(tmp_path, 
     path, lost = write(name, tmp_path, SOURCE_TYPE.encode() + b"<" * 2_000_000)
     assert "damaged" in lost["xmp"]
     with open_scan(path) as reader:
-        assert SOURCE_TYPE.encode() in reader.carried.xmp
+        assert SOURCE_TYPE.encode() in reader.embedded.xmp
 
 
 def test_the_smaller_properties_stay_in_the_main_packet():

@@ -24,7 +24,7 @@ from PIL import Image
 from pipeline.errors import OutputError, ScanUnreadableError, UsageError
 from pipeline.formats import tiff as writer
 from pipeline.formats._pyramid import halve, pyramid_levels
-from pipeline.formats.picture import SRGB_PROFILE, Picture
+from pipeline.formats.picture import SRGB_PROFILE, OutputImage
 from pipeline.formats.tiff import is_bigtiff_needed, write_pyramid
 
 SIZES_YX = [(1, 1), (3, 700), (700, 3), (257, 513), (1100, 300)]
@@ -35,13 +35,13 @@ def picture(shape_yx, dtype, seed=0):
     return np.random.default_rng(seed).integers(0, maximum, (*shape_yx, 3), dtype, endpoint=True)
 
 
-def picture_of(image, **said):
-    return Picture(image.shape[:2], image.dtype, lambda *window: image[window], channels=image.shape[2], **said)
+def output_image(image, **said):
+    return OutputImage(image.shape[:2], image.dtype, lambda *window: image[window], channels=image.shape[2], **said)
 
 
 def write(path, image, tile_px=256, compression="deflate", threads=2, **said):
     options = {"tile_px": tile_px, "compression": compression, "threads": threads}
-    return write_pyramid(path, picture_of(image, **said), **options)
+    return write_pyramid(path, output_image(image, **said), **options)
 
 
 def zeros(rows, columns):
@@ -109,7 +109,7 @@ def asked_windows(path, image):
         asked.append((rows, columns))
         return image[rows, columns]
 
-    write_pyramid(path, Picture(image.shape[:2], image.dtype, read_window), threads=1)
+    write_pyramid(path, OutputImage(image.shape[:2], image.dtype, read_window), threads=1)
     return asked
 
 
@@ -240,7 +240,7 @@ def test_failure_while_reading_leaves_the_old_file_alone(tmp_path, failure, thre
         return zeros(rows, columns)
 
     with pytest.raises(type(failure)) as caught:
-        write_pyramid(tmp_path / "a.tif", Picture((1300, 700), np.dtype("uint8"), read_window), threads=threads)
+        write_pyramid(tmp_path / "a.tif", OutputImage((1300, 700), np.dtype("uint8"), read_window), threads=threads)
     assert caught.value is failure
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
     assert (tmp_path / "a.tif").read_bytes() == b"old"
@@ -249,7 +249,7 @@ def test_failure_while_reading_leaves_the_old_file_alone(tmp_path, failure, thre
 @pytest.mark.parametrize("window", [np.zeros((9, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint16)])
 def test_a_window_of_the_wrong_kind_is_refused(tmp_path, window):
     with pytest.raises(UsageError, match="sheared"):
-        write_pyramid(tmp_path / "a.tif", Picture((10, 10), np.dtype("uint8"), lambda rows, columns: window))
+        write_pyramid(tmp_path / "a.tif", OutputImage((10, 10), np.dtype("uint8"), lambda rows, columns: window))
     assert not list(tmp_path.iterdir())
 
 
@@ -322,7 +322,7 @@ def test_memory_does_not_grow_with_the_picture(tmp_path, longer_yx):
     peaks = []
     for shape_yx in ((4096, 4096), longer_yx):
         tracemalloc.start()
-        write_pyramid(tmp_path / "a.tif", Picture(shape_yx, np.dtype("uint8"), zeros))
+        write_pyramid(tmp_path / "a.tif", OutputImage(shape_yx, np.dtype("uint8"), zeros))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]

@@ -14,10 +14,10 @@ import pytest
 from rasterio.crs import CRS
 
 from pipeline.errors import OutputError, ScanUnreadableError
-from pipeline.formats import FORMATS, Picture, write_picture
+from pipeline.formats import FORMATS, OutputImage, write_picture
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.exif import exif_block
-from pipeline.metadata.model import Carried, Place, TiffTag
+from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.readers import open_scan
 from pipeline.support.files import remove
 
@@ -48,7 +48,7 @@ EXIF = exif_block(
     (text_tag(1, "N"), TiffTag(2, 5, 3, struct.pack("<6I", 52, 1, 31, 1, 12, 10))),
 )
 TAGS = (text_tag(269, "plate 17"), text_tag(315, "M. Müller"), text_tag(33432, "CC0"))
-PLACE = Place(crs=CRS.from_epsg(32633).to_wkt(), transform=(0.5, 0.0, 440_720.25, 0.0, -0.5, 3_751_320.75))
+PLACE = Georeference(crs=CRS.from_epsg(32633).to_wkt(), transform=(0.5, 0.0, 440_720.25, 0.0, -0.5, 3_751_320.75))
 
 
 def samples(shape_yx, dtype, channels=3, seed=0):
@@ -69,9 +69,9 @@ def smooth(shape_yx, dtype="uint8", channels=3):
     return np.stack([plane * scale for plane in planes[:channels]], axis=-1).astype(dtype)
 
 
-def picture_of(image, **fields):
+def output_image(image, **fields):
     height, width, channels = image.shape
-    return Picture((height, width), image.dtype, lambda rows, columns: image[rows, columns], channels, **fields)
+    return OutputImage((height, width), image.dtype, lambda rows, columns: image[rows, columns], channels, **fields)
 
 
 def whole(path):
@@ -138,7 +138,7 @@ class WriterConformance:
     @pytest.mark.parametrize("shape_yx", SIZES_YX)
     def test_pixels_come_back(self, path, shape_yx, dtype, channels, capfd):
         image = (samples if self.lossless else smooth)(shape_yx, dtype, channels)
-        written = self.write(path, picture_of(image))
+        written = self.write(path, output_image(image))
         assert written.levels_yx[0] == shape_yx
         assert list(path.parent.iterdir()) == [path]
         stored = image if self.keeps_alpha else image[..., :3]
@@ -158,7 +158,7 @@ class WriterConformance:
         assert capfd.readouterr() == ("", "")
 
     def test_size_is_that_of_all_files(self, path):
-        written = self.write(path, picture_of(samples((257, 513), "uint8")))
+        written = self.write(path, output_image(samples((257, 513), "uint8")))
         found = whole(path)
         assert path.is_dir() == self.folder
         assert written.bytes == (sum(map(len, found.values())) if self.folder else len(found))
@@ -167,13 +167,13 @@ class WriterConformance:
     def test_nodata(self, path, nodata):
         image = samples((60, 40), "uint8")
         image[:20] = nodata
-        written = self.write(path, picture_of(image, nodata=nodata))
+        written = self.write(path, output_image(image, nodata=nodata))
         assert ("nodata" in written.not_carried) != self.keeps_nodata
         if self.keeps_nodata:
             assert self.nodata_of(path) == nodata
 
     def test_nothing_is_said_to_be_lost_of_what_was_not_there(self, path):
-        written = self.write(path, picture_of(smooth((40, 60)), orientation=1))
+        written = self.write(path, output_image(smooth((40, 60)), orientation=1))
         assert not written.not_carried
 
     @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ class WriterConformance:
     )
     def test_the_resolution_is_read_as_it_was_or_said_to_be_lost(self, path, resolution):
         """As close as ``verify`` certifies it: PNG and JPEG 2000 have whole pixels a metre."""
-        written = self.write(path, picture_of(smooth((40, 60)), resolution=resolution))
+        written = self.write(path, output_image(smooth((40, 60)), resolution=resolution))
         if "resolution" in written.not_carried:
             return
         with open_scan(path) as reader:
@@ -201,7 +201,7 @@ class WriterConformance:
     @pytest.mark.parametrize("threads", [1, 3])
     @pytest.mark.parametrize("failure", [ScanUnreadableError("damaged"), FileNotFoundError("gone"), MemoryError()])
     def test_what_reading_raises_passes_and_leaves_the_older_one(self, path, failure, threads):
-        self.write(path, picture_of(smooth((30, 50))))
+        self.write(path, output_image(smooth((30, 50))))
         older = whole(path)
 
         def read_window(rows, columns):
@@ -210,7 +210,7 @@ class WriterConformance:
             return np.zeros((rows.stop - rows.start, columns.stop - columns.start, 3), np.uint8)
 
         with pytest.raises(type(failure)) as caught:
-            self.write(path, Picture((1100, 300), np.dtype("uint8"), read_window), threads)
+            self.write(path, OutputImage((1100, 300), np.dtype("uint8"), read_window), threads)
         assert caught.value is failure
         assert list(path.parent.iterdir()) == [path]
         assert whole(path) == older
@@ -220,24 +220,24 @@ class WriterConformance:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            self.write(path, Picture((1100, 300), np.dtype("uint8"), read_window), 1)
+            self.write(path, OutputImage((1100, 300), np.dtype("uint8"), read_window), 1)
         assert not list(path.parent.iterdir())
 
     @pytest.mark.parametrize("window", [np.zeros((9, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint16)])
     def test_a_window_of_the_wrong_kind_is_refused(self, path, window):
         with pytest.raises(ValueError, match="sheared"):
-            self.write(path, Picture((10, 10), np.dtype("uint8"), lambda rows, columns: window))
+            self.write(path, OutputImage((10, 10), np.dtype("uint8"), lambda rows, columns: window))
         assert not list(path.parent.iterdir())
 
     def test_it_appears_only_whole_in_place_of_an_older_one(self, path):
-        self.write(path, picture_of(smooth((30, 50))))
+        self.write(path, output_image(smooth((30, 50))))
         older, image, asked = whole(path), smooth((600, 300)), []
 
         def read_window(rows, columns):
             asked.append(whole(path) == older)
             return image[rows, columns]
 
-        self.write(path, Picture((600, 300), image.dtype, read_window), 1)
+        self.write(path, OutputImage((600, 300), image.dtype, read_window), 1)
         assert asked
         assert all(asked)
         assert next(iter(self.readings(path))).shape[:2] == (600, 300)
@@ -246,11 +246,11 @@ class WriterConformance:
     @pytest.mark.parametrize("missing_bytes", [1, 700, 5000, 60_000, 300_000, 1_500_000])
     def test_a_full_disk_leaves_the_older_one(self, path, missing_bytes, capfd):
         """So many bytes before the largest file would have been whole: at its end, in its middle, at its start."""
-        picture = picture_of(np.random.default_rng(0).integers(0, 256, (512, 1024, 3), np.uint8))
+        picture = output_image(np.random.default_rng(0).integers(0, 256, (512, 1024, 3), np.uint8))
         self.write(path, picture)
         expected = whole(path)
         remove(path)
-        self.write(path, picture_of(smooth((30, 50))))
+        self.write(path, output_image(smooth((30, 50))))
         older, message = whole(path), ""
         largest = max(map(len, expected.values())) if self.folder else len(expected)
         try:
@@ -267,19 +267,19 @@ class WriterConformance:
     def test_a_place_that_cannot_be_written(self, path):
         path.parent.joinpath("file").write_bytes(b"")
         with pytest.raises(OutputError, match=r"cannot be written .*; check"):
-            self.write(path.parent / "file" / path.name, picture_of(smooth((30, 50))))
+            self.write(path.parent / "file" / path.name, output_image(smooth((30, 50))))
 
     def test_what_a_killed_run_left_is_no_hindrance(self, path):
         left = path.with_name(f"{path.name}.part")
         left.mkdir()
         (left / "plain.part").write_bytes(b"half a file")
-        self.write(path, picture_of(smooth((30, 50))))
+        self.write(path, output_image(smooth((30, 50))))
         assert list(path.parent.iterdir()) == [path]
 
     def test_the_bytes_depend_neither_on_threads_nor_on_the_clock(self, path):
         image = samples((1030, 1100), "uint8", 4)
-        carried = Carried(icc=SRGB_PROFILE, xmp=XMP, exif=EXIF, tags=TAGS, place=PLACE)
-        picture = picture_of(image, software="program 1", description="d", carried=carried)
+        embedded = EmbeddedMetadata(icc=SRGB_PROFILE, xmp=XMP, exif=EXIF, tags=TAGS, place=PLACE)
+        picture = output_image(image, software="program 1", description="d", embedded=embedded)
         self.write(path, picture, 1)
         first, began = whole(path), time.time()
         remove(path)
@@ -296,7 +296,7 @@ class WriterConformance:
                 return band[: asked.stop - asked.start, columns]
 
             forget_peak()
-            self.write(path, Picture((rows, 600), band.dtype, read_window), 1)
+            self.write(path, OutputImage((rows, 600), band.dtype, read_window), 1)
             return peak_kib() * 1024
 
         smaller, larger = self.rows_of_two_sizes

@@ -47,7 +47,7 @@ def stitch(lightness: F32, colorize: Colorizer, tile_yx: tuple[int, int], stride
     grid = TileGrid.of(shape_yx, tile_yx, (stride_px, stride_px))
     block = grid.block((0, 0), max(shape_yx))
     blender = BlockBlender(grid, block, "average")
-    for y, x in block.tiles_yx:
+    for y, x in block.tile_origins:
         blender.add((y, x), colorize(lightness[y : y + tile_yx[0], x : x + tile_yx[1]]))
     chroma = np.asarray(blender.mean())
-    return Stitched(as_samples(rgb_from_lab(lightness, chroma)), lightness, chroma, len(block.tiles_yx))
+    return Stitched(as_samples(rgb_from_lab(lightness, chroma)), lightness, chroma, len(block.tile_origins))

@@ -24,7 +24,7 @@ import tifffile
 
 from pipeline.errors import ScanDamagedError, ScanError, ScanUnsupportedError
 from pipeline.readers._base import reason, refuse_drive_errors
-from pipeline.readers._fingerprint_cache import Remembered
+from pipeline.readers._fingerprint_cache import FingerprintCache
 
 _MAX_DIRECTORIES = 2**18
 _MAX_TAGS = 4096  # of a directory; as tifffile
@@ -77,7 +77,7 @@ class Chain:
         return (f"the pages after page {len(self.pictures)} (the file is cut off or damaged there)",) * self.broken
 
 
-_CHAINS: Remembered[Chain] = Remembered(16)
+_CHAINS: FingerprintCache[Chain] = FingerprintCache(16)
 
 
 def chain_of(path: Path, *, salvage: bool = False) -> Chain:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ScanDamagedError, ScanUnreachableError, ScanUnreadableError
 from pipeline.readers._base import Samples, reason, refuse_drive_errors, scaling_table
-from pipeline.readers._fingerprint_cache import Remembered
+from pipeline.readers._fingerprint_cache import FingerprintCache
 from pipeline.readers._tiff.segments import Segments
 
 _FULL_RANGE_BITS = range(17, 32)
@@ -40,7 +40,7 @@ class Range:
     gaps: bool = False
 
 
-_RANGES: Remembered[Range] = Remembered(256)
+_RANGES: FingerprintCache[Range] = FingerprintCache(256)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import tifffile
 
 from pipeline.metadata import exif
-from pipeline.metadata.model import BLOCK_LIMIT_BYTES, Carried, Place, TiffTag
+from pipeline.metadata.model import BLOCK_LIMIT_BYTES, EmbeddedMetadata, Georeference, TiffTag
 from pipeline.readers._tiff.gdal import environment, open_dataset
 from pipeline.readers._tiff.layout import compression_name
 
@@ -70,11 +70,11 @@ def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: 
     return metadata
 
 
-def carried_of(page: tifffile.TiffPage, path: Path) -> Carried:
+def carried_of(page: tifffile.TiffPage, path: Path) -> EmbeddedMetadata:
     """Blocks, descriptive tags and place; what is damaged or above `BLOCK_LIMIT_BYTES` is left out."""
     blocks = {code: _raw(page, code) for code in _BLOCKS}
     kept = [value for tag in page.tags if _describes(tag) and (value := _tiff_tag(page, tag)) is not None]
-    return Carried(
+    return EmbeddedMetadata(
         icc=blocks[_ICC],
         exif=_exif_of(page),
         iptc=blocks[_IPTC],
@@ -260,20 +260,20 @@ def _directory(page: tifffile.TiffPage, offset: int) -> tuple[TiffTag, ...]:
     return tuple(found.values())
 
 
-def _place_of(page: tifffile.TiffPage, path: Path) -> Place | None:
+def _place_of(page: tifffile.TiffPage, path: Path) -> Georeference | None:
     kept = tuple(value for tag in page.tags if tag.code in _GEO and (value := _tiff_tag(page, tag)) is not None)
     if not any(tag.code in _GEOTIFF for tag in kept):
         return None
     with contextlib.suppress(Exception):  # GDAL's opinion is a help; a scan is none the worse without it
         return _as_gdal_sees_it(page, path, kept)
-    return Place(tags=kept)
+    return Georeference(tags=kept)
 
 
-def _as_gdal_sees_it(page: tifffile.TiffPage, path: Path, kept: tuple[TiffTag, ...]) -> Place:
+def _as_gdal_sees_it(page: tifffile.TiffPage, path: Path, kept: tuple[TiffTag, ...]) -> Georeference:
     with environment(), open_dataset(path, page.offset if page.index else None) as dataset:
         points, points_crs = dataset.gcps
         transform = tuple(dataset.transform)[:6] if not dataset.transform.is_identity else ()
-        return Place(
+        return Georeference(
             crs=dataset.crs.to_wkt() if dataset.crs else "",
             transform=tuple(float(number) for number in transform),
             gcps=tuple((float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0)) for p in points),
