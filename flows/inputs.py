@@ -97,8 +97,8 @@ class SearchReport:
 
     Attributes
     ----------
-    not_taken : how many files of each ending were passed over in folders, the most frequent first
-    in_vain : one line for each input without a scan, and for each folder that could not be listed
+    ignored_files : how many files of each ending were passed over in folders, the most frequent first
+    empty_inputs : one line for each input without a scan, and for each folder that could not be listed
     passed_over : what was passed over for another reason than its ending, by that reason
     notes : one line each on what is as it was asked for, and may surprise
     """

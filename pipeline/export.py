@@ -14,7 +14,7 @@ from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.store import ChromaVersion, ScanStore
 from pipeline.support.malloc import tune_process
 from pipeline.support.row_bands import row_strips
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 
 
 def render_rgb(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
@@ -44,7 +44,7 @@ def render_rgb(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
 def _bare(store: ScanStore, roi: Roi, mask: NDArray | None) -> NDArray[np.bool_] | None:
     """(h, w) where nothing is to be coloured, or None where all is."""
     uncoloured = None if mask is None else mask == 0
-    for hole in store.holes:
+    for hole in store.missing_regions:
         ys, xs = (max(hole.y0, roi.y0), min(hole.y1, roi.y1)), (max(hole.x0, roi.x0), min(hole.x1, roi.x1))
         if ys[0] < ys[1] and xs[0] < xs[1]:
             uncoloured = np.zeros(roi.shape_yx, np.bool_) if uncoloured is None else uncoloured

@@ -29,8 +29,7 @@ from pipeline.support.files import open_file, remove, tree_sha256, writing
 from pipeline.support.fingerprint import KnownFile, StatFingerprint, hash_in, hashed
 from pipeline.support.ordered_map import OrderedThreadMap
 from pipeline.support.scratch import ScratchRaster
-from pipeline.tiling.grid import Roi
-from pipeline.types import ReadOptions, ScanInfo, ScanReader
+from pipeline.types import ReadOptions, Roi, ScanInfo, ScanReader
 
 _ROWS_BYTES = 4 * 2**20  # decoded at once of formats that come in whole rows
 _HASH_BYTES = 2**20
@@ -199,18 +198,12 @@ def _sha256(path: Path, stop: threading.Event) -> str:
 def _copy(path: Path, part: Path, source: Source, threads: int, reading: ReadOptions, metadata: bool) -> None:
     with open_scan(path, reading) as reader:
         store = ScanStore.create(part, reader.info, source, reader.embedded, metadata)
-        if _segment_yx(reader)[1] < reader.info.shape_yx[1]:
+        if reader.segment_yx[1] < reader.info.shape_yx[1]:
             _copy_windows(reader, store, threads)
         else:
             _copy_rows(reader, store, threads)
-        if reader.holes:
-            store.write_holes(reader.holes)
-
-
-def _segment_yx(reader: ScanReader) -> tuple[int, int]:
-    """Rows and columns that the reader decodes at once, where it says so; else one whole row."""
-    found: tuple[int, int] = getattr(reader, "segment_yx", (1, reader.info.shape_yx[1]))
-    return found
+        if reader.missing_regions:
+            store.write_missing_regions(reader.missing_regions)
 
 
 def _windows(info: ScanInfo, top: int, bottom: int) -> Iterator[Roi]:
@@ -250,7 +243,7 @@ class _Rows:
         height, width = reader.info.shape_yx
         row_bytes = width * reader.info.channels * np.dtype(reader.info.dtype).itemsize
         # A strip that no cache can hold is decoded anew for every run of rows, so runs are as tall as strips.
-        step = max(1, _ROWS_BYTES // row_bytes, min(_segment_yx(reader)[0], SCAN_SHARD_PX))
+        step = max(1, _ROWS_BYTES // row_bytes, min(reader.segment_yx[0], SCAN_SHARD_PX))
         bottom = min(top + SCAN_SHARD_PX, height)
         for y in range(top, bottom, step):
             rows = slice(y, min(y + step, bottom))

@@ -17,6 +17,32 @@ scale for 0 to 100; what a reader gives where only a profile or another colour s
 Mask = Literal["", "alpha", "nodata"]
 
 
+@dataclass(frozen=True, order=True)
+class Roi:
+    """A rectangle of scan pixels: rows ``y0 <= y < y1``, columns ``x0 <= x < x1``."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.y0, self.y1)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.x0, self.x1)
+
+    def clipped(self, shape_yx: tuple[int, int]) -> Roi:
+        """The part that lies within a scan of ``shape_yx``."""
+        return Roi(self.y0, min(self.y1, shape_yx[0]), self.x0, min(self.x1, shape_yx[1]))
+
+
 @dataclass(frozen=True)
 class ScanInfo:
     """What a scan is, known without decoding it.
@@ -63,15 +89,16 @@ class ReadOptions:
     Attributes
     ----------
     page : of a file with several pictures, from 1
-    salvage : read what can be read: instead of an error, damaged parts are filled with gray and listed in ``holes``
+    salvage : read what can be read: instead of an error, damaged parts are filled with gray and listed as
+        ``missing_regions``
     limit_pixels : refuse pictures that declare more
-    beside : of the world files beside it read this one only, and none where it is empty; None is the first there is
+    world_file : of the world files beside it read this one only, and none where it is empty; None is the first there is
     """
 
     page: int = 1
     salvage: bool = False
     limit_pixels: int = 20_000_000_000
-    beside: str | None = None
+    world_file: str | None = None
 
 
 class ScanReader(Protocol):
@@ -89,8 +116,13 @@ class ScanReader(Protocol):
         ...
 
     @property
-    def holes(self) -> tuple[tuple[int, int, int, int], ...]:
-        """y0, y1, x0, x1 of the parts met so far that could not be read; only ever some where salvage was asked for."""
+    def missing_regions(self) -> tuple[Roi, ...]:
+        """The parts met so far that could not be read; only ever some where salvage was asked for."""
+        ...
+
+    @property
+    def segment_yx(self) -> tuple[int, int]:
+        """Rows and columns of what is decoded at once, which is also what is lost at once."""
         ...
 
     @property

@@ -185,7 +185,7 @@ def _inspection(path: Path) -> dict[str, object]:
             "source": store.source.name,
             "sha256": store.source.sha256,
             **_size(store.info),
-            **_holes(len(store.holes)),
+            **_holes(len(store.missing_regions)),
             **_versions(store, path),
         }
     with open_scan(path) as reader:

@@ -31,9 +31,10 @@ from pipeline.store import BlockTiming, ChromaVersion, ScanStore
 from pipeline.support.array_backend import HOST, Device
 from pipeline.support.malloc import tune_process
 from pipeline.tiling.anchor import Anchor, anchor_of
-from pipeline.tiling.grid import Block, Roi, TileGrid
-from pipeline.tiling.infer import BlockInput, ReusedTiles, Tiles, colorize_blocks, lightness_roi
+from pipeline.tiling.grid import Block, TileGrid, TileOrigins
+from pipeline.tiling.infer import BlockInput, ReusedTiles, colorize_blocks, lightness_roi
 from pipeline.tiling.palette import Palette
+from pipeline.types import Roi
 
 _ENGINES_KEPT = 3
 _TELL_SECONDS = 1.0
@@ -190,24 +191,24 @@ class _Reporter:
         self._told = time.monotonic()
 
 
-def chosen_tiles(version: ChromaVersion, task: BlockTask, level: int) -> Tiles:
+def chosen_tiles(version: ChromaVersion, task: BlockTask, level: int) -> TileOrigins:
     """Tiles that touch the task's block and were chosen for a refinement, in raster order."""
     grid = refined(task.grid, level)
     chosen = version.chosen(level)
     rows, columns = ({start: i for i, start in enumerate(axis.starts)} for axis in (grid.y, grid.x))
-    return tuple((y, x) for y, x in task.at(level).block.tile_origins if chosen[rows[y], columns[x]])
+    return tuple(tile for tile in task.at(level).block.tile_origins if chosen[rows[tile[0]], columns[tile[1]]])
 
 
-def _known(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) -> ReusedTiles | None:
+def _reused(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi) -> ReusedTiles | None:
     """Tiles that need not be predicted: of the levels below, or of a version with twice the stride."""
     if task.level:
         extra = tuple(tile for level in range(1, task.level) for tile in chosen_tiles(version, task, level))
-        known = ReusedTiles(task.grid, version.read(roi), version.agreement(roi, task.level), extra)
+        reused = ReusedTiles(task.grid, version.read(roi), version.agreement(roi, task.level), extra)
         # Two workers may have one block, as one does that was taken for lost: what one writes while the other reads is
         # of no level, or of this one.
         if version.level_of(task.index_yx) >= task.level or not version.has_block(task.index_yx):
             raise _ChangedError
-        return known
+        return reused
     if task.reuse is not None:
         before = store.version(task.reuse.version)
         return ReusedTiles(task.reuse.grid, before.read(roi), before.agreement(roi))
@@ -225,7 +226,7 @@ def _work(task: BlockTask) -> BlockInput:
         block=block,
         window=task.window,
         samples=store.read_seen(lightness_roi(grid, block)),
-        known=_known(store, version, task, block.write_roi),
+        reused=_reused(store, version, task, block.write_roi),
         anchor=version.anchor(store.info.shape_yx) if task.anchor and not task.takes_palette else None,
         palette=version.palette(store.info.shape_yx) if task.takes_palette else None,
         chosen=chosen_tiles(version, task, task.level) if task.level else None,

@@ -18,7 +18,7 @@ from pipeline.results.sidecar import Sidecar, sidecar_of, version_of
 from pipeline.results.versions import ResultPaths
 from pipeline.store import ChromaVersion, ScanStore
 from pipeline.support.files import write_whole
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 
 # Answers of fewer than this are no answers.
 _LEAST_SHARE = 0.02

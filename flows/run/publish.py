@@ -152,8 +152,8 @@ def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: st
     agents = {SOFTWARE: version(SOFTWARE), f"model {spec.model}": f"SHA-256 {spec.model_sha256}"}
     detail = f"colour added by an algorithm; lightness is the scan's own; version {spec.version}"
     notes = tuple(f"not carried over: {what} ({why})" for what, why in picture.not_carried.items())
-    if store.holes:
-        notes = (*notes, f"{len(store.holes)} parts of the scan could not be read and are plain gray")
+    if store.missing_regions:
+        notes = (*notes, f"{len(store.missing_regions)} parts of the scan could not be read and are plain gray")
     source, result = (store.source.name, store.source.sha256), (picture.file, picture.sha256)
     premis = premis_event(when, detail, agents, source, result, notes)
     return replace(picture, premis=premis, unwritten=picture.unwritten - {"premis"})
@@ -223,7 +223,7 @@ def _source(job: ScanJob, store: ScanStore) -> SourceRecord:
         depth=store.info.result_dtype.name,
         tone=store.info.tone,
         mask=store.info.mask,
-        holes=[[hole.y0, hole.y1, hole.x0, hole.x1] for hole in store.holes],
+        holes=[[hole.y0, hole.y1, hole.x0, hole.x1] for hole in store.missing_regions],
         icc_profile=description(store.embedded.icc) or None,
         metadata=dict(store.info.metadata),
     )

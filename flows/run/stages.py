@@ -36,7 +36,7 @@ from pipeline.quality.score import Quality, has_helped, levels_of, measure, tile
 from pipeline.results.run_spec import RunSpec, utc_now
 from pipeline.results.sidecar import Sidecar
 from pipeline.store import ChromaVersion, ScanStore
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 
 _BATCH_MEGAPIXELS = 32.0
 _BATCH_SCANS = 32
@@ -493,7 +493,7 @@ def _logged(what: str) -> Iterator[None]:
 
 
 def _of_holes(job: ScanJob) -> Iterator[str]:
-    if holes := ScanStore.open(job.paths.store).holes:
+    if holes := ScanStore.open(job.paths.store).missing_regions:
         pixels = sum(hole.shape_yx[0] * hole.shape_yx[1] for hole in holes)
         share = 100 * pixels / (job.info.shape_yx[0] * job.info.shape_yx[1])
         share_text = "less than 1" if share < 1 else f"{share:.0f}"

@@ -25,8 +25,7 @@ from pipeline.readers import open_scan
 from pipeline.results.sidecar import Sidecar, SourceRecord
 from pipeline.store import ScanStore
 from pipeline.support.files import open_file, write_whole, writing
-from pipeline.tiling.grid import Roi
-from pipeline.types import ReadOptions, Tone
+from pipeline.types import ReadOptions, Roi, Tone
 
 Kind = Literal["before", "after"]
 Read = Callable[[Roi], NDArray]

@@ -116,7 +116,7 @@ class Format(Protocol):
         ------
         ScanError : it cannot be opened
         """
-        return open_scan(path, ReadOptions(beside=""))  # what lies beside the file was not written with it
+        return open_scan(path, ReadOptions(world_file=""))  # what lies beside the file was not written with it
 
     def embedded(self, path: Path) -> EmbeddedMetadata:
         """What the written picture says beside its pixels.

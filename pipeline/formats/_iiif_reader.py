@@ -58,7 +58,7 @@ class Tiles:
         metadata = {"orientation": orientation, "format": "IIIF"}
         self.info = ScanInfo(stored_yx, 3, "uint8", metadata)
         self.segment_yx = (self.side_px, self.side_px)
-        self.embedded, self.holes, self.decoder_bytes = EmbeddedMetadata(), (), 0
+        self.embedded, self.missing_regions, self.decoder_bytes = EmbeddedMetadata(), (), 0
         self.read = turned_back(self._read, stored_yx, orientation)
         self._cache: OrderedDict[Path, NDArray] = OrderedDict()
         row_bytes = -(-self.shape_yx[1] // self.side_px) * 3 * self.side_px**2

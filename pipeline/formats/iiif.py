@@ -128,7 +128,7 @@ class Iiif(Format):
 
     def embedded(self, path: Path) -> EmbeddedMetadata:
         """That of the largest of its whole pictures."""
-        with open_scan(path / LARGEST, ReadOptions(beside="")) as reader:
+        with open_scan(path / LARGEST, ReadOptions(world_file="")) as reader:
             return reader.embedded
 
     def is_silent(self, not_carried: Mapping[str, str]) -> bool:

@@ -33,7 +33,7 @@ class OutputImage:
     orientation : TIFF tag 274, 1-8
     software, description : for people
     name : of the result, for formats that have it inside; the file's own where it is empty
-    carried : what the scan said beside its pixels, and what is said of the picture: ``embedded.icc`` is the profile of
+    embedded : what the scan said beside its pixels, and what is said of the picture: ``embedded.icc`` is the profile of
         these samples, ``embedded.xmp`` says how they were made. Its descriptive tags are the scan's, without software
         and description.
     """

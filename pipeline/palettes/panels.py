@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from pipeline.palettes.panels import panels_of
 from pipeline.tiling.anchor import overview
-from pipeline.tiling.grid import Roi, TileAxis
+from pipeline.tiling.grid import TileAxis
 from pipeline.tiling.palette import Palette, mean_ab
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 See = Callable[[F32], F32]

@@ -33,7 +33,7 @@ from skimage.color import deltaE_ciede2000
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.support.row_bands import row_strips
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

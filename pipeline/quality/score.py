@@ -14,8 +14,9 @@ from pipeline.colour.lab import chroma_from_half
 from pipeline.palettes.doubt import Doubt
 from pipeline.quality.seams import SeamScore, seam_score
 from pipeline.store import ChromaVersion, ScanStore
-from pipeline.tiling.grid import Roi, TileGrid
+from pipeline.tiling.grid import TileGrid
 from pipeline.tiling.overlap_stats import SQUARE_PX
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 

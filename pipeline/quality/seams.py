@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000
 
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 Reader = Callable[[Roi], tuple[F32, F32]]

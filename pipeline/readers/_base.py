@@ -8,6 +8,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -26,7 +27,7 @@ from pipeline.errors import (
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.support.gdal import CPLE_OutOfMemoryError
 from pipeline.support.names import shown
-from pipeline.types import ReadOptions, ScanInfo
+from pipeline.types import ReadOptions, Roi, ScanInfo
 
 CACHE_BYTES = 48 * 2**20
 _log = logging.getLogger(__name__)
@@ -39,7 +40,6 @@ _BY_DATA = frozenset(
 
 Samples = NDArray[np.unsignedinteger]
 Decode = Callable[[range, range], Samples]
-Hole = tuple[int, int, int, int]
 
 
 class SegmentCache:
@@ -90,7 +90,7 @@ class WindowReader:
         self.path = path
         self._closed = False
         self._salvage = reading is not None and reading.salvage
-        self._holes: set[Hole] = set()
+        self._missing: set[Roi] = set()
 
     @property
     def info(self) -> ScanInfo:
@@ -101,8 +101,8 @@ class WindowReader:
         return EmbeddedMetadata()
 
     @property
-    def holes(self) -> tuple[Hole, ...]:
-        return tuple(sorted(self._holes))
+    def missing_regions(self) -> tuple[Roi, ...]:
+        return tuple(sorted(self._missing))
 
     @property
     def segment_yx(self) -> tuple[int, int]:
@@ -195,7 +195,7 @@ class WindowReader:
         """The window segment by segment; those that cannot be read are filled and noted."""
         samples = np.empty((len(rows), len(columns), *filling.shape), filling.dtype)
         tall, wide = self.segment_yx
-        lost: Hole | None = None
+        lost: Roi | None = None
         for y0 in range(rows.start // tall * tall, rows.stop, tall):
             for x0 in range(columns.start // wide * wide, columns.stop, wide):
                 ys = range(max(y0, rows.start), min(y0 + tall, rows.stop))
@@ -205,18 +205,18 @@ class WindowReader:
                     into[:] = self._checked(read, ys, xs)
                 except ScanUnreadableError:
                     into[:] = filling
-                    if not self._holes:
+                    if not self._missing:
                         _log.info("%s: the first of what cannot be read of it", self._name, exc_info=True)
-                    lost = self._lose((ys.start, ys.stop, xs.start, xs.stop), lost if tall == 1 else None)
+                    lost = self._lose(Roi(ys.start, ys.stop, xs.start, xs.stop), lost if tall == 1 else None)
         return samples
 
-    def _lose(self, hole: Hole, above: Hole | None) -> Hole:
-        """Note a hole; as one with that ``above`` where it goes on below it. Returns what was noted."""
-        if above is not None and above[1] == hole[0] and above[2:] == hole[2:]:
-            self._holes.discard(above)
-            hole = above[0], *hole[1:]
-        self._holes.add(hole)
-        return hole
+    def _lose(self, region: Roi, above: Roi | None) -> Roi:
+        """Note a region that cannot be read, as one with that ``above`` where it goes on below it; returns it."""
+        if above is not None and above.y1 == region.y0 and above.columns == region.columns:
+            self._missing.discard(above)
+            region = replace(region, y0=above.y0)
+        self._missing.add(region)
+        return region
 
     def close(self) -> None:
         if not self._closed:

@@ -23,7 +23,7 @@ class Source:
 
     Attributes
     ----------
-    info, carried : as of a reader
+    info, embedded : as of a reader
     segment_yx : rows and columns of what is decoded at once
     decode : (h, w, bands) stored samples of rows and columns; called by one thread at a time
     close : of the file

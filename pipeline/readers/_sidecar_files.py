@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.support.names import shown
-from pipeline.types import ReadOptions, ScanInfo, ScanReader
+from pipeline.types import ReadOptions, Roi, ScanInfo, ScanReader
 
 _WORLD_LIMIT_BYTES = 1024
 _NUMBER = re.compile(rb"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d{1,3})?")
@@ -43,7 +43,7 @@ def with_neighbours(reader: ScanReader, path: Path, reading: ReadOptions) -> Sca
     if reading.page != 1:
         return reader
     dropped: list[str] = []
-    world = _world_of(path, reading.beside, dropped)
+    world = _world_of(path, reading.world_file, dropped)
     found = _other_names(path, dropped)
     embedded = None
     if world is not None:
@@ -183,7 +183,7 @@ class _Accompanied:
     def __init__(
         self, reader: ScanReader, embedded: EmbeddedMetadata | None, beside: str, dropped: tuple[str, ...]
     ) -> None:
-        self._reader, self._carried = reader, embedded
+        self._reader, self._embedded = reader, embedded
         info = reader.info
         metadata = dict(info.metadata)
         if beside:
@@ -198,11 +198,15 @@ class _Accompanied:
 
     @property
     def embedded(self) -> EmbeddedMetadata:
-        return self._carried or self._reader.embedded
+        return self._embedded or self._reader.embedded
 
     @property
-    def holes(self) -> tuple[tuple[int, int, int, int], ...]:
-        return self._reader.holes
+    def missing_regions(self) -> tuple[Roi, ...]:
+        return self._reader.missing_regions
+
+    @property
+    def segment_yx(self) -> tuple[int, int]:
+        return self._reader.segment_yx
 
     @property
     def decoder_bytes(self) -> int:

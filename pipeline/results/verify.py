@@ -26,8 +26,7 @@ from pipeline.results.read_back import missing_of_scan
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, sidecar_of
 from pipeline.store import CARRIED, ChromaVersion, ScanStore
 from pipeline.support.files import file_sha256, size_bytes, tree_sha256
-from pipeline.tiling.grid import Roi
-from pipeline.types import ReadOptions, ScanInfo, ScanReader
+from pipeline.types import ReadOptions, Roi, ScanInfo, ScanReader
 
 BLOCK_PX = 1024
 _SAME_RESOLUTION = 1e-4
@@ -287,7 +286,7 @@ def _source(expected: ExpectedPicture, stack: contextlib.ExitStack) -> _Source |
         if not expected.source.exists() or tree_sha256(expected.source) != expected.source_sha256:
             return None
         # A world file that came later says nothing of this result.
-        reading = ReadOptions(page=expected.page, salvage=True, beside=expected.beside)
+        reading = ReadOptions(page=expected.page, salvage=True, world_file=expected.beside)
         reader = stack.enter_context(open_scan(expected.source, reading))
     except (ColorizeError, OSError):
         return None
@@ -337,7 +336,7 @@ def _compare(expected: ExpectedPicture, reader: ScanReader, source: _Source, fou
         yield f"it has {reader.info.mask}, the scan none"
     same_mask = True
     # What is decoded from the top down only is read from the top down.
-    is_by_rows = getattr(reader, "segment_yx", (1, 0))[1] >= expected.shape_yx[1] or source.is_by_rows
+    is_by_rows = reader.segment_yx[1] >= expected.shape_yx[1] or source.is_by_rows
     for roi in _bands(expected.shape_yx) if is_by_rows else _blocks(expected.shape_yx):
         seen = lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone)
         step = np.abs(seen - source.lightness(roi))

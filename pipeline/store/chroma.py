@@ -22,10 +22,10 @@ from pipeline.palettes.doubt import Doubt
 from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, UNFINISHED, array_of, encoded, has_all_shards, reading
 from pipeline.support.files import write_json, write_whole, writing
 from pipeline.tiling.anchor import Anchor, cell_px
-from pipeline.tiling.grid import Roi
 from pipeline.tiling.infer import BlockResult
 from pipeline.tiling.overlap_stats import SQUARE_PX, OverlapStats, squares
 from pipeline.tiling.palette import Palette
+from pipeline.types import Roi
 
 BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
 _READ_BYTES = 2**22

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, Files, array_of, has_all_shards, reading
 from pipeline.store.chroma import ChromaVersion
 from pipeline.support.files import read_text, write_json, writing
-from pipeline.tiling.grid import Roi
-from pipeline.types import ScanInfo
+from pipeline.types import Roi, ScanInfo
 
 FORMAT = 4
 SCAN_SHARD_PX = 2048
@@ -60,7 +59,7 @@ class ScanStore:
         attributes: dict[str, Any] = dict(group.attrs)
         self.source = Source(**attributes["source"])
         self.info = ScanInfo(**_info_fields(attributes["scan"]))
-        self.holes: tuple[Roi, ...] = tuple(Roi(*hole) for hole in attributes.get("holes", ()))
+        self.missing_regions: tuple[Roi, ...] = tuple(Roi(*each) for each in attributes.get("holes", ()))
 
     @classmethod
     def create(
@@ -117,11 +116,11 @@ class ScanStore:
         """Write the (h, w) opacity of ``roi``, as :meth:`write_scan`."""
         self._write(self._mask, "mask", roi, mask)
 
-    def write_holes(self, holes: Iterable[tuple[int, int, int, int]]) -> None:
-        """Note the parts (y0, y1, x0, x1) of the scan that could not be read. Raises OutputError."""
+    def write_missing_regions(self, regions: Iterable[Roi]) -> None:
+        """Note the parts of the scan that could not be read. Raises OutputError."""
+        self.missing_regions = tuple(regions)
         with writing(self.path):
-            self._group.attrs["holes"] = [list(hole) for hole in holes]
-        self.holes = tuple(Roi(*hole) for hole in holes)
+            self._group.attrs["holes"] = [list(astuple(each)) for each in self.missing_regions]
 
     def _write(self, array: zarr.Array, name: str, roi: Roi, samples: NDArray) -> None:
         with writing(self.path):

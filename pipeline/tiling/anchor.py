@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from pipeline.colour.lab import lightness_from_samples
 from pipeline.colour.resize import StraightLines, area_means
 from pipeline.support.array_backend import Array, Device
-from pipeline.tiling.grid import Roi
+from pipeline.tiling.grid import TileOrigin
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 Predict = Callable[[F32], F32]
@@ -128,12 +129,12 @@ def anchor_of(read: Reader, shape_yx: tuple[int, int], side_px: int, predict: Pr
     return Anchor(np.stack([_square_means(np.ascontiguousarray(p), side // factor) for p in chroma]), side)
 
 
-def apply_anchor(chroma: F32, tile_yx: tuple[int, int], anchor: Anchor) -> F32:
-    """A tile's (2, T, U) prediction with its low band taken from ``anchor``; ``tile_yx`` is its first pixel."""
+def apply_anchor(chroma: F32, origin: TileOrigin, anchor: Anchor) -> F32:
+    """A tile's (2, T, U) prediction with its low band taken from ``anchor``."""
     height, width = chroma.shape[1:]
     rows, columns = _cells_yx((height, width), anchor)
     fused = np.empty_like(chroma)
-    for plane, wanted, out in zip(chroma, _palette(tile_yx, (height, width), anchor), fused, strict=True):
+    for plane, wanted, out in zip(chroma, _palette(origin, (height, width), anchor), fused, strict=True):
         own = cv2.resize(np.ascontiguousarray(plane), (columns, rows), interpolation=cv2.INTER_AREA)
         correction = WEIGHT * (wanted - own)
         np.add(plane, cv2.resize(correction, (width, height), interpolation=cv2.INTER_LINEAR), out=out)
@@ -146,7 +147,7 @@ def _cells_yx(shape_yx: tuple[int, int], anchor: Anchor) -> tuple[int, int]:
     return rows, columns
 
 
-def _palette(tile_yx: tuple[int, int], shape_yx: tuple[int, int], anchor: Anchor) -> list[F32]:
+def _palette(origin: TileOrigin, shape_yx: tuple[int, int], anchor: Anchor) -> list[F32]:
     """Both planes, (rows, columns), of ``anchor`` at the middles of a tile's own cells."""
     rows, columns = _cells_yx(shape_yx, anchor)
     # A cell of the tile is a cell of the anchor where the tile's side is a multiple of it and the tile starts at one.
@@ -154,8 +155,8 @@ def _palette(tile_yx: tuple[int, int], shape_yx: tuple[int, int], anchor: Anchor
     step_y, step_x = height / rows / cell, width / columns / cell
     shift = np.array(
         [
-            [step_x, 0, tile_yx[1] / cell + (step_x - 1) / 2],
-            [0, step_y, tile_yx[0] / cell + (step_y - 1) / 2],
+            [step_x, 0, origin[1] / cell + (step_x - 1) / 2],
+            [0, step_y, origin[0] / cell + (step_y - 1) / 2],
         ]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -172,8 +173,8 @@ class DeviceAnchor:
         self._cells = _cells_yx(tile_yx, anchor)
         self._lines = StraightLines(self._cells, tile_yx, device)
 
-    def __call__(self, chroma: Array, tiles: Sequence[tuple[int, int]]) -> Array:
-        """(N, 2, T, U) predictions with their low bands taken from the anchor; ``tiles`` are their first pixels."""
-        wanted = self._device.up(np.stack([_palette(tile, self._shape, self._anchor) for tile in tiles]))
+    def __call__(self, chroma: Array, origins: Sequence[TileOrigin]) -> Array:
+        """(N, 2, T, U) predictions with their low bands taken from the anchor."""
+        wanted = self._device.up(np.stack([_palette(tile, self._shape, self._anchor) for tile in origins]))
         own = area_means(chroma, self._cells, self._device)
         return chroma + self._lines((wanted - own) * float(WEIGHT))

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CoverageError
 from pipeline.support.array_backend import HOST, Array, Device
-from pipeline.tiling.grid import Block, TileAxis, TileGrid
+from pipeline.tiling.grid import Block, TileAxis, TileGrid, TileOrigin
 from pipeline.tiling.weights import window_weights
 
 F32 = NDArray[np.float32]
-Tiles = Iterable[tuple[int, int]]
 
 
 def _coverage(axis: TileAxis, weights: F32, begin: int, end: int) -> F32:
@@ -58,22 +57,22 @@ class BlockBlender:
         self._coverage = self._coverage_of(grid)
         self._sum = device.zeros((2, *self._roi.shape_yx), self._coverage)
 
-    def add(self, tile_yx: tuple[int, int], chroma: Array) -> None:
+    def add(self, origin: TileOrigin, chroma: Array) -> None:
         """Add one tile's (2, T, U) prediction; what lies outside the block is left out."""
-        (rows, columns), (own_rows, own_columns) = self._overlap(tile_yx)
+        (rows, columns), (own_rows, own_columns) = self._overlap(origin)
         inside = chroma[:, own_rows, own_columns]
         if not self._uniform:
             inside = inside * self._weights[own_rows, own_columns]
         self._sum[:, rows, columns] += inside
 
-    def add_all(self, tiles: Sequence[tuple[int, int]], chroma: Array) -> None:
+    def add_all(self, origins: Sequence[TileOrigin], chroma: Array) -> None:
         """As :meth:`add` of each of (N, 2, T, U) in turn, to the same bytes with fewer calls: for a device."""
         weighted = chroma if self._uniform else chroma * self._weights
-        for i, tile_yx in enumerate(tiles):
-            (rows, columns), (own_rows, own_columns) = self._overlap(tile_yx)
+        for i, origin in enumerate(origins):
+            (rows, columns), (own_rows, own_columns) = self._overlap(origin)
             self._sum[:, rows, columns] += weighted[i, :, own_rows, own_columns]
 
-    def add_mean(self, grid: TileGrid, mean: NDArray[Any], extra_tiles: Tiles = ()) -> None:
+    def add_mean(self, grid: TileGrid, mean: NDArray[Any], extra_tiles: Iterable[TileOrigin] = ()) -> None:
         """Add all tiles of ``grid``, and ``extra_tiles``, at once: their (2, h, w) weighted mean is known.
 
         The grid must have this one's tile size and window. What the mean was rounded to when it was stored is what its
@@ -83,14 +82,14 @@ class BlockBlender:
         wide = xp.astype(self._device.up(mean), xp.float32, copy=False)
         self._sum += wide * self._weight_of(grid, extra_tiles)
 
-    def cover_only(self, grid: TileGrid, tiles: Tiles) -> None:
+    def cover_only(self, grid: TileGrid, tiles: Iterable[TileOrigin]) -> None:
         """Say that not all tiles of this blender's own grid will come: only those of ``grid``, and ``tiles``."""
         self._coverage = self._weight_of(grid, tiles)
 
-    def _weight_of(self, grid: TileGrid, tiles: Tiles) -> Array:
+    def _weight_of(self, grid: TileGrid, tiles: Iterable[TileOrigin]) -> Array:
         weight = self._coverage_of(grid)
-        for tile_yx in tiles:
-            (rows, columns), (own_rows, own_columns) = self._overlap(tile_yx)
+        for origin in tiles:
+            (rows, columns), (own_rows, own_columns) = self._overlap(origin)
             weight[rows, columns] += self._weights[own_rows, own_columns]
         return weight
 
@@ -105,9 +104,9 @@ class BlockBlender:
         """Both go up as one line each: their product is made on the device."""
         return self._device.up(along_y)[:, None] * self._device.up(along_x)[None, :]
 
-    def _overlap(self, tile_yx: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    def _overlap(self, origin: TileOrigin) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Rows and columns that a tile and the block share: of the block, and of the tile."""
-        (y, x), roi = tile_yx, self._roi
+        (y, x), roi = origin, self._roi
         y0, y1 = max(y, roi.y0), min(y + self._grid.y.size, roi.y1)
         x0, x1 = max(x, roi.x0), min(x + self._grid.x.size, roi.x1)
         of_block = slice(y0 - roi.y0, y1 - roi.y0), slice(x0 - roi.x0, x1 - roi.x0)

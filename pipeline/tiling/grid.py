@@ -10,34 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
+from typing import NewType
 
 from pipeline.errors import UsageError
+from pipeline.types import Roi
 
-
-@dataclass(frozen=True)
-class Roi:
-    """A rectangle of scan pixels: rows ``y0 <= y < y1``, columns ``x0 <= x < x1``."""
-
-    y0: int
-    y1: int
-    x0: int
-    x1: int
-
-    @property
-    def shape_yx(self) -> tuple[int, int]:
-        return self.y1 - self.y0, self.x1 - self.x0
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.y0, self.y1)
-
-    @property
-    def columns(self) -> slice:
-        return slice(self.x0, self.x1)
-
-    def clipped(self, shape_yx: tuple[int, int]) -> Roi:
-        """The part that lies within a scan of ``shape_yx``."""
-        return Roi(self.y0, min(self.y1, shape_yx[0]), self.x0, min(self.x1, shape_yx[1]))
+TileOrigin = NewType("TileOrigin", tuple[int, int])
+"""First row and column of a tile in its scan; ``tile_yx`` elsewhere is a tile's size."""
+TileOrigins = tuple[TileOrigin, ...]
 
 
 @dataclass(frozen=True)
@@ -105,13 +85,13 @@ class Block:
     index_yx : position among the blocks
     write_roi : the pixels that this task writes
     read_roi : the pixels that its tiles cover; past the scan's edge where a tile is larger than the scan
-    tiles_yx : first row and column of each tile, in raster order
+    tile_origins : of each tile, in raster order
     """
 
     index_yx: tuple[int, int]
     write_roi: Roi
     read_roi: Roi
-    tile_origins: tuple[tuple[int, int], ...]
+    tile_origins: TileOrigins
 
 
 @dataclass(frozen=True)
@@ -157,7 +137,7 @@ class TileGrid:
             ranges.append((begin, end, axis.touching(begin, end)))
         (y0, y1, ys), (x0, x1, xs) = ranges
         read = Roi(ys[0], ys[-1] + self.y.size, xs[0], xs[-1] + self.x.size)
-        return Block(index_yx, Roi(y0, y1, x0, x1), read, tuple((y, x) for y in ys for x in xs))
+        return Block(index_yx, Roi(y0, y1, x0, x1), read, tuple(TileOrigin((y, x)) for y in ys for x in xs))
 
     def blocks(self, block_px: int) -> Iterator[Block]:
         """All blocks in raster order."""

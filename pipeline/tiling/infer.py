@@ -16,13 +16,13 @@ from pipeline.errors import PredictionError
 from pipeline.support.array_backend import HOST, Array, Device
 from pipeline.tiling.anchor import Anchor, DeviceAnchor, apply_anchor
 from pipeline.tiling.blend import BlockBlender
-from pipeline.tiling.grid import Block, Roi, TileGrid
+from pipeline.tiling.grid import Block, TileGrid, TileOrigin, TileOrigins
 from pipeline.tiling.overlap_stats import OverlapAccumulator, OverlapStats
 from pipeline.tiling.palette import Palette
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 Predict = Callable[[Array], Array]
-Tiles = tuple[tuple[int, int], ...]
 
 
 def reflected_out(samples: NDArray[Any], shape_yx: tuple[int, int]) -> NDArray[Any]:
@@ -42,13 +42,13 @@ class ReusedTiles:
     grid : the same tile size, starts that are all among the finer grid's
     mean : (2, h, w) float16 or float32 a*, b* of the block's ``write_roi``, blended with the same window
     agreement : of the same tiles, where it is kept
-    extra_tiles : first row and column of further tiles in the mean, in the order in which they were added
+    extra_tiles : origins of further tiles in the mean, in the order in which they were added
     """
 
     grid: TileGrid
     mean: NDArray[Any]
     agreement: OverlapStats | None = None
-    extra_tiles: Tiles = ()
+    extra_tiles: TileOrigins = ()
 
 
 @dataclass(frozen=True)
@@ -60,29 +60,29 @@ class BlockInput:
     grid, block, window : what to cut and how to weight it
     samples : of ``block.read_roi`` as far as the scan reaches: (h, w) gray or (h, w, 3) RGB, uint8 or uint16, or else
         (h, w) float32 L* in [0, 100]
-    known : tiles that were predicted before
+    reused : tiles that were predicted before
     anchor : of the whole scan, for a model that sees nothing but its tile
     palette : of the whole scan, for a model that takes one
-    chosen : of the tiles that are not known, those to predict; None is all of them
+    chosen : of the tiles that are not reused, those to predict; None is all of them
     """
 
     grid: TileGrid
     block: Block
     window: str
     samples: NDArray[Any]
-    known: ReusedTiles | None = None
+    reused: ReusedTiles | None = None
     anchor: Anchor | None = None
     palette: Palette | None = None
-    chosen: Tiles | None = None
+    chosen: TileOrigins | None = None
 
-    def tile_origins(self) -> Tiles:
-        """First row and column of the tiles to predict, in raster order."""
+    def tile_origins(self) -> TileOrigins:
+        """Of the tiles to predict, in raster order."""
         if self.chosen is not None:
             return self.chosen
-        if self.known is None:
+        if self.reused is None:
             return self.block.tile_origins
-        ys, xs = set(self.known.grid.y.starts), set(self.known.grid.x.starts)
-        return tuple((y, x) for y, x in self.block.tile_origins if y not in ys or x not in xs)
+        ys, xs = set(self.reused.grid.y.starts), set(self.reused.grid.x.starts)
+        return tuple(origin for origin in self.block.tile_origins if origin[0] not in ys or origin[1] not in xs)
 
 
 @dataclass(frozen=True)
@@ -110,22 +110,22 @@ class _OpenBlock:
         self._anchoring = DeviceAnchor(work.anchor, self._tile, device) if work.anchor and not device.is_host else None
         self.tile_origins = work.tile_origins()
         self.missing = len(self.tile_origins)
-        if (known := work.known) is not None:
-            self._blender.add_mean(known.grid, known.mean, known.extra_tiles)
-            if known.agreement is not None:
-                self._opinions.add_known(known.agreement)
+        if (reused := work.reused) is not None:
+            self._blender.add_mean(reused.grid, reused.mean, reused.extra_tiles)
+            if reused.agreement is not None:
+                self._opinions.add_known(reused.agreement)
             if work.chosen is not None:
-                self._blender.cover_only(known.grid, (*known.extra_tiles, *work.chosen))
+                self._blender.cover_only(reused.grid, (*reused.extra_tiles, *work.chosen))
 
-    def cut(self, tile_yx: tuple[int, int]) -> Array:
+    def cut(self, origin: TileOrigin) -> Array:
         """(1, T, U) L* of one tile, or (3, T, U) with the palette's a*, b* under it."""
-        top, left = tile_yx[0] - self._read.y0, tile_yx[1] - self._read.x0
+        top, left = origin[0] - self._read.y0, origin[1] - self._read.x0
         lightness = self._source[top : top + self._tile[0], left : left + self._tile[1]][None, ...]
         if self._palette is None:
             return lightness
-        return self._device.xp.concat([lightness, self._device.up(self._palette.under(tile_yx, self._tile))])
+        return self._device.xp.concat([lightness, self._device.up(self._palette.under(origin, self._tile))])
 
-    def add(self, tiles: Tiles, chroma: Array) -> None:
+    def add(self, tiles: TileOrigins, chroma: Array) -> None:
         """Add the (N, 2, T, U) predictions of ``tiles``.
 
         On the host tile by tile, each while the processor's cache has it; on a device by as few calls as it takes.
@@ -184,7 +184,7 @@ def colorize_blocks(
     PredictionError : a prediction that is not finite.
     """
     opened: deque[_OpenBlock] = deque()
-    waiting: list[tuple[_OpenBlock, tuple[int, int]]] = []
+    waiting: list[tuple[_OpenBlock, TileOrigin]] = []
 
     def flush() -> None:
         if not waiting:

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from pipeline.colour.resize import area_means
 from pipeline.support.array_backend import HOST, Array, Device
-from pipeline.tiling.grid import Roi, TileGrid
+from pipeline.tiling.grid import TileGrid, TileOrigin
 from pipeline.tiling.weights import window_weights
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 
@@ -75,24 +76,24 @@ class OverlapAccumulator:
         self._is_new = np.zeros(shape, bool)
         self._known: OverlapStats | None = None
         self._wholes: dict[tuple[int, int], _Whole | None] = {}
-        self._still_up: list[tuple[tuple[int, int], Array]] = []
+        self._still_up: list[tuple[TileOrigin, Array]] = []
 
-    def add(self, tile_yx: tuple[int, int], chroma: F32) -> None:
+    def add(self, origin: TileOrigin, chroma: F32) -> None:
         """Add the squares that one (2, T, U) NumPy prediction covers wholly."""
-        if (whole := self._whole(tile_yx)) is not None:
+        if (whole := self._whole(origin)) is not None:
             planes = [np.ascontiguousarray(plane[whole.of_tile]) for plane in chroma]
             means = [cv2.resize(plane, whole.counts[::-1], interpolation=cv2.INTER_AREA) for plane in planes]
-            self._add(tile_yx, whole, np.stack(means).reshape(2, *whole.counts))
+            self._add(origin, whole, np.stack(means).reshape(2, *whole.counts))
 
-    def add_all(self, tiles: Sequence[tuple[int, int]], chroma: Array) -> None:
+    def add_all(self, origins: Sequence[TileOrigin], chroma: Array) -> None:
         """As :meth:`add` of each of (N, 2, T, U) on the device in turn; their means stay there for now."""
-        lying = {(y % SQUARE_PX, x % SQUARE_PX) for y, x in tiles}
-        step = len(tiles) if len(lying) == 1 else 1
-        for begin in range(0, len(tiles), step):
-            if (whole := self._whole(tiles[begin])) is not None:
+        lying = {(y % SQUARE_PX, x % SQUARE_PX) for y, x in origins}
+        step = len(origins) if len(lying) == 1 else 1
+        for begin in range(0, len(origins), step):
+            if (whole := self._whole(origins[begin])) is not None:
                 cut = chroma[begin : begin + step, :, *whole.of_tile]
                 means = area_means(cut, whole.counts, self._device)
-                self._still_up += [(tile, means[i, ...]) for i, tile in enumerate(tiles[begin : begin + step])]
+                self._still_up += [(origin, means[i, ...]) for i, origin in enumerate(origins[begin : begin + step])]
 
     def _bring_down(self) -> None:
         """Add what the device still has, in the order in which it was made."""
@@ -100,27 +101,27 @@ class OverlapAccumulator:
             return
         xp = self._device.xp
         flat = self._device.down(xp.concat([xp.reshape(means, (-1,)) for _, means in self._still_up]))
-        for tile_yx, _ in self._still_up:
-            whole = self._whole(tile_yx)
+        for origin, _ in self._still_up:
+            whole = self._whole(origin)
             assert whole is not None, "it had squares"
             size = 2 * whole.weight.size
-            self._add(tile_yx, whole, flat[:size].reshape(2, *whole.counts))
+            self._add(origin, whole, flat[:size].reshape(2, *whole.counts))
             flat = flat[size:]
         self._still_up.clear()
 
-    def _whole(self, tile_yx: tuple[int, int]) -> _Whole | None:
+    def _whole(self, origin: TileOrigin) -> _Whole | None:
         """The squares that a tile covers wholly, the same for all that lie alike between squares; None without any."""
-        lies = tile_yx[0] % SQUARE_PX, tile_yx[1] % SQUARE_PX
+        lies = origin[0] % SQUARE_PX, origin[1] % SQUARE_PX
         if lies not in self._wholes:
             of_tile, counts = zip(*map(_covered, lies, self._tile), strict=True)
             weight = np.outer(*(_means(w[s]) for w, s in zip(self._weights, of_tile, strict=True)))
             self._wholes[lies] = _Whole(of_tile, counts, weight) if all(counts) else None
         return self._wholes[lies]
 
-    def _add(self, tile_yx: tuple[int, int], whole: _Whole, opinion: F32) -> None:
+    def _add(self, origin: TileOrigin, whole: _Whole, opinion: F32) -> None:
         spans = [
             _shared(squares(start) - own, count, extent)
-            for start, own, count, extent in zip(tile_yx, self._first, whole.counts, self._weight.shape, strict=True)
+            for start, own, count, extent in zip(origin, self._first, whole.counts, self._weight.shape, strict=True)
         ]
         here, seen = (tuple(span[i] for span in spans) for i in (0, 1))
         weight, opinion = whole.weight[seen], opinion[:, *seen]

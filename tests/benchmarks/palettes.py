@@ -23,7 +23,8 @@ from engines.palette import PaletteNetwork, palette_spec
 from engines.spec import Model, find_model
 from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
 from pipeline.palettes.windows import distribution_of, palette_grid
-from pipeline.tiling.grid import Roi, TileAxis
+from pipeline.tiling.grid import TileAxis
+from pipeline.types import Roi
 from training.evaluation.colorizers import OnnxColorizer, tile_ms
 from training.evaluation.subjects import Subject, find_subjects
 

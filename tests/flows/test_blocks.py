@@ -13,8 +13,8 @@ from flows.cluster.worker import BlockDone, BlockTask, device_of, run_blocks
 from pipeline.quality.score import refined
 from pipeline.store import ScanStore, Source
 from pipeline.tiling.anchor import Anchor
-from pipeline.tiling.grid import Roi, TileGrid
-from pipeline.types import ScanInfo
+from pipeline.tiling.grid import TileGrid
+from pipeline.types import Roi, ScanInfo
 from tests import fake_gpu
 from tests.models import make_model
 

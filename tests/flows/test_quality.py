@@ -21,7 +21,7 @@ from flows.run.stages import ScanProgress, colorize_batch, export_batch, ingest_
 from pipeline.store import ScanStore
 from pipeline.store import chroma as chroma_module
 from pipeline.store.chroma import ChromaVersion
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 from tests.models import make_model
 from tests.request import asked
 

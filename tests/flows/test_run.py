@@ -18,7 +18,7 @@ from flows.catalogue.database import Catalogue
 from pipeline.colour.lab import lab_from_rgb, lightness_from_samples
 from pipeline.store import ScanStore
 from pipeline.support.files import folder_lock
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 from tests.processes import run_watched
 
 

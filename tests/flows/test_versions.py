@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from pipeline.store import ScanStore
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 
 MODEL = ("--tile", "128", "--stride", "64")
 

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.tiling.anchor import Anchor
-from pipeline.tiling.grid import Roi, TileAxis, TileGrid
+from pipeline.tiling.grid import TileAxis, TileGrid
 from pipeline.tiling.infer import BlockInput, colorize_blocks, lightness_roi
 from pipeline.tiling.overlap_stats import OverlapAccumulator, OverlapStats, squares
+from pipeline.types import Roi
 from tests.pipeline.plain import (
     assert_agreements_are_close,
     echo,

@@ -166,7 +166,7 @@ def test_refinements_are_numpys(device, height, width, window, anchor, half, see
     kept = first.chroma.astype(np.float16)
     is_half = half and hasattr(device.xp, "float16")
     known = ReusedTiles(grid, kept if is_half else kept.astype(np.float32), first.agreement, extra)
-    works = works_of(grid.refined(), window, image, 256, known=known, anchor=palette, chosen=chosen)
+    works = works_of(grid.refined(), window, image, 256, reused=known, anchor=palette, chosen=chosen)
     (one,), (other,) = (made_on(where, works, opinionated) for where in (device, HOST))
     (assert_close_chroma if anchor else assert_same_chroma)(one, other)
     assert_close_agreement(one, other)

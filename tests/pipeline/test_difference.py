@@ -12,7 +12,7 @@ from skimage.color import deltaE_ciede2000
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.quality.difference import QUANTILE_STEP, difference, difference_map
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 from tests.strategies import examples
 
 # a1*, b1*, a2*, b2*, CIEDE2000: the pairs of equal L* (50) in table 1 of Sharma, Wu, Dalal (2005).

@@ -11,8 +11,8 @@ from pipeline.errors import StoreError
 from pipeline.export import export_picture, output_image, render_rgb
 from pipeline.formats import tiff as writer
 from pipeline.store import SCAN_SHARD_PX, BlockTiming, ScanStore, Source
-from pipeline.tiling.grid import Roi, TileGrid
-from pipeline.types import ScanInfo
+from pipeline.tiling.grid import TileGrid
+from pipeline.types import Roi, ScanInfo
 from tests.pipeline.plain import coloured
 
 BLOCK_PX = 512

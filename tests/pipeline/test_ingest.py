@@ -19,8 +19,7 @@ from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
 from pipeline.store import BlockTiming, ScanStore
 from pipeline.support import fingerprint
-from pipeline.tiling.grid import Roi
-from pipeline.types import ScanInfo
+from pipeline.types import Roi, ScanInfo
 from tests.pipeline.plain import coloured
 
 
@@ -48,14 +47,13 @@ def whole(store):
 class WatchedReader:
     """A reader that keeps what was asked of it, and may say how wide its segments are."""
 
-    embedded, holes = EmbeddedMetadata(), ()
+    embedded, missing_regions = EmbeddedMetadata(), ()
 
     def __init__(self, reader, segment_yx=None):
         self._reader = reader
         self.info = reader.info
         self.asked = []
-        if segment_yx is not None:
-            self.segment_yx = segment_yx
+        self.segment_yx = reader.segment_yx if segment_yx is None else segment_yx
 
     def read(self, rows, columns):
         self.asked.append((rows, columns))
@@ -133,7 +131,8 @@ class Endless:
     """A scan without a file; keeps the sizes of the windows asked for."""
 
     def __init__(self, shape_yx):
-        self.info, self.embedded, self.holes = ScanInfo(shape_yx, 1, "uint8", {}), EmbeddedMetadata(), ()
+        self.info, self.embedded, self.missing_regions = ScanInfo(shape_yx, 1, "uint8", {}), EmbeddedMetadata(), ()
+        self.segment_yx = (1, shape_yx[1])
         self.areas = []
 
     def read(self, rows, columns):

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from pipeline.palettes.windows import LEAST_WINDOW_PX, distribution_of, palette_grid, palette_of
-from pipeline.tiling.grid import Roi, TileAxis, TileGrid
+from pipeline.tiling.grid import TileAxis, TileGrid
 from pipeline.tiling.infer import BlockInput, colorize_block
 from pipeline.tiling.palette import Palette, cubic_weights, enlarged
+from pipeline.types import Roi
 
 SIDE, CELLS = 224, 16
 

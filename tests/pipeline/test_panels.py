@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.palettes.panels import panels_of
 from pipeline.palettes.windows import distribution_of, palette_of
-from pipeline.tiling.grid import Roi
+from pipeline.types import Roi
 
 SCANS = Path(__file__).parents[1] / "scans"
 SIDE = 300

@@ -13,10 +13,10 @@ from pipeline.palettes.doubt import Doubt
 from pipeline.quality.score import Quality, disagreement_map, has_helped, levels_of, measure, refined, tiles_to_add
 from pipeline.quality.seams import seam_score
 from pipeline.store import SCAN_SHARD_PX, BlockTiming, ScanStore, Source
-from pipeline.tiling.grid import Roi, TileGrid
+from pipeline.tiling.grid import TileGrid
 from pipeline.tiling.infer import BlockResult
 from pipeline.tiling.overlap_stats import OverlapStats, squares
-from pipeline.types import ScanInfo
+from pipeline.types import Roi, ScanInfo
 from tests.pipeline.plain import tiles_of
 from tests.strategies import examples
 

@@ -161,13 +161,13 @@ def test_which_world_file_was_read_is_told_and_may_be_chosen(tmp_path: Path) -> 
     assert beside(tmp_path / "a.jpg") == "a.wld"
     (tmp_path / "a.jgw").write_text(WORLD.replace("500000", "7"))
     assert beside(tmp_path / "a.jpg") == "a.jgw"
-    assert beside(tmp_path / "a.jpg", beside="a.wld") == "a.wld"
-    assert transform(tmp_path / "a.jpg", beside="a.wld") == PLACED
+    assert beside(tmp_path / "a.jpg", world_file="a.wld") == "a.wld"
+    assert transform(tmp_path / "a.jpg", world_file="a.wld") == PLACED
     for without in ("", "a.jpw"):
-        assert beside(tmp_path / "a.jpg", beside=without) is None
-        assert look(tmp_path / "a.jpg", beside=without)[0].place is None
+        assert beside(tmp_path / "a.jpg", world_file=without) is None
+        assert look(tmp_path / "a.jpg", world_file=without)[0].place is None
     (tmp_path / "a.jgw").write_text("no numbers")
-    assert beside(tmp_path / "a.jpg", beside="a.jgw") is None
+    assert beside(tmp_path / "a.jpg", world_file="a.jgw") is None
 
 
 def test_what_lies_beside_a_result_is_not_found_in_it(tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ def test_a_cut_one_gives_all_rows_that_are_there(tmp_path: Path, data: bytes, ke
         reader.read(*EVERYTHING)
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
-        assert sorted(row for hole in reader.holes for row in range(hole[0], hole[1])) == list(range(kept, 90))
+        assert sorted(row for hole in reader.missing_regions for row in range(hole.y0, hole.y1)) == list(
+            range(kept, 90)
+        )
     np.testing.assert_array_equal(got[:kept], GRAY[:kept])
     assert (got[kept:] == 127).all()
 

@@ -102,7 +102,7 @@ def test_a_drive_that_fails_is_neither_damage_nor_gray(tmp_path: Path, name: str
         with failing(path), pytest.raises(ScanUnreachableError, match="try again when its drive is there") as caught:
             reader.read(*EVERYTHING)
         assert re.fullmatch(rf"{re.escape(str(path))}: [^\n]*", str(caught.value))
-        assert reader.holes == ()
+        assert reader.missing_regions == ()
     with open_scan(path, ReadOptions(salvage=salvage)) as reader:
         samples = reader.read(*EVERYTHING)
     np.testing.assert_array_equal(samples if samples.ndim == 2 else samples[:, :, 0], picture)
@@ -116,7 +116,7 @@ def test_the_same_reader_goes_on_when_the_drive_is_back(tmp_path: Path, name: st
         with failing(path), pytest.raises(ScanUnreachableError):
             reader.read(*EVERYTHING)
         samples = reader.read(*EVERYTHING)
-        assert reader.holes == ()
+        assert reader.missing_regions == ()
     np.testing.assert_array_equal(samples if samples.ndim == 2 else samples[:, :, 0], picture)
 
 
@@ -145,7 +145,7 @@ with open_scan(Path(sys.argv[1]), Reading(salvage=True)) as reader:
     except MemoryError:
         print("memory")
     resource.setrlimit(resource.RLIMIT_AS, limits)
-    print(reader.holes, reader.read(slice(0, 10), slice(0, 10)).any())
+    print(reader.missing_regions, reader.read(slice(0, 10), slice(0, 10)).any())
 """
 
 

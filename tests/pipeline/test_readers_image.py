@@ -21,7 +21,7 @@ from pipeline.errors import ScanError, ScanUnreadableError
 from pipeline.metadata import exif
 from pipeline.metadata.model import TiffTag
 from pipeline.readers import open_scan
-from pipeline.types import ReadOptions, ScanInfo
+from pipeline.types import ReadOptions, Roi, ScanInfo
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore:'mode' parameter:DeprecationWarning")
 
@@ -524,9 +524,11 @@ def test_a_cut_file_gives_its_upper_part(tmp_path: Path, ending: str) -> None:
         read(path)
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
-        lost = min(hole[0] for hole in reader.holes)
-        assert {hole[2:] for hole in reader.holes} == {(0, 600)}
-        assert sorted(row for hole in reader.holes for row in range(hole[0], hole[1])) == list(range(lost, 800))
+        lost = min(hole.y0 for hole in reader.missing_regions)
+        assert {(hole.x0, hole.x1) for hole in reader.missing_regions} == {(0, 600)}
+        assert sorted(row for hole in reader.missing_regions for row in range(hole.y0, hole.y1)) == list(
+            range(lost, 800)
+        )
         assert 300 < lost < 450
         assert np.abs(got[:lost].astype(int) - whole[:lost]).max() <= 2
         assert (got[lost:] == 127).all()
@@ -552,7 +554,7 @@ def test_a_jpeg_without_its_end_marker_gives_all_rows_that_are_there(tmp_path: P
         assert "its end mark is missing; all of its rows are there" in info.metadata["dropped"][0]
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
-        assert reader.holes == (((kept, 250, 0, 200),) if kept < 250 else ())
+        assert reader.missing_regions == ((Roi(kept, 250, 0, 200),) if kept < 250 else ())
     np.testing.assert_array_equal(got[:kept], whole[:kept])
     assert (got[kept:] == 127).all()
 
@@ -571,7 +573,7 @@ def test_a_jpeg_with_other_bytes_in_place_of_its_end_marker_is_whole(tmp_path: P
     assert len(info.metadata["dropped"]) == 1
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         np.testing.assert_array_equal(reader.read(*EVERYTHING), whole)
-        assert not reader.holes
+        assert not reader.missing_regions
         assert reader.info.metadata["dropped"] == info.metadata["dropped"]
 
 
@@ -635,13 +637,13 @@ def test_a_cut_progressive_jpeg_gives_its_coarser_scans_or_nothing(tmp_path: Pat
         read(path)
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
-        assert not reader.holes
+        assert not reader.missing_regions
         assert any("detail" in each for each in reader.info.metadata["dropped"])
     assert np.abs(got.astype(int) - picture).mean() < 12
     path.write_bytes(data[: (scans[0] + scans[1]) // 2])  # within the scan of the means
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         assert (reader.read(*EVERYTHING) == 127).all()
-        assert sum(hole[1] - hole[0] for hole in reader.holes) == 400
+        assert sum(hole.y1 - hole.y0 for hole in reader.missing_regions) == 400
     path.write_bytes(data)
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         np.testing.assert_array_equal(reader.read(*EVERYTHING), read(path)[0])

@@ -20,7 +20,7 @@ from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, S
 from pipeline.readers import FOLDER_ENDINGS, open_scan
 from pipeline.store import ScanStore
 from pipeline.store import Source as StoreSource
-from pipeline.types import ReadOptions, ScanInfo
+from pipeline.types import ReadOptions, Roi, ScanInfo
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -227,7 +227,7 @@ def test_damaged_chunks_are_salvaged_one_by_one(tmp_path: Path) -> None:
         read(folder)
     with open_scan(folder, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
-        assert reader.holes == ((64, 128, 64, 128),)
+        assert reader.missing_regions == (Roi(64, 128, 64, 128),)
     expected = picture.copy()
     expected[64:128, 64:128] = 32767
     np.testing.assert_array_equal(got, expected)

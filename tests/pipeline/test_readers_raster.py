@@ -621,9 +621,9 @@ def test_a_cut_jpeg_2000_gives_what_is_there(tmp_path: Path) -> None:
         read(tmp_path / "t.jp2")
     with open_scan(tmp_path / "t.jp2", ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
-        assert 3 <= len(reader.holes) <= 6
-        for y0, y1, x0, x1 in reader.holes:
-            assert (got[y0:y1, x0:x1] == 127).all()
+        assert 3 <= len(reader.missing_regions) <= 6
+        for hole in reader.missing_regions:
+            assert (got[hole.rows, hole.columns] == 127).all()
         np.testing.assert_array_equal(got[:100], picture[:100])
 
 
@@ -648,8 +648,8 @@ def test_all_rows_that_are_there_are_salvaged(tmp_path: Path, name: str, mode: s
         read(path)
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         got = reader.read(*EVERYTHING)
-        lost = {row for hole in reader.holes for row in range(hole[0], hole[1])}
-        assert len(reader.holes) == 1  # of many rows, not many of one
+        lost = {row for hole in reader.missing_regions for row in range(hole.y0, hole.y1)}
+        assert len(reader.missing_regions) == 1  # of many rows, not many of one
     assert lost == set(range(2000)) - set(kept)
     np.testing.assert_array_equal(got[kept], np.asarray(picture)[kept])
     assert (got[sorted(lost)] == 127).all()
@@ -709,7 +709,7 @@ def test_a_jpeg_2000_without_its_end_marker_loses_nothing_in_salvage(tmp_path: P
         read(path)
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         np.testing.assert_array_equal(reader.read(*EVERYTHING), picture)
-        assert not reader.holes
+        assert not reader.missing_regions
 
 
 def test_channels_of_jpeg_2000_in_another_order(tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from pipeline.formats._ome_zarr import Multiscale
 from pipeline.store import BlockTiming, ScanStore, Source
 from pipeline.support.files import write_json
 from pipeline.tiling.anchor import Anchor
-from pipeline.tiling.grid import Roi
 from pipeline.tiling.infer import BlockResult
 from pipeline.tiling.overlap_stats import OverlapStats
-from pipeline.types import ScanInfo
+from pipeline.types import Roi, ScanInfo
 from tests.pipeline.plain import coloured
 
 SOURCE = Source("a.tif", 3, "5" * 64)

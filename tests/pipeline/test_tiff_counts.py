@@ -79,7 +79,7 @@ def _with_directory(file: bytearray, tags: dict[int, Any]) -> bytearray:
 
 def read(path: Path, **options: Any) -> tuple[ScanInfo, NDArray[Any], NDArray[Any] | None]:
     with open_scan(path, ReadOptions(**options)) as reader:
-        assert not reader.holes
+        assert not reader.missing_regions
         return reader.info, reader.read(*WHOLE), reader.read_mask(*WHOLE) if reader.info.mask else None
 
 

@@ -640,14 +640,14 @@ def test_what_is_left_of_a_cut_file_is_salvaged(tmp_path: Path, compression: str
     refused(path, ScanUnreadableError, "cut off")
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         samples = reader.read(*WHOLE)
-        holes = reader.holes
-    kept = holes[0][0]
+        holes = reader.missing_regions
+    kept = holes[0].y0
     assert 28 < kept < 35 if compression == "zlib" else kept == 28
     np.testing.assert_array_equal(samples[:kept], whole[:kept])
     lost = np.zeros(SHAPE[0], bool)
-    for y0, y1, x0, x1 in holes:
-        lost[y0:y1] = True
-        assert (x0, x1) == (0, picture.shape[1])
+    for hole in holes:
+        lost[hole.rows] = True
+        assert (hole.x0, hole.x1) == (0, picture.shape[1])
     assert lost[kept:].all()
     assert (samples[kept:] == 127).all()
 
@@ -657,7 +657,7 @@ def test_rows_of_one_long_strip_are_salvaged_up_to_the_cut(tmp_path: Path) -> No
     tifffile.imwrite(path, picture, rowsperstrip=picture.shape[0])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with open_scan(path, ReadOptions(salvage=True)) as reader:
-        samples, first = reader.read(*WHOLE), reader.holes[0][0]
+        samples, first = reader.read(*WHOLE), reader.missing_regions[0].y0
     assert first > 0.45 * picture.shape[0]
     np.testing.assert_array_equal(samples[:first], picture[:first])
 
@@ -673,11 +673,13 @@ def salvaged(path: Path) -> tuple[NDArray[Any], int, ScanInfo]:
     """What is left of a scan, how many rows that is, and the rest is marked, by whatever windows it is read."""
     with open_scan(path, ReadOptions(salvage=True)) as reader:
         samples, height = reader.read(*WHOLE), reader.info.shape_yx[0]
-        rows = min(y0 for y0, _, _, _ in reader.holes)
-        assert sorted(y for y0, y1, _, _ in reader.holes for y in range(y0, y1)) == list(range(rows, height))
+        rows = min(hole.y0 for hole in reader.missing_regions)
+        assert sorted(y for hole in reader.missing_regions for y in range(hole.y0, hole.y1)) == list(
+            range(rows, height)
+        )
         again = np.concatenate([reader.read(slice(y, y + 17), slice(None)) for y in range(0, height, 17)])
         np.testing.assert_array_equal(again, samples)
-        assert min(y0 for y0, _, _, _ in reader.holes) == rows
+        assert min(hole.y0 for hole in reader.missing_regions) == rows
         assert (samples[rows:] == np.iinfo(samples.dtype).max // 2).all()
         return samples, rows, reader.info
 

@@ -18,8 +18,7 @@ from pipeline.results.read_back import carried_by_result, missing_in
 from pipeline.results.verify import _certificate
 from pipeline.store import BlockTiming, ScanStore, Source
 from pipeline.support.files import file_sha256, size_bytes, tree_sha256
-from pipeline.tiling.grid import Roi
-from pipeline.types import ScanInfo
+from pipeline.types import Roi, ScanInfo
 from tests.pipeline.plain import coloured
 from tests.pipeline.writer_conformance import EXIF, IPTC, PHOTOSHOP, PLACE, TAGS, XMP, smooth
 

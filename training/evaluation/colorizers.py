@@ -17,8 +17,8 @@ from engines.palette import PaletteNetwork, palette_spec
 from engines.spec import Model
 from pipeline.colour.lab import lab_from_rgb
 from pipeline.palettes.windows import distribution_of, palette_of
-from pipeline.tiling.grid import Roi
 from pipeline.tiling.palette import Palette
+from pipeline.types import Roi
 from training.data import is_colour
 from training.errors import DataError
 from training.evaluation.subjects import Subject, spread

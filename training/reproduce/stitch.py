@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pipeline.colour.lab import rgb_from_lab
 from pipeline.quality.seams import seam_score
 from pipeline.tiling.blend import BlockBlender
-from pipeline.tiling.grid import Roi, TileGrid
+from pipeline.tiling.grid import TileGrid
+from pipeline.types import Roi
 from training.evaluation.colorizers import Colorizer
 from training.evaluation.sheet import as_samples
 
@@ -47,7 +48,8 @@ def stitch(lightness: F32, colorize: Colorizer, tile_yx: tuple[int, int], stride
     grid = TileGrid.of(shape_yx, tile_yx, (stride_px, stride_px))
     block = grid.block((0, 0), max(shape_yx))
     blender = BlockBlender(grid, block, "average")
-    for y, x in block.tile_origins:
-        blender.add((y, x), colorize(lightness[y : y + tile_yx[0], x : x + tile_yx[1]]))
+    for origin in block.tile_origins:
+        y, x = origin
+        blender.add(origin, colorize(lightness[y : y + tile_yx[0], x : x + tile_yx[1]]))
     chroma = np.asarray(blender.mean())
     return Stitched(as_samples(rgb_from_lab(lightness, chroma)), lightness, chroma, len(block.tile_origins))
