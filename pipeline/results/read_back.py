@@ -10,17 +10,11 @@ from pathlib import Path
 from pipeline.errors import ColorizeError
 from pipeline.formats import FORMATS, OutputImage
 from pipeline.formats.picture import SRGB_PROFILE
+from pipeline.metadata.merge import description_of, for_result, has_bound_note, software_of
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import SOURCE_TYPE, xmp_packet
 from pipeline.metadata.xmp import lacking
-from pipeline.results.carrying import (
-    description_of,
-    differences,
-    for_result,
-    has_bound_note,
-    missing_description,
-    software_of,
-)
+from pipeline.results.compare_metadata import differences, missing_description
 
 # What tifffile, OME, ImageJ, ScanImage and Aperio put where others have a description.
 _OF_SAMPLES = re.compile(

@@ -20,9 +20,10 @@ from rasterio.crs import CRS
 from pipeline.formats import ENDINGS, FORMATS, OutputImage, WriteReport, write_picture
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.exif import exif_block
+from pipeline.metadata.merge import for_result
 from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.metadata.provenance import xmp_packet
-from pipeline.results.carrying import differences, for_result
+from pipeline.results.compare_metadata import differences
 
 SHAPE_YX = (600, 520)
 KEPT, NOTHING, PART, LESS, TURNED = "kept", "–", "part", "8 bit", "upright"  # noqa: RUF001 - a dash in a table

@@ -20,17 +20,11 @@ from pipeline.formats import ENDINGS, FORMATS, OutputImage, write_picture
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.exif import exif_block, parse_exif, swapped
 from pipeline.metadata.iptc import parse_iim, parse_resources, resource_block, resources_of
+from pipeline.metadata.merge import description_of, exif_as_tags, for_result, software_of, tags_as_exif
 from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.metadata.provenance import xmp_packet
 from pipeline.readers import open_scan
-from pipeline.results.carrying import (
-    description_of,
-    differences,
-    exif_as_tags,
-    for_result,
-    software_of,
-    tags_as_exif,
-)
+from pipeline.results.compare_metadata import differences
 
 
 def ascii_tag(code, text):

@@ -19,7 +19,7 @@ from pipeline.colour.lab import lightness_from_samples
 from pipeline.errors import ScanError, ScanUnreadableError, StoreError, UsageError
 from pipeline.formats import ENDINGS, FORMATS, Format, OutputImage, check_formats, level_problems, write_picture
 from pipeline.metadata.model import EmbeddedMetadata
-from pipeline.results.carrying import differences
+from pipeline.results.compare_metadata import differences
 from pipeline.results.expected_picture import BOUNDS
 from tests.pipeline.writer_conformance import EXIF, IPTC, PLACE, TAGS, XMP, output_image, samples, smooth, whole
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from pipeline.formats import ENDINGS, FORMATS, OutputImage, write_picture
 from pipeline.metadata.exif import directory, exif_block, parse_exif
+from pipeline.metadata.merge import description_of, software_of
 from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 from pipeline.readers import open_scan
-from pipeline.results.carrying import description_of, software_of
 from pipeline.results.read_back import carried_by_result, missing_in, missing_of_scan
 
 CAPTION = "Köln, Rathausplatz – „Markt“"  # noqa: RUF001 - of cp1252
