@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engines.cache import cache_folder, one_at_a_time, write_whole
-from engines.errors import EngineUnavailableError
+from engines.errors import EngineUnavailableError, one_line
 from engines.spec import Engine, EngineSpec, Model
 
 _LOG = logging.getLogger("colorize_archive.engines")
@@ -206,5 +206,5 @@ def open_compiled(backend: Compiling, model: Model, spec: EngineSpec) -> Engine:
     except Exception as error:  # each runtime has its own kinds
         if kept.is_new:
             raise
-        _LOG.info("%s: refused by the runtime (%s)", kept.path.name, " ".join(str(error).split()))
+        _LOG.info("%s: refused by the runtime (%s)", kept.path.name, one_line(error))
         return backend.open_engine(model, spec, build_engine(backend, model, spec, refused=kept).compiled)

@@ -23,3 +23,8 @@ class EngineUnavailableError(EngineError, RuntimeError):
 
 class BackendNotInstalledError(EngineUnavailableError):
     """A backend whose library is not installed, or not in the variant that it needs."""
+
+
+def one_line(error: BaseException) -> str:
+    """Its message as one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import engines.backends
 from engines.engine_files import Compiling, open_compiled
-from engines.errors import EngineError, EngineUnavailableError, ModelError
+from engines.errors import EngineError, EngineUnavailableError, ModelError, one_line
 from engines.spec import GENERATOR, Engine, EngineSpec, Model, find_model
 
 PLUGINS = "colorize_archive.backends"
@@ -53,11 +53,6 @@ def backend_module(name: str) -> ModuleType:
     if missing:
         raise EngineUnavailableError(f"engine {name}: its module lacks {', '.join(missing)}; see docs/engines.md")
     return module
-
-
-def one_line(error: BaseException) -> str:
-    """Its message as one line, or its kind where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def refusal(name: str, precision: str) -> str:

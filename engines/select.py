@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from engines.errors import BackendNotInstalledError, EngineError, EngineUnavailableError, ModelError
+from engines.errors import BackendNotInstalledError, EngineError, EngineUnavailableError, ModelError, one_line
 from engines.palette import plain_backend
 from engines.registry import (
     backend_module,
@@ -14,7 +14,6 @@ from engines.registry import (
     check_tile,
     computes,
     model_for,
-    one_line,
     precisions_of,
     usable_version,
 )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import EngineUnavailableError
+from engines.errors import EngineUnavailableError, one_line
 
 F32 = NDArray[np.float32]
 _MODULE = "cuda.bindings.runtime"
@@ -149,7 +149,7 @@ def array_namespace(module: str = _ARRAYS) -> Any | None:
         if not bool(xp.all(ones * 2.0 == 2.0)):
             raise ArithmeticError("twice one is not two")
     except Exception as error:  # the library's own kinds
-        _log.warning("CuPy cannot be used, blocks are made in the host's memory: %s", _one_line(error))
+        _log.warning("CuPy cannot be used, blocks are made in the host's memory: %s", one_line(error))
         return None
     return xp
 
@@ -178,10 +178,6 @@ def array_failures() -> Iterator[None]:
         raise out_of_memory("CuPy") from error
     except RuntimeError as error:
         raise GpuError(
-            f"CuPy: {_one_line(error)}: the GPU cannot be used; check nvidia-smi and the kernel's log, "
+            f"CuPy: {one_line(error)}: the GPU cannot be used; check nvidia-smi and the kernel's log, "
             "or use another engine"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

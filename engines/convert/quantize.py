@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.cache import write_whole, writing
-from engines.errors import EngineUnavailableError, ModelError
+from engines.errors import EngineUnavailableError, ModelError, one_line
 from engines.scaling import fill
 from engines.spec import CARD_FILE, INT8_FILE, Model, file_sha256, find_model
 
@@ -66,8 +66,7 @@ def quantized(model: Model, lightness: F32) -> bytes:
                 network, tiles, preset=nncf.QuantizationPreset.MIXED, subset_size=len(inputs), fast_bias_correction=True
             )
         except Exception as error:  # each library has its own kinds
-            reason = " ".join(str(error).split())
-            raise ModelError(f"{model.onnx_path}: cannot be quantized ({reason}); use it in fp32") from error
+            raise ModelError(f"{model.onnx_path}: cannot be quantized ({one_line(error)}); use it in fp32") from error
         data: bytes = made.SerializeToString()
         return data
 

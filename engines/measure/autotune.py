@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from engines.cache import cache_folder, one_at_a_time, write_whole
-from engines.errors import EngineError, EngineUnavailableError
+from engines.errors import EngineError, EngineUnavailableError, one_line
 from engines.machine import processors
 from engines.measure.bench import best_rates
 from engines.measure.parity import measure_parity
 from engines.palette import BATCH
-from engines.registry import backend_module, one_line, usable_version
+from engines.registry import backend_module, usable_version
 from engines.spec import GENERATOR, PALETTE, EngineSpec, Model
 
 _LOG = logging.getLogger("colorize_archive.engines")

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from importlib.metadata import version
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -133,7 +134,8 @@ def _cuda_cluster() -> LocalCluster:
         raise UsageError(f"cluster cuda: no GPU can be used ({reason[0]}); use --cluster local") from error
 
 
-_starting: list[tuple[Workers, Future[LocalCluster]]] = []
+# Of the command whose run this is: its cluster, on the way.
+_starting: ContextVar[tuple[Workers, Future[LocalCluster]] | None] = ContextVar("starting", default=None)
 
 
 def _warmed(workers: Workers, limit_bytes: int, engine: EngineSpec | None) -> LocalCluster:
@@ -158,11 +160,12 @@ def prestarted(
         return
     check_semaphores()
     with ThreadPoolExecutor(1) as pool:
-        _starting.append((workers, pool.submit(_warmed, workers, limit_bytes, engine)))
+        cluster = pool.submit(_warmed, workers, limit_bytes, engine)
+        token = _starting.set((workers, cluster))
         try:
             yield
         finally:
-            _, cluster = _starting.pop()
+            _starting.reset(token)
             # What went wrong in starting was raised where the cluster was wanted.
             if cluster.exception() is None:
                 _close(cluster.result())
@@ -189,9 +192,9 @@ def _closed_after(cluster: LocalCluster) -> Iterator[LocalCluster]:
 
 
 def _started(workers: Workers, limit_bytes: int, stack: contextlib.ExitStack) -> LocalCluster:
-    for wanted, cluster in _starting:
-        if wanted == workers:
-            return cluster.result()
+    starting = _starting.get()
+    if starting is not None and starting[0] == workers:
+        return starting[1].result()
     return stack.enter_context(_closed_after(_local_cluster(workers, limit_bytes)))
 
 

@@ -30,6 +30,7 @@ from pipeline.quality.score import refined
 from pipeline.store import BlockTiming, ChromaVersion, ScanStore
 from pipeline.support.array_backend import HOST, Device
 from pipeline.support.malloc import tune_process
+from pipeline.support.text import reason_of
 from pipeline.tiling.anchor import Anchor, anchor_of
 from pipeline.tiling.grid import Block, TileGrid, TileOrigins
 from pipeline.tiling.infer import BlockInput, ReusedTiles, colorize_blocks, lightness_roi
@@ -346,10 +347,9 @@ def _anchor(store: ScanStore, spec: EngineSpec) -> Anchor:
     except StoreError:
         raise
     except Exception as error:  # each runtime has its own kinds
-        reason = " ".join(str(error).split())
         raise ModelError(
-            f"{spec.model_folder}: cannot colour a shrunk scan of {side}x{side} px ({reason}), so there would be no "
-            "common palette; give --no-anchor, or a model that takes tiles of any size"
+            f"{spec.model_folder}: cannot colour a shrunk scan of {side}x{side} px ({reason_of(error)}), "
+            "so there would be no common palette; give --no-anchor, or a model that takes tiles of any size"
         ) from error
 
 

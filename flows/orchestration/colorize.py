@@ -60,6 +60,7 @@ from pipeline.errors import ColorizeError, OutputError, UsageError
 from pipeline.results.run_spec import utc_now
 from pipeline.support.files import folder_lock, write_json, writing
 from pipeline.support.names import shown
+from pipeline.support.text import reason_of
 
 _STAGES_AT_ONCE = 3
 # Enough that every thread of the stages finds its next piece of work.
@@ -318,8 +319,7 @@ def _write_sheet(output: Path) -> None:
             write_sheet(output, catalogue)
     except Exception as error:  # whatever it is
         _log.warning("no contact sheet", exc_info=True)
-        reason = " ".join(str(error).split())
-        warn(f"no contact sheet ({reason}); colorize-archive sheet makes it")
+        warn(f"no contact sheet ({reason_of(error)}); colorize-archive sheet makes it")
 
 
 def _unfinished(

@@ -36,6 +36,7 @@ from pipeline.quality.score import Quality, has_helped, levels_of, measure, tile
 from pipeline.results.run_spec import RunSpec, utc_now
 from pipeline.results.sidecar import Sidecar
 from pipeline.store import ChromaVersion, ScanStore
+from pipeline.support.text import reason_of
 from pipeline.types import Roi
 
 _BATCH_MEGAPIXELS = 32.0
@@ -154,7 +155,7 @@ def trying_again(
         except Exception as error:
             if deadline.is_over or not is_passing(error):
                 raise
-            warn(f"{scan}: {' '.join(str(error).split())}; tried again in {seconds:g} s", "again")
+            warn(f"{scan}: {reason_of(error)}; tried again in {seconds:g} s", "again")
         deadline.pause(seconds)
     return work()
 

@@ -25,6 +25,7 @@ from pipeline.readers import open_scan
 from pipeline.results.sidecar import Sidecar, SourceRecord
 from pipeline.store import ScanStore
 from pipeline.support.files import open_file, write_whole, writing
+from pipeline.support.text import reason_of
 from pipeline.types import ReadOptions, Roi, Tone
 
 Kind = Literal["before", "after"]
@@ -95,7 +96,7 @@ def thumbnails(output: Path, stem: str, sidecar: Sidecar) -> Shown:
         except OutputError:
             raise
         except Exception as error:  # a picture of whatever somebody put there instead must not stop the list
-            troubles.append(f"no picture of it {kind}: {' '.join(str(error).split()) or type(error).__name__}")
+            troubles.append(f"no picture of it {kind}: {reason_of(error)}")
     return Shown(made.get("before"), made.get("after"), tuple(troubles))
 
 

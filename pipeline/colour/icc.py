@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pipeline.colour.lab import lightness_from_samples, lightness_of_luminance, luminance_weights, sample_max
 from pipeline.metadata.model import BLOCK_LIMIT_BYTES
+from pipeline.support.text import reason_of
 
 Space = Literal["gray", "rgb", "cmyk", "lab"]
 ToLightness = Callable[[NDArray], NDArray[np.uint16]]
@@ -67,7 +68,7 @@ def to_lightness(icc: bytes, space: Space, dtype: DTypeLike) -> ToLightness | No
         transformed = _Transformed(icc, space)
         transformed(np.zeros((1, 1, _CHANNELS[space]), dtype))
     except (RuntimeError, ValueError, TypeError, OSError) as error:
-        raise ProfileError(f"LittleCMS refuses it: {' '.join(str(error).split())}") from error
+        raise ProfileError(f"LittleCMS refuses it: {reason_of(error)}") from error
     return transformed
 
 

@@ -18,6 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.formats._format import Format, Tolerance
 from pipeline.formats._staging import PART
 from pipeline.formats.picture import OutputImage, ReadWindow, WriteReport
+from pipeline.support.text import reason_of
 
 __all__ = [
     "ENDINGS",
@@ -77,7 +78,7 @@ def level_problems(name: str, path: Path, shape_yx: tuple[int, int], levels: int
     try:
         shapes = _format_called(name).levels(path, shape_yx)
     except Exception as error:  # libraries have many kinds
-        yield f"its pyramid cannot be read ({' '.join(str(error).split())})"
+        yield f"its pyramid cannot be read ({reason_of(error)})"
         return
     if len(shapes) != levels:
         yield f"its pyramid has {len(shapes)} levels, not {levels}"

@@ -24,6 +24,7 @@ from rasterio.rpc import RPC
 
 from pipeline.metadata.model import Georeference, TiffTag
 from pipeline.support.gdal import environment, quiet
+from pipeline.support.text import reason_of
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 50844)
 
@@ -41,7 +42,7 @@ def geo_tags(place: Georeference | None, missing: dict[str, str]) -> tuple[TiffT
     try:
         return _made(place, gcps, missing)
     except Exception as error:  # rasterio raises from several trees; whatever it is, the place is not in the file
-        missing["place"] = f"GDAL cannot write it as GeoTIFF ({' '.join(str(error).split())[:160]})"
+        missing["place"] = f"GDAL cannot write it as GeoTIFF ({reason_of(error)})"
         return ()
 
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ScanDamagedError, ScanUnreadableError, ScanUnsupportedError
 from pipeline.readers._metadata_blocks import printable
+from pipeline.support.text import reason_of
 
 CHUNK_LIMIT_BYTES = 2**30
 _JSON_LIMIT_BYTES = 16 * 2**20
@@ -139,7 +140,7 @@ def _decoded(codec: str, data: bytes, limit: int) -> bytes:
                 if google_crc32c.value(result) != int.from_bytes(data[-4:], "little"):
                     raise ValueError("its checksum differs")
     except Exception as error:
-        why = " ".join(str(error).split())[:100]
+        why = reason_of(error)
         raise ScanDamagedError(f"damaged: a chunk is no {codec} ({why}); restore it from its source") from error
     if len(result) > limit:
         raise ScanDamagedError(f"damaged: a chunk inflates to more than {limit} bytes; restore it from its source")

@@ -26,6 +26,7 @@ from pipeline.results.read_back import missing_of_scan
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, sidecar_of
 from pipeline.store import CARRIED, ChromaVersion, ScanStore
 from pipeline.support.files import file_sha256, size_bytes, tree_sha256
+from pipeline.support.text import reason_of
 from pipeline.types import ReadOptions, Roi, ScanInfo, ScanReader
 
 BLOCK_PX = 1024
@@ -184,7 +185,7 @@ def _lost_metadata(expected: ExpectedPicture, source: _Source | None) -> Iterato
     except ColorizeError:
         raise
     except Exception as error:  # libraries have many kinds
-        missing = {"metadata": f"not readable: {' '.join(str(error).split())}"}
+        missing = {"metadata": f"not readable: {reason_of(error)}"}
     for what, why in missing.items():
         if what not in expected.not_carried:
             yield f"{what} is not kept ({why})"

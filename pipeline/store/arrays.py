@@ -14,6 +14,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
 from pipeline.errors import StoreError
+from pipeline.support.text import reason_of
 
 CHUNK_PX = 512
 # The ending of a file that zarr has not renamed yet; a killed process leaves it behind.
@@ -52,8 +53,9 @@ def reading(path: Path) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, StoreError):
             raise
-        reason = " ".join(str(error).split())
-        raise StoreError(f"{path}: damaged ({reason}); colour it again with: colorize-archive run --force") from error
+        raise StoreError(
+            f"{path}: damaged ({reason_of(error)}); colour it again with: colorize-archive run --force"
+        ) from error
 
 
 def encoded(array: zarr.Array, region: tuple[int | slice, ...], values: NDArray) -> bytes:

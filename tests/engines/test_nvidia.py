@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from skimage.color import deltaE_ciede2000
 
-from engines.backends import _cuda, _tensorrt, tensorrt, tensorrt_rtx
+from engines.backends import _cuda, _tensorrt_build, _tensorrt_library, _tensorrt_runtime, tensorrt, tensorrt_rtx
 from engines.convert.typed_graph import CONVOLUTION, UPSAMPLING, typed_graph
 from engines.errors import EngineUnavailableError, ModelError
 from engines.spec import EngineSpec, Model, find_model, shipped_models
@@ -24,7 +24,7 @@ from tests import fake_gpu
 from tests.models import make_model
 
 SCANS = Path(__file__).parents[1] / "scans"
-FAKE = {portable: _tensorrt.Library(fake_gpu.LIBRARY, "Fake", portable) for portable in (False, True)}
+FAKE = {portable: _tensorrt_library.Library(fake_gpu.LIBRARY, "Fake", portable) for portable in (False, True)}
 NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 WIDE_AT_END = {"fp32": 1, "fp16": 1, "bf16": 2}  # convolutions
 needs_rtx = pytest.mark.skipif(
@@ -265,10 +265,10 @@ def check_engine(model, precision):
     compiled = tensorrt_rtx.build(model, spec)
     assert compiled[:4] == b"vtrt"
     assert len(compiled) > 10_000
-    with _tensorrt._first_complaint(tensorrt_rtx.LIBRARY):
+    with _tensorrt_library.first_complaint(tensorrt_rtx.LIBRARY):
         graph = typed_graph(model.onnx_for(precision), precision)
-        builder, network = _tensorrt.parsed(tensorrt_rtx.LIBRARY, graph, "model")
-        config = _tensorrt._configured(tensorrt_rtx.LIBRARY, builder, network, spec)
+        builder, network = _tensorrt_build.parsed(tensorrt_rtx.LIBRARY, graph, "model")
+        config = _tensorrt_build.configured(tensorrt_rtx.LIBRARY, builder, network, spec)
     trt = tensorrt_rtx.LIBRARY.load()
     assert not config.get_flag(trt.BuilderFlag.TF32)
     assert network.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -353,7 +353,7 @@ def test_a_network_of_other_outputs_is_refused(tmp_path):
 @needs_rtx
 def test_the_library_says_nothing_by_itself(capfd, caplog):
     model = find_model("efficientnet-unet")
-    with caplog.at_level(1, "engines.backends._tensorrt"):
+    with caplog.at_level(1, "engines.backends._tensorrt_library"):
         tensorrt_rtx.build(model, spec_for(model))
     assert capfd.readouterr() == ("", "")
     assert any(record.message.startswith("TensorRT for RTX: ") for record in caplog.records)
@@ -370,12 +370,12 @@ def test_engines_are_built_for_any_gpu():
 def test_building_keeps_the_timings_of_a_library_that_has_them(monkeypatch):
     """With the other library, whose timing cache is empty but has the same interface: TensorRT needs a GPU to build."""
     monkeypatch.setattr(_cuda, "compute_capability", lambda: (9, 0))
-    monkeypatch.setattr(_tensorrt, "_timings", {})
+    monkeypatch.setattr(_tensorrt_build, "_timings", {})
     library = dataclasses.replace(tensorrt_rtx.LIBRARY, portable=False)
     model = find_model("efficientnet-unet")
     for _ in range(2):
-        assert _tensorrt.build(library, model, spec_for(model, "fp16"))
-        assert _tensorrt._timings[library.module]
+        assert _tensorrt_build.build(library, model, spec_for(model, "fp16"))
+        assert _tensorrt_build._timings[library.module]
 
 
 @needs_rtx
@@ -409,7 +409,7 @@ def tiny(tmp_path):
 
 def opened(model, portable=False, batch=3, namespace=None):
     compiled = typed_graph(model.onnx_path, "fp32")
-    return _tensorrt.open_engine(FAKE[portable], model, spec_for(model, batch=batch), compiled, namespace)
+    return _tensorrt_runtime.open_engine(FAKE[portable], model, spec_for(model, batch=batch), compiled, namespace)
 
 
 def expected(model, lightness):
@@ -457,7 +457,7 @@ def test_threads_share_two_lanes(monkeypatch, tiny):
     with opened(tiny) as engine, ThreadPoolExecutor(6) as pool:
         for batch, chroma in zip(batches, pool.map(engine.predict, batches), strict=True):
             np.testing.assert_allclose(chroma, expected(tiny, batch), atol=1e-4)
-        assert gpu.calls.count("cudaStreamCreateWithFlags") == _tensorrt.LANES == 2
+        assert gpu.calls.count("cudaStreamCreateWithFlags") == _tensorrt_runtime.SLOTS == 2
     assert given_back(gpu)
 
 
@@ -523,7 +523,7 @@ def test_a_closed_engine_says_so(monkeypatch, tiny):
 def test_an_engine_that_cannot_be_loaded_is_to_be_compiled_again(monkeypatch, tiny):
     gpu = fake_gpu.install(monkeypatch)
     with pytest.raises(ModelError, match=r"of 5 bytes cannot be loaded \(magic tag.*compile it again") as caught:
-        _tensorrt.open_engine(FAKE[False], tiny, spec_for(tiny), b"stale")
+        _tensorrt_runtime.open_engine(FAKE[False], tiny, spec_for(tiny), b"stale")
     one_line(caught)
     assert given_back(gpu)
 
@@ -543,11 +543,11 @@ def test_an_engine_for_other_tiles_is_to_be_compiled_again(monkeypatch, tmp_path
 def test_the_gpu_must_be_one_that_the_library_knows(monkeypatch, capability, portable, usable):
     fake_gpu.install(monkeypatch, capability=capability)
     if usable:
-        assert _tensorrt.usable_version(FAKE[portable]) == "1.2.3"
+        assert _tensorrt_library.usable_version(FAKE[portable]) == "1.2.3"
     else:
         with pytest.raises(EngineUnavailableError, match=r"compute capability \d\.\d.*use the engine tensorrt"):
-            _tensorrt.usable_version(FAKE[portable])
-    assert _tensorrt.device(FAKE[portable]) == ("any" if portable else f"sm_{capability[0]}{capability[1]}")
+            _tensorrt_library.usable_version(FAKE[portable])
+    assert _tensorrt_library.device(FAKE[portable]) == ("any" if portable else f"sm_{capability[0]}{capability[1]}")
 
 
 @pytest.mark.parametrize("error", ["cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorLaunchFailure"])
@@ -555,14 +555,14 @@ def test_a_driver_that_fails_is_one_line(monkeypatch, error):
     gpu = fake_gpu.install(monkeypatch)
     gpu.fail_at, gpu.fail_with = 0, fake_gpu.Error[error]
     with pytest.raises(EngineUnavailableError, match=r"driver|cannot be used") as caught:
-        _tensorrt.usable_version(FAKE[False])
+        _tensorrt_library.usable_version(FAKE[False])
     one_line(caught)
 
 
 def test_a_driver_that_shows_no_gpu_is_told(monkeypatch):
     fake_gpu.install(monkeypatch, devices=0)
     with pytest.raises(EngineUnavailableError, match="shows no GPU"):
-        _tensorrt.device(FAKE[False])
+        _tensorrt_library.device(FAKE[False])
 
 
 # ------------------------------------------------------------- tiles of the device, on a fake GPU with a fake library

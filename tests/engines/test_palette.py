@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from engines.backends import _tensorrt, tensorrt_rtx
+from engines.backends import _tensorrt_build, _tensorrt_library, _tensorrt_runtime, tensorrt_rtx
 from engines.convert.typed_graph import typed_row
 from engines.errors import EngineUnavailableError, ModelError
 from engines.measure.bench import flop_of
@@ -86,10 +86,10 @@ def test_a_gpus_provider_is_given_nothing_to_do_with_shapes(tmp_path):
 def test_the_runner_takes_it_on_a_fake_gpu(monkeypatch, seen):
     gray, expected = seen
     gpu = fake_gpu.install(monkeypatch, capability=(9, 0))
-    library = _tensorrt.Library(fake_gpu.LIBRARY, "Fake", portable=False)
+    library = _tensorrt_library.Library(fake_gpu.LIBRARY, "Fake", portable=False)
     spec = palette_spec(MODEL, 1, "tensorrt")
     graph = typed_row(MODEL.palette_paths(), "fp32")
-    with _tensorrt.open_engine(library, NETWORK, spec, graph) as engine:
+    with _tensorrt_runtime.open_engine(library, NETWORK, spec, graph) as engine:
         np.testing.assert_allclose(engine.predict(gray), expected, atol=1e-3)
         np.testing.assert_array_equal(engine.predict(gray[:1]), engine.predict(gray)[:1])
     assert not gpu.alive
@@ -102,9 +102,9 @@ def test_the_runner_takes_it_on_a_fake_gpu(monkeypatch, seen):
 def test_it_becomes_a_real_engine_whose_products_are_narrow():
     assert tensorrt_rtx.build(NETWORK, palette_spec(MODEL, 1, "tensorrt_rtx", "fp16"))[:4] == b"vtrt"
     trt = tensorrt_rtx.LIBRARY.load()
-    with _tensorrt._first_complaint(tensorrt_rtx.LIBRARY):
+    with _tensorrt_library.first_complaint(tensorrt_rtx.LIBRARY):
         graph = typed_row(MODEL.palette_paths(), "fp16")
-        _, network = _tensorrt.parsed(tensorrt_rtx.LIBRARY, graph, "model", NETWORK.output_shape((SIDE, SIDE))[0])
+        _, network = _tensorrt_build.parsed(tensorrt_rtx.LIBRARY, graph, "model", NETWORK.output_shape((SIDE, SIDE))[0])
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = {kind: [x.get_output(0).dtype for x in layers if x.type == kind] for kind in {x.type for x in layers}}
     assert set(kinds[trt.LayerType.MATRIX_MULTIPLY]) == {trt.float16}

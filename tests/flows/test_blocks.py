@@ -4,7 +4,7 @@ import array_api_compat.numpy
 import numpy as np
 import pytest
 
-from engines.backends import _tensorrt
+from engines.backends import _tensorrt_library, _tensorrt_runtime
 from engines.convert.typed_graph import typed_graph
 from engines.scaling import ScaledEngine
 from engines.spec import EngineSpec, ModelCard, find_model
@@ -81,14 +81,14 @@ def test_blocks_made_beside_the_network_are_stored_to_the_same_bytes(tmp_path, m
     model = find_model(str(make_model(tmp_path / "tiny")))
     gpu = fake_gpu.install(monkeypatch, capability=(8, 9))
     gpu.eager = eager
-    library = _tensorrt.Library(fake_gpu.LIBRARY, "Fake", portable=True)
+    library = _tensorrt_library.Library(fake_gpu.LIBRARY, "Fake", portable=True)
     graph = typed_graph(model.onnx_path, "fp32")
     samples = np.random.default_rng(1).integers(0, 256, SHAPE, np.uint8)
     made, copies, engines = [], [], []
     for namespace in (array_api_compat.numpy, fake_gpu.DeviceArrays(gpu)):
 
         def kind(card, spec, namespace=namespace):
-            engines.append(_tensorrt.open_engine(library, model, spec, graph, namespace))
+            engines.append(_tensorrt_runtime.open_engine(library, model, spec, graph, namespace))
             return engines[-1]
 
         monkeypatch.setattr(worker, "_engines", {})
@@ -106,7 +106,7 @@ def test_blocks_made_beside_the_network_are_stored_to_the_same_bytes(tmp_path, m
     # But for the lanes' first run, which is of nothing.
     assert len(copies[0]) == len(copies[1]) > 40
     assert "cudaMemcpyDeviceToDevice" not in copies[0]
-    assert set(copies[1][2 * _tensorrt.LANES :]) == {"cudaMemcpyDeviceToDevice"}
+    assert set(copies[1][2 * _tensorrt_runtime.SLOTS :]) == {"cudaMemcpyDeviceToDevice"}
 
 
 def test_anchored_rgb_blocks_are_the_same_but_for_rounding(tmp_path, monkeypatch):
