@@ -5,7 +5,7 @@ import pytest
 from engines.machine import processors
 from tests.benchmarks.faults import prepare, run_moment
 
-SHAPE_YX, STRIDE, BLOCK_PX = (2048, 1536), 32, 512
+SHAPE_YX, STRIDE, BLOCK_PX = (1536, 1024), 32, 512
 SEED = 5
 
 

@@ -85,7 +85,7 @@ def test_vivid_beyond_its_range_is_refused(wrong, tmp_path):
 
 @pytest.mark.parametrize("words", [{"vivid": 0.5}, {"cautious": True}])
 def test_a_model_that_knows_one_colour_only_has_no_taste(words, tmp_path):
-    context = RunContext.of(parse_options(asked(tmp_path, model="efficientnet-unet", **words)))
+    context = RunContext.of(parse_options(asked(tmp_path, model="efficientnet-unet", precision="fp32", **words)))
     with pytest.raises(UsageError, match="no palette network"):
         context.spec_for((500, 500))
 
