@@ -16,7 +16,7 @@ WINGS = {
 }
 NOTES = {
     "cli": "only here Typer and Rich",
-    "orchestration": "only here Prefect",
+    "orchestration": "only here and in service: Prefect",
     "cluster": "only here Dask",
     "catalogue": "only here SQL",
     "store": "only here and in formats: Zarr",

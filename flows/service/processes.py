@@ -62,7 +62,16 @@ class Place:
 
 @dataclass
 class Child:
-    """A process that is to run as long as the set-up does."""
+    """A ``prefect`` command that is to run as long as the set-up does.
+
+    Attributes
+    ----------
+    name : for the operator, and of its log
+    words : of the command, after ``prefect``
+    process : None before it is first started
+    deaths : seconds of ``time.monotonic``, of the last hour
+    log_begins : byte of the log at which this start's own begins
+    """
 
     name: str
     words: list[str]
@@ -72,6 +81,7 @@ class Child:
     log_begins: int = 0
 
     def start(self) -> None:
+        """Start it, with the mark of its set-up; what it says goes to its log."""
         log = self.place.log(self.name)
         if log.exists() and log.stat().st_size > _LOG_BYTES:
             log.replace(log.with_suffix(".1.log"))
@@ -125,6 +135,7 @@ class Child:
         self.start()
 
     def end(self) -> None:
+        """End it and wait until it has gone; nothing where it was never started."""
         if self.process is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 end_all([psutil.Process(self.process.pid)], _SERVER_END_SECONDS)
@@ -132,7 +143,7 @@ class Child:
 
 
 def end_all(processes: list[psutil.Process], seconds: float = _END_SECONDS) -> None:
-    """Ask them to end, wait, and end those that do not."""
+    """Ask them to end, wait for ``seconds``, and end those that do not."""
     for ask in ("terminate", "kill"):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
