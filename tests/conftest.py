@@ -15,7 +15,7 @@ _DEPLOY = Path(__file__).parent / "deploy"
 _MARKS = ("unit", "e2e", "service")  # the slowest last
 # Fixtures, by what they start. What else starts a process has its mark in its own file.
 _SERVICES = {"browser", "served", "set_up"}
-_PROCESSES = {"cold_command", "command", "environment", "killed", "lone_command", "shared_server"}
+_PROCESSES = {"cold_command", "command", "environment", "killed", "lone_command", "shared_server", "watch"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,6 +5,8 @@ import pytest
 from engines.machine import processors
 from tests.benchmarks.faults import prepare, run_moment
 
+pytestmark = pytest.mark.e2e
+
 SHAPE_YX, STRIDE, BLOCK_PX = (1536, 1024), 32, 512
 SEED = 5
 

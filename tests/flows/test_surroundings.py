@@ -12,6 +12,8 @@ from pipeline.support.files import folder_lock
 from tests.benchmarks import surroundings
 from tests.benchmarks.surroundings import ROWS, CannotError, is_right, run_row
 
+pytestmark = pytest.mark.e2e
+
 CHEAP = {
     ("no /dev/shm", "run"),
     ("a container of 900 MiB", "run"),

@@ -90,7 +90,7 @@ def test_what_is_read_at_once_is_bounded_however_large_the_scan(tmp_path, monkey
     class Endless:
         info = ScanInfo(shape_yx, 1, "uint8", {})
         scale_factor = 1.0
-        holes = ()
+        missing_regions = ()
 
         def read_scan(self, roi):
             asked.append(roi)

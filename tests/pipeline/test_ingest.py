@@ -45,7 +45,7 @@ def whole(store):
 
 
 class WatchedReader:
-    """A reader that keeps what was asked of it, and may say how wide its segments are."""
+    """A reader that keeps what was asked of it; its segments are rows, or what it is told."""
 
     embedded, missing_regions = EmbeddedMetadata(), ()
 
@@ -53,7 +53,7 @@ class WatchedReader:
         self._reader = reader
         self.info = reader.info
         self.asked = []
-        self.segment_yx = reader.segment_yx if segment_yx is None else segment_yx
+        self.segment_yx = segment_yx or (1, reader.info.shape_yx[1])
 
     def read(self, rows, columns):
         self.asked.append((rows, columns))
