@@ -20,16 +20,16 @@ from pipeline.store import ChromaVersion, ScanStore
 from pipeline.support.files import write_whole
 from pipeline.types import Roi
 
-# Answers of fewer than this are no answers.
+# Answers with a smaller share than this are not reported.
 _LEAST_SHARE = 0.02
 
 
 def choose_versions(store: ScanStore, old: str | None, new: str | None) -> tuple[ChromaVersion, ChromaVersion]:
-    """The two named versions (a beginning of the name will do), else the current one and the newest other.
+    """The two named versions (a prefix of the name will do), by default the current one and the newest of the others.
 
     Raises
     ------
-    StoreError : there are not two that are complete. UsageError : a name that fits none, or several.
+    StoreError : fewer than two versions are complete. UsageError : a name matches no version, or several.
     """
     names = [name for name in store.version_names() if store.version(name).is_complete]
     current = version_of(ResultPaths.of(store.path.parent, store.path.stem).sidecar)
@@ -52,7 +52,7 @@ def _named(names: list[str], text: str) -> str:
 
 
 def compare(store: ScanStore, old: ChromaVersion, new: ChromaVersion, full_px: int = FULL_PX) -> Difference:
-    """CIEDE2000 between two versions, by windows, of at most ``full_px`` pixels. Raises StoreError."""
+    """CIEDE2000 between two versions, window by window, over at most ``full_px`` pixels. Raises StoreError."""
 
     def reader(version: ChromaVersion) -> Any:
         scale = np.float32(version.scale_factor)
@@ -71,9 +71,9 @@ def write_map(found: Difference, path: Path) -> None:
 
 
 def write_disagreement(result: Path, path: Path) -> str:
-    """Where a result, or a store's current or newest version, is doubtful, or its tiles disagree, as PNG.
+    """Write a PNG that maps the doubt of a version or, without doubt, the disagreement of its tiles.
 
-    Returns what its colours mean.
+    The version is that of a result, or a store's current or newest. Returns what the map's colours mean.
 
     Raises
     ------
@@ -87,11 +87,11 @@ def write_disagreement(result: Path, path: Path) -> str:
 
 
 def answers_at(result: Path, place: str) -> tuple[str, ...]:
-    """What a scan's palette network thinks possible at ``place``, X,Y in pixels of the scan: a line for each answer.
+    """The colours that the palette network thinks possible at ``place`` (X,Y in pixels of the scan), a line for each.
 
     Raises
     ------
-    UsageError : no such place. StoreError : no store, no complete version, or one of a model without such a network.
+    UsageError : no such place. StoreError : no store, no complete version, or its model has no palette network.
     """
     store, version = _version_of(result)
     height, width = store.info.shape_yx
@@ -118,7 +118,7 @@ def answers_at(result: Path, place: str) -> tuple[str, ...]:
 
 
 def _version_of(result: Path) -> tuple[ScanStore, ChromaVersion]:
-    """That of a result, or a store's current or newest."""
+    """The store and version of a result; for a store, its current or newest version."""
     sidecar = sidecar_of(result)
     store = ScanStore.open(result if sidecar is None else _store_of(result, sidecar))
     names = [name for name in store.version_names() if store.version(name).is_complete]

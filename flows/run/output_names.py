@@ -1,11 +1,11 @@
-"""Which scan has which name in the output folder: no two scans share one, and none takes that of another's result.
+"""Which scan has which name in the output folder: no two scans share a name, and none takes that of another's result.
 
-A scan is named like its file, without the ending. Where that name belongs to another scan, such as the TIFF beside a
-JPEG, its ending comes in: ``plate.jpg``. A name belongs to the scan that has results under it, else to the first that
-lays claim to it. Two names are one here where some file system takes them for one (`pipeline.support.names.folded`),
-whatever that of the output folder does: results are copied.
+A scan is named like its file, without the ending. If that name belongs to another scan, such as the TIFF beside a
+JPEG, the ending is kept: ``plate.jpg``. A name belongs to the scan that has results under it, else to the first scan
+that claims it. Two names count as one if any file system treats them as one (`pipeline.support.names.folded`), even if
+that of the output folder does not: results get copied.
 
-A name that leaves no room for what the names of results have behind it is cut, and ends in a part of its hash.
+A name too long for the suffixes of result names is cut, and ends in a part of its hash.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from pipeline.support.names import folded, name_limit_bytes, path_limit_bytes
 
 _PAGE = re.compile(r"(\.p\d{3,})?$")
 _STORE_ENDING = ".zarr"
-# For the version, the ending, and the name that a file has while it is written, of most settings and models.
+# For the version, the ending, and the suffix of a file while it is written; enough for most settings and models.
 _ROOM_BYTES = 81
 _LEAST_BYTES = 40
 _HASH_DIGITS = 8
-# Of what lies in a store: versions/VERSION/chroma/records/ROW.COLUMN.json, and what that is called at first.
+# Longest path within a store: versions/VERSION/chroma/records/ROW.COLUMN.json, with the suffix while it is written.
 _BELOW_BYTES = 160
 
 
 @dataclass(frozen=True)
 class _Owner:
-    """The scan of which results have a name; ``sha256`` is empty where they are yet to be made."""
+    """The scan that a name in the output folder belongs to; ``sha256`` is empty if it has no results yet."""
 
     path: str
     sha256: str = ""
 
 
 class Names:
-    """The names in one output folder, as scans of a run lay claim to them."""
+    """The names in one output folder, as the scans of a run claim them."""
 
     def __init__(self, output: Path, files: ScanFiles) -> None:
         self._output = output
         self._files = files
         self._most_bytes = max(_LEAST_BYTES, name_limit_bytes(output) - _ROOM_BYTES)
-        # By the folded name: who has claimed it in this run, by the name as it is.
+        # Claims of this run: folded name -> exact name -> path of the scan.
         self._claimed: dict[str, dict[str, str]] = {}
         self._listed: dict[Path, dict[str, list[str]]] = {}
 
     def claim(self, scan: ScanFile) -> ScanFile:
-        """The scan under a name of its own. Raises UsageError: there is none that would not be another scan's."""
+        """The scan under a name of its own. Raises UsageError if every possible name is another scan's."""
         refused: UsageError | None = None
         for stem in (scan.stem, _with_ending(scan)):
             found, other = self._free(scan, stem)
@@ -71,7 +71,7 @@ class Names:
         raise refused
 
     def _free(self, scan: ScanFile, stem: str) -> tuple[str | None, tuple[str, str]]:
-        """The name that the scan may have for ``stem``; or None, with whose it is: its name and its path."""
+        """The name that the scan may take for ``stem``; or None, with the name and path of the current owner."""
         present = self._present(stem)
         if self._is_long(stem) and not self._is_own(scan, stem, present):
             stem = _shortened(stem, self._most_bytes)
@@ -87,11 +87,11 @@ class Names:
         for name, owner in present.items():
             if not self._is_of(scan, owner):
                 return None, (name, owner.path)
-        # A file whose name was written otherwise keeps its results.
+        # A file whose name changed only in case or Unicode form keeps its results.
         return next(iter(present), stem), ("", "")
 
     def _is_long(self, stem: str) -> bool:
-        # That of a version of another scan is none to have either.
+        # A name that looks like another scan's version is not available either.
         return len(os.fsencode(Path(stem).name)) > self._most_bytes or is_of_version(stem)
 
     def _is_own(self, scan: ScanFile, stem: str, present: dict[str, _Owner]) -> bool:
@@ -101,7 +101,7 @@ class Names:
         return owner.path == str(scan.path) or self._is_copy(scan, owner)
 
     def _is_copy(self, scan: ScanFile, owner: _Owner) -> bool:
-        """Whether the scan's file has the bytes of which the results were made: it was moved, or lies in two places."""
+        """True if the results were made from a file with the same bytes: it was moved, or lies in two places."""
         if not owner.sha256:
             return False
         try:
@@ -111,7 +111,7 @@ class Names:
         return source.sha256 == owner.sha256
 
     def _present(self, stem: str) -> dict[str, _Owner]:
-        """The results that are there under this name however it is written, with their owners."""
+        """The existing results under this name, in any spelling, with their owners."""
         parts = folded(stem).split("/")
         folders = [self._output]
         for part in parts[:-1]:
@@ -127,14 +127,14 @@ class Names:
         return found
 
     def _names_in(self, folder: Path) -> dict[str, list[str]]:
-        """What is in a folder, by folded names; as it was when the first scan asked."""
+        """The entries of a folder, by folded name; listed once, at the first request."""
         if folder not in self._listed:
             names: dict[str, list[str]] = {}
             try:
                 for name in os.listdir(folder):  # noqa: PTH208
                     names.setdefault(folded(name), []).append(name)
             except OSError:
-                pass  # it is not there yet, or is no folder
+                pass  # does not exist yet, or is not a folder
             self._listed[folder] = names
         return self._listed[folder]
 
@@ -167,7 +167,7 @@ def _with_ending(scan: ScanFile) -> str:
 
 
 def _shortened(stem: str, most_bytes: int) -> str:
-    """The name cut to so many bytes, a part of its hash at the end; the number of a page stays.
+    """The name cut to ``most_bytes``, with a part of its hash at the end; a page number stays.
 
     >>> _shortened("box/" + 30 * "a" + ".p001", 20)
     'box/aaaaaa~3a54fc0c.p001'
@@ -182,7 +182,7 @@ def _shortened(stem: str, most_bytes: int) -> str:
 
 
 def check_lengths(scan: ScanFile, paths: ResultPaths, version: str, formats: Iterable[str]) -> None:
-    """Whether the drive of the output folder takes the names of all that is made of a scan. Raises UsageError."""
+    """Check that the output drive can hold the names of all files made from a scan. Raises UsageError."""
     folder, made = paths.store.parent, paths.of_version(version)
     names = [
         f"{made.sidecar.name}{UNFINISHED}",

@@ -1,4 +1,4 @@
-"""All scans of a run to jobs, or at once to outcomes; nothing is written."""
+"""Turn the scans of a run into jobs, or directly into outcomes; nothing is written."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from pipeline.errors import (
 )
 from pipeline.support.names import shown
 
-# Of a failure that the same scan would meet again elsewhere and tomorrow, as far as that can be told.
+# Failures that the same scan would most likely meet again on another machine or another day.
 _SCANS_FAULT = {"damaged", "scan", "killed", "result", "unforeseen"}
 _log = logging.getLogger(__name__)
 
 
 def kind_of(error: BaseException) -> FailureKind:
-    """Why a scan failed, by what was raised."""
+    """The kind of failure that an exception stands for."""
     if isinstance(error, ScanDamagedError):
         return "damaged"
     if isinstance(error, ScanError):
@@ -62,9 +62,9 @@ def _kind_of_others(error: BaseException) -> FailureKind:
 
 
 def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> ScanOutcome:
-    """One line about why a scan failed, whatever was raised; with ``can_salvage``, what may help a damaged one.
+    """The outcome of a failed scan, with one line about why; ``can_salvage`` adds a remedy for damaged scans.
 
-    What is not one of our own errors is logged with its traceback, and of our own what they came from.
+    Errors that are not ours are logged with their traceback; ours are logged if they have a cause or notes.
     """
     kind, is_ours = kind_of(error), isinstance(error, ColorizeError | EngineError)
     name = shown(scan.path)
@@ -85,7 +85,7 @@ def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> 
     if not is_ours:
         _log.error("%s", message, exc_info=error)
     elif error.__cause__ is not None or getattr(error, "__notes__", None):
-        # What a library said, or where in a worker it was.
+        # The cause is a library's error; a note says where in a worker it happened.
         _log.info("%s", message, exc_info=error)
     return ScanOutcome(
         scan.stem,
@@ -99,20 +99,20 @@ def failure(scan: ScanFile, error: BaseException, can_salvage: bool = False) -> 
 
 
 def naming_log(outcome: ScanOutcome, log: Path) -> ScanOutcome:
-    """The outcome, with where the traceback lies if nobody foresaw the failure."""
+    """The outcome; if the failure was unforeseen, its message says where the traceback is."""
     if outcome.failure_kind != "unforeseen" or not outcome.has_failed:
         return outcome
     return replace(outcome, message=f"{outcome.message}; its traceback is in {shown(log)}")
 
 
 def stopped(scan: ScanFile, deadline: Deadline, how_far: str = "") -> ScanOutcome:
-    """What becomes of a scan that the end of the time leaves unfinished."""
+    """The outcome of a scan that the deadline leaves unfinished."""
     message = f"{shown(scan.path)}: stopped{how_far}, because {deadline.reason}; the same command goes on with it"
     return ScanOutcome(scan.stem, str(scan.path), "stopped", message, page=scan.page)
 
 
 def _unnameable(scan: ScanFile) -> ScanOutcome | None:
-    """The outcome of a scan whose name is not UTF-8: no JSON, no task of Prefect and no database could say it."""
+    """A failure if the scan's name is not UTF-8, which JSON, Prefect and the database need; else None."""
     text = os.fsencode(scan.path).decode("utf-8", "backslashreplace")
     if text == str(scan.path):
         return None
@@ -122,7 +122,7 @@ def _unnameable(scan: ScanFile) -> ScanOutcome | None:
 
 
 def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[ScanFile | ScanOutcome]:
-    """Those of the file that are wanted, each as a scan of its own; a file that cannot be opened fails later."""
+    """The requested pages of a file, each as a scan of its own; a file that cannot be opened fails later."""
     if (unnameable := _unnameable(scan)) is not None:
         return [unnameable]
     try:
@@ -142,7 +142,7 @@ def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[Sc
 def _under_names(
     found: Sequence[ScanFile | ScanOutcome], options: RunOptions, files: ScanFiles
 ) -> list[ScanFile | ScanOutcome]:
-    """Each scan under a name of its own, or what is wrong with its name. Of two new ones a TIFF comes first."""
+    """Each scan under a name of its own, or a failure. Of two new scans with the same name, a TIFF goes first."""
     names, every = Names(options.output, files), list(found)
     scans = [(index, scan) for index, scan in enumerate(found) if isinstance(scan, ScanFile)]
     for index, scan in sorted(scans, key=lambda each: each[1].path.suffix.lower() not in (".tif", ".tiff")):
@@ -154,7 +154,7 @@ def _under_names(
 
 
 def fitting(planned: ScanJob | ScanOutcome) -> ScanJob | ScanOutcome:
-    """What is planned, if the drive takes the names of its results. Raises UsageError."""
+    """``planned``, after checking that the drive can hold the names of its results. Raises UsageError."""
     if isinstance(planned, ScanJob):
         check_lengths(planned.scan, planned.paths, planned.spec.version, planned.formats)
     return planned
@@ -166,9 +166,10 @@ def plan_scans(
     deferred: Callable[[ScanFile], ScanOutcome | None] = lambda _: None,
     deadline: Deadline = NO_DEADLINE,
 ) -> list[ScanJob | ScanOutcome]:
-    """A job, or at once an outcome (skipped, failed), for every scan, in order.
+    """A job, or directly an outcome (skipped, failed), for every scan, in order.
 
-    Those ``deferred`` are left alone, and those that the end of the ``deadline`` leaves no time to look at stopped.
+    A scan with an outcome from ``deferred`` is left out. Scans not yet looked at when the ``deadline`` passes are
+    stopped.
     """
 
     def plan(scan: ScanFile | ScanOutcome) -> ScanJob | ScanOutcome:

@@ -1,4 +1,4 @@
-"""A coloured version to its picture and sidecar, published as the current one; those beyond the kept are removed."""
+"""Export a coloured version to pictures and a sidecar, publish it as the current one, and prune old versions."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ Pictures = dict[str, PictureRecord]
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to.
+    """The result of an export.
 
     Attributes
     ----------
-    seconds : of the stages, with the export's
-    written : the formats whose pictures were written, those that were asked for first; others were there already
-    warnings : one line for each picture that could not carry all there is
+    seconds : time of each stage, the export included
+    written : formats of the pictures written by this export, requested ones first; others existed already
+    warnings : one line for each picture that could not carry all metadata
     """
 
     seconds: Seconds
@@ -56,7 +56,7 @@ class Exported:
 def export_job(
     job: ScanJob, seconds: Seconds, blocks_there: int, quality: Quality | None, threads: int, started: float
 ) -> Exported:
-    """Write, publish and prune; the export began at ``started``."""
+    """Write the pictures, publish the version, prune old ones; the export began at ``started``."""
     store = ScanStore.open(job.paths.store)
     made = job.spec.version
     paths = job.paths.of_version(made)
@@ -79,14 +79,14 @@ def export_job(
 
 
 def _whole(job: ScanJob, store: ScanStore, made: str) -> Pictures:
-    """Pictures of the version ``made`` that are there and whole, under its own name or as the current ones."""
+    """Complete pictures of the version ``made``, under its own name or as the current ones."""
     places = (job.paths, job.paths.of_version(made))
     found = [valid_pictures(place, store.source, job.spec, job.metadata) for place in places]
     return {**found[0], **found[1]}
 
 
 def _formats(job: ScanJob, made: str) -> list[str]:
-    """Those that are asked for, and those that the version has already: its pictures stay one set."""
+    """The requested formats and those that the version already has: its pictures stay one set."""
     sidecars = [job.paths.of_version(made).sidecar]
     if version_of(job.paths.sidecar) == made:
         sidecars.append(job.paths.sidecar)
@@ -95,7 +95,7 @@ def _formats(job: ScanJob, made: str) -> list[str]:
 
 
 def _lost(picture: PictureRecord, job: ScanJob, store: ScanStore) -> str:
-    """What of the scan, other than of ours, a picture does not carry."""
+    """Metadata of the scan, not of ours, that a picture does not carry, with the reasons."""
     ours = {name for name in ("icc", "xmp") if not job.metadata or not getattr(store.embedded, name)}
     return "; ".join(f"{what}: {why}" for what, why in picture.not_carried.items() if what not in ours)
 
@@ -103,7 +103,7 @@ def _lost(picture: PictureRecord, job: ScanJob, store: ScanStore) -> str:
 def _export(
     job: ScanJob, store: ScanStore, coloured: ChromaVersion, paths: ResultPaths, formats: list[str], threads: int
 ) -> Pictures:
-    """Write the picture in each of ``formats``, look what it carries, and record it."""
+    """Write the picture in each of ``formats``, check which metadata it carries, and record it."""
     scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
     ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
@@ -127,17 +127,17 @@ def _export(
 
 
 def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None, keep: int) -> None:
-    """Keep the current version, the one before, and of the others the newest, ``keep`` in all. Raises OutputError.
+    """Keep ``keep`` versions: the current one, the one before, and the newest others. Raises OutputError.
 
-    Others are those of the store and pictures whose version the store has no more; what was begun and never finished
-    goes first.
+    The others include published pictures whose version is no longer in the store. Versions that were never finished
+    are removed first.
     """
     finished = {version_of(each.sidecar): each for each in paths.all_versions()}
     others = []
     for name in {*store.version_names(), *finished} - {current, None}:
         sidecar = Sidecar.find(finished[name].sidecar) if name in finished else None
         when = sidecar.finished if sidecar else store.version(str(name)).created
-        # One that does not say when counts as the newest.
+        # A version without a date counts as the newest.
         others.append((name == before, sidecar is not None, not when, when, str(name)))
     for *_, name in sorted(others)[: max(0, len(others) - (keep - 1))]:
         remove_version(paths, name)
@@ -145,7 +145,7 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
 
 
 def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: str) -> PictureRecord:
-    """With PREMIS's record of how a picture was made; that of one which is there already stays."""
+    """``picture`` with a PREMIS event that says how it was made; an event that it already has stays."""
     if picture.premis:
         return picture
     spec = job.spec
@@ -164,7 +164,7 @@ def _software() -> str:
 
 
 def _flow(job: ScanJob) -> str:
-    """Which flow made the version: where only a picture is made anew, that is the one before."""
+    """Which flow made the version. Writing only its pictures again does not change that."""
     if job.is_ingested:
         return REPROCESS
     before = None if job.force else Sidecar.find(job.paths.sidecar)
@@ -172,13 +172,13 @@ def _flow(job: ScanJob) -> str:
 
 
 def _described(store: ScanStore, made: str) -> dict[str, str]:
-    """SHA-256 of the small files of a store, by their path in it; its shards have checksums of their own."""
+    """SHA-256 of a store's small files, by path within the store; its shards have checksums of their own."""
     files = [*store.described_by(), *store.version(made).described_by()]
     return {path.relative_to(store.path).as_posix(): file_sha256(path) for path in files}
 
 
 def _work_before(job: ScanJob, store: ScanStore, blocks_there: int) -> WorkRecord | None:
-    """The work on these colours as an earlier result has it, where this run made none of them; else None."""
+    """The work recorded with an earlier result, if all colours come from earlier runs; else None."""
     if job.force or blocks_there < job.plan.blocks:
         return None
     made = job.spec.version
@@ -190,7 +190,7 @@ def _work_before(job: ScanJob, store: ScanStore, blocks_there: int) -> WorkRecor
 
 
 def _work(job: ScanJob, store: ScanStore, seconds: Seconds, blocks_there: int, quality: Quality | None) -> WorkRecord:
-    """The work on a scan: that on its colours as it was, where they were there, and the seconds of all its exports."""
+    """The record of the work on a scan. Colours of an earlier run keep theirs, plus the seconds of this export."""
     made = store.version(job.spec.version)
     blocks = math.prod(job.grid.block_counts_yx(made.block_px))
     if (before := _work_before(job, store, blocks_there)) is not None:
@@ -199,7 +199,7 @@ def _work(job: ScanJob, store: ScanStore, seconds: Seconds, blocks_there: int, q
     return WorkRecord(
         megapixels=round(job.info.megapixels, 3),
         tiles=quality.tiles if quality else job.plan.tiles,
-        # Those on block edges once for each block, without those taken over from another version.
+        # Tiles on block edges count once per block; tiles reused from another version do not count.
         predictions=made.work_done()[0],
         blocks=blocks,
         blocks_there=blocks if blocks_there == job.plan.blocks else blocks_there,
@@ -243,7 +243,7 @@ def _sidecar(
         settings=job.spec.to_json(),
         result=ResultRecord(version=job.spec.version, store=job.paths.store.name),
         pictures={name: _with_event(each, job, store, finished) for name, each in pictures.items()},
-        # Of this store: other blocks and stops would have made another one, and the same picture.
+        # Holds for this store alone: other block sizes or interruptions give another store with the same picture.
         store=StoreRecord(
             sha256=_described(store, job.spec.version),
             records_sha256=store.version(job.spec.version).records_sha256(),

@@ -1,7 +1,7 @@
-"""Which stores of an output folder get a new version, and of which settings.
+"""Which stores of an output folder get a new version, and with which settings.
 
-What is not asked for stays as it is in each scan's current version. Where a version with twice the new stride is there,
-its tiles are not predicted again.
+Settings that the request does not give stay as in each scan's current version. Tiles of an existing version with twice
+the new stride are not predicted again.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from pipeline.store import ScanStore
 from pipeline.support.files import walk
 from pipeline.tiling.anchor import has_anchor
 
-# A quarter of the tiles is known where the stride is halved. For a sixteenth, other bytes are too high a price.
+# Halving the stride leaves a quarter of the tiles known. For a sixteenth, other bytes would be too high a price.
 _REUSE_FACTOR = 2
 
 
 def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
-    """The stores below ``output`` that any of ``patterns`` chooses, all if there is none.
+    """The stores below ``output`` that match any of ``patterns``; all stores if there are no patterns.
 
     A pattern is a name without ending (``albums/1910-4``), a glob (``albums/1910*``) or a folder (``albums/``).
 
@@ -53,7 +53,7 @@ def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
 
 
 def chooses(pattern: str, stem: str) -> bool:
-    """Whether a name without ending, a glob or a folder is, or has, the scan of that name.
+    """True if ``pattern`` (a name without ending, a glob or a folder) matches the scan called ``stem``.
 
     >>> chooses("albums/", "albums/1910"), chooses("plate [1]", "plate [1]"), chooses("plate*", "plate [1]")
     (True, True, True)
@@ -64,7 +64,7 @@ def chooses(pattern: str, stem: str) -> bool:
 
 
 def worse_than(score: float, stores: list[ScanFile], output: Path) -> list[ScanFile]:
-    """Those whose current result has a seam score above ``score``; scans too small for one have none to be above."""
+    """The stores whose current seam score is above ``score``; scans too small to have a seam score are left out."""
 
     def seam(found: ScanFile) -> float:
         sidecar = Sidecar.find(ResultPaths.of(output, found.stem).sidecar)
@@ -77,7 +77,7 @@ def worse_than(score: float, stores: list[ScanFile], output: Path) -> list[ScanF
 
 
 def parse_worse_than(value: str | float | None) -> float | None:
-    """A seam score such as 1.05, None for no choice by it. Raises UsageError."""
+    """Parse a seam score such as 1.05; None means not to select by it. Raises UsageError."""
     if value is None:
         return None
     try:
@@ -98,7 +98,7 @@ def _stores(output: Path) -> Iterator[str]:
 
 
 def _settings_now(store: ScanStore, paths: ResultPaths) -> RunSpec:
-    """Those of the current version, or of the newest. Raises StoreError where there is none."""
+    """Settings of the current version, or else of the newest. Raises StoreError if the store has no version."""
     names = store.version_names()
     current = version_of(paths.sidecar)
     name = current if current in names else next(reversed(names), None)
@@ -111,7 +111,7 @@ def _settings_now(store: ScanStore, paths: ResultPaths) -> RunSpec:
 
 
 def _model_name(spec: RunSpec) -> str:
-    """A shipped model of that name; others cannot be found by their name alone. Raises UsageError."""
+    """The name of the version's model, which must be a shipped one: only those are found by name. Raises UsageError."""
     if spec.engine == "identity":
         return "default"
     if spec.model in shipped_models():
@@ -120,7 +120,7 @@ def _model_name(spec: RunSpec) -> str:
 
 
 def _changed(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shape_yx: tuple[int, int]) -> RunOptions:
-    """``options`` with what is not to change taken from ``spec``."""
+    """``options``, with every setting that the request leaves alone taken from ``spec``."""
     tile_yx = spec.tile_yx if request.tile is None else options.tile_yx
     stride_yx = options.stride_yx
     if request.stride is None and request.tile is None:
@@ -132,7 +132,7 @@ def _changed(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shap
         tile_yx=tile_yx,
         stride_yx=stride_yx,
         window=spec.window if request.window is None else options.window,
-        # A model that takes a palette has one whatever the version before had.
+        # A model that takes a palette always gets one, even if the previous version had none.
         anchor=must_have or _anchor(spec, request, options, shape_yx),
         quality=_quality(spec, request, options),
         model=model,
@@ -141,7 +141,7 @@ def _changed(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shap
 
 
 def _taste(spec: RunSpec, request: ReprocessRequest, options: RunOptions, model: str) -> dict[str, Any]:
-    """Which of the possible colours are taken: as before, as far as the model knows several, and which are a guess."""
+    """``vivid`` and ``cautious``: as requested, else as before, as far as the model's palette network supports them."""
     palette = None if options.engine == "identity" else _card(model).palette
     vivid = spec.vivid if palette else 0.0
     cautious = spec.cautious and palette is not None and palette.has_doubt
@@ -153,12 +153,12 @@ def _taste(spec: RunSpec, request: ReprocessRequest, options: RunOptions, model:
 
 @cache
 def _card(model: str) -> ModelCard:
-    """Read once a command, not once a scan. Raises ModelError."""
+    """The model's card, read once per command and not once per scan. Raises ModelError."""
     return find_model(model).card
 
 
 def _written_as_before(paths: ResultPaths, request: ReprocessRequest, options: RunOptions) -> RunOptions:
-    """``options`` with the formats of the current result, and its metadata, where others were not asked for."""
+    """``options``, with formats and metadata as in the current result unless the request gives them."""
     pictures = pictures_of(paths.sidecar)
     carries = all(each.carries_metadata is not False for each in pictures.values())
     return replace(
@@ -169,20 +169,20 @@ def _written_as_before(paths: ResultPaths, request: ReprocessRequest, options: R
 
 
 def _anchor(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shape_yx: tuple[int, int]) -> bool:
-    """A palette that was left out only because its tiles saw the whole scan was not refused."""
+    """Whether to use a palette. One left out only because a tile covered the whole scan does not count as refused."""
     could_have = has_anchor(shape_yx, spec.tile_yx)
     return spec.anchor if request.anchor is None and could_have else options.anchor
 
 
 def _quality(spec: RunSpec, request: ReprocessRequest, options: RunOptions) -> float:
-    """A stride that is asked for alone is meant as such: it ends an earlier quality."""
+    """The quality to use. A request with a stride and no quality resets an earlier quality."""
     if request.quality is not None:
         return options.quality
     return spec.quality if request.stride is None else 0.0
 
 
 def reusable(store: ScanStore, spec: RunSpec) -> str:
-    """Name of a complete version of twice the stride whose tiles ``spec`` can take over, or an empty string."""
+    """Name of a complete version with twice the stride whose tiles ``spec`` can reuse, or an empty string."""
     if spec.quality:
         return ""  # its coarsest tiles are few
     double = (spec.stride_yx[0] * _REUSE_FACTOR, spec.stride_yx[1] * _REUSE_FACTOR)
@@ -205,7 +205,7 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
     def plan(found: ScanFile) -> ScanJob | ScanOutcome:
         store = ScanStore.open(found.path)
         paths = ResultPaths.of(options.output, found.stem)
-        # One cluster runs them all: what a large tile needs beyond its share is refused by the plan.
+        # One cluster runs all scans: the plan refuses a tile that needs more memory than a worker's share.
         shape_yx = store.info.shape_yx
         changed = _changed(_settings_now(store, paths), request, options, shape_yx)
         context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers)
@@ -221,20 +221,20 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
         try:
             planned.append(plan(found))
         except Exception as error:
-            # Whatever it is, the scan's file, which `run` takes, was not read.
+            # Never the scan's fault: its file, which only `run` reads, was not read here.
             planned.append(replace(failure(_scan_of(found, options.output), error), is_scans_fault=False))
     return planned
 
 
 def _scan_of(found: ScanFile, output: Path) -> ScanFile:
-    """The scan that a store was made from, as its result tells, where the store itself cannot; else the store."""
+    """The scan that a store was made from, according to its sidecar; the store itself if there is no usable sidecar."""
     sidecar = Sidecar.find(ResultPaths.of(output, found.stem).sidecar)
     source = sidecar.whole_source if sidecar else None
     return ScanFile(Path(source.path), found.stem, source.page) if source else found
 
 
 def parse_reprocess(request: ReprocessRequest) -> RunOptions:
-    """Check what can be checked without a store; what is to stay as it was is as ``run`` has it by default.
+    """Check whatever needs no store. Settings that are not requested get ``run``'s defaults here.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def parse_reprocess(request: ReprocessRequest) -> RunOptions:
     known = {each.name for each in fields(RunRequest)}
     given = {name: value for name, value in vars(request).items() if name in known and value is not None}
     if request.tile is None:
-        given.pop("stride", None)  # whether it fits a tile that stays, each scan's own tells
+        given.pop("stride", None)  # checked later, against the tile size that each scan already has
     options = parse_options(RunRequest(inputs=[], **given))
     parse_worse_than(request.worse_than)
     return replace(options, stride_yx=stride_yx)

@@ -1,13 +1,13 @@
-"""What a run makes of those before it: which scans it leaves alone for now, and in which order it takes the others.
+"""How earlier failures affect a run: which scans it leaves out for now, and in which order it takes the others.
 
 A scan that fails is tried again by the next run, then after 1, 2, 4 ... hours, and is quarantined after some failures
-in a row: runs leave it out, and say so, until its file changes or somebody releases it. Failures of the disk, of the
-cluster and of the options are not the scan's and do not count; nor does a second failure where the run of the first
-was broken off, because the run that goes on with it is the same work. A scan that is named by itself, rather than found
-in a folder, is always tried: somebody wants it now.
+in a row: runs leave it out, and say so, until its file changes or somebody releases it. Failures caused by the disk,
+the cluster or the options do not count. Nor does a second failure if the run of the first was broken off, because the
+run that resumes it is the same work. A scan that is named by itself, rather than found in a folder, is always tried:
+somebody wants it now.
 
-Small scans go first: by the morning most scans are done, and one of a gigapixel, which goes on block by block where it
-was stopped, does not keep hundreds waiting. What failed before goes last.
+Small scans go first: by the morning most scans are done, and a gigapixel scan, which resumes block by block where it
+stopped, does not keep hundreds waiting. Scans that failed before go last.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Key = tuple[str, str, int]
 
 
 def wait_after(failures: int) -> timedelta:
-    """How long runs leave a scan alone after so many failures in a row: not at all, then 1, 2, 4 ... hours."""
+    """How long runs leave a scan out after this many failures in a row: not at all, then 1, 2, 4 ... hours."""
     if failures < 2:
         return timedelta()
     return min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(failures - 2, 20))
@@ -40,7 +40,7 @@ def wait_after(failures: int) -> timedelta:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """What the catalogue knew of the scans when the run began; ``broken_off`` are the runs that never ended."""
+    """The catalogue's knowledge of the scans when the run began; ``broken_off`` are the runs that never ended."""
 
     options: RunOptions
     scans: Mapping[Key, KnownScan] = field(default_factory=dict)
@@ -53,12 +53,12 @@ class RetryPolicy:
         return cls(options, {scan.key: scan for scan in scans}, broken_off=broken_off)
 
     def deferred(self, scan: ScanFile) -> ScanOutcome | None:
-        """The outcome of a scan that is left out of this run because of its failures; None for all others."""
+        """The outcome of a scan that this run leaves out because of its failures; None for all others."""
         known = self.scans.get((scan.stem, str(scan.path), scan.page))
         options = self.options
         if known is None or scan.is_named or options.force or options.retry_quarantined:
             return None
-        # Of records of earlier releases it is not known why.
+        # Records of earlier releases do not give the kind of failure.
         may_be_salvaged = options.salvage and known.failure_kind in ("damaged", "")
         if _has_changed(scan.path, known) or may_be_salvaged or known.run in self.broken_off:
             return None
@@ -73,7 +73,7 @@ class RetryPolicy:
         return ScanOutcome(scan.stem, str(scan.path), "skipped", message, known.megapixels, page=scan.page)
 
     def with_retry(self, outcome: ScanOutcome) -> ScanOutcome:
-        """A failure of a scan with when it is tried again, or as the one that puts it into quarantine."""
+        """A failed outcome, with the time of the next attempt or turned into a quarantine; others unchanged."""
         if outcome.status != "failed" or not outcome.is_scans_fault:
             return outcome
         if (state := _state(Path(outcome.path))) is not None:
@@ -87,7 +87,7 @@ class RetryPolicy:
         return replace(outcome, retry_after=(self.now + wait).isoformat(timespec="seconds")) if wait else outcome
 
     def _failures(self, before: KnownScan | None, outcome: ScanOutcome) -> int:
-        """In a row, this one among them; one more in a run that goes on with one which was broken off is none."""
+        """Failures in a row, this one included. A repeat in a run that resumes a broken-off one does not count."""
         failures = failures_after(before, vars(outcome))
         has_counted = before is not None and before.run in self.broken_off and before.failures > 0
         return max(1, failures - 1) if has_counted else failures
@@ -103,7 +103,7 @@ class RetryPolicy:
 
 
 def _has_changed(path: Path, known: KnownScan) -> bool:
-    """Whether a file is other than when it failed, or that is not known."""
+    """True if the file has changed since it failed, or if that is unknown."""
     state = _state(path)
     return state is None or (state.bytes, state.modified_ns) != (known.bytes, known.modified_ns)
 

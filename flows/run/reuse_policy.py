@@ -1,7 +1,7 @@
-"""What a run leaves as it is: a scan's current result, where nothing that was asked for on purpose says otherwise.
+"""When a run keeps a scan's current result: unless a setting that somebody chose differs.
 
-An archive of a hundred thousand pictures is not coloured anew because a runtime got an update in the night, and what a
-curator had made again with other settings is not put back by the next run over the folder.
+An archive of a hundred thousand pictures is not coloured anew because a runtime was updated overnight, and the next run
+over a folder does not undo what a curator reprocessed with other settings.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _IDENTITY = "identity"
 
 
 def settings_to_reuse(paths: ResultPaths, source: Source, wanted: RunSpec, options: RunOptions) -> RunSpec:
-    """Those of the current result, where it stays, else ``wanted``.
+    """The settings of the current result if it is kept, else ``wanted``.
 
-    It stays where it was made of these bytes by `reprocess`, whatever its settings, or where it differs from ``wanted``
-    only in what nobody chose: the engine's version, and its kind and precision where they were chosen automatically. It
-    has to be whole, or else its colours, of which pictures can be made again: no block of another engine or model comes
-    under its name.
+    A result of the same bytes is kept if `reprocess` made it, whatever its settings, or if it differs from ``wanted``
+    only in what nobody chose: the engine's version, and its kind and precision if they were chosen automatically.
+    Either the result or its colours must be complete, so that pictures can be written again: no block of another
+    engine or model gets into the version.
     """
     sidecar = None if options.force else Sidecar.find(paths.sidecar)
     current = sidecar.spec if sidecar else None
@@ -39,7 +39,7 @@ def settings_to_reuse(paths: ResultPaths, source: Source, wanted: RunSpec, optio
 
 
 def is_other_choice(one: RunSpec, other: RunSpec, options: RunOptions) -> bool:
-    """Whether two settings differ in what somebody chose."""
+    """True if two settings differ in something that somebody chose."""
     return _chosen(one, options) != _chosen(other, options)
 
 

@@ -1,7 +1,7 @@
-"""The log of a run, ``runs/<id>.log`` beside its record: what nobody foresaw, with its traceback, among what was told.
+"""The log of a run, ``runs/<id>.log`` beside its record: the run's messages, and unforeseen errors with tracebacks.
 
-Every module logs to the logger of its own name. Only what owns a run, or the command where there is none, gives these a
-file, and takes it away again: importing this project changes no logging.
+Every module logs to the logger of its own name. Only the owner of a run, or the command outside of a run, attaches a
+file to these loggers and detaches it again: importing this project changes no logging.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class _LogFile(logging.FileHandler):
-    """Made with its first line. Where it cannot be written, errors go to standard error, and nothing fails."""
+    """A log file, created with its first line. If writing fails, errors go to standard error and the run goes on."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
@@ -50,9 +50,9 @@ class _LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def logging_to(path: Path, errors_too: bool = False, level: int = logging.INFO) -> Iterator[None]:
-    """Write what our loggers get in the body, from ``level`` up, to ``path`` and to nothing else.
+    """In the body, send our loggers' records of ``level`` and above to ``path`` alone.
 
-    With ``errors_too``, errors go to standard error as well: in a deployment that is the worker's log.
+    With ``errors_too``, errors also go to standard error, which in a deployment is the worker's log.
     """
     handlers: list[logging.Handler] = [_LogFile(path)]
     if errors_too:
@@ -64,7 +64,7 @@ def logging_to(path: Path, errors_too: bool = False, level: int = logging.INFO) 
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.setLevel(level)
-        # Not to handlers of the root: Prefect sets up one that writes to the terminal.
+        # Bypass the root logger: Prefect gives it a handler that writes to the terminal.
         logger.propagate = False
         for handler in handlers:
             logger.addHandler(handler)
@@ -81,7 +81,7 @@ def logging_to(path: Path, errors_too: bool = False, level: int = logging.INFO) 
 
 
 class LoggedListener:
-    """Writes to the log what a run tells; a :class:`flows.events.Listener` that passes on to the one before."""
+    """A :class:`flows.events.Listener` that logs a run's events and passes them on to the previous listener."""
 
     def __init__(self) -> None:
         self._next = listener()
@@ -93,12 +93,12 @@ class LoggedListener:
                 _log.log(logging.WARNING if event.is_warning else logging.INFO, "%s", shown(event.line))
             case ScanFinished(outcome) if outcome.has_failed:
                 _log.warning("%s: %s", outcome.status, shown(outcome.message))
-            case ScanFinished(outcome) if outcome.status != "skipped":  # there may be thousands of those
+            case ScanFinished(outcome) if outcome.status != "skipped":  # thousands may be skipped
                 _log.info("%s: %s", outcome.status, shown(outcome.message))
 
 
 def own_log() -> Path:
-    """Where the command keeps what went wrong outside of any run: in the user's folder of logs, or a temporary one."""
+    """Path of the command's log for errors outside of any run: in the user's log folder, or in a temporary one."""
     name = f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-{os.getpid()}.log"
     folder = user_log_path("colorize-archive")
     existing = next(place for place in (folder, *folder.parents) if place.exists())
@@ -108,7 +108,7 @@ def own_log() -> Path:
 
 
 def keep_traceback(error: BaseException, what: str) -> Path:
-    """Write the traceback of an ``error`` that no run keeps to a log of its own; says where that lies."""
+    """Write the traceback of an ``error`` outside of any run to a log of its own, and return the log's path."""
     path = own_log()
     with logging_to(path):
         _log.error("%s", shown(what), exc_info=error)
@@ -116,5 +116,5 @@ def keep_traceback(error: BaseException, what: str) -> Path:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Kind and words of an error that nobody foresaw."""
+    """Type and message of an unforeseen error."""
     return f"{type(error).__name__}: {one_line(error)}"

@@ -1,4 +1,4 @@
-"""Where temporary files of a run lie: in the usual folder, or beside the results where that cannot be used."""
+"""Where a run keeps its temporary files: in the usual folder, or beside the results if that is unusable."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# Prefect's database and its journal, and the folders of Dask's workers.
+# For Prefect's database with its journal, and for the folders of Dask's workers.
 _ROOM_BYTES = 64 * 2**20
 
 
 def see_to_temporary_files(output: Path) -> None:
-    """Let this process, and those that it starts, keep temporary files in ``output`` where there is no other folder.
+    """Make this process and its children keep temporary files in ``output`` if no usual folder is usable.
 
-    In a container ``/tmp`` may be read-only, or missing, or too small; the results' folder was written to just now.
-    Python would take the current folder, which is somebody's.
+    In a container ``/tmp`` may be read-only, missing or too small; the output folder is known to be writable. Python
+    would fall back to the current folder, which belongs to the user.
     """
     usual = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
     for place in [*filter(None, usual), "/tmp", "/var/tmp"]:

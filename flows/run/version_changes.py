@@ -1,4 +1,4 @@
-"""What reprocessing changed: each new version of a scan's colours against the one that it took the place of."""
+"""What reprocessing changed: each new version of a scan's colours against the version that it replaced."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pipeline.results.sidecar import version_of
 from pipeline.results.versions import ResultPaths
 from pipeline.store import ScanStore
 
-# Of a scan: more change mean and 95 % in the second decimal, and take time that the next scan could have.
+# Pixels compared per scan: more change mean and 95 % only in the second decimal, and delay the next scan.
 _COMPARED_PX = 1_000_000
 _log = logging.getLogger(__name__)
 
 
 class Changed:
-    """Compares the scans of a run as they are done; only what has a version before that is still kept."""
+    """Compares the scans of a run as they finish, if their previous version is still kept."""
 
     def __init__(self, output: Path) -> None:
         self._output = output
         self._before: dict[str, str] = {}
 
     def noting(self, planned: list[ScanJob | ScanOutcome]) -> list[ScanJob | ScanOutcome]:
-        """What is planned, as it is; the current version of each scan is remembered."""
+        """Remember the current version of each planned scan; returns ``planned`` unchanged."""
         for job in planned:
             before = version_of(job.paths.sidecar) if isinstance(job, ScanJob) else None
             if before is not None and isinstance(job, ScanJob):
@@ -36,12 +36,12 @@ class Changed:
         return planned
 
     def told(self, outcome: ScanOutcome) -> ScanOutcome:
-        """An outcome with the difference that it made, which is a line for the operator too."""
+        """The outcome with the difference to the previous version, which the operator gets as a line too."""
         if outcome.status != "done" or outcome.scan not in self._before:
             return outcome
         try:
             found = self._difference(outcome.scan)
-        except Exception as error:  # what cannot be compared is done all the same
+        except Exception as error:  # a failed comparison does not undo a finished scan
             _log.warning("%s: not compared with the version before", outcome.scan, exc_info=True)
             warn(f"{outcome.scan}: not compared with the version before ({error})")
             return outcome
@@ -53,7 +53,7 @@ class Changed:
         return replace(outcome, difference=found)
 
     def _difference(self, stem: str) -> dict[str, Any] | None:
-        """Mean and 95 % of CIEDE2000; None where the version before is the same, or was not kept."""
+        """Mean and 95 % of CIEDE2000; None if the version did not change, or the previous one was not kept."""
         paths = ResultPaths.of(self._output, stem)
         store, before, after = ScanStore.open(paths.store), self._before[stem], version_of(paths.sidecar)
         if after is None or before == after or not {before, after} <= set(store.version_names()):
