@@ -1,8 +1,8 @@
 """What Prefect's page shows of a run beside its state: a table, a summary, pictures, progress, and log lines.
 
-Keys of artifacts are those of the output folder, so that the page keeps their history from night to night. All of it
-costs a few requests a run, whatever its number of scans: rows, lists and pictures are bounded, and progress is told
-every few seconds. The page is never a reason for a run to fail: what goes wrong with it is one line.
+Artifact keys derive from the output folder, so that the page keeps their history from night to night. A run costs a few
+requests, however many scans it has: rows, lists and pictures are bounded, and progress is reported every few seconds.
+The page never makes a run fail: a problem with it is one line.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ MOST_LINES = 50
 MOST_PICTURES = 20
 _HEIGHT_PX = 240
 _JPEG_QUALITY = 75
-# Failures first, then what somebody might look at, then what is as it should be.
+# Failures first, then scans worth a look, then scans without problems.
 _RANKS = {"quarantined": 0, "failed": 1, "left out": 2, "stopped": 3, "done": 5, "already there": 6}
 _WARNED = 4
 
 
 def key_of(output: Path, what: str, scan: str = "") -> str:
-    """The key of an artifact: the same for the same folder and scan, others for others of the same name.
+    """The key of an artifact: stable for one folder and scan, and different for others of the same name.
 
     >>> key_of(Path("/archive/Glass plates"), "summary")
     'glass-plates-41107d-summary'
@@ -65,7 +65,7 @@ class RunPage:
     output: Path
 
     def show(self, what: str, type: str, data: Any, description: str, scan: str = "") -> UUID:
-        """Create one artifact and return its id; a ``what`` that is empty makes it one of this run only."""
+        """Create an artifact and return its id. With an empty ``what``, it has no key and belongs to this run alone."""
         from prefect.client.schemas.actions import ArtifactCreate
 
         key = key_of(self.output, what, scan) if what else None
@@ -75,7 +75,7 @@ class RunPage:
         return self.client.create_artifact(made).id
 
     def change(self, artifact: UUID, data: Any, description: str) -> None:
-        """Put other data in the place of those of an artifact."""
+        """Replace an artifact's data and description."""
         from prefect.client.schemas.actions import ArtifactUpdate
 
         self.client.update_artifact(artifact, ArtifactUpdate(data=data, description=description))
@@ -83,7 +83,7 @@ class RunPage:
     def show_results(
         self, outcomes: Sequence[ScanOutcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
     ) -> None:
-        """The table, the summary with ``notes``, and the pictures of a run that has ended."""
+        """Show the table, the summary with ``notes``, and the pictures of a run that has ended."""
         rows = table_of(outcomes)
         left = f"; {len(outcomes) - len(rows)} more in {shown(record)}" if len(rows) < len(outcomes) else ""
         self.show("scans", "table", json.dumps(rows), f"{in_words(outcomes)}{left}")
@@ -96,14 +96,14 @@ class RunPage:
 
 
 def status_of(outcome: ScanOutcome) -> str:
-    """For people; one that was skipped was there already, or is left out because it failed."""
+    """The status as people read it; a skipped scan was done already, or is left out because it failed before."""
     if outcome.status == "skipped":
         return "left out" if outcome.is_left_out else "already there"
     return outcome.status
 
 
 def in_order_of_concern(outcomes: Iterable[ScanOutcome]) -> list[ScanOutcome]:
-    """Failures first, then what was left out, what was stopped, what has warnings, and the rest."""
+    """Sort outcomes: failed, left out, stopped, done with warnings, and the rest."""
 
     def rank(outcome: ScanOutcome) -> int:
         status = status_of(outcome)
@@ -113,7 +113,7 @@ def in_order_of_concern(outcomes: Iterable[ScanOutcome]) -> list[ScanOutcome]:
 
 
 def table_of(outcomes: Sequence[ScanOutcome]) -> list[dict[str, Any]]:
-    """Rows for a table artifact, at most 1000 of them, in the order of concern."""
+    """At most 1000 rows for a table artifact, the most worrying first."""
     return [_row(outcome) for outcome in in_order_of_concern(outcomes)[:MOST_ROWS]]
 
 
@@ -137,7 +137,7 @@ def _row(outcome: ScanOutcome) -> dict[str, Any]:
 def summary_of(
     outcomes: Sequence[ScanOutcome], state: str, output: Path, record: Path, seconds: float, notes: Sequence[str] = ()
 ) -> str:
-    """Markdown: totals and ``notes``, then failures, then what else somebody has to look at."""
+    """Markdown: totals and ``notes``, then failures, then everything else that needs a look."""
     done = [outcome for outcome in outcomes if outcome.status == "done"]
     megapixels = sum(outcome.megapixels for outcome in done)
     lines = [
@@ -170,7 +170,7 @@ def _messages(outcomes: Sequence[ScanOutcome], belongs: Callable[[ScanOutcome], 
 
 
 def code(text: object) -> str:
-    """A name or message in Markdown that shows every character as it is.
+    """A name or message as Markdown code, so that every character shows as it is.
 
     >>> code("50 `%` *.tif")
     '``50 `%` *.tif``'
@@ -189,7 +189,7 @@ def _span(seconds: float) -> str:
 
 
 def to_picture(outcomes: Sequence[ScanOutcome]) -> list[ScanOutcome]:
-    """Those that were done and are worth a look most: with warnings, then by how much their tiles show."""
+    """The finished scans most worth a look: those with warnings first, then by seam score."""
 
     def concern(outcome: ScanOutcome) -> tuple[bool, float]:
         seam = outcome.quality.seam if outcome.quality else None
@@ -206,7 +206,7 @@ def _caption(outcome: ScanOutcome) -> str:
 
 
 def before_and_after(output: Path, stem: str) -> str:
-    """Both thumbnails of the contact sheet side by side, as a ``data:`` URI; empty where they are not there."""
+    """Both thumbnails of the contact sheet side by side, as a ``data:`` URI; empty if one is missing."""
     halves = []
     for kind in KINDS:
         try:

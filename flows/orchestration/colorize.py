@@ -1,9 +1,9 @@
 """The flow ``colorize-archive``: many scans, each ingested, coloured and exported.
 
 Prefect sees batches of scans and their stages; Dask sees blocks. Stages of different batches overlap: while one is
-coloured, the next is ingested and the one before exported. A scan that fails never stops the others. A run ends before
-its work does where its time is up or where somebody cancels it: blocks that were begun are finished, or made again by
-the next run, which goes on from there.
+coloured, the next is ingested and the previous one exported. A scan that fails never stops the others. A run stops
+early at its deadline or when somebody cancels it: blocks that were begun are finished, or made again by the next run,
+which resumes from there.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ from pipeline.support.names import shown
 from pipeline.support.text import reason_of
 
 _STAGES_AT_ONCE = 3
-# Enough that every thread of the stages finds its next piece of work.
+# Enough that every stage thread always has its next batch.
 _BATCHES_SUBMITTED = _STAGES_AT_ONCE + 2
 _CANCEL_SECONDS = 12.0
-# Of the run whose tasks these are: Prefect's task runner starts each with the variables of the flow's context.
+# The queue of the current run: Prefect's task runner starts each task with the context variables of the flow.
 _queue: ContextVar[BlockQueue] = ContextVar("queue")
 _log = logging.getLogger(__name__)
 Plan = Callable[[RunContext, RetryPolicy, Deadline], list[ScanJob | ScanOutcome]]
@@ -100,7 +100,7 @@ def _tell_tiles(event: tuple[float, dict[str, Any]]) -> None:
 
 
 def _outcomes(batch: ScanBatch, futures: list[PrefectFuture[Any]], deadline: Deadline) -> tuple[ScanOutcome, ...]:
-    """Wait for a batch's stages. One that broke off as a whole is a failure of each of its scans, and none's fault."""
+    """Wait for a batch's stages. If a whole stage breaks off, each scan of the batch fails, by no fault of its own."""
     for future in futures:
         future.wait()
         if not future.state.is_completed():
@@ -113,7 +113,7 @@ def _outcomes(batch: ScanBatch, futures: list[PrefectFuture[Any]], deadline: Dea
 
 
 def run_jobs(jobs: list[ScanJob], context: RunContext, deadline: Deadline) -> Generator[ScanOutcome]:
-    """Submit every batch's stages and give the outcomes as they come, in order."""
+    """Submit the stages of every batch, and yield the outcomes in order."""
     options = context.options
     engine = jobs[0].engine_spec
     with open_cluster(jobs[0].workers, options.cluster, options.limit_memory_bytes, engine) as client:
@@ -136,7 +136,7 @@ def _submitted(batch: ScanBatch, topic: str, limit: str | None) -> list[PrefectF
 
 
 def _run_batches(every: list[ScanBatch], queue: BlockQueue, topic: str, limit: str | None) -> Generator[ScanOutcome]:
-    """Only some batches are with Prefect at a time: what it does not know of ends at once at the deadline."""
+    """Submit only a few batches to Prefect at a time: those not yet submitted end at once at the deadline."""
     for batch in every:
         name = shown(batch_name(batch))
         for step in batch:
@@ -159,7 +159,7 @@ def _run_batches(every: list[ScanBatch], queue: BlockQueue, topic: str, limit: s
 
 
 def _wait_for(futures: list[PrefectFuture[Any]]) -> None:
-    """Let stages that were cancelled end their piece of work, for a while: Prefect kills the process after 30 s."""
+    """Give cancelled stages some time to finish their current work: Prefect kills the process after 30 s."""
     deadline = time.monotonic() + _CANCEL_SECONDS
     for future in futures:
         future.wait(timeout=max(0.0, deadline - time.monotonic()))
@@ -173,9 +173,9 @@ def run_planned(
     complete: Complete,
     log: Path,
 ) -> Generator[ScanOutcome]:
-    """What is skipped or failed already, and then the rest as it is done; each is told of, as ``complete`` makes it.
+    """Yield the outcomes that are known already, then run the jobs and yield theirs as they finish.
 
-    The ``log`` of the run is named where nobody foresaw a failure.
+    ``complete`` completes each outcome before it is reported. Unforeseen failures name the run's ``log``.
     """
     with contextlib.ExitStack() as stack:
         known = [p for p in planned if isinstance(p, ScanOutcome)]
@@ -188,7 +188,7 @@ def run_planned(
 
 
 def record_of(output: Path, started: str) -> Path:
-    """Where a run of this process keeps its record; its name is the run's in the catalogue too."""
+    """Path of the record for a run of this process; its stem is the run's id in the catalogue."""
     return output / "runs" / f"{stamp(started)}-{os.getpid()}.json"
 
 
@@ -201,7 +201,7 @@ def write_run(
     state: str,
     ignored: SearchReport,
 ) -> Path:
-    """Write the run's own record, every scan with what became of it, and the name of the state that it ended in."""
+    """Write the run's record: the outcome of every scan, and the name of the state that the run ended in."""
     with writing(path):
         path.parent.mkdir(exist_ok=True)
     record = {
@@ -241,9 +241,9 @@ def run_in(
     complete: Complete = lambda outcome: outcome,
     ignored: SearchReport = NOTHING_IGNORED,
 ) -> State[Any]:
-    """Plan and do a run in the output folder, which nobody else may use meanwhile; returns the state it ends in.
+    """Plan and do a run in the output folder, which is locked meanwhile; returns the state that the run ends in.
 
-    ``complete`` may add to what became of a scan before anybody hears of it; ``ignored`` is told beside the scans.
+    ``complete`` may add to an outcome before it is reported; ``ignored`` is reported beside the scans.
     """
     began = time.monotonic()
     context = RunContext.of(options)
@@ -274,7 +274,7 @@ def run_in(
 
 @contextlib.contextmanager
 def _logged(log: Path, is_followed: bool) -> Iterator[None]:
-    """Keep the log of the run that is the body. Raises BrokeOffError, which names it, for what nobody foresaw."""
+    """Log the run in the body to ``log``. Raises BrokeOffError, which names the log, for an unforeseen error."""
     with logging_to(log, errors_too=is_followed), listening(LoggedListener()):
         try:
             yield
@@ -289,7 +289,7 @@ def _logged(log: Path, is_followed: bool) -> Iterator[None]:
 def _do(
     context: RunContext, plan: Plan, kind: str, complete: Complete, ignored: SearchReport, started: str, record: Path
 ) -> list[ScanOutcome]:
-    """Plan and do the work, and keep the catalogue and the run's ``record``; what became of all scans."""
+    """Plan and do the work, and keep the catalogue and the run's ``record``; returns the outcomes of all scans."""
     options, planned, outcomes = context.options, list[ScanJob | ScanOutcome](), list[ScanOutcome]()
     deadline = Deadline(options.until)
     engine, model = context.engines, context.model.card.name
@@ -313,11 +313,11 @@ def _do(
 
 
 def _write_sheet(output: Path) -> None:
-    """The contact sheet; what goes wrong with it is a line, because the results are there."""
+    """Write the contact sheet. A failure is only a warning, because the results exist."""
     try:
         with Catalogue.open(output, is_locked=True) as catalogue:
             write_sheet(output, catalogue)
-    except Exception as error:  # whatever it is
+    except Exception as error:  # no error of the sheet may fail the run
         _log.warning("no contact sheet", exc_info=True)
         warn(f"no contact sheet ({reason_of(error)}); colorize-archive sheet makes it")
 
@@ -325,16 +325,16 @@ def _write_sheet(output: Path) -> None:
 def _unfinished(
     planned: list[ScanJob | ScanOutcome], outcomes: list[ScanOutcome], deadline: Deadline
 ) -> list[ScanOutcome]:
-    """The scans of which nothing was heard before the run was cancelled."""
+    """Outcomes for the scans that had none when the run was cancelled."""
     heard = {(outcome.scan, outcome.path) for outcome in outcomes}
     jobs = [p for p in planned if isinstance(p, ScanJob)]
     return [stopped(job, deadline) for job in jobs if (job.scan.stem, str(job.scan.path)) not in heard]
 
 
 def due() -> datetime | None:
-    """When the command of this run was given, or when the run was to start, where Prefect knows it.
+    """When the command of this run was given, else when Prefect had scheduled the run; None if neither is known.
 
-    From then on its time counts: one that comes late, or goes on after it was broken off, gets no second night.
+    The run's time counts from then: a run that starts late, or resumes after it broke off, gets no second night.
     """
     if (given := command_given()) is not None:
         return given

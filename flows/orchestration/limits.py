@@ -1,8 +1,8 @@
-"""How many runs may colour at once on what they share: Prefect's global concurrency limits.
+"""How many runs may colour at once on shared hardware: Prefect's global concurrency limits.
 
 ``prefect gcl create colorize-archive-gpu --limit 1`` lets one colour stage at a time use the GPUs behind a Prefect
-server, over all its workers; ``colorize-archive-cpu`` does the same for engines that compute on processors. Reading and
-writing of the other runs go on meanwhile. A limit that does not exist costs one request a run and holds up nobody.
+server, over all its workers; ``colorize-archive-cpu`` does the same for engines that compute on processors. Other runs
+keep reading and writing meanwhile. A limit that does not exist costs one request per run and delays nobody.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from flows.request import CUDA
 from flows.run.jobs import RunContext
 
 GPU_LIMIT, CPU_LIMIT = "colorize-archive-gpu", "colorize-archive-cpu"
-# A run that waits asks its deadline this often, so that a cancelled one does not wait on.
+# A waiting run checks its deadline this often, so that it stops waiting when cancelled.
 _ASK_SECONDS = 5.0
-# Somebody is told that a run waits, not that it took a moment.
+# Shorter waits are not reported.
 _TELL_SECONDS = 2.0
 
 
 def limit_of(context: RunContext) -> str | None:
-    """The limit that a run has to respect, by where its engine computes; None where nobody has set it."""
+    """The limit that applies to a run, by where its engine computes; None if nobody has set it."""
     is_gpu = context.options.cluster.kind == CUDA or processor_of(context.choice.backend) == "gpu"
     name = GPU_LIMIT if is_gpu else CPU_LIMIT
     try:
@@ -43,9 +43,9 @@ def limit_of(context: RunContext) -> str | None:
 
 @contextlib.contextmanager
 def slot(limit: str | None, scans: str, deadline: Deadline) -> Iterator[None]:
-    """Hold one place of ``limit`` for the body; where the deadline comes while waiting, the body runs without it.
+    """Hold one place of ``limit`` for the body. If the deadline passes while waiting, the body runs without a place.
 
-    It then has nothing to do: no block goes to the cluster any more.
+    It then has nothing to do, because no block goes to the cluster after the deadline.
     """
     if limit is None:
         yield
@@ -67,7 +67,7 @@ def slot(limit: str | None, scans: str, deadline: Deadline) -> Iterator[None]:
 
 
 def _is_held(stack: contextlib.ExitStack, limit: str, seconds: float) -> bool:
-    """Whether a place became free within ``seconds``; it is then held until the stack is closed."""
+    """True if a place became free within ``seconds``; it is held until the stack is closed."""
     held: Any = concurrency(limit, timeout_seconds=seconds, strict=False, raise_on_lease_renewal_failure=False)
     try:
         stack.enter_context(held)

@@ -1,9 +1,8 @@
 """The flows' parameters as Prefect's web page shows them: a title, help, choices and ranges for each.
 
-They come from the table of :mod:`flows.request`, and say what a form offers and what a server refuses before a run
-begins; what the flows themselves check, and how they say it, is in :mod:`flows.options`. Prefect overwrites a field's
-title and reads help from docstrings of another style than ours, so both are given as what they become: keys of the JSON
-schema.
+They come from the table of :mod:`flows.request`, and define what a form offers and what a server refuses before a run
+begins; the flows' own checks and their messages are in :mod:`flows.options`. Prefect overwrites a field's title and
+reads help from docstrings of another style than ours, so both are given directly as keys of the JSON schema.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from flows.request import F, Parameter, ReprocessRequest, Request, RunRequest, p
 
 
 def shown(title: str, description: str, **schema: Any) -> Any:
-    """What a form says of a parameter; ``schema`` are further keys of its JSON schema."""
+    """A form field with title and description; ``schema`` are further keys of its JSON schema."""
     return Field(json_schema_extra={"title": title, "description": description, **schema})
 
 
 def words(parameter: Parameter) -> Any:
-    """What a form says of a parameter of the table."""
+    """The form field for a parameter of the table."""
     option = parameter.option
     nothing = f"Nothing: {parameter.not_given}." if parameter.not_given else ""
     description = " ".join(filter(None, (parameter.help, option.form, nothing)))
@@ -31,7 +30,7 @@ def words(parameter: Parameter) -> Any:
 
 
 def taking(request: type[Request]) -> Callable[[F], F]:
-    """A decorator for a flow of ``**given`` whose parameters are those of a request."""
+    """A decorator that gives a flow of ``**given`` the parameters of a request."""
     return with_signature(
         inspect.Parameter(
             each.name,
@@ -44,10 +43,10 @@ def taking(request: type[Request]) -> Callable[[F], F]:
 
 
 def check_parameters(flow: str, given: Mapping[str, Any]) -> None:
-    """What a flow would refuse of its parameters wherever it runs, before anybody starts it.
+    """Refuse, before a flow starts, parameters that it would refuse on any machine.
 
-    A schema has no word for what hangs on two of them, such as a stride that is larger than the tile. What is known
-    only where a run works, such as a model's folder, is not looked at.
+    A schema cannot express a rule for two parameters, such as a stride no larger than the tile. Values that depend on
+    the machine of the run, such as a model's folder, are not checked.
 
     Raises
     ------

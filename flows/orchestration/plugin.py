@@ -1,9 +1,9 @@
-"""``prefect deployment run colorize-archive``: a deployment by its own name, where only one has it.
+"""``prefect deployment run colorize-archive``: a deployment by its bare name, if only one has that name.
 
-Prefect's command wants FLOW/DEPLOYMENT. Its plugins (entry point group ``prefect.plugins``, on where the setting
-``PREFECT_PLUGINS_ENABLED`` is) run before a command reads its arguments, so this one puts the whole name in the place
-of the bare one. Parameters that a run of ours would refuse once a worker has begun it are refused there and then. In
-every other process that imports Prefect it looks at the arguments and does nothing.
+Prefect's command wants FLOW/DEPLOYMENT. Its plugins (entry point group ``prefect.plugins``, enabled by the setting
+``PREFECT_PLUGINS_ENABLED``) run before a command reads its arguments, so this one replaces the bare name by the whole
+one. It also refuses at once parameters that one of our flows would refuse only after a worker has begun the run. In
+every other process that imports Prefect, it looks at the arguments and does nothing.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from prefect.plugins import HookContext
 
 _GROUPS = ("deployment", "deployments")
-# Stands for a whole name while the place of the bare one is looked for.
+# A placeholder for the whole name while searching for the position of the bare one.
 _WHOLE = "flow/deployment"
 _MOST_NAMED = 20
-# Flows whose parameters are checked before a run of theirs is made.
+# Flows whose parameters are checked before a run is created.
 _CHECKED = ("colorize-archive", "reprocess-archive")
-# What Prefect's command puts in their place before it parses: its parser would split them.
+# Prefect's command replaces these before it parses, because its parser would split them.
 _LONG_FORMS = {"-jv": "--job-variable", "-cl": "--concurrency-limit"}
 
 
 @register_hook
 async def setup_environment(*, ctx: HookContext) -> None:
-    """Complete the deployment's name among the arguments of this process, and check those of a run of ours."""
+    """Complete the deployment's name in this process's arguments, and check the parameters of a run of ours."""
     tokens = _tokens()
     place = _place_of_name(tokens) if tokens else None
     if place is not None:
@@ -43,9 +43,9 @@ async def setup_environment(*, ctx: HookContext) -> None:
 
 
 def _tokens() -> list[str]:
-    """Arguments of ``prefect`` or ``python -m prefect`` where they are about deployments, else none."""
+    """Arguments of ``prefect`` or ``python -m prefect`` if they are about deployments, else none."""
     is_command = Path(sys.argv[0]).stem == "prefect" or (
-        # Python has not put the module's path there yet.
+        # Python has not yet replaced "-m" by the module's path.
         sys.argv[0] == "-m" and [*sys.orig_argv, "", ""][sys.orig_argv.index("-m") + 1] == "prefect"
     )
     return sys.argv[1:] if is_command and any(group in sys.argv[1:] for group in _GROUPS) else []
@@ -86,7 +86,7 @@ def _place_of_name(tokens: list[str]) -> int | None:
 
 
 def _arguments(app: Any, words: list[str]) -> dict[str, Any]:
-    """What a command says; nothing where it is wrong: Prefect will say so itself."""
+    """The arguments of a command by name; empty if they are invalid, which Prefect will report itself."""
     from cyclopts import CycloptsError
 
     try:
@@ -98,13 +98,13 @@ def _arguments(app: Any, words: list[str]) -> dict[str, Any]:
 
 
 def _name_in(app: Any, words: list[str]) -> str | None:
-    """The deployment's name in a command; None where it has none."""
+    """The deployment's name in a command; None if there is none."""
     arguments = _arguments(app, words)
     return arguments.get("name") or arguments.get("deployment_name")
 
 
 def _run_of_ours(tokens: list[str]) -> tuple[str, dict[str, Any]] | None:
-    """FLOW/DEPLOYMENT and the parameters of a command that starts a run of one of our flows; None of all others."""
+    """FLOW/DEPLOYMENT and the parameters of a command that starts one of our flows; None for all other commands."""
     start = _global_options(tokens)
     if tokens[start + 1 : start + 2] != ["run"] or "--help" in tokens:
         return None
@@ -120,12 +120,12 @@ def _run_of_ours(tokens: list[str]) -> tuple[str, dict[str, Any]] | None:
             key, _, value = each.partition("=")
             given[key] = _value(value)
     except (TypeError, ValueError):
-        return None  # Prefect will say what is wrong with it
+        return None  # Prefect will report what is wrong
     return name, given
 
 
 def _value(text: str) -> Any:
-    """As Prefect takes it: JSON, or else the text itself."""
+    """A value as Prefect reads it: JSON if it parses, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -133,7 +133,7 @@ def _value(text: str) -> Any:
 
 
 async def _check(name: str, given: dict[str, Any], profile: str | None) -> None:
-    """One line and the end where the run would be refused by itself, once a worker has begun it."""
+    """End the command with one line if the run itself would refuse its parameters after a worker has begun it."""
     import httpx
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
@@ -144,17 +144,17 @@ async def _check(name: str, given: dict[str, Any], profile: str | None) -> None:
         async with _client(profile, name) as client:
             deployment = await client.read_deployment_by_name(name)
     except (httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound):
-        return  # Prefect will say so
+        return  # Prefect will report it
     try:
         check_parameters(name.partition("/")[0], {**deployment.parameters, **given})
     except ColorizeError as error:
         raise _end(f"deployment {name!r}: {error}; nothing was started") from error
     except Exception:
-        return  # a value of another kind, which the server refuses by its schema
+        return  # a value of the wrong type, which the server refuses by its schema
 
 
 async def _whole_name(name: str, profile: str | None, url: str | None) -> str:
-    """FLOW/DEPLOYMENT of the one deployment called ``name``; where there is none or several, one line and the end."""
+    """FLOW/DEPLOYMENT of the only deployment called ``name``; if there is none or several, ends with one line."""
     import httpx
     from prefect.exceptions import PrefectHTTPStatusError
 
@@ -204,7 +204,7 @@ async def _client(profile: str | None, name: str) -> AsyncIterator[PrefectClient
 
 
 async def _deployments(client: PrefectClient) -> list[str]:
-    """FLOW/DEPLOYMENT of all that the server has, in order."""
+    """FLOW/DEPLOYMENT of all deployments on the server, sorted."""
     from prefect.client.schemas.filters import FlowFilter, FlowFilterId
 
     found: list[Any] = []

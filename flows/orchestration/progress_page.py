@@ -1,7 +1,7 @@
-"""A run as Prefect's page follows it: log lines with scan names, and progress while it goes.
+"""A run as Prefect's page follows it: log lines with scan names, and progress while the run goes on.
 
-Only for runs that somebody follows there: those of a deployment, and the command's where its log goes to a server
-(``PREFECT_LOGGING_TO_API_ENABLED=true``), which the command switches off for its own.
+Only for runs that somebody can follow there: those of a deployment, and those of the command if it logs to a server
+(``PREFECT_LOGGING_TO_API_ENABLED=true``), which the command switches off by default.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from pipeline.support.names import shown
 from pipeline.support.text import reason_of
 
 _FIRST_SECONDS, _NEXT_SECONDS = 2.0, 5.0
-# A batch that takes less than this is done before anybody looks.
+# A shorter batch is done before anybody looks.
 _LONG_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Batch:
-    """Tiles of some scans that are coloured together, and the artifact that tells of them."""
+    """Tile counts of scans that are coloured together, and the artifact that shows their progress."""
 
     planned: int = 0
     predicted: int = 0
@@ -69,7 +69,7 @@ class _Scan:
 
 @dataclass
 class PrefectProgress:
-    """Tells Prefect's page what a run tells; a :class:`flows.events.Listener` that passes on to the one before."""
+    """A :class:`flows.events.Listener` that shows events on Prefect's page and passes them to the previous listener."""
 
     page: RunPage
     log: logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -103,7 +103,7 @@ class PrefectProgress:
         with self._lock:
             if (of := self._scans.get(done.scan)) is None:
                 return
-            tiles = min(done.tiles, of.planned - of.predicted)  # finer tiles are not planned
+            tiles = min(done.tiles, of.planned - of.predicted)  # tiles of refinements are not in the plan
             of.predicted += tiles
             for each in (self._whole, of.batch):
                 each.predicted += tiles
@@ -118,7 +118,7 @@ class PrefectProgress:
         self._log(outcome)
 
     def _log(self, outcome: ScanOutcome) -> None:
-        """A line for what was worked on; of thousands that were there already nobody wants one each."""
+        """Log a line for each scan that was worked on, but not for thousands that were done already."""
         if outcome.has_failed:
             after = "; quarantined, later runs leave it out" if outcome.status == "quarantined" else ""
             self.log.error("%s: %s%s", shown(outcome.scan), shown(outcome.message), after)
@@ -131,7 +131,7 @@ class PrefectProgress:
 
     @contextlib.contextmanager
     def telling_progress(self) -> Iterator[None]:
-        """Every few seconds during the body, from a thread of its own."""
+        """Update the progress every few seconds during the body, from a thread of its own."""
         is_over = threading.Event()
 
         def tell() -> None:
@@ -174,7 +174,7 @@ class PrefectProgress:
         batch.told = told
 
     def safely(self, show: Callable[[], None]) -> bool:
-        """Whether ``show`` could be done; where it could not, a line says why."""
+        """Call ``show``; True if it succeeded, else a warning says why not."""
         try:
             show()
         except Exception as error:  # the server's trouble is not the run's
@@ -192,7 +192,7 @@ class PrefectProgress:
 
 @contextlib.contextmanager
 def following(output: Path) -> Iterator[PrefectProgress | None]:
-    """Tell Prefect's page of the run that is the body; None where nobody follows it there."""
+    """Show the run in the body on Prefect's page; yields None if nobody follows it there."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or not PREFECT_LOGGING_TO_API_ENABLED.value():
         yield None

@@ -1,4 +1,4 @@
-"""The flow ``reprocess-archive``: new versions of scans that were ingested before. Nothing is read but the stores."""
+"""The flow ``reprocess-archive``: new versions of scans that were ingested before. It reads only the stores."""
 
 from __future__ import annotations
 

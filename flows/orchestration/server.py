@@ -1,14 +1,14 @@
 """Prefect's embedded server, started while everything else still loads.
 
 Prefect starts the same server by itself when a flow first needs one, but only after seconds of imports, and imports the
-server into the client for it. Started first, it comes up beside those imports. A server that the user has
+server into the client for it. Started first, it comes up in parallel with those imports. A server of the user
 (``PREFECT_API_URL``, or the active profile) is used as it is.
 
-The embedded one has a home and a database of its own, which end with the run. The user's (``~/.prefect``) may be
-damaged, of another Prefect, on a disk that cannot be written, in use by another run, or a site's PostgreSQL, and a run
-leaves nothing there that is not in its output folder too. Nor are other settings of Prefect taken over: they are meant
-for the user's own server and flows, and each may break this one (a password for the server, a certificate's file that
-is gone). Prefect needs seconds to make an empty database, so one is kept for later runs.
+The embedded server has its own home and database, which are deleted after the run. The user's (``~/.prefect``) may be
+damaged, from another Prefect release, read-only, in use by another run, or a site's PostgreSQL; and everything that a
+run would leave there is in its output folder too. Other Prefect settings are ignored as well: they are meant for the
+user's own server and flows, and each may break this one (a password for the server, a missing certificate file).
+Prefect needs seconds to make an empty database, so one is kept for later runs.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ UP_PROFILE = "colorize-archive"
 _POLL_SECONDS = 0.05
 _ANSWER_SECONDS = 60.0
 _KIND = "prefect"
-# What of Prefect's settings in the environment stays: those that the command itself sets where the user has not.
+# Prefect settings in the environment that stay: the command itself sets them unless the user has.
 _KEPT = (
     "PREFECT_LOGGING_LEVEL",
     "PREFECT_LOGGING_TO_API_ENABLED",
     "PREFECT_SERVER_API_MAX_PARAMETER_SIZE",
     *NOT_TOLD,
 )
-# Files of certificates that are not there end every client, also of a server without any.
+# A missing certificate file ends every client, even one that talks to a server without TLS.
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-# On a machine that is busy with something else an answer takes minutes; nobody else is waited for meanwhile.
+# On a machine busy with other work an answer may take minutes; nothing else needs the time-outs to be short.
 _PATIENT = {
     "PREFECT_API_REQUEST_TIMEOUT": "600",
     "PREFECT_API_DATABASE_TIMEOUT": "600",
@@ -65,7 +65,7 @@ class ServerError(RuntimeError):
 def users_server() -> str | None:
     """Address of the Prefect server that the environment or the active profile names.
 
-    The profile of ``deploy/up`` outlives a power cut, and its server does not: one that is away does not count.
+    The profile of ``deploy/up`` survives a power cut, but its server does not: it counts only if it listens.
     """
     if url := os.environ.get("PREFECT_API_URL"):
         return url
@@ -81,7 +81,7 @@ def users_server() -> str | None:
 
 
 def _is_there(url: str) -> bool:
-    """Whether a machine listens there; whatever it says, it is the user's."""
+    """True if anything listens at ``url``; whatever it is, it is the user's."""
     try:
         address = urllib.parse.urlsplit(url)
         with socket.create_connection((address.hostname or "", address.port or 80), timeout=5):
@@ -97,7 +97,7 @@ def _free_port() -> int:
         return port
 
 
-# Ends with its parent, however that ends: the pipe that is its standard input is then closed.
+# Ends with its parent, however that ends: its standard input is a pipe, which is then closed.
 _SERVER = """
 import os, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
@@ -108,7 +108,7 @@ uvicorn.main(sys.argv[1:])
 
 @contextlib.contextmanager
 def embedded_server() -> Iterator[Callable[[], None]]:
-    """Start the server for the body, unless the user has one; yields what waits until it answers.
+    """Start the server for the body, unless the user has one; yields a function that waits until it answers.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def embedded_server() -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _environment(home: Path, port: int) -> Iterator[None]:
-    """That of this process and of those that it starts, for the body: Prefect as its makers have it, and our server."""
+    """For the body, set up the environment of this process and its children: Prefect's defaults, and our server."""
     before = dict(os.environ)
     for name in _foreign(before):
         del os.environ[name]
@@ -140,7 +140,7 @@ def _environment(home: Path, port: int) -> Iterator[None]:
     os.environ |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", **_PATIENT}
     try:
         Path.home()
-    except RuntimeError:  # of a number that no user has; libraries end where they ask for it
+    except RuntimeError:  # the user id has no account, and libraries that ask for the home would fail
         os.environ["HOME"] = str(home)
     try:
         yield
@@ -156,7 +156,7 @@ def _foreign(environment: Mapping[str, str]) -> list[str]:
 
 
 class _Server:
-    """The process, its folder, and what it says."""
+    """The server process, its folder and its log."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self._folder, self._port = folder, port
@@ -168,14 +168,14 @@ class _Server:
         return self._folder / "prefect.db"
 
     def start(self, with_copy: bool = True) -> None:
-        """By the command and with the settings with which Prefect itself starts its temporary server."""
+        """Start the process with the same command and settings as Prefect's own temporary server."""
         self._has_copy = with_copy and _copied(self._database)
         settings = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         command = [sys.executable, "-c", _SERVER, "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", "127.0.0.1", "--port", str(self._port), "--log-level", "error", "--lifespan", "on"]
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C is for the command, which then ends the server. A folder of its own: Prefect
-            # reads settings from files of the current one.
+            # reads settings from files in the current folder.
             self._process = subprocess.Popen(
                 command,
                 env={**os.environ, "PYTHONPATH": _absolute(os.environ.get("PYTHONPATH", "")), **settings},
@@ -191,7 +191,7 @@ class _Server:
         return self._folder / "server.log"
 
     def wait(self) -> None:
-        """Until it answers, as long as it lives and gets on. Raises ServerError."""
+        """Wait until the server answers, as long as it is alive and makes progress. Raises ServerError."""
         assert self._process is not None
         progress = Progress(self._process.pid, _tell)
         while not self._answers():
@@ -209,7 +209,7 @@ class _Server:
             _keep_copy(self._database)
 
     def _answers(self) -> bool:
-        # The environment has no proxies, but what starts this may have set some since.
+        # The environment has no proxies, but the caller may have set some since.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"http://127.0.0.1:{self._port}/api/health", timeout=_ANSWER_SECONDS):
@@ -238,17 +238,17 @@ def _tell(seconds: float) -> None:
 
 
 def _absolute(paths: str) -> str:
-    """A search path for a process in another folder."""
+    """A search path with absolute folders, for a process that runs in another folder."""
     return os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep) if path)
 
 
 def _kept() -> Path:
-    """Where an empty database of this Prefect is kept. Raises EngineError."""
+    """Path of the empty database kept for this Prefect release. Raises EngineError."""
     return cache_folder(_KIND) / f"{version('prefect')}.db"
 
 
 def _copied(database: Path) -> bool:
-    """Whether ``database`` is now a copy of the one that is kept, and whole."""
+    """Copy the kept database to ``database``; True if the copy exists and is sound."""
     with contextlib.suppress(EngineError, OSError, sqlite3.Error):
         shutil.copyfile(_kept(), database)
         with contextlib.closing(sqlite3.connect(database)) as opened:
@@ -260,7 +260,7 @@ def _copied(database: Path) -> bool:
 
 
 def _keep_copy(database: Path) -> None:
-    """Keep a database for later runs that nothing was written to yet; one that cannot be kept costs them seconds."""
+    """Keep an unused database for later runs; if that fails, they only take seconds longer."""
     with contextlib.suppress(EngineError, OSError, sqlite3.Error):
         target = _kept()
         part = target.with_name(f"{target.name}.{os.getpid()}.part")

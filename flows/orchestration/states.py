@@ -1,7 +1,6 @@
-"""The states that a run ends in, by which an operator, and an automation, tells them apart.
+"""The final states of a run, by which operators and automations tell runs apart.
 
-Their names never change from run to run, and what does (how many of how many) is in the message: Prefect's events and
-automations go by the name.
+Their names are fixed, because Prefect's events and automations go by the name; counts are in the message.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _STOPPED = "It was stopped by hand; the same command goes on with it."
 
 
 def name_of(outcomes: Sequence[ScanOutcome]) -> str:
-    """Which of the names fits what became of the scans."""
+    """The name of the state that fits the outcomes."""
     statuses = {outcome.status for outcome in outcomes}
     if any(outcome.has_failed for outcome in outcomes):
         return SOME_FAILED if statuses & {"done", "stopped"} or has_results(outcomes) else ALL_FAILED
@@ -44,12 +43,12 @@ def name_of(outcomes: Sequence[ScanOutcome]) -> str:
 
 
 def has_results(outcomes: Sequence[ScanOutcome]) -> bool:
-    """Whether any scan's result was there before."""
+    """True if any scan already had a result before the run."""
     return any(outcome.status == "skipped" and outcome.result for outcome in outcomes)
 
 
 def in_words(outcomes: Sequence[ScanOutcome]) -> str:
-    """How many scans came to what, such as ``12 done, 3 already there, 1 failed``."""
+    """The number of scans of each kind, such as ``12 done, 3 already there, 1 failed``."""
     counts = {
         "done": sum(o.status == "done" for o in outcomes),
         "already there": sum(o.status == "skipped" and bool(o.result) for o in outcomes),
@@ -61,7 +60,7 @@ def in_words(outcomes: Sequence[ScanOutcome]) -> str:
 
 
 def ended(outcomes: Sequence[ScanOutcome], where: object, ignored: SearchReport) -> State[Any]:
-    """The state of a run that came to its end; ``where`` its record lies, and what was left ``ignored``."""
+    """The state of a run that reached its end; ``where`` is its record, ``ignored`` what its search left out."""
     empty_inputs = (
         f"{len(ignored.empty_inputs)} of the inputs or folders gave nothing; " if ignored.empty_inputs else ""
     )
@@ -72,15 +71,15 @@ def ended(outcomes: Sequence[ScanOutcome], where: object, ignored: SearchReport)
 
 
 class BrokeOffError(ColorizeError):
-    """Something that nobody foresaw ended a run; the message names the log that has its traceback."""
+    """An unforeseen error ended a run; the message names the log with its traceback."""
 
 
 def as_run_state(run: Callable[[], State[Any]]) -> State[Any]:
-    """What ``run`` returns; what ends it otherwise is a state and a line, not a traceback.
+    """The state that ``run`` returns; an exception becomes a state and a line, not a traceback.
 
-    A folder that is worked on already ends the second run as Prefect's own limits end one that comes too early:
-    cancelled, not failed, because the first one does the work. A run that is stopped by hand is cancelled, too; that of
-    a deployment whose process is told to end is Prefect's to judge, which knows whether somebody asked for it.
+    If another run works on the folder, this one is cancelled and not failed, as by Prefect's own limits, because the
+    first run does the work. A run stopped by hand is cancelled, too. If the process of a deployment is told to end, the
+    state is up to Prefect, which knows whether somebody asked for it.
     """
     return as_end(_told(run))
 
@@ -103,21 +102,21 @@ def _told(run: Callable[[], State[Any]]) -> State[Any]:
         if flow_run is not None and flow_run.deployment_id is not None:
             raise
         return Cancelled(name=CANCELLED, message=_STOPPED)
-    except Exception as error:  # before there was a log of the run
+    except Exception as error:  # raised before the run had a log
         log = keep_traceback(error, "a run could not begin")
         return Failed(name=BROKE_OFF, message=f"{in_one_line(error)}; its traceback is in {shown(log)}")
 
 
 def run_here(flow: Callable[..., Any], parameters: Mapping[str, Any]) -> State[Any]:
     """The state that ``flow`` ends in, run in this process."""
-    # Nobody watches a run that ends with its command for lost heartbeats, and stopping them takes a second.
+    # A run that ends with its command needs no heartbeats, and stopping them takes a second.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state: State[Any] = flow(**parameters, return_state=True)
     return state
 
 
 def as_end(state: State[Any]) -> State[Any]:
-    """A state for a flow to return. Prefect raises those that are not well, and would log each with a traceback."""
+    """A state for a flow to return. Prefect raises failed states, and would log each with a traceback."""
     log = logging.getLogger("prefect.flow_runs")
     if _without_raised_states not in log.filters:
         log.addFilter(_without_raised_states)

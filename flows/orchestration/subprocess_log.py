@@ -1,4 +1,4 @@
-"""Commands of this project inside a flow: each in a process of its own, its lines in the run's log."""
+"""Commands of this project inside a flow: each runs as a process, and its output goes to the run's log."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LINES_KEPT = 20
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code and the last line that it wrote."""
+    """The exit code of a command and the last line that it wrote."""
 
     code: int
     last_line: str
 
 
 def run_logged(words: list[str], say: Callable[[str], None]) -> Ended:
-    """Run ``colorize-archive`` with ``words``, and hand on its lines as they come.
+    """Run ``colorize-archive`` with ``words``, and pass its lines to ``say`` as they come.
 
-    Where the run is stopped, the command gets what Ctrl-C sends, so that it can keep what it has.
+    If the run is stopped, the command gets SIGINT, as from Ctrl-C, so that it can save its progress.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *words],

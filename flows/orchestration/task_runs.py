@@ -1,4 +1,4 @@
-"""Task runs that nobody works on any more are closed: Prefect leaves those of a process that died as they were."""
+"""Close abandoned task runs: Prefect leaves those of a process that died open."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _log = logging.getLogger(__name__)
 
 
 def own_flow_run() -> FlowRun | None:
-    """The flow run that this is; None outside of one."""
+    """The current flow run; None outside of one."""
     context = FlowRunContext.get()
     return None if context is None else context.flow_run  # type: ignore[return-value]
 
 
 def close_task_runs(client: SyncPrefectClient, *flow_run_ids: UUID) -> int:
-    """Close what is open of flow runs none of whose processes lives; returns how many task runs that were."""
+    """Close the open task runs of flow runs without a live process; returns how many there were."""
     return _close(client, FlowRunFilter(id=FlowRunFilterId(any_=list(flow_run_ids)))) if flow_run_ids else 0
 
 
 def close_task_runs_left() -> None:
-    """At the start of a deployment's run: close those of its earlier attempts, and of flow runs of ours that ended.
+    """At the start of a deployment's run, close task runs of its earlier attempts and of our flow runs that ended.
 
-    What goes wrong with it is no reason for the run to fail.
+    A failure here does not fail the run.
     """
     flow_run = own_flow_run()
     if flow_run is None or flow_run.deployment_id is None:
@@ -62,7 +62,7 @@ def close_task_runs_left() -> None:
 
 
 def close_own_task_runs() -> None:
-    """Close what is open of the flow run that this is, which is being broken off."""
+    """Close the open task runs of the current flow run, which is breaking off."""
     flow_run = own_flow_run()
     if flow_run is None:
         return

@@ -1,4 +1,4 @@
-"""How long to wait for a process that starts: as long as it lives and gets on, however slow the machine makes it."""
+"""How long to wait for a process to start: as long as it is alive and makes progress, however slow the machine is."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable
 
 import psutil
 
-# A process that computes nothing and reads nothing for so long is not slow, it hangs.
+# A process that neither computes nor reads for this long is not slow: it hangs.
 STUCK_SECONDS = 120.0
-# One that does a little all the time may hang too.
+# A process that keeps doing a little may hang, too.
 MOST_SECONDS = 1800.0
 TELL_SECONDS = 30.0
 _ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt)\b")
 
 
 class Progress:
-    """What a process and those below it have done since they were last looked at.
+    """Watches whether a process and its children make progress.
 
     Parameters
     ----------
-    pid : of the process
-    tell : is given, every half minute, how many seconds the wait has taken
+    pid : the process
+    tell : called every half minute with the seconds waited so far
     """
 
     def __init__(self, pid: int, tell: Callable[[float], None]) -> None:
@@ -33,7 +33,7 @@ class Progress:
         self._done = 0.0
 
     def is_stuck(self) -> bool:
-        """Look, and tell where it is time to; whether there is nothing to wait for any more."""
+        """Check for progress, and report the wait if that is due; True if waiting longer is pointless."""
         now, done = time.monotonic(), _done(self._pid)
         if done != self._done:
             self._done, self._changed = done, now
@@ -44,13 +44,13 @@ class Progress:
 
     @property
     def in_words(self) -> str:
-        """Of one that is stuck."""
+        """A description of a stuck process."""
         now = time.monotonic()
         return f"does not answer after {now - self._began:.0f} s, and did nothing for {now - self._changed:.0f} s"
 
 
 def _done(pid: int) -> float:
-    """Seconds of processors and numbers of reads of a process and all below it: what matters is that it grows."""
+    """CPU seconds plus read counts of a process and its children: it only matters that the sum grows."""
     total = 0.0
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
@@ -63,6 +63,6 @@ def _done(pid: int) -> float:
 
 
 def last_words(said: str) -> str:
-    """The line of a program's last words that says most: its last error rather than what came after it."""
+    """The most telling line of a program's output: its last error, else its last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return ([*lines, *filter(_ERROR.match, lines)] or ["it said nothing"])[-1][:300]
