@@ -1,4 +1,4 @@
-"""The Dask cluster that runs the blocks: one made for the run, one of GPU workers, or one that is already there."""
+"""The Dask cluster that runs the blocks: a local one made for the run, one of GPU workers, or an existing one."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from engines.spec import EngineSpec
 
 _CONNECT_SECONDS = 15
-_KILL_SECONDS = 9.0  # that Dask gives a worker process of its own: four to end by itself, five to be gone once killed
-# What must be the same on both sides for the blocks to arrive, and to be the same blocks.
+_KILL_SECONDS = 9.0  # Dask's patience with a local worker process: four to end by itself, five to be gone once killed
+# Packages whose versions must match on both sides, so that blocks arrive and come out the same.
 _SAME_PACKAGES = ("colorize-archive", "dask", "distributed", "cloudpickle", "numpy", "zarr", "numcodecs")
-# Above every level: what a worker has to say reaches the user as the failure of a scan, in one line.
+# Above every level: a worker's errors reach the user as failures of scans, in one line each.
 _SILENT = logging.CRITICAL + 1
 _CONFIG = {
-    # A machine that is busy with something else starts a worker in minutes, not never.
+    # A machine busy with other work may take minutes to start a worker.
     "distributed.comm.timeouts.connect": "120s",
-    # A worker that has not been heard of for a while hangs: its nanny starts it anew and its blocks are done again.
+    # A worker without a heartbeat for this long hangs: its nanny restarts it, and its blocks are done again.
     "distributed.scheduler.worker-ttl": "60s",
     # Tasks wait at the scheduler, not at a worker that may be slower than the others.
     "distributed.scheduler.worker-saturation": 1.0,
-    # Results are a few bytes, so there is nothing to spill, and a pause would wait for memory that nobody gives back.
+    # Results are a few bytes, so there is nothing to spill, and a paused worker would wait for memory never freed.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
 }
-# A worker is ended and started anew where it needs this much more than the plan: a leak must not take the machine.
+# A worker is restarted if it needs this many times its planned memory: a leak must not take down the machine.
 _LEAK_FACTOR = 2.0
 _log = logging.getLogger(__name__)
 
@@ -60,11 +60,11 @@ def _quiet() -> None:
 
 
 def _configure() -> None:
-    """Dask as its makers have it, with what we need; for clusters that are made for the run.
+    """Set Dask's defaults and our own settings, for clusters made for the run.
 
-    What a site sets (its files, and ``DASK_`` variables) is meant for its own clusters, and much of it ends one that
-    lives on this machine for minutes: encryption with certificates, folders that are not here, modules to load, workers
-    that leave after an hour. Schedulers that are there already are asked with the site's settings.
+    A site's settings (its files, and ``DASK_`` variables) are meant for its own clusters, and many of them break a
+    short-lived local one: encryption with certificates, missing folders, modules to load, workers that leave after an
+    hour. Existing schedulers are contacted with the site's settings.
     """
     import dask
     import distributed  # noqa: F401 - brings its defaults
@@ -74,7 +74,7 @@ def _configure() -> None:
 
 
 def check_semaphores() -> None:
-    """Raises UsageError where this machine has no shared memory, which every worker process's queue needs."""
+    """Raise UsageError if this machine has no shared memory, which the queue of every worker process needs."""
     if reason := no_semaphores():
         raise UsageError(
             f"/dev/shm: no semaphore can be made there ({reason}), so no worker process could start; mount a tmpfs on "
@@ -104,9 +104,9 @@ def _local_cluster(workers: Workers, limit_bytes: int) -> LocalCluster:
 
 @contextlib.contextmanager
 def _deaf_to_interrupt() -> Iterator[None]:
-    """Threads and processes begun in the body, and those that they begin later, do not see SIGINT.
+    """Block SIGINT for threads and processes started in the body, and for those that they start later.
 
-    A terminal sends Ctrl-C to workers as well; the command ends them itself, and theirs would be a second message.
+    A terminal sends Ctrl-C to workers as well. The command ends them itself; they would only add a second message.
     """
     resource_tracker.ensure_running()  # the first call unblocks the signal in the thread that makes it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -117,7 +117,7 @@ def _deaf_to_interrupt() -> Iterator[None]:
 
 
 def _cuda_cluster() -> LocalCluster:
-    """One worker a GPU, pinned to it, with the resource ``GPU`` declared. Raises UsageError."""
+    """A cluster with one worker pinned to each GPU, with the resource ``GPU`` declared. Raises UsageError."""
     _quiet()
     _configure()
     try:
@@ -129,17 +129,17 @@ def _cuda_cluster() -> LocalCluster:
     try:
         # Two threads: while one waits for the GPU, the other reads and writes.
         return LocalCUDACluster(threads_per_worker=2, resources={"GPU": 1}, silence_logs=_SILENT, memory_limit=0)
-    except Exception as error:  # no driver, no GPU: each layer has its own kind
+    except Exception as error:  # no driver or no GPU: each layer raises its own type
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise UsageError(f"cluster cuda: no GPU can be used ({reason[0]}); use --cluster local") from error
 
 
-# Of the command whose run this is: its cluster, on the way.
+# The cluster that the current command is starting.
 _starting: ContextVar[tuple[Workers, Future[LocalCluster]] | None] = ContextVar("starting", default=None)
 
 
 def _warmed(workers: Workers, limit_bytes: int, engine: EngineSpec | None) -> LocalCluster:
-    """A local cluster whose workers have their engine open."""
+    """A local cluster whose workers have opened their engine."""
     from distributed import Client
 
     cluster = _local_cluster(workers, limit_bytes)
@@ -153,7 +153,7 @@ def prestarted(
 ) -> Iterator[None]:
     """Start the local cluster in the background, so that it comes up while Prefect's server does.
 
-    :func:`open_cluster` takes it over for the body; it is closed at the end whether or not anything used it.
+    :func:`open_cluster` takes it over in the body; it is closed at the end, used or not.
     """
     if options.scheduler is not None or options.kind != LOCAL:
         yield
@@ -166,16 +166,16 @@ def prestarted(
             yield
         finally:
             _starting.reset(token)
-            # What went wrong in starting was raised where the cluster was wanted.
+            # An error in starting was raised where the cluster was requested.
             if cluster.exception() is None:
                 _close(cluster.result())
 
 
 def _close(cluster: LocalCluster) -> None:
-    """Close a cluster of this machine; that a worker is slow to go fails no run, whose work is done by then.
+    """Close a local cluster. A worker slow to end does not fail the run, whose work is done by then.
 
-    Dask kills a worker that has not ended within four seconds, and raises a ``TimeoutError`` without words where the
-    system takes five more to bury it, as a loaded machine may. It is gone all the same.
+    Dask kills a worker that has not ended within four seconds, and raises a ``TimeoutError`` without a message if the
+    system needs more than five more seconds, as a loaded machine may. The worker ends all the same.
     """
     try:
         cluster.close()
@@ -200,7 +200,7 @@ def _started(workers: Workers, limit_bytes: int, stack: contextlib.ExitStack) ->
 
 @contextlib.contextmanager
 def _engines_open(client: Client, engine: EngineSpec | None) -> Iterator[None]:
-    """Every worker, now or later, opens ``engine`` once when it starts; the body need not wait for its first block."""
+    """Make every present and future worker open ``engine`` once at its start, so that no first block waits for it."""
     from flows.cluster.worker import EnginePlugin
 
     if engine is None:
@@ -211,7 +211,7 @@ def _engines_open(client: Client, engine: EngineSpec | None) -> Iterator[None]:
     try:
         yield
     finally:
-        # A scheduler that is gone has no plugins either, and it would be waited for.
+        # If the scheduler is gone, so are its plugins, and the call would wait for it.
         if client.status == "running":
             with contextlib.suppress(Exception):
                 client.unregister_worker_plugin(plugin.name)
@@ -221,11 +221,11 @@ def _engines_open(client: Client, engine: EngineSpec | None) -> Iterator[None]:
 def open_cluster(
     workers: Workers, options: ClusterOptions, limit_bytes: int, engine: EngineSpec | None
 ) -> Iterator[Client]:
-    """A client of the wanted cluster, whose workers have ``engine`` open; one made for this lives as long as the body.
+    """A client of the requested cluster, with ``engine`` open on its workers; a new cluster lives as long as the body.
 
     Raises
     ------
-    UsageError : no scheduler answers, its workers have other versions than this machine, or there is no GPU.
+    UsageError : no scheduler answers, its workers' versions differ from this machine's, or there is no GPU.
     """
     from distributed import Client
 
@@ -277,12 +277,12 @@ def _connected(options: ClusterOptions) -> Client:
 def check_versions(client: Client, engine: EngineSpec | None) -> None:
     """Compare Python and packages of every worker with this machine's.
 
-    Only functions of the standard library are sent, so that a worker without this project can answer too; and where all
-    have it, one of ours, which asks whether the engine runs there.
+    Only functions of the standard library are sent, so that a worker without this project can answer, too. If all
+    workers have the project, one of our functions then asks whether the engine runs there.
 
     Raises
     ------
-    UsageError : some are not the same; names the first worker with all that differs there, and how many others.
+    UsageError : some versions differ; names the first such worker with all differences, and counts the others.
     """
     packages = list(_SAME_PACKAGES)
     ours: dict[str, Callable[[], str]] = {name: lambda name=name: version(name) for name in packages}  # type: ignore[misc]
@@ -307,7 +307,7 @@ def check_versions(client: Client, engine: EngineSpec | None) -> None:
 
 
 def engine_state(backend: str, precision: str) -> str:
-    """Of this process's machine: the version of a backend that can compute in ``precision``, or why it cannot."""
+    """On this machine: the version of a backend that can compute in ``precision``, or why it cannot."""
     from engines.errors import EngineError
     from engines.registry import check_precision, usable_version
 
@@ -319,7 +319,7 @@ def engine_state(backend: str, precision: str) -> str:
 
 
 def _engines_that_differ(client: Client, engine: EngineSpec) -> dict[str, list[str]]:
-    """Workers whose engine is not this machine's, with what they say."""
+    """Workers whose engine differs from this machine's, with the difference."""
     here = engine_state(engine.backend, engine.precision)
     there = client.run(engine_state, engine.backend, engine.precision)
     return {

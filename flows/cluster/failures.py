@@ -1,4 +1,4 @@
-"""Errors of Dask that are nobody's fault in a scan or a program."""
+"""Dask errors caused by lost workers or schedulers, not by a scan or a bug."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from distributed.comm import CommClosedError
 
 
 def is_killed_worker(error: BaseException) -> bool:
-    """True for a block that ended one worker after another, mostly by its memory."""
+    """True for a block that killed one worker after another, usually by its memory."""
     return isinstance(error, KilledWorker)
 
 
 def is_lost_cluster(error: BaseException) -> bool:
-    """True where the scheduler or its workers went away."""
+    """True if the scheduler or its workers went away."""
     return isinstance(error, CommClosedError | CancelledError)

@@ -1,13 +1,12 @@
-"""Which blocks go to the cluster, together with which others, in which order, and how many at once.
+"""How blocks are grouped into tasks for the cluster, in which order, and how many tasks are in flight.
 
-Dask places and repeats the tasks; this decides what a task is. A block of a large scan is a task of its own. Small
-scans' blocks go together, until they have enough tiles that starting a task is not what they wait for. The order is
-that of the rows: neighbours share the 512-px chunks under their margins, which the operating system still has in
-memory.
+Dask places and repeats the tasks; this module decides what a task is. A block of a large scan is a task of its own.
+Blocks of small scans are grouped until they have enough tiles to outweigh the cost of starting a task. Blocks go row by
+row: neighbours share the 512-px chunks under their margins, which the operating system still has in memory.
 
-Only some tasks are with the cluster at a time, whoever submits them. That keeps the scheduler's memory and the restart
-of a broken run small, and lets a run that is told to stop do so within a block: when its deadline has passed, blocks
-that a worker has begun are finished, and those that wait at the scheduler are taken back.
+The number of tasks in flight is bounded over all callers. That keeps the scheduler's memory and the restart of a broken
+run small, and lets a run stop within a block: when its deadline has passed, blocks that a worker has begun are
+finished, and those that wait at the scheduler are taken back.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, 
 from flows.deadline import Deadline
 from pipeline.planning.cost import TASK_TILES
 
-# A task for each thread at work and two more waiting for it: a worker never idles for want of the next one.
+# One task running and two waiting for each thread: a worker never idles for lack of work.
 _PER_THREAD = 3
-# How long the number of workers is taken to be what it was.
+# How long a count of the cluster's threads is reused.
 _THREADS_SECONDS = 5.0
 Result = BlockDone | BlockFailed
 Group = tuple[BlockTask, ...]
@@ -36,7 +35,7 @@ _Tasks = Any  # a tuple of blocks, or of scans whose palettes are to be made
 
 
 def grouped(tasks: Iterable[BlockTask], most_tiles: int) -> Iterator[Group]:
-    """Put neighbouring blocks together as long as a task has at most ``most_tiles`` tiles, or one block.
+    """Group neighbouring blocks so that each task has at most ``most_tiles`` tiles, or a single block.
 
     All blocks of a group have the same engine and go to the same topic.
     """
@@ -55,12 +54,12 @@ def grouped(tasks: Iterable[BlockTask], most_tiles: int) -> Iterator[Group]:
 
 
 class BlockQueue:
-    """Gives groups of blocks to a cluster, a bounded number at a time over all callers.
+    """Submits groups of blocks to a cluster, a bounded number at a time over all callers.
 
     Parameters
     ----------
-    run : what a worker calls with a group
-    per_thread : groups in flight for each thread that the cluster has at the moment
+    run : the function that a worker calls with a group
+    per_thread : groups in flight for each current thread of the cluster
     deadline : when it has passed, no more groups go to the cluster
     """
 
@@ -81,14 +80,14 @@ class BlockQueue:
         self._threads, self._threads_until = 1, 0.0
 
     def threads(self) -> int:
-        """Threads that the cluster has now, at least one: more when workers join, fewer when they leave."""
+        """Current number of threads of the cluster, at least one; changes as workers join and leave."""
         if time.monotonic() >= self._threads_until:
             self._threads = max(1, sum(self._client.nthreads().values()))
             self._threads_until = time.monotonic() + _THREADS_SECONDS
         return self._threads
 
     def group_tiles(self, tiles: int, batch: int) -> int:
-        """Most tiles for one task where ``tiles`` are to be predicted: a few tasks for every thread, full batches."""
+        """Most tiles for one task out of ``tiles``: a few tasks for every thread, in full batches of ``batch``."""
         share = tiles // (self._per_thread * self.threads())
         return max(batch, min(TASK_TILES, share // batch * batch))
 
@@ -97,15 +96,15 @@ class BlockQueue:
         return self._results(groups, run_anchors)
 
     def results(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
-        """Run ``groups`` and give what each came to, as they end. Closing the iterator cancels what has not started.
+        """Run ``groups`` and yield the results of each as it ends. Closing the iterator cancels groups not yet started.
 
-        A group that the cluster lost (a worker that died again and again, a scheduler that is gone) is tried once more
-        block by block, if it had several; a block that is lost is a failed one.
+        If the cluster loses a group of several blocks (its workers died repeatedly, or the scheduler is gone), its
+        blocks are tried once more one by one; a lost single block counts as failed.
         """
         return self._results(groups, self._run)
 
     def take_back(self) -> None:
-        """Cancel what no worker has been given yet; all that is with the cluster, where the run was cancelled."""
+        """Cancel the groups that no worker has begun, or all submitted groups if the run was cancelled."""
         with self._free:
             futures = list(self._submitted)
             self._free.notify_all()
@@ -141,7 +140,7 @@ class BlockQueue:
     def _submit(
         self, run: Callable[[_Tasks], Sequence[Result]], waiting: Iterator[_Tasks], single: deque[_Tasks], is_idle: bool
     ) -> Iterator[tuple[Future, _Tasks]]:
-        """As many groups as there is room for, in one message; waits for room where the caller has nothing running."""
+        """Submit as many groups as there is room for, in one message; an idle caller waits for room."""
         room = self._claim(is_idle)
         futures: list[Future] = []
         try:
@@ -155,13 +154,13 @@ class BlockQueue:
         for future in futures:
             future.add_done_callback(self._out)
         if futures and self.deadline.is_over:
-            self.take_back()  # it ended between the claim and here
+            self.take_back()  # the deadline passed since the claim
         yield from zip(futures, taken, strict=True)
 
     def _ended(
         self, running: dict[Future, _Tasks], futures: list[Future]
     ) -> Iterator[tuple[_Tasks, list[Result] | Exception]]:
-        """What each came to, fetched in one message where nothing went wrong."""
+        """The groups that ended, each with its results or its error; results are fetched in one message if possible."""
         good = [future for future in futures if future.status == "finished"]
         try:
             results = dict(zip(good, self._client.gather(good), strict=True))
@@ -175,7 +174,7 @@ class BlockQueue:
                 yield group, error
 
     def _claim(self, wait: bool) -> int:
-        """Places for groups that are free; at least one if told to wait for it, none when the deadline has passed."""
+        """Claim all free places for groups. With ``wait``, at least one, unless the deadline has passed."""
         with self._free:
             # The time-out is for workers that join while nothing ends.
             while (room := self._room()) < 1 and wait and not self.deadline.is_over:
@@ -188,7 +187,7 @@ class BlockQueue:
         return 0 if self.deadline.is_over else self._per_thread * self.threads() - self._in_flight
 
     def _out(self, future: Future) -> None:
-        """A group is no longer with the cluster."""
+        """Note that a group is no longer with the cluster."""
         with self._free:
             self._submitted.discard(future)
         self._release(1)
