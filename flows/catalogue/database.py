@@ -1,9 +1,9 @@
 """The catalogue of an output folder: every scan, version, run and failure, in ``catalogue.sqlite``.
 
-The results are the truth; the catalogue is what is known of them without opening each, and can be made anew from their
-sidecars and ``runs/*.json``. One run writes it (the run holds the folder's lock), anybody may read meanwhile: SQLite's
-write-ahead log keeps both apart, and whole whatever is killed when. Only the hashes of scan files are in no result:
-they save reading every scan again.
+The results are the truth. The catalogue is an index that saves opening each of them, and can be rebuilt from their
+sidecars and ``runs/*.json``. One run writes it and holds the folder's lock, while anybody may read: SQLite's
+write-ahead log isolates them, and survives a kill at any moment. Only the hashes of scan files are in no result: they
+save reading every scan again.
 
 Why SQLAlchemy's Core and no object mapper: five flat tables with one query each need no more.
 """
@@ -59,14 +59,14 @@ class Catalogue:
 
     @classmethod
     def open(cls, output: Path, is_locked: bool = False) -> Catalogue:
-        """Open ``output``'s catalogue; make it from the results where it is missing, damaged or of another layout.
+        """Open the catalogue of ``output``; rebuild it from the results if it is missing, damaged or of another layout.
 
-        ``is_locked`` says that the caller holds the folder's lock: the catalogue is then brought up to date with runs
-        that it missed, and those that were killed are marked as such.
+        ``is_locked`` says that the caller holds the folder's lock: the catalogue is then updated with runs that it
+        missed, and killed runs are marked as such.
 
         Raises
         ------
-        UsageError : it must be made anew, and a run is working on the folder. OutputError : it cannot be written.
+        UsageError : a rebuild is needed while a run works on the folder. OutputError : the catalogue is not writable.
         """
         path = output / FILE
         if not is_sound(path):
@@ -87,18 +87,18 @@ class Catalogue:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; its journal is worked in and removed."""
+        """Close the file; SQLite merges its journal and removes it."""
         self._engine.dispose()
 
     # Reading
 
     def scans(self) -> list[KnownScan]:
-        """All, by stem."""
+        """All scans, by stem."""
         rows = self._rows(select(tables.scans).order_by(tables.scans.c.stem, tables.scans.c.path, tables.scans.c.page))
         return [KnownScan(**row) for row in rows]
 
     def versions(self, stem: str | None = None) -> list[KnownVersion]:
-        """Of a scan, or of all; by stem, the current one first."""
+        """The versions of one scan, or of all; by stem, the current version first."""
         query = select(tables.versions).order_by(
             tables.versions.c.stem, tables.versions.c.is_current.desc(), tables.versions.c.finished.desc()
         )
@@ -106,17 +106,17 @@ class Catalogue:
         return [_version(row) for row in rows]
 
     def runs(self) -> list[KnownRun]:
-        """All, the first one first."""
+        """All runs, the oldest first."""
         return [KnownRun(**row) for row in self._rows(select(tables.runs).order_by(tables.runs.c.id))]
 
     def failures(self, run: str | None = None) -> list[KnownFailure]:
-        """What failed in a run, or in all runs."""
+        """The failures of one run, or of all runs."""
         table = tables.failures
         query = select(table).order_by(table.c.run, table.c.stem, table.c.path, table.c.page)
         return [KnownFailure(**row) for row in self._rows(query if run is None else query.where(table.c.run == run))]
 
     def known(self, path: Path, page: int = 1) -> KnownScan | None:
-        """The scan that this file, or this page of it, is; the one last worked on where it has several results."""
+        """The scan of this page of a file; if it has several results, the one last worked on."""
         table = tables.scans
         rows = self._rows(
             select(table).where(table.c.path == str(path), table.c.page == page).order_by(table.c.run.desc())
@@ -124,7 +124,7 @@ class Catalogue:
         return KnownScan(**rows[0]) if rows else None
 
     def look(self, path: Path) -> StatFingerprint | None:
-        """The state of a file now, kept for what will be recorded of its scan; None where it cannot be had."""
+        """The current state of a file, kept for the record of its scan; None if the file cannot be read."""
         try:
             state = StatFingerprint.of(path)
         except OSError:
@@ -133,12 +133,12 @@ class Catalogue:
         return state
 
     def sha256_of(self, path: Path) -> str | None:
-        """Of a file whose size, modification and change time and inode are those recorded with the hash."""
+        """The recorded hash of a file, if its size, modification and change times and inode still match; else None."""
         found = self.file(path)
         return found.sha256 if found else None
 
     def file(self, path: Path) -> KnownFile | None:
-        """What was remembered of a file, where it is as it was."""
+        """The record of a file, if the file has not changed since; else None."""
         state = self.look(path)
         if state is None:
             return None
@@ -158,24 +158,24 @@ class Catalogue:
             yield connection
 
     def remember(self, path: Path, file: KnownFile) -> None:
-        """Keep the hash of a file that was in that state all the while it was read."""
+        """Keep the hash of a file that stayed in the recorded state while it was read."""
         values = {"path": str(path), **asdict(file.state), "sha256": file.sha256, "pages": file.pages}
         with self._transaction() as connection:
             _replace(connection, tables.files, values)
 
     def begin_run(self, id: str, kind: str, started: str, engine: str, model: str) -> None:
-        """A run begins: ``id`` is the name of its record, ``kind`` colorize or reprocess."""
+        """Record the start of a run: ``id`` is the name of its record, ``kind`` colorize or reprocess."""
         with self._transaction() as connection:
             _replace(connection, tables.runs, vars(KnownRun(id, kind, started, "", engine, model, RUNNING)))
 
     def record(self, run_id: str, outcome: ScanOutcome, sidecar: Sidecar | None = None) -> None:
-        """What became of a scan, in one transaction; its current sidecar is read where it is not given."""
+        """Record an outcome in one transaction; if no sidecar is given, the scan's current one is read."""
         self.record_all(run_id, [(outcome, sidecar)])
 
     def record_all(
         self, run_id: str, outcomes: Iterable[tuple[ScanOutcome | Mapping[str, Any], Sidecar | None]]
     ) -> None:
-        """Several of them, or of their JSON, each with its sidecar, in one transaction."""
+        """Record several outcomes (or their JSON), each with its sidecar, in one transaction."""
         with self._transaction() as connection:
             rows = connection.execute(select(tables.runs).where(tables.runs.c.id == run_id)).mappings()
             run = KnownRun(**rows.one())
@@ -197,19 +197,19 @@ class Catalogue:
             sidecar = sidecar or Sidecar.find(ResultPaths.of(self.output, stem).sidecar)
             after = with_source(after, sidecar.whole_source) if sidecar and sidecar.whole_source else after
             self._update_versions(connection, stem)
-            # Results that the scan had under another path, and failures of earlier runs, are of the past.
+            # Rows of earlier runs, such as failures or results under another path, are out of date.
             table = tables.scans
             connection.execute(delete(table).where(table.c.stem == stem, table.c.run != run_id))
         if told["status"] in ("failed", "quarantined"):
             row = KnownFailure(run_id, stem, path, page, after.message)
             _replace(connection, tables.failures, vars(row))
         if told["status"] in ("failed", "quarantined") and told.get("is_scans_fault", True):
-            # Should the hash have been wrong, whyever, the next attempt reads the file.
+            # In case the recorded hash was wrong, the next attempt reads the file again.
             connection.execute(delete(tables.files).where(tables.files.c.path == path))
         _replace(connection, tables.scans, vars(after))
 
     def _update_versions(self, connection: Connection, stem: str) -> None:
-        """The versions of a scan that are there now: a new one has taken another's place, and others may be gone."""
+        """Replace the rows of a scan's versions by those that exist now: one is new, and others may be gone."""
         paths, table = ResultPaths.of(self.output, stem), tables.versions
         names = connection.execute(select(table.c.version).where(table.c.stem == stem)).scalars().all()
         connection.execute(delete(table).where(table.c.stem == stem))
@@ -220,12 +220,12 @@ class Catalogue:
                 _replace(connection, table, _version_row(version))
 
     def end_run(self, id: str, finished: str, state: str) -> None:
-        """A run has ended, in a state of that name."""
+        """Record the end of a run, with the name of its final state."""
         with self._transaction() as connection:
             connection.execute(update(tables.runs).where(tables.runs.c.id == id).values(finished=finished, state=state))
 
     def release(self, stems: Iterable[str]) -> None:
-        """Have scans tried again that failed; their count of failures begins anew. The folder is locked."""
+        """Let the next run retry failed scans, their count of failures reset. The caller holds the folder's lock."""
         chosen = sorted(set(stems))
         write_decision(self.output, RELEASED, chosen)
         with self._transaction() as connection:
@@ -235,7 +235,7 @@ class Catalogue:
                     _replace(connection, tables.scans, vars(released(KnownScan(**row))))
 
     def forget_gone(self) -> None:
-        """Scans that failed and are not there any more, and have no result: nobody has to look at them."""
+        """Delete failed scans whose file is gone and that have no result: nobody needs to look at them."""
         gone = [s for s in self.scans() if is_gone(s) and not ResultPaths.of(self.output, s.stem).sidecar.exists()]
         table = tables.scans
         with self._transaction() as connection:
@@ -244,7 +244,7 @@ class Catalogue:
                 connection.execute(delete(table).where(*wanted))
 
     def _misses_runs(self) -> bool:
-        """Whether there are records of runs whose end was not recorded here."""
+        """True if there are records of runs whose end is missing in the catalogue."""
         ended = {run.id for run in self.runs() if run.finished}
         return any(path.stem not in ended and is_record(path) for path in self.output.glob("runs/*.json"))
 
@@ -253,7 +253,7 @@ class Catalogue:
             connection.execute(update(tables.runs).where(tables.runs.c.state == RUNNING).values(state=KILLED))
 
     def _fill(self, results: Results, runs: list[KnownRun], files: list[dict[str, Any]]) -> None:
-        """All rows of an empty catalogue."""
+        """Insert all rows into an empty catalogue."""
         rows: dict[Table, list[dict[str, Any]]] = {
             tables.scans: [vars(scan) for scan in results.scans],
             tables.versions: [_version_row(version) for version in results.versions],
@@ -268,14 +268,14 @@ class Catalogue:
 
 
 def rebuild(output: Path, is_locked: bool = False) -> Catalogue:
-    """Make the catalogue from sidecars and ``runs/*.json`` alone; one that is damaged is moved aside.
+    """Make the catalogue from sidecars and ``runs/*.json`` alone; a damaged catalogue is moved aside.
 
-    From a sound one the hashes of scan files are taken over, and the runs that were killed; what only those knew of
-    scans that failed is lost. ``is_locked`` as in :meth:`Catalogue.open`.
+    File hashes and killed runs are taken over from a sound catalogue; failures that only killed runs knew of are lost.
+    ``is_locked`` as in :meth:`Catalogue.open`.
 
     Raises
     ------
-    UsageError : a run is working on the folder. OutputError : it cannot be written.
+    UsageError : a run is working on the folder. OutputError : the catalogue cannot be written.
     """
     path = output / FILE
     if not output.is_dir():
@@ -298,7 +298,7 @@ def rebuild(output: Path, is_locked: bool = False) -> Catalogue:
 
 
 def _to_keep(path: Path, recorded: set[str]) -> tuple[list[KnownRun], list[dict[str, Any]]]:
-    """What is in no result: runs that were killed, and hashes of files."""
+    """The rows that no result contains: killed runs, and hashes of files."""
     with Catalogue(path.parent, engine_for(path)) as old:
         gone = [run for run in old.runs() if run.id not in recorded]
         killed = [replace(run, state=KILLED) if run.state == RUNNING else run for run in gone]
@@ -310,7 +310,7 @@ def _journals(path: Path) -> list[Path]:
 
 
 def _move(path: Path, aside: Path) -> None:
-    """Rename a database with its journals, over one that was moved there before."""
+    """Rename a database with its journals, replacing one moved there before."""
     for old, new in zip((path, *_journals(path)), (aside, *_journals(aside)), strict=True):
         remove(new)
         if old.exists():

@@ -1,4 +1,4 @@
-"""What the results of an output folder say of themselves: their sidecars, and the records of the runs."""
+"""Reads what the catalogue needs from the results of an output folder: sidecars and records of runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Results:
-    """All that can be known without a catalogue."""
+    """Everything that is known without a catalogue."""
 
     scans: tuple[KnownScan, ...]
     versions: tuple[KnownVersion, ...]
@@ -43,7 +43,7 @@ class Results:
 
 
 def results_of(output: Path) -> Results:
-    """Read every sidecar and every record below ``output``; what is none of ours, or half there, is passed over."""
+    """Read every sidecar and every record below ``output``; foreign or incomplete files are skipped."""
     history = _History.of(output)
     versions, scans = [], history.scans
     there: set[str] = set()
@@ -61,9 +61,9 @@ def results_of(output: Path) -> Results:
 
 
 def is_gone(scan: KnownScan) -> bool:
-    """Whether the file of a scan without a result is not in its folder any more.
+    """True if a scan has no result and its file is no longer in its folder.
 
-    Where the folder is empty, its drive may be away: that is the place where it is mounted.
+    False if the folder is empty: it may be the mount point of a drive that is away.
     """
     path = Path(scan.path)
     if scan.state == "done" or not path.is_absolute() or os.path.lexists(path):
@@ -75,7 +75,7 @@ def is_gone(scan: KnownScan) -> bool:
 
 
 def is_record(path: Path) -> bool:
-    """Whether a file is the record of a run, which somebody else's in that folder is not."""
+    """True if a file is the record of a run, and not a foreign file in the same folder."""
     record = read_json(path)
     try:
         return record is not None and bool(run_of_record(path.stem, record))
@@ -84,7 +84,7 @@ def is_record(path: Path) -> bool:
 
 
 def _add_source(scans: dict[Key, KnownScan], stem: str, source: SourceRecord) -> None:
-    """What a result says of its scan, which may be in no record: that of a killed run."""
+    """Add what a result says of its scan. After a killed run, no record may mention the scan."""
     named = (stem, source.path, source.page)
     # The store keeps the path of the first ingest; the scan may have been found elsewhere since.
     done = [key for key, scan in scans.items() if key[0] == stem and scan.state == "done"] if named not in scans else []
@@ -94,7 +94,7 @@ def _add_source(scans: dict[Key, KnownScan], stem: str, source: SourceRecord) ->
 
 @dataclass
 class _History:
-    """What the records of the runs tell, one after the other."""
+    """Scans, runs and failures after replaying the records of the runs in order."""
 
     scans: dict[Key, KnownScan]
     runs: list[KnownRun]
@@ -118,7 +118,7 @@ class _History:
             for outcome in record["scans"]:
                 self._take(run, outcome)
         except (KeyError, TypeError, ValueError):
-            return None  # a file of somebody else's
+            return None  # a foreign file
         return self.runs.append(known)
 
     def _take(self, run: str, outcome: Mapping[str, Any]) -> None:
@@ -141,7 +141,7 @@ class _History:
 
 
 def write_decision(output: Path, decision: str, stems: list[str]) -> None:
-    """Keep what was decided about scans, so that a catalogue made anew knows it too. Raises OutputError."""
+    """Save a decision about scans, so that a rebuilt catalogue knows it, too. Raises OutputError."""
     now = time.time_ns()
     when = datetime.fromtimestamp(now // 10**9, UTC).isoformat(timespec="seconds")
     path = output / _DECISIONS / f"{stamp(when)}-{now % 10**9:09}.json"
@@ -151,7 +151,7 @@ def write_decision(output: Path, decision: str, stems: list[str]) -> None:
 
 
 def stamp(when: str) -> str:
-    """A time as the beginning of a record's name: names sort as times do."""
+    """A time as the beginning of a record's name, so that names sort by time."""
     return when.replace(":", "").replace("+0000", "Z")
 
 

@@ -1,7 +1,7 @@
-"""The catalogue while a run goes: every outcome is recorded as it comes, and unchanged scans are not read again.
+"""The catalogue during a run: every outcome is recorded as it comes, and unchanged scans are not read again.
 
-The catalogue is never a reason for a run to fail. What goes wrong with it is one warning line; the run goes on without
-it, and the next one makes it anew from the results, because the end of this run is missing in it.
+The catalogue never makes a run fail. A problem with it is one warning line, and the run goes on without it. The next
+run rebuilds it from the results, because the end of this run is missing in it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class CatalogueRecorder:
-    """Keeps the catalogue of a run; a :class:`flows.events.Listener` that passes on to the one before."""
+    """A :class:`flows.events.Listener` that keeps the catalogue and passes events on to the previous listener."""
 
     def __init__(self, output: Path, run: str) -> None:
         self._run = run
@@ -46,7 +46,7 @@ class CatalogueRecorder:
             self._catalogue.forget_gone()
 
     def on(self, event: RunEvent) -> None:
-        """Record what became of a scan; of those that were skipped, some hundred at a time."""
+        """Record an outcome; those of skipped scans in groups of some hundred."""
         self._next.on(event)
         if isinstance(event, ScanFinished):
             self._record(event.outcome)
@@ -62,7 +62,7 @@ class CatalogueRecorder:
         self.ask(lambda catalogue: catalogue.record_all(self._run, [(outcome, None) for outcome in outcomes]))
 
     def ask(self, what: Callable[[Catalogue], T]) -> T | None:
-        """What the catalogue answers, or None where it cannot."""
+        """The answer of the catalogue, or None if there is no working one."""
         answer = None
         if self._catalogue is not None:
             with self._never_failing():
@@ -73,7 +73,7 @@ class CatalogueRecorder:
     def _never_failing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is: the results are what counts
+        except Exception as error:  # any error: only the results matter
             self._catalogue = None
             _log.warning("the catalogue cannot be kept", exc_info=True)
             reason = " ".join(str(getattr(error, "orig", error)).split())
@@ -81,7 +81,7 @@ class CatalogueRecorder:
             self._next.on(Message.warning(line))
 
     def end(self, record: Path) -> None:
-        """The run ended as its own record says; where it has none, it broke off."""
+        """Record the end of the run as in its own record; without one, the run broke off."""
         self._flush()
         told = read_json(record) or {}
         rest = [outcome for outcome in told.get("scans", ()) if key_of(outcome) not in self._told]
@@ -94,7 +94,7 @@ class CatalogueRecorder:
 
 @contextlib.contextmanager
 def recording(record: Path, kind: str, started: str, engine: str, model: str) -> Iterator[ScanFiles]:
-    """The catalogue for a run, which is the body; it writes its ``record`` at its end, in a folder that is locked."""
+    """Keep the catalogue for the run in the body, which writes its ``record`` at its end. The folder must be locked."""
     recorder = CatalogueRecorder(record.parents[1], record.stem)
     recorder.ask(lambda catalogue: catalogue.begin_run(record.stem, kind, started, engine, model))
     try:
@@ -105,7 +105,7 @@ def recording(record: Path, kind: str, started: str, engine: str, model: str) ->
 
 
 class _Reader:
-    """A catalogue that is asked only; what goes wrong with it is not known."""
+    """A catalogue for reading only; if it fails, the answer is None."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -118,7 +118,7 @@ class _Reader:
 
 @contextlib.contextmanager
 def reading_catalogue(output: Path) -> Iterator[ScanFiles]:
-    """What is known of scan files, for a body that writes nothing."""
+    """The known scan files, for a body that writes nothing."""
     path = output / FILE
     is_there = False
     with contextlib.suppress(ColorizeError, OSError):
@@ -131,9 +131,9 @@ def reading_catalogue(output: Path) -> Iterator[ScanFiles]:
 
 
 class ScanFiles:
-    """What has to be known of scan files, read again only where the catalogue does not know it safely.
+    """Hashes and page counts of scan files. A file is read only if the catalogue's record of it is not current.
 
-    Where it ``keeps``, what had to be read is remembered.
+    With ``keeps``, newly read values go to the catalogue.
     """
 
     def __init__(self, recorder: CatalogueRecorder | _Reader | None = None, keeps: bool = True) -> None:
@@ -145,21 +145,21 @@ class ScanFiles:
         return None if self._recorder is None else self._recorder.ask(lambda catalogue: catalogue.file(path))
 
     def scan(self, path: Path, page: int = 1) -> KnownScan | None:
-        """What became of a scan in earlier runs, where that is known."""
+        """A scan as earlier runs left it; None if unknown."""
         return None if self._recorder is None else self._recorder.ask(lambda catalogue: catalogue.known(path, page))
 
     def scans(self) -> list[KnownScan]:
-        """All scans that are known, as they were before this run."""
+        """All known scans, as they were before this run."""
         return [] if self._recorder is None else self._recorder.ask(Catalogue.scans) or []
 
     def runs(self) -> list[KnownRun]:
-        """All runs that are known, this one among them."""
+        """All known runs, this one included."""
         return [] if self._recorder is None else self._recorder.ask(Catalogue.runs) or []
 
     def page_count(self, path: Path, salvage: bool = False) -> int:
-        """How many pages a file has; with ``salvage``, those that can be reached. Raises ScanError."""
+        """Number of pages of a file; with ``salvage``, of readable pages. Raises ScanError."""
         if salvage:
-            # What can be reached of a damaged file is not what is remembered of a whole one.
+            # The recorded count is of a whole file, not of what is readable in a damaged one.
             return page_count(path, ReadOptions(salvage=True))
         known = self._known(path)
         if known and known.pages:
@@ -172,12 +172,12 @@ class ScanFiles:
         return page_count(path)
 
     def known(self, path: Path, page: int) -> Source | None:
-        """The source that a file is which has not changed since it was hashed; None where that is not known."""
+        """The source record of a file that has not changed since it was hashed; None if there is none."""
         known = self._known(path)
         return source_from(path, page, known) if known else None
 
     def source_of(self, path: Path, page: int) -> Source:
-        """Read a scan for its name, size, hash and place; the hash is kept.
+        """Read a scan file for its name, size, hash and path; the hash is kept.
 
         Raises
         ------

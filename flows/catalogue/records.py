@@ -1,7 +1,7 @@
-"""What the catalogue knows, as values, and how each outcome of a run changes it.
+"""The catalogue's rows as values, and how each outcome of a run changes them.
 
-The same functions serve a run that records as it goes and a catalogue that is made anew from the results, so that both
-come to the same.
+The same functions serve a run that records its outcomes and a catalogue rebuilt from the results, so that both give the
+same rows.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ RUNNING, COMPLETED = "running", "Completed"
 class KnownScan:
     """One scan as the catalogue knows it.
 
-    ``bytes`` and ``modified_ns`` are those of the file when it was last looked at, 0 where that is not known;
-    ``sha256`` is of the file that the current result was made from; ``failures`` are in a row; ``retry_after`` is
-    ISO 8601 in UTC, or empty; ``run`` is the one that last did something with it, empty where its record is missing;
-    ``failure_kind`` is why it failed, as :class:`flows.outcome.ScanOutcome` has it.
+    ``bytes`` and ``modified_ns`` are the file's when it was last checked, 0 if unknown; ``sha256`` is of the file that
+    the current result was made from; ``failures`` counts failures in a row; ``retry_after`` is ISO 8601 in UTC, or
+    empty; ``run`` is the last run that worked on the scan, empty if its record is missing; ``failure_kind`` is as in
+    :class:`flows.outcome.ScanOutcome`.
     """
 
     stem: str
@@ -50,7 +50,7 @@ class KnownScan:
 
 @dataclass(frozen=True)
 class KnownVersion:
-    """A version of a scan's colours that is there. ``pictures``: file name relative to the output folder, by format."""
+    """An existing version of a scan's colours. ``pictures``: format to file name, relative to the output folder."""
 
     stem: str
     version: str
@@ -88,21 +88,21 @@ class KnownRun:
 
     @property
     def seconds(self) -> float:
-        """From start to end; 0 while it has none."""
+        """Time from start to end; 0 if the run has not ended."""
         try:
             return (datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.started)).total_seconds()
         except ValueError:
             return 0.0
 
     def counting(self, outcome: Mapping[str, Any]) -> KnownRun:
-        """With one more outcome."""
+        """The run with one more outcome counted."""
         status = "failed" if outcome["status"] == "quarantined" else str(outcome["status"])
         megapixels = self.megapixels + (outcome.get("megapixels", 0.0) if status == "done" else 0.0)
         return replace(self, megapixels=round(megapixels, 3), **{status: getattr(self, status) + 1})
 
 
 def released(scan: KnownScan) -> KnownScan:
-    """A scan that the next run tries again; its count of failures begins anew."""
+    """The scan changed so that the next run tries it again, with its count of failures reset."""
     if scan.state not in ("failed", "quarantined"):
         return scan
     return replace(scan, state="failed", failures=0, retry_after="")
@@ -125,13 +125,13 @@ def key_of(outcome: Mapping[str, Any]) -> tuple[str, str, int]:
 
 
 def scan_after(before: KnownScan | None, outcome: Mapping[str, Any], run: str) -> KnownScan | None:
-    """The scan after an outcome of a run, given as JSON; None where nothing became known of it."""
+    """The scan after an outcome of a run, given as JSON; None if nothing is known of it."""
     status = outcome["status"]
     known = before or KnownScan(*key_of(outcome))
     if outcome.get("megapixels"):
         known = replace(known, megapixels=float(outcome["megapixels"]))
     if status == "skipped" and not outcome.get("result"):
-        return before  # left out, not looked at: by a quarantine, or until its next attempt
+        return before  # left out unread: in quarantine, or waiting for its next attempt
     if status in ("done", "skipped"):
         if before is not None and status == "skipped" and before.state == "done":
             return before
@@ -148,22 +148,22 @@ def scan_after(before: KnownScan | None, outcome: Mapping[str, Any], run: str) -
 
 
 def failures_after(before: KnownScan | None, outcome: Mapping[str, Any]) -> int:
-    """How many there are in a row after one more: those of another file that had its place do not count."""
+    """Failures in a row after one more; failures of an earlier file at the same path do not count."""
     file = outcome.get("file_bytes", 0), outcome.get("file_modified_ns", 0)
     is_same = before is not None and (not any(file) or file == (before.bytes, before.modified_ns))
-    # A full disk or a lost cluster says nothing against the scan.
+    # A full disk or a lost cluster is not the scan's fault.
     return (before.failures if before is not None and is_same else 0) + bool(outcome.get("is_scans_fault", True))
 
 
 def with_source(scan: KnownScan, source: SourceRecord) -> KnownScan:
-    """With what a result says of its scan."""
+    """The scan with the hash and size that a result records of it."""
     height, width = source.shape_yx
     megapixels = round(height * width / 1e6, 3)
     return replace(scan, sha256=source.sha256, bytes=scan.bytes or source.bytes, megapixels=megapixels)
 
 
 def version_of_sidecar(output: Path, path: Path, sidecar: Sidecar) -> KnownVersion | None:
-    """The version that the sidecar at ``path`` describes; None where it does not say all that is to be known of it."""
+    """The version that the sidecar at ``path`` describes; None if the sidecar is incomplete."""
     spec, work, figures = sidecar.spec, sidecar.work, sidecar.figures
     if spec is None or work is None or not sidecar.whole_source or not sidecar.says("pictures", "finished"):
         return None
@@ -192,17 +192,17 @@ def version_of_sidecar(output: Path, path: Path, sidecar: Sidecar) -> KnownVersi
 
 
 def _size(size_yx: tuple[int, int]) -> str:
-    """As a user gives it: 256, or HEIGHTxWIDTH."""
+    """A size as users write it: 256, or HEIGHTxWIDTH."""
     return str(size_yx[0]) if size_yx[0] == size_yx[1] else f"{size_yx[0]}x{size_yx[1]}"
 
 
 def _warnings(sidecar: Sidecar) -> list[str]:
-    """What an operator should look at, in a few words each."""
+    """Short warnings for the operator."""
     found, figures = [], sidecar.figures
     if holes := len(sidecar.source.holes) if sidecar.source else 0:
         found.append(f"{holes} part{'s' * (holes != 1)} could not be read, plain gray")
     for name, picture in sidecar.pictures.items():
-        # Profile and description of the result are ours where the scan has none; their loss is told while it runs.
+        # The profile and XMP may be our own, if the scan has none; the run itself reports their loss.
         lost = [what for what in picture.not_carried if what not in ("icc", "xmp")]
         found += [f"{name} does not carry {', '.join(lost)}"] if lost else []
     if figures is not None and figures.is_missed:
@@ -211,7 +211,7 @@ def _warnings(sidecar: Sidecar) -> list[str]:
 
 
 def run_of_record(run: str, record: Mapping[str, Any]) -> KnownRun:
-    """A run as its own record tells of it. Raises KeyError, TypeError where it is no such record."""
+    """A run from its own record. Raises KeyError or TypeError if ``record`` is not one."""
     known = KnownRun(
         id=run,
         kind=str(record.get("kind", "colorize")),
@@ -227,5 +227,5 @@ def run_of_record(run: str, record: Mapping[str, Any]) -> KnownRun:
 
 
 def _state_of(outcomes: list[Mapping[str, Any]]) -> str:
-    """Of a run whose record does not say it, as of releases before there was a catalogue."""
+    """The final state of a run whose record lacks it, from releases that had no catalogue."""
     return "Some scans failed" if any(outcome["status"] == "failed" for outcome in outcomes) else COMPLETED

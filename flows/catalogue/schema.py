@@ -29,9 +29,9 @@ from sqlalchemy.exc import DatabaseError
 from pipeline.errors import UsageError
 from pipeline.support.files import open_file
 
-# Raised when the tables change: a catalogue of another layout is made anew from the results.
+# Incremented when the tables change: a catalogue of another layout is rebuilt from the results.
 LAYOUT = 2
-# In the file's header, so that a database of someone else's is not taken for ours: "clra" as a number.
+# In the file's header, to tell our databases from others: "clra" as a number.
 APPLICATION_ID = 0x636C7261
 _BUSY_SECONDS = 30
 _NOT_ITS_FAULT = {
@@ -111,7 +111,7 @@ failures = Table(
     Column("message", String, nullable=False),
 )
 
-# What is known of scan files, by which they need not be read again. Not in the results: lost where this file is lost.
+# Hashes of scan files, which save reading them again. They are not in the results, and are lost with this file.
 files = Table(
     "files",
     metadata,
@@ -126,9 +126,9 @@ files = Table(
 
 
 def engine_for(path: Path, is_new: bool = False) -> Engine:
-    """Connections to the file; one that is made anew gets its tables and needs no journal until it has its name.
+    """An engine for the file; a new file gets its tables, and needs no write-ahead log until it has its final name.
 
-    Who may not write it, or in its folder, can still read it.
+    Users who may not write the file or its folder can still read it.
     """
     if not is_new and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         return _reading(path)
@@ -136,7 +136,7 @@ def engine_for(path: Path, is_new: bool = False) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _: object) -> None:
-        # A power cut may take the last transactions, never the file; the results tell of what was lost.
+        # A power cut may lose the last transactions, but not the file; the results have what was lost.
         journal = "DELETE" if is_new else "WAL"
         connection.executescript(f"PRAGMA journal_mode={journal}; PRAGMA synchronous=NORMAL;")
 
@@ -149,18 +149,18 @@ def engine_for(path: Path, is_new: bool = False) -> Engine:
 
 
 def _reading(path: Path) -> Engine:
-    """Connections that change nothing. SQLite is told where there is no journal: it could make none."""
+    """A read-only engine. Without a journal the file is opened as immutable, because SQLite could not create one."""
     immutable = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     address = f"file:{quote(str(path))}?mode=ro{immutable}"
     return create_engine("sqlite://", creator=lambda: sqlite3.connect(address, timeout=_BUSY_SECONDS, uri=True))
 
 
 def is_sound(path: Path) -> bool:
-    """Whether the file is a catalogue of this layout, and SQLite finds every page of it in order.
+    """True if the file is a catalogue of this layout and passes SQLite's check of every page.
 
     Raises
     ------
-    UsageError : nothing can be said, because the file cannot be opened or is held by someone.
+    UsageError : the file cannot be checked, because it cannot be opened or somebody holds it.
     """
     if not path.is_file() or not _has_our_header(path):
         return False
@@ -168,7 +168,7 @@ def is_sound(path: Path) -> bool:
     try:
         with engine.connect() as connection:
             is_whole = connection.execute(text("PRAGMA quick_check(1)")).scalar() == "ok"
-            layout = connection.execute(text("PRAGMA user_version")).scalar()  # the journal may have a later one
+            layout = connection.execute(text("PRAGMA user_version")).scalar()  # may be newer in the journal
             return is_whole and layout == LAYOUT and _has_tables(engine)
     except DatabaseError as error:
         if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _NOT_ITS_FAULT:
@@ -179,7 +179,7 @@ def is_sound(path: Path) -> bool:
 
 
 def _has_our_header(path: Path) -> bool:
-    # Looked at before SQLite opens it, which would change a database that is not ours. Offsets: sqlite.org/fileformat.
+    # Checked before SQLite opens the file, which would change a foreign database. Offsets: sqlite.org/fileformat.
     with open_file(path) as stream:
         header = stream.read(100)
     numbers = [int.from_bytes(header[at : at + 4], "big") for at in (60, 68)]
