@@ -1,9 +1,9 @@
 """The contact sheet of an output folder: ``<output>/index.html``, every scan before and after, failures first.
 
-One page that works from the disk: no server, no library, nothing fetched but the thumbnails beside it. A page on the
-disk may not read other files there, so all that it knows stands in it, as JSON. Names are the archive's, not ours: in
-the JSON no character is left that could end it, in links every character that means something is encoded, the page
-shows names as text only, and its policy lets no script run but its own.
+It is a single page that works from the disk: no server, no library, nothing fetched but the thumbnails beside it. A
+page on the disk may not read other files, so all its data are embedded as JSON. Names come from the archive and are not
+trusted: the JSON has no character that could end it, special characters in links are encoded, the page shows names as
+text only, and its policy allows no script but its own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _RUNS = 5
 
 
 class Known(Protocol):
-    """What the sheet asks of a :class:`flows.catalogue.database.Catalogue`."""
+    """The part of :class:`flows.catalogue.database.Catalogue` that the sheet needs."""
 
     def scans(self) -> list[KnownScan]: ...
 
@@ -52,20 +52,20 @@ class Known(Protocol):
 
 
 def write_sheet(output: Path, catalogue: Known, tidies: bool = True) -> Path:
-    """Make the contact sheet of ``output`` and the thumbnails that it lacks; returns its path.
+    """Make the contact sheet of ``output`` and any missing thumbnails; returns its path.
 
-    Where it ``tidies``, thumbnails of what is not there any more are removed: not beside a run, which makes new ones.
+    With ``tidies``, obsolete thumbnails are removed; not to be used beside a run, which makes new ones.
 
     Raises
     ------
-    OutputError : it cannot be written, or a page of somebody else's is there.
+    OutputError : the sheet cannot be written, or a foreign page is in its place.
     """
     _check_ours(output / PAGE)
     versions: dict[str, list[KnownVersion]] = defaultdict(list)
     for each in catalogue.versions():
         versions[each.stem].append(each)
     scans = catalogue.scans()
-    # Where several files have claimed one name, the result is of the one that was coloured.
+    # If several files claimed one name, the result belongs to the one that was coloured.
     done = {scan.stem for scan in scans if scan.state == "done"}
 
     def owned(scan: KnownScan) -> list[KnownVersion]:
@@ -75,7 +75,7 @@ def write_sheet(output: Path, catalogue: Known, tidies: bool = True) -> Path:
         results = list(pool.map(lambda scan: _Result.of(output, scan, owned(scan)), scans))
     record = _record(output, [_entry(result) for result in results], catalogue.runs())
     write_whole(output / PAGE, page_of(record).encode())
-    # After the page, which shows those that are there from now on.
+    # Only after the page is written, because the old page may show the old thumbnails.
     if tidies:
         remove_others(output, {path for r in results for path in (r.shown.before, r.shown.after) if path is not None})
     return output / PAGE
@@ -89,7 +89,7 @@ def _check_ours(page: Path) -> None:
 
 @dataclass(frozen=True)
 class _Result:
-    """A scan, its versions, the current one's sidecar (None where none can be shown), and its thumbnails."""
+    """A scan, its versions, the sidecar of the current one (None if there is nothing to show), and its thumbnails."""
 
     output: Path
     scan: KnownScan
@@ -113,7 +113,7 @@ class _Result:
 
 
 def link_to(path: Path) -> str:
-    """A relative path as a link, right for every name: spaces, #, %, colons, bytes that are no text.
+    """A relative path as a link, correct for any name: spaces, #, %, colons, bytes that are not text.
 
     >>> link_to(Path("albums/1910 #3/50 %.tif"))
     'albums/1910%20%233/50%20%25.tif'
@@ -123,7 +123,7 @@ def link_to(path: Path) -> str:
 
 def page_of(record: Mapping[str, Any]) -> str:
     """The page that shows ``record``."""
-    # Other names of "<", ">" and "&": nothing in it can end the element that it stands in.
+    # Escape "<", ">" and "&", so that no data can end the element around the JSON.
     text = json.dumps(record, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -157,7 +157,7 @@ def _record(output: Path, entries: list[dict[str, Any]], runs: Iterable[KnownRun
 
 
 def _entry(result: _Result) -> dict[str, Any]:
-    """One scan as the page is told of it; what is not known is left out."""
+    """The page's entry for one scan; unknown values are left out."""
     scan = result.scan
     current = next((each for each in result.versions if each.is_current), None)
     ordered = sorted(result.versions, key=lambda each: (each.is_current, each.finished), reverse=True)
@@ -186,7 +186,7 @@ def _entry(result: _Result) -> dict[str, Any]:
 
 
 def _figures(current: KnownVersion) -> dict[str, Any]:
-    """Of the version that is shown: what the list is sorted and chosen by."""
+    """Figures of the current version, by which the list is sorted and filtered."""
     engine = f"{current.engine} {current.precision}".strip()
     return {
         "settings": _text(f"{current.tile} / {current.stride} {current.window}, {current.model}, {engine}"),
@@ -210,7 +210,7 @@ def _version(known: KnownVersion) -> dict[str, Any]:
 
 
 def _of_sidecar(result: _Result, sidecar: Sidecar) -> dict[str, Any]:
-    """What the sidecar says beyond the catalogue."""
+    """Details that are only in the sidecar, not in the catalogue."""
     source, settings, figures = sidecar.needed("source", sidecar.whole_source), sidecar.settings, sidecar.figures
     height, width = source.shape_yx
     is_turned = source.metadata.get("orientation") in (5, 6, 7, 8)
@@ -233,5 +233,5 @@ def _of_sidecar(result: _Result, sidecar: Sidecar) -> dict[str, Any]:
 
 
 def _text(name: str) -> str:
-    """A name to be shown: bytes of it that are no text become the sign for that, what is not seen is spelt out."""
+    """A name to display: invalid bytes become the replacement character, invisible characters are spelt out."""
     return shown(os.fsencode(name).decode("utf-8", "replace"))

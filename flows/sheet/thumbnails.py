@@ -1,8 +1,8 @@
 """Small pictures of scans and results, for the contact sheet: ``<output>/thumbs/NAME.before.jpg`` and ``.after.jpg``.
 
-A result is taken from the smallest copy in its own file that is large enough. The scan has no smaller copies, so it is
-read once, window by window, from the store or else from the scan file: memory does not grow with the scan. What a
-thumbnail was made from stands in its JPEG comment; one that fits is not made again.
+A result's thumbnail comes from the smallest sufficient copy in its own file. The scan has no smaller copies, so it is
+read once, window by window, from the store or else from the scan file: memory does not grow with the scan. The JPEG
+comment of a thumbnail says what it was made from; a thumbnail that is up to date is not made again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KINDS: tuple[Kind, ...] = ("before", "after")
 LONG_SIDE_PX = 320
 
 _QUALITY = 82
-_WINDOW_PX = 2048  # the store's shards: each is read once
+_WINDOW_PX = 2048  # as the store's shards, so that each is read once
 _COMMENT, _OURS = b"\xff\xfe", b"colorize-archive "
 _HEAD_BYTES = 1024
 
@@ -47,8 +47,8 @@ class Shown:
 
     Attributes
     ----------
-    before, after : its thumbnails; None where one could not be made
-    troubles : why, one line each
+    before, after : paths of the thumbnails; None if one could not be made
+    troubles : the reasons, one line each
     """
 
     before: Path | None = None
@@ -57,21 +57,21 @@ class Shown:
 
 
 def thumbnail_path(output: Path, stem: str, kind: Kind) -> Path:
-    """Where the thumbnail of a scan lies; ``stem`` may name sub-folders."""
+    """Path of a scan's thumbnail; ``stem`` may contain sub-folders."""
     return output / FOLDER / f"{stem}.{kind}.jpg"
 
 
 def thumbnails(output: Path, stem: str, sidecar: Sidecar) -> Shown:
-    """Make those thumbnails of a current result that are missing or of something else.
+    """Make the thumbnails of a current result that are missing or out of date.
 
     Parameters
     ----------
-    sidecar : of the result
+    sidecar : the sidecar of the result
 
     Raises
     ------
-    SidecarError : it does not say of which scan and version the result is.
-    OutputError : they cannot be written.
+    SidecarError : the sidecar does not name the scan and version of the result.
+    OutputError : the thumbnails cannot be written.
     """
     source, result = sidecar.needed("source", sidecar.whole_source), sidecar.needed("result", sidecar.result)
     folder, store = (output / stem).parent, Path(result.store).name
@@ -95,13 +95,13 @@ def thumbnails(output: Path, stem: str, sidecar: Sidecar) -> Shown:
             made[kind] = path
         except OutputError:
             raise
-        except Exception as error:  # a picture of whatever somebody put there instead must not stop the list
+        except Exception as error:  # a foreign file in the picture's place must not stop the list
             troubles.append(f"no picture of it {kind}: {reason_of(error)}")
     return Shown(made.get("before"), made.get("after"), tuple(troubles))
 
 
 def remove_others(output: Path, keep: Collection[Path]) -> None:
-    """Remove thumbnails of ours that are not in ``keep``, and folders that are then empty. Raises OutputError."""
+    """Remove our thumbnails that are not in ``keep``, and folders left empty. Raises OutputError."""
     root = output / FOLDER
     endings = tuple(f".{kind}.jpg" for kind in KINDS)
     with writing(root):
@@ -110,12 +110,12 @@ def remove_others(output: Path, keep: Collection[Path]) -> None:
                 path = Path(parent, name)
                 if name.endswith(endings) and path not in keep and _made_of(path) is not None:
                     path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # not empty
                 Path(parent).rmdir()
 
 
 def upright(picture: NDArray, orientation: int | None) -> NDArray:
-    """A picture of (h, w) or (h, w, 3) as TIFF's tag 274 says that it is to be seen; anything else stays as it is."""
+    """A picture (h, w) or (h, w, 3) turned upright by TIFF's tag 274; unknown orientations change nothing."""
     turned: dict[int, Callable[[], NDArray]] = {
         2: lambda: picture[:, ::-1],
         3: lambda: picture[::-1, ::-1],
@@ -129,7 +129,7 @@ def upright(picture: NDArray, orientation: int | None) -> NDArray:
 
 
 def shrunk(read: Read, shape_yx: tuple[int, int]) -> NDArray:
-    """Means over squares of 2**n px, with a long side of 320 to 640 px where there are as many; a window at a time."""
+    """Means over squares of 2**n px, window by window, to a long side of 320 to 640 px; small scans keep their size."""
     factor = 1
     while max(shape_yx) >= 2 * factor * LONG_SIDE_PX:
         factor *= 2
@@ -151,14 +151,14 @@ def _square_means(samples: NDArray, factor: int) -> NDArray:
 
 
 def _before(store_path: Path, source: SourceRecord) -> NDArray[np.uint8]:
-    """The scan, from its store or else its file, where these are still of the same bytes."""
+    """A small picture of the scan, from its store or else its file, if these still have the same bytes."""
     shape_yx = source.shape_yx
     try:
         store = ScanStore.open(store_path)
         if store.source.sha256 == source.sha256 and store.has_whole_scan():
             return _eight_bit(shrunk(store.read_scan, shape_yx), store.info.tone)
     except StoreError:
-        pass  # it may be deleted
+        pass  # users may delete stores
     path = Path(source.path)
     if path.is_file() and path.stat().st_size != source.bytes:
         raise StoreError(f"{path} has changed since it was coloured")
@@ -169,7 +169,7 @@ def _before(store_path: Path, source: SourceRecord) -> NDArray[np.uint8]:
 
 
 def _eight_bit(samples: NDArray, tone: Tone = "srgb") -> NDArray[np.uint8]:
-    """(h, w) or (h, w, 3) to be looked at: sRGB of 8 bits."""
+    """Samples (h, w) or (h, w, 3) as sRGB of 8 bits, for display."""
     if tone == "lightness":
         lightness = lightness_from_samples(samples, tone)
         no_chroma = np.zeros((2, *lightness.shape), np.float32)
@@ -180,7 +180,7 @@ def _eight_bit(samples: NDArray, tone: Tone = "srgb") -> NDArray[np.uint8]:
 
 
 def _after(start: Path, pictures: Collection[str], shape_yx: tuple[int, int]) -> NDArray[np.uint8]:
-    """The result, from the picture whose overview costs least."""
+    """A small picture of the result, from the picture whose overview costs least."""
     there = [name for name in FORMATS if name in pictures and _picture(start, name).exists()]
     if not there:
         raise StoreError(f"{start}.color.*: the picture is not there")
@@ -193,7 +193,7 @@ def _picture(start: Path, name: str) -> Path:
 
 
 def _write(path: Path, picture: NDArray, of: str) -> None:
-    """JPEG with a long side of at most 320 px, and ``of`` as its comment. Raises OutputError."""
+    """Write a JPEG with a long side of at most 320 px and ``of`` as its comment. Raises OutputError."""
     scale = min(1.0, LONG_SIDE_PX / max(picture.shape[:2]))
     width, height = (max(1, round(extent * scale)) for extent in picture.shape[1::-1])
     small = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA)
@@ -208,7 +208,7 @@ def _write(path: Path, picture: NDArray, of: str) -> None:
 
 
 def _made_of(path: Path) -> str | None:
-    """What a thumbnail's comment says, which stands first in it; None where there is no thumbnail of ours."""
+    """The comment of a thumbnail, which is its first segment; None if there is no thumbnail of ours."""
     try:
         with open_file(path) as stream:
             head = stream.read(_HEAD_BYTES)
