@@ -32,14 +32,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Colours black-and-white scans: tiles, compiled engines, overlap averaging; lightness stays the scan's own.",
 )
-# The run uses Prefect's embedded server unless the user has one; its own log lines would drown the report.
+# Log lines of Prefect and its embedded server would drown the report.
 _ENVIRONMENT = {
-    # What a killed process leaves to multiprocessing's tracker is cleaned up by it; its warning helps nobody.
+    # Multiprocessing's tracker cleans up after killed processes; its warning helps nobody.
     "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "0",  # a folder's names on the command line are more than its 512 KiB
+    "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "0",  # file names on a command line may exceed the default of 512 KiB
 }
 
 
@@ -109,7 +109,7 @@ Prepare = Callable[[], "tuple[RunContext, Callable[[], list[ScanJob | ScanOutcom
 
 
 def _do(prepare: Prepare, flow: Callable[[], Any], request: Request, dry_run: bool) -> NoReturn:
-    """Run or plan, and leave with the exit code; errors of usage are one line."""
+    """Run or plan, then exit with the code; usage errors are one line."""
     from engines.errors import EngineError
     from pipeline.errors import ColorizeError
 
@@ -165,14 +165,14 @@ def _run(prepare: Prepare, flow: Callable[[], Any], request: Request) -> int:
 
 
 def _kept(error: BaseException) -> str:
-    """An error that nobody foresaw, and where its traceback lies."""
+    """An unforeseen error in one line, with the path of its traceback."""
     from flows.run.run_log import in_one_line, keep_traceback
 
     return f"{in_one_line(error)}; its traceback is in {keep_traceback(error, 'the run broke off')}"
 
 
 def _dry_run(prepare: Prepare) -> int:
-    """Print the plan; returns the exit code, by whether all scans could be planned."""
+    """Print the plan; returns the exit code, which says whether all scans could be planned."""
     from flows.cli.report import print_plan
     from flows.outcome import ScanOutcome
     from flows.run.jobs import ScanJob
@@ -190,7 +190,7 @@ def _dry_run(prepare: Prepare) -> int:
 
 
 def _seconds_per_tile(jobs: list[ScanJob]) -> float:
-    """Of one engine stream, measured here and now on a warm batch."""
+    """Seconds per tile of one engine stream, measured now on a warm batch."""
     import time
 
     import numpy as np
@@ -286,9 +286,9 @@ def verify(
 
 
 def _results_in(folder: Path, missed: list[str]) -> list[Path]:
-    """Every result below a folder, also those of which only a picture or only the JSON is left.
+    """Every result below a folder, even if only a picture or only the JSON is left of it.
 
-    A line for each folder that cannot be looked into goes into ``missed``.
+    Each folder that cannot be read adds a line to ``missed``.
     """
     from flows.inputs import STORE_ENDINGS
     from pipeline.formats import ENDINGS
@@ -360,7 +360,7 @@ def sheet(output: Annotated[Path, typer.Argument(help="Folder of earlier results
 
 
 def _is_locked(stack: contextlib.ExitStack, folder: Path) -> bool:
-    """Lock the folder until the stack is closed; False where a run works on it."""
+    """Lock the folder until the stack is closed; False if a run works on it."""
     from pipeline.errors import UsageError
     from pipeline.support.files import folder_lock
 
@@ -402,9 +402,9 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; whatever was not foreseen is one line too, which names the log with its traceback."""
+    """Run the command line. Even an unforeseen error is one line, which names the log with its traceback."""
     if not is_in_utf8():
-        # A process cannot change that of itself.
+        # A running process cannot change its encoding.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     outlive_readers()
     try:

@@ -1,4 +1,4 @@
-"""How the command speaks of errors: one line, and an exit code."""
+"""How the command reports errors: one line, and an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 class _Outlet(io.FileIO):
-    """A descriptor to write to; what comes after its reader has gone is lost without an error."""
+    """A file descriptor to write to; after its reader has gone, output is dropped without an error."""
 
     def write(self, data: Any, /) -> int | None:  # type: ignore[override]  # none where a pipe is full for now
         try:
@@ -33,13 +33,13 @@ class _Outlet(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """Let what is printed neither end the command nor change its exit code, whoever reads it.
+    """Keep printing from ending the command or changing its exit code.
 
-    The reader of a pipe may have read enough, and letters that the terminal's encoding lacks are spelt out.
+    The reader of a pipe may stop early. Characters that the terminal's encoding lacks are spelt out.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or none of the system's
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or not a stream of the system
             stream.flush()
             outlet = io.BufferedWriter(_Outlet(stream.fileno(), "wb", closefd=False))
             made = io.TextIOWrapper(
@@ -49,7 +49,7 @@ def outlive_readers() -> None:
 
 
 def say(line: object) -> None:
-    """Print one line that does nothing to a terminal, whatever names are in it."""
+    """Print one line, safe for a terminal whatever names are in it."""
     typer.echo(shown(line))
 
 

@@ -1,4 +1,4 @@
-"""Real tiles to take int8's ranges from: a user's own scans, or those that come with the package."""
+"""Real tiles for calibrating the ranges of int8: from a user's own scans, or those shipped with the package."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _SIDE_PX = 256
 
 
 def calibration_tiles(folder: Path | None, model: Model) -> NDArray[np.float32]:
-    """(N, 1, T, T) L* of up to 300 tiles, spread over the scans of ``folder``; (N, 3, T, T) with colours drawn for each
-    tile where the model takes a palette.
+    """(N, 1, T, T) L* of up to 300 tiles, spread over the scans of ``folder``.
+
+    If the model takes a palette, (N, 3, T, T) with colours drawn for each tile.
 
     Raises
     ------
-    UsageError : no scan there, or none as large as a tile. ScanError : one cannot be read.
+    UsageError : no scan there, or none as large as a tile. ScanError : a scan cannot be read.
     """
     multiple = model.card.size_multiple
     side = -(-_SIDE_PX // multiple) * multiple

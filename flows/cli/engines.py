@@ -34,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _networks(model: str, network: str | None) -> list[str]:
-    """Those of a model that are asked for. Raises EngineError."""
+    """The requested networks of a model. Raises EngineError."""
     from engines.errors import ModelError
     from engines.spec import GENERATOR, PALETTE, find_model
 
@@ -48,7 +48,7 @@ def _networks(model: str, network: str | None) -> list[str]:
 
 
 def _spec(model: str, backend: str, precision: str, tile: str, batch: int | None, network: str) -> EngineSpec:
-    """What is asked for, ``auto`` resolved. Raises EngineError, ColorizeError."""
+    """The requested engine, with ``auto`` resolved. Raises EngineError, ColorizeError."""
     from engines.machine import processors
     from engines.palette import palette_spec
     from engines.select import choose, choose_palette
@@ -147,7 +147,7 @@ def build(
         spec = EngineSpec(backend, str(found.folder), tile_yx, batch or batch_for(tile_yx), precision=wanted)
         specs = [spec]
         if found.card.palette and computes(backend, PALETTE):
-            # There is none in int8.
+            # Palette networks have no int8.
             palette = wanted if wanted != "int8" else next(each for each in module.PRECISIONS if each != "int8")
             specs.append(palette_spec(found, 1, backend, palette))
         asked = _networks(model, network)
@@ -227,13 +227,15 @@ def _specs_that_run(
     names: list[str] | None = None,
     precisions: list[str] | None = None,
 ) -> tuple[list[EngineSpec], list[str]]:
-    """Each of ``names``, or each backend that runs here and why others do not, in each precision, at each batch.
+    """Engines for each of ``names``, or each backend that runs here, in each precision, at each batch.
 
-    Palette networks have a batch of their own.
+    Also returns why other backends do not run here.
+
+    Palette networks have their own batch size.
 
     Raises
     ------
-    EngineError, ColorizeError : the model, the tile, or one of ``names``.
+    EngineError, ColorizeError : the model, the tile, or one of ``names`` is wrong.
     """
     from engines.errors import EngineError
     from engines.machine import processors
@@ -278,7 +280,7 @@ def _json(parity: Parity | str) -> Any:
 
 
 def _print_parities(found: list[tuple[EngineSpec, Parity | str]]) -> None:
-    """A Markdown table, and why some have no figures."""
+    """Print a Markdown table, and the reasons for missing figures."""
     typer.echo("| backend | network | precision | batch | median | 99.9 % | bound | worst tile | alone | |")
     typer.echo("|---" * 10 + "|")
     reasons = []

@@ -1,4 +1,4 @@
-"""What a person sees: bars while a run goes, one line a failure, the plan, and what a file is."""
+"""What the command prints: bars during a run, one line for each failure, the plan, and what a file is."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class RunReport:
 
     def _advance(self, scan: str, tiles: int) -> None:
         with self._lock:
-            # Events arrive late: the scan may have ended, or failed, in the meantime.
+            # Events may arrive late, after the scan has ended or failed.
             if scan not in self._planned:
                 return
             if scan not in self._bars:
@@ -104,7 +104,7 @@ class RunReport:
         self._progress.console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
 
     def print_summary(self) -> int:
-        """One closing line, and what an operator has to look after; returns the exit code."""
+        """Print one closing line and what needs an operator's attention; returns the exit code."""
         outcomes = self._outcomes
         counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "stopped")}
         failed = sum(o.has_failed for o in outcomes)
@@ -137,7 +137,7 @@ def _line(outcome: ScanOutcome) -> str:
 def print_plan(
     console: Console, context: RunContext, jobs: list[ScanJob], outcomes: list[ScanOutcome], seconds_per_tile: float
 ) -> None:
-    """The plan of a run, as a table with totals."""
+    """Print the plan of a run as a table with totals."""
     table = Table("scan", "megapixels", "tiles", "blocks", "memory MiB", "disk MiB", "seconds")
     rates = replace(MEASURED, seconds_per_tile=seconds_per_tile)
     total = [0.0, 0, 0, 0.0, 0.0, rates.start_seconds if jobs else 0.0]
@@ -163,7 +163,7 @@ def _cells(values: list[Any]) -> list[str]:
 
 
 def print_inspection(console: Console, path: Path) -> None:
-    """What ``path`` is: a store, a result with its sidecar, or a scan. Raises ColorizeError."""
+    """Print what ``path`` is: a store, a result with its sidecar, or a scan. Raises ColorizeError."""
     if not path.exists():
         raise ScanNotFoundError(f"{path}: no such file; check the name")
     for name, value in _inspection(path).items():
@@ -173,7 +173,7 @@ def print_inspection(console: Console, path: Path) -> None:
 
 
 def _inspection(path: Path) -> dict[str, object]:
-    """What is said of it, by name; a tuple is a line for each."""
+    """The facts to print about ``path``, by name; a tuple has a line for each item."""
     sidecar_path = sidecar_of(path)
     sidecar = None if sidecar_path is None else Sidecar.find(sidecar_path)
     if sidecar_path is not None and sidecar is not None and sidecar.says(*_PARTS):
@@ -225,7 +225,7 @@ def _holes(count: int) -> dict[str, object]:
 
 
 def _texts(metadata: Mapping[str, Any]) -> dict[str, object]:
-    """Metadata as people read it."""
+    """Metadata in a form for people."""
     told: dict[str, object] = dict(metadata)
     if resolution := metadata.get("resolution"):
         x, y, unit = resolution
@@ -237,7 +237,7 @@ def _texts(metadata: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _carried(embedded: EmbeddedMetadata) -> dict[str, object]:
-    """What the scan says beside its pixels."""
+    """The embedded metadata of a scan, by name."""
     blocks = {name: getattr(embedded, name) for name in ("exif", "iptc", "xmp", "photoshop")}
     there = [f"{name} {len(block)} bytes" for name, block in blocks.items() if block]
     told: dict[str, object] = {"metadata": ", ".join(there)} if there else {}
@@ -280,7 +280,7 @@ def _size(info: Any) -> dict[str, object]:
 
 
 def print_difference(console: Console, store: ScanStore, old: str, new: str, found: Difference) -> None:
-    """The figures as a table."""
+    """Print the figures as a table."""
     every = "every pixel" if found.step_px == 1 else f"every {found.step_px}th pixel of every {found.step_px}th row"
     console.print(f"{shown(store.path.stem)}: {old} -> {new}; CIEDE2000 over {every}", highlight=False, markup=False)
     figures = Table("mean", "median", "95 %", "99 %", "largest", "above 1", "above 5", "chroma before", "after")

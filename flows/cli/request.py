@@ -1,6 +1,6 @@
-"""The options of ``run`` and ``reprocess`` on the command line, from their table.
+"""The options of ``run`` and ``reprocess`` on the command line, made from the table in :mod:`flows.request`.
 
-``python -m flows.cli.request`` prints the table of options that stands in ``docs/usage.md``.
+``python -m flows.cli.request`` prints the table of options in ``docs/usage.md``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from flows.request import DRY_RUN, REQUIRED, F, Parameter, Request, RunRequest, 
 
 
 def taking(request: type[Request]) -> Callable[[F], F]:
-    """A decorator for a command of ``**given`` whose options are those of a request, and ``--dry-run``."""
+    """A decorator that gives a command of ``**given`` the options of a request, and ``--dry-run``."""
     dry_run = Annotated[bool, typer.Option(*DRY_RUN.flags, help=DRY_RUN.help)]
     last = inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=dry_run)
     return with_signature([*map(_on_the_command_line, parameters_of(request)), last])
 
 
 def _on_the_command_line(parameter: Parameter) -> inspect.Parameter:
-    """Numbers are text here: what is wrong with one is said as the flow says it."""
+    """A parameter as Typer takes it. Numbers are text, so that the flow itself reports wrong ones."""
     kind: Any = bool if parameter.is_switch else list[str] if parameter.is_list else str
     if parameter.is_optional:
         kind = kind | None

@@ -1,4 +1,4 @@
-"""The command ``status``: what is in an output folder, as its catalogue knows it."""
+"""The commands ``status``, which prints the catalogue of an output folder, and ``release``."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def release(
 
 
 def _check_output(output: Path) -> None:
-    """Any folder could be searched for results; one that was named by mistake is not to get a catalogue."""
+    """Raise UsageError unless runs have worked here, so that a folder given by mistake gets no catalogue."""
     from flows.catalogue.database import FILE
 
     if not (output / FILE).exists() and not (output / "runs").is_dir():
@@ -127,7 +127,7 @@ def _scan(scan: KnownScan) -> dict[str, Any]:
 
 
 def _run(run: KnownRun, is_running: bool) -> dict[str, Any]:
-    """``running`` is believed only of the last one, and while somebody holds the folder."""
+    """A run as JSON. It counts as ``running`` only if it is the last run and somebody holds the folder's lock."""
     state = "killed" if run.state == "running" and not is_running else run.state
     return {**vars(run), "state": state, "seconds": run.seconds}
 
@@ -148,7 +148,7 @@ def _is_locked(output: Path) -> bool:
 
 
 def lines_of(found: dict[str, Any]) -> Iterator[str]:
-    """What a person reads: what is wrong first."""
+    """The lines for people: problems first."""
     for state in ("failed", "quarantined", "stopped"):
         scans = found[state]
         for scan in scans[:_SCANS_SHOWN]:
@@ -175,7 +175,7 @@ def _since(scan: dict[str, Any]) -> str:
 
 
 def _version_lines(versions: list[dict[str, Any]]) -> Iterator[str]:
-    """How many scans have colours of which settings, the most frequent first."""
+    """Lines with the number of scans for each version, the most frequent first."""
     names = Counter((v["version"], v["is_current"]) for v in versions)
     totals = Counter(v["version"] for v in versions)
     warned = Counter(v["version"] for v in versions if v["warnings"] and v["is_current"])

@@ -1,4 +1,4 @@
-"""The commands of those who train: ``train``, ``export`` and ``evaluate``. They need the extra ``train``."""
+"""The commands for training, such as ``train``, ``export`` and ``evaluate``. They need the extra ``train``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TRAIN = "pip install 'colorize-archive[train]'"
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """A user's errors as one line."""
+    """Report a user's errors in one line."""
     from engines.errors import EngineError
     from training.errors import TrainingError
 
@@ -56,7 +56,7 @@ def train(
         chosen = load_recipe(recipe, tuple(changes or ()))
         place = out or Path("runs") / chosen.name
         if resume and recipe in shipped_recipes() and (place / RUN_RECIPE).is_file():
-            # What was changed when the run began stays changed, whether or not it is said again.
+            # Changes given when the run began still hold, even if they are not given again.
             begun = load_recipe(str(place / RUN_RECIPE), tuple(changes or ()))
             chosen = begun if begun.name == chosen.name else chosen
         folder = data or (Path(chosen.data) if chosen.data else None)
@@ -87,7 +87,7 @@ def _train_palette(recipe: str, data: Path | None, out: Path, resume: bool, chan
     if data is None:
         raise RecipeError(f"recipe {recipe}: no pictures to learn from; give --data FOLDER")
 
-    say(f"recipe {recipe}: getting ready")  # what is imported now takes seconds
+    say(f"recipe {recipe}: getting ready")  # the next imports take seconds
     from training.palette.run import train_palette
 
     try:
