@@ -1,7 +1,7 @@
-"""When a run ends before its work does: at a time that was set, or when it is told to.
+"""When a run ends before its work is done: at its deadline, or when it is cancelled.
 
-Every thread of a run asks between two pieces of work. What was begun is finished, unless the run was cancelled; what
-was not is told as stopped, and the same command goes on with it.
+Every thread of a run checks between two pieces of work. Work that was begun is finished, unless the run was cancelled.
+The rest is reported as stopped, and the same command resumes it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 _began: ContextVar[datetime | None] = ContextVar("began", default=None)
-# A clock that is set, and a machine that slept, are noticed this much later.
+# Longest delay until a clock change, or the wake-up of a suspended machine, is noticed.
 _LOOK_SECONDS = 5.0
 
 
 @contextlib.contextmanager
 def counting_from(when: datetime) -> Iterator[None]:
-    """Have the time of a run that begins in the body count from ``when``: that of its command."""
+    """Let the time of a run that starts in the body count from ``when``, the time of its command."""
     token = _began.set(when)
     try:
         yield
@@ -28,12 +28,12 @@ def counting_from(when: datetime) -> Iterator[None]:
 
 
 def command_given() -> datetime | None:
-    """From when the time of a run counts, where :func:`counting_from` says it."""
+    """When the time of the current run began, as set by :func:`counting_from`; else None."""
     return _began.get()
 
 
 class Deadline:
-    """The time that a run has; without ``until`` it has no end, but it can be cancelled."""
+    """The end of a run's time. Without ``until`` there is none, but the run can be cancelled."""
 
     def __init__(self, until: datetime | None = None) -> None:
         self.until = until
@@ -41,7 +41,7 @@ class Deadline:
         self._is_cancelled = False
 
     def cancel(self) -> None:
-        """End now: somebody asked for it."""
+        """End the run now, because somebody asked for it."""
         self._is_cancelled = True
         self._ended.set()
 
@@ -51,12 +51,12 @@ class Deadline:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing new may begin."""
+        """True if no new work may begin."""
         return self._ended.is_set() or self.seconds_left <= 0
 
     @property
     def seconds_left(self) -> float:
-        """Until the end that was set, by the clock on the wall: infinite where there is none."""
+        """Seconds until the deadline by the system clock; infinite if there is none."""
         return float("inf") if self.until is None else (self.until - datetime.now(UTC)).total_seconds()
 
     @property
@@ -67,12 +67,12 @@ class Deadline:
         return f"the time was up at {self.until.astimezone():%H:%M}"
 
     def pause(self, seconds: float) -> None:
-        """Sleep, but not beyond the end."""
+        """Sleep, but not past the deadline."""
         self._ended.wait(max(0.0, min(seconds, self.seconds_left)))
 
     @contextlib.contextmanager
     def at_end(self, call: Callable[[], None]) -> Iterator[None]:
-        """Call ``call`` once when the deadline comes within the body; it may take any lock that the body holds."""
+        """Call ``call`` once if the deadline passes within the body; it may take any lock that the body holds."""
         if self.until is None:
             yield
             return

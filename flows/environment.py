@@ -1,7 +1,7 @@
-"""What every process has in its environment before it imports Prefect: no usage data, no proxy on the way to itself,
-and names of files that mean the same in every locale.
+"""Sets up the environment of every process before it imports Prefect: no usage data, no proxy for connections to this
+machine, and file names in UTF-8 whatever the locale.
 
-Processes inherit it: servers, workers and runs that ours start.
+Child processes inherit it: servers, workers and runs.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 import sys
 from collections.abc import MutableMapping
 
-# Who wants one of them sets it.
+# Defaults only: a user may set any of them otherwise.
 NOT_TOLD = {
-    # Prefect's library: it keeps a number for this user in its home, and tells of first uses.
+    # Prefect's library: it stores a number for this user in its home, and reports first uses.
     "DO_NOT_TRACK": "1",
-    # Prefect's server: it tells every ten minutes that it runs.
+    # Prefect's server: it reports every ten minutes that it runs.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # Prefect's runs: processor, memory and spans, to collectors outside.
+    # Prefect's runs: they send processor and memory metrics and spans to external collectors.
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
 }
@@ -26,26 +26,26 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def take_names_for_utf8(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let processes that are started from now on take names for UTF-8, in every locale (PEP 540)."""
+    """Make processes started from now on read file names as UTF-8 in every locale (PEP 540)."""
     environment["PYTHONUTF8"] = "1"
 
 
 def is_in_utf8() -> bool:
-    """Whether this process does: the locale of a terminal or a service may say otherwise."""
+    """True if this process reads file names as UTF-8, which depends on the locale of its terminal or service."""
     return sys.getfilesystemencoding().lower() in ("utf-8", "utf8")
 
 
 def tell_nobody(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Switch off what Prefect would tell its makers, where nobody has decided otherwise."""
+    """Switch off Prefect's usage reports, except those that the user has set."""
     for name, value in NOT_TOLD.items():
         environment.setdefault(name, value)
 
 
 def pass_proxies_by(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let no connection to this machine go through a proxy; on all other ways the site's proxies stay.
+    """Exempt connections to this machine from proxies; for all others the site's proxies stay.
 
-    What Prefect's client (httpx) cannot read would end it whatever it connects to, so it is put right or left out: IPv6
-    exceptions in brackets or with a mask, and SOCKS proxies where the package for them is missing.
+    Prefect's client (httpx) fails on entries that it cannot parse, whatever it connects to. So these are corrected or
+    removed: IPv6 exceptions in brackets or with a mask, and SOCKS proxies if the package for them is missing.
     """
     given = {name for name in environment if name.lower() in _PROXIES}
     if not given:
@@ -65,7 +65,7 @@ def _readable(host: str) -> str:
 
 
 def without_proxies(environment: MutableMapping[str, str]) -> None:
-    """Take all proxies away, for processes that connect to this machine only."""
+    """Remove all proxies, for processes that connect to this machine only."""
     for name in [name for name in environment if name.lower() in _PROXIES]:
         del environment[name]
     environment["no_proxy"] = environment["NO_PROXY"] = "*"

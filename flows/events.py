@@ -1,6 +1,6 @@
-"""What a run tells while it goes, as values, and who is told: the command line's bars, Prefect's page, or nobody.
+"""The events of a run as values, and their listener: the command line's bars, Prefect's page, or nobody.
 
-One listener for a process at a time; events come from several threads.
+A process has one listener at a time; events come from several threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LABEL_WIDTH = 8
 
 @dataclass(frozen=True)
 class Message:
-    """One line for the operator; ``is_warning`` where something is not as it should be.
+    """One line for the operator; ``is_warning`` if something is wrong.
 
     ``label`` is the word that the line begins with, such as ``waiting``.
     """
@@ -28,12 +28,12 @@ class Message:
 
     @classmethod
     def warning(cls, text: str, label: str = "warning") -> Message:
-        """Of something that is not as it should be."""
+        """A message that says that something is wrong."""
         return cls(text, label, is_warning=True)
 
     @property
     def line(self) -> str:
-        """With the label in a column of its own."""
+        """The text, after the label in a column of its own."""
         return f"{self.label:<{_LABEL_WIDTH}} {self.text}" if self.label else self.text
 
 
@@ -49,7 +49,7 @@ class ScanPlanned:
 
 @dataclass(frozen=True)
 class TilesDone:
-    """So many more tiles of a scan are done."""
+    """``tiles`` more tiles of a scan are done."""
 
     scan: str
     tiles: int
@@ -66,7 +66,7 @@ RunEvent = Message | ScanPlanned | TilesDone | ScanFinished
 
 
 class Listener(Protocol):
-    """Takes the events of a run."""
+    """Receives the events of a run."""
 
     def on(self, event: RunEvent) -> None: ...
 
@@ -80,23 +80,23 @@ _listeners: list[Listener] = [_Silent()]
 
 
 def listener() -> Listener:
-    """The one that is told now."""
+    """The current listener."""
     return _listeners[-1]
 
 
 def tell(event: RunEvent) -> None:
-    """Give ``event`` to the listener."""
+    """Send ``event`` to the current listener."""
     listener().on(event)
 
 
 def warn(text: str, label: str = "warning") -> None:
-    """Give the listener a warning."""
+    """Send a warning to the current listener."""
     tell(Message.warning(text, label))
 
 
 @contextlib.contextmanager
 def listening(new: Listener) -> Iterator[None]:
-    """Make ``new`` the listener, for the body."""
+    """Make ``new`` the current listener for the body."""
     _listeners.append(new)
     try:
         yield

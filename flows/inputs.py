@@ -1,8 +1,8 @@
-"""Which files are scans: what an input on the command line or in a form names, and what lies in folders.
+"""Finds the scans: files that an input on the command line or in a form names, and files in folders.
 
-Nothing is opened here but the small files that say what a folder is, and nothing is left out without a word: what is
-met and not taken is counted, by its ending or by why. Links are followed, each folder and file once. What lies in a
-place of its own comes first, so that no scan gets the name of a link to it.
+The search opens only the small files that say what a folder is, and leaves nothing out silently: files and folders that
+are not taken are counted, by ending or by reason. Links are followed, each folder and file once. Real files come before
+links, so that no scan gets the name of a link to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.store import is_store
 from pipeline.support.files import open_file
 from pipeline.support.names import shown
 
-# A store, one that is being made, and one that is being replaced.
+# A finished store, a store being made, and a store being replaced.
 STORE_ENDINGS = (".zarr", ".zarr.part", ".zarr.old.part")
 NO_ENDING = "without"
 SHEET, RECORDS, THUMBNAILS = "index.html", "runs", "thumbs"
@@ -41,7 +41,7 @@ _OF_THE_DISK = "lost+found"  # only the system may look into it
 _OF_OUTPUT = (SHEET, "catalogue.sqlite", "catalogue.damaged.sqlite")
 
 Why = Literal["node", "circle", "again", "result", "like a result", "folder", "tiles", "hidden"]
-# For one and for several, and what to do where there is something to do.
+# The line for one, the line for several, and the remedy if there is one.
 _REASONS: dict[Why, tuple[str, str, str]] = {
     "node": ("pipe, socket or device passed over unopened", "pipes, sockets or devices passed over unopened", ""),
     "circle": ("link that leads in a circle", "links that lead in a circle", "remove it, or mend where it leads"),
@@ -67,14 +67,14 @@ _REASONS: dict[Why, tuple[str, str, str]] = {
 
 
 class NoScansError(UsageError):
-    """The folders and patterns are as they should be, and nothing is in them: for a nightly run that is no mistake."""
+    """The folders and patterns are valid but hold no scans, which is no mistake for a nightly run."""
 
 
 @dataclass(frozen=True)
 class ScanFile:
-    """A scan to colour and the place of its results below the output folder, without ending; its page, from 1.
+    """A scan to colour: its file, the path of its results below the output folder without ending, and its page from 1.
 
-    ``is_named``: it was asked for by its own name, not found in a folder or by a pattern.
+    ``is_named``: it was given by its own name, not found in a folder or by a pattern.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class ScanFile:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """How many files or folders were passed over for one reason, and the paths of the first of them."""
+    """The number of files or folders passed over for one reason, and the first of their paths."""
 
     count: int
     paths: tuple[str, ...]
@@ -93,14 +93,14 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What a search met and did not take, or could not look into.
+    """Files and folders that a search did not take, or could not read.
 
     Attributes
     ----------
-    ignored_files : how many files of each ending were passed over in folders, the most frequent first
+    ignored_files : number of files of each ending passed over in folders, the most frequent first
     empty_inputs : one line for each input without a scan, and for each folder that could not be listed
-    passed_over : what was passed over for another reason than its ending, by that reason
-    notes : one line each on what is as it was asked for, and may surprise
+    passed_over : files and folders passed over for a reason other than their ending, by that reason
+    notes : one line for each choice of the user's that may have surprising effects
     """
 
     ignored_files: Mapping[str, int] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class SearchReport:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """For people: what may be missing first."""
+        """Lines for people; those about possibly missing scans come first."""
         passed = (passed_over_line(why, self.passed_over[why]) for why in _REASONS if why in self.passed_over)
         line = ignored_files_line(self.ignored_files)
         return (*self.empty_inputs, *self.notes, *passed, *((line,) if line else ()))
@@ -122,14 +122,14 @@ class SearchReport:
 
 @dataclass(frozen=True)
 class Found:
-    """Scans to colour, and what else was met."""
+    """The scans to colour, and the report of everything else."""
 
     scans: tuple[ScanFile, ...]
     ignored: SearchReport
 
 
 def ignored_files_line(ignored_files: Mapping[str, int]) -> str:
-    """One line on :attr:`SearchReport.ignored_files`, with a remedy; empty where nothing was left.
+    """One line on :attr:`SearchReport.ignored_files`, with a remedy; empty if no file was ignored.
 
     >>> not_taken_line({".heic": 2, NO_ENDING: 1})
     '3 files not taken for scans by their endings: 2 .heic, 1 without; name one to have it tried'
@@ -146,7 +146,7 @@ def ignored_files_line(ignored_files: Mapping[str, int]) -> str:
 
 
 def passed_over_line(why: Why, passed: PassedOver) -> str:
-    """One line on what was passed over for one reason: how many, which, and what to do.
+    """One line on what was passed over for one reason: number, examples and remedy.
 
     >>> passed_over_line("hidden", PassedOver(1, ("/scans/.a.tif",)))
     '1 hidden file or folder passed over: /scans/.a.tif; name one to have it tried'
@@ -159,18 +159,18 @@ def passed_over_line(why: Why, passed: PassedOver) -> str:
 
 
 def is_result(path: Path) -> bool:
-    """Whether the name is one of a picture that this project writes."""
+    """True if the file is named like a picture that this project writes."""
     return path.name.endswith(tuple(ENDINGS.values()))
 
 
 def is_sheet(page: Path) -> bool:
-    """Whether a file is a contact sheet of this project's. Raises OSError where it cannot be read."""
+    """True if a file is a contact sheet of this project. Raises OSError if it cannot be read."""
     with open_file(page) as stream:
         return SHEET_MARK in stream.read(_HEAD_BYTES)
 
 
 def _is_told(path: Path) -> bool:
-    """Whether something beside a picture that is called like a result says that it is one."""
+    """True if a sidecar or store beside a picture named like a result confirms that it is one."""
     sidecar = sidecar_of(path)
     if sidecar is None:
         return False
@@ -178,7 +178,7 @@ def _is_told(path: Path) -> bool:
 
 
 def _is_result_folder(path: Path) -> bool:
-    """Whether a folder is a store, or a picture or tiles of ours, or one of these in the making."""
+    """True if a folder is a store, or a picture or tiles of ours, finished or being made."""
     if path.name.endswith(STORE_ENDINGS):
         return not path.name.endswith(".zarr") or is_store(path) or (is_result(path) and _is_told(path))
     is_called_so = path.name.endswith(RESULT_FOLDER_ENDINGS) and is_result(path)
@@ -186,18 +186,18 @@ def _is_result_folder(path: Path) -> bool:
 
 
 def _stem(path: Path) -> str:
-    """The name without its ending; that of a folder may have two."""
+    """The path without its ending; the ending of a folder may have two parts."""
     ending = next((ending for ending in FOLDER_ENDINGS if path.name.lower().endswith(ending)), path.suffix)
     return path.as_posix().removesuffix(path.name[len(path.name) - len(ending) :]) if ending else path.as_posix()
 
 
 def _is_scan_folder(path: Path) -> bool:
-    """Whether a folder is a scan itself; our stores are none."""
+    """True if a folder is itself a scan; our stores are not."""
     return path.name.lower().endswith(FOLDER_ENDINGS) and path.is_dir() and is_folder_scan(path)
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """What stands before the first wildcard: a folder above, whatever its name, makes no result of a scan."""
+    """The part before the first wildcard: a name in it never makes a scan count as a result."""
     return next((parent for parent in pattern.parents if not has_magic(str(parent))), Path())
 
 
@@ -213,7 +213,7 @@ def _expanded(text: str) -> Path:
 
 @dataclass
 class _Input:
-    """A folder or pattern, whether anything that is a scan was met by it, and the line for where there was not."""
+    """A folder or pattern, whether it has led to any scan, and the line to print if it has not."""
 
     folder: Path
     line: str
@@ -222,7 +222,7 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Link:
-    """A link, in a folder of an input, that is followed when all else was looked at."""
+    """A link in an input's folder, to be followed after everything else has been searched."""
 
     path: Path
     of: _Input
@@ -230,7 +230,7 @@ class _Link:
 
 
 class _Search:
-    """What one search has found so far."""
+    """The state of one search."""
 
     def __init__(self) -> None:
         self.scans: dict[str, ScanFile] = {}
@@ -254,7 +254,7 @@ class _Search:
             kept.append(str(path))
 
     def take(self, scan: ScanFile, real: str | None = None) -> bool:
-        """Whether the scan is new; ``real`` is its path without links, where that is known."""
+        """Add a scan; False if it is known already. ``real`` is its path without links, if known."""
         real = real or os.path.realpath(scan.path)
         if real in self.scans:
             return False
@@ -262,14 +262,14 @@ class _Search:
         return True
 
     def folder(self, folder: Path) -> None:
-        """Search an input."""
+        """Search a folder given as input."""
         endings = " ".join(SCAN_ENDINGS)
         found = _Input(folder, f"{folder}: no scans in this folder ({endings}); give a folder that has some")
         self._inputs.append(found)
         self._search(folder, found)
 
     def finish(self) -> None:
-        """Follow the links that were met, and tell of inputs without scans."""
+        """Follow the links found, and report inputs without scans."""
         while self._links:
             link = self._links.popleft()
             if link.is_folder:
@@ -295,7 +295,7 @@ class _Search:
             self._search(link.path, link.of)
 
     def _search(self, folder: Path, of: _Input) -> None:
-        """A folder and those below it; the files of each come before its folders."""
+        """Search a folder and those below it, in each the files before the folders."""
         pending = [folder]
         while pending:
             parent = pending.pop()
@@ -316,7 +316,7 @@ class _Search:
         )
 
     def _look_at(self, parent: Path, entries: list[os.DirEntry[str]], of: _Input) -> Iterator[Path]:
-        """Take the scans among the entries of a folder; gives the folders that are to be searched."""
+        """Take the scans among the entries of a folder; yields the folders to search."""
         kinds = {entry.name: _kind(entry) for entry in entries}
         is_output = _is_output(parent, kinds)
         real = os.path.realpath(parent)
@@ -338,8 +338,8 @@ class _Search:
                     self.take(ScanFile(path, _stem(path.relative_to(of.folder))), os.path.join(real, entry.name))  # noqa: PTH118
 
     def _is_searched(self, path: Path, is_output: bool, real: str, of: _Input) -> bool:
-        """Whether a folder is one to search; takes it where it is a scan itself."""
-        # Hidden ones are of the system or of other programs: thumbnails, deleted files.
+        """True if a folder is to be searched; takes it if it is itself a scan."""
+        # Hidden folders belong to the system or to other programs: thumbnails, deleted files.
         if path.name.startswith(".") or path.name == _OF_THE_DISK:
             self.pass_over("hidden", path)
         elif _is_result_folder(path) or (is_output and path.name in (RECORDS, THUMBNAILS)):
@@ -357,10 +357,11 @@ class _Search:
         return False
 
     def _is_scan(self, path: Path, is_output: bool) -> bool:
-        """Whether a file is one by its name; counts it where it is not."""
+        """True if a file is named like a scan; counts it as passed over if not."""
         ending = path.suffix.lower()
         if path.name.startswith("."):
-            # Halves that macOS leaves, and files of other programs; those of the system are nobody's scans.
+            # Companion files of macOS (``._name``), and files of other programs. Hidden files are reported only if
+            # they have a scan's ending.
             if ending in SCAN_ENDINGS:
                 self.pass_over("hidden", path)
         elif is_result(path):
@@ -399,7 +400,7 @@ class _Search:
                 self.take(ScanFile(found, _stem(Path(found.name))))
 
     def named(self, path: Path, force: bool) -> None:
-        """Take what was named by itself, but for results of this project's: of these only where it is forced."""
+        """Take a file or folder given by name; results of this project only with ``force``."""
         is_folder = path.is_dir()
         if not force and ((is_result(path) and _is_told(path)) or (is_folder and _is_result_folder(path))):
             self.pass_over("result", path)
@@ -411,7 +412,7 @@ class _Search:
 
 
 def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "node", "circle"]:
-    """What an entry of a folder is; what a link leads to, where it is one."""
+    """The kind of an entry of a folder; for a link, of its target."""
     try:
         if entry.is_symlink():
             return _kind_of(Path(entry.path))
@@ -421,7 +422,7 @@ def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "node", "circle"
 
 
 def _kind_of(path: Path) -> Literal["file", "folder", "node", "circle"]:
-    """What a path leads to; a file where nothing is there, whose absence is then told as that scan's failure."""
+    """The kind of a path's target. A missing one counts as a file, so that it is reported as that scan's failure."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -430,7 +431,7 @@ def _kind_of(path: Path) -> Literal["file", "folder", "node", "circle"]:
 
 
 def _is_output(folder: Path, kinds: Mapping[str, str]) -> bool:
-    """Whether runs have put their results into a folder; others may have such names in theirs."""
+    """True if a folder is the output of runs, and not just a folder with the same names in it."""
     if not {RECORDS, THUMBNAILS, SHEET} <= set(kinds):
         return False
     try:
@@ -440,7 +441,7 @@ def _is_output(folder: Path, kinds: Mapping[str, str]) -> bool:
 
 
 def _output_notes(inputs: list[Path], output: Path) -> Iterator[str]:
-    """What is to be said where results go into a folder that is searched for scans."""
+    """A note for each input folder that also receives the results."""
     place = os.path.realpath(output)
     for folder in inputs:
         real = os.path.realpath(folder)
@@ -451,7 +452,7 @@ def _output_notes(inputs: list[Path], output: Path) -> Iterator[str]:
 
 
 def check_locale() -> None:
-    """Names would be other ones in the next process that has another locale. Raises UsageError."""
+    """Raise UsageError unless names are UTF-8: a process with another locale would see other names."""
     if not is_in_utf8():
         raise UsageError(
             f"this process takes names of files for {sys.getfilesystemencoding()}, as its locale says, and results "
@@ -460,19 +461,19 @@ def check_locale() -> None:
 
 
 def find_scans(inputs: list[str], output: Path | None = None, force: bool = False) -> Found:
-    """Files, folders (searched through; sub-folders are kept in the output) and globs, each file once.
+    """Scans from files, folders (searched recursively; sub-folders are kept in the output) and globs, each file once.
 
-    A named file that does not exist is listed: its failure is that scan's, not the run's. One that is a result of this
-    project's is left out unless it is forced.
+    A named file that does not exist is listed: its failure is that scan's, not the run's. A named result of this
+    project is left out unless ``force`` is set.
 
     Parameters
     ----------
-    output : where the results go; that it lies in an input is noted
+    output : where the results go; it is noted if it lies in an input
 
     Raises
     ------
-    UsageError : nothing was given, or results only, or no folder of it can be listed. NoScansError : there is no scan
-    in all that was given; where only some of it has none, that is told in :attr:`Found.ignored`.
+    UsageError : no input was given, or only results, or none of the folders can be listed. NoScansError : no input
+    has a scan; if only some of the inputs have none, :attr:`Found.ignored` says so.
     """
     check_locale()
     search = _Search()
@@ -493,7 +494,7 @@ def find_scans(inputs: list[str], output: Path | None = None, force: bool = Fals
 
 
 def _nothing_to_do(ignored: SearchReport, is_mistake: bool) -> UsageError:
-    """Why there is no scan."""
+    """The error that says why there is no scan."""
     passed = [passed_over_line(why, each) for why, each in ignored.passed_over.items()]
     if ignored.empty_inputs:
         return (UsageError if is_mistake else NoScansError)("; ".join((*ignored.empty_inputs, *passed)))

@@ -1,4 +1,4 @@
-"""What a user asks for, as values: sizes, memory, workers, and which files."""
+"""A user's options as checked values: sizes, memory, workers, pages and more."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pipeline.planning.plan import check_limit, default_limit_bytes
 from pipeline.tiling.weights import window_weights
 
 _MOST_PAGES = 10**6
-# Longer budgets are slips of the hand; a run that needs them needs none.
+# A longer time is a typing error; a run that needs more needs no deadline.
 _MOST_HOURS = 24 * 31
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """Which cluster.
+    """Which cluster to use.
 
     Attributes
     ----------
-    kind : "local", or "cuda" for one pinned worker a GPU of this machine
-    scheduler : address (tcp://host:8786) or scheduler file of a cluster that is already there; None makes one
-    tls_ca, tls_cert, tls_key : PEM files for a scheduler with TLS; what is not given is Dask's own configuration
+    kind : "local", or "cuda" for one worker pinned to each GPU of this machine
+    scheduler : address (tcp://host:8786) or scheduler file of an existing cluster; None makes a new one
+    tls_ca, tls_cert, tls_key : PEM files for a scheduler with TLS; those not given come from Dask's configuration
     """
 
     kind: str = LOCAL
@@ -41,12 +41,12 @@ class ClusterOptions:
 
 @dataclass(frozen=True)
 class Pages:
-    """Which pages of files that have several: first and last of each run of them, from 1; all where there is none."""
+    """Which pages of multi-page files to colour: first and last page of each range, from 1; without ranges, all."""
 
     runs: tuple[tuple[int, int], ...] = ()
 
     def of(self, count: int) -> list[int]:
-        """Those of a file of ``count`` pages, in its order."""
+        """The chosen pages of a file of ``count`` pages, in ascending order."""
         return [n for n in range(1, count + 1) if not self.runs or any(a <= n <= b for a, b in self.runs)]
 
 
@@ -55,13 +55,12 @@ class RunOptions:
     """The options of ``colorize-archive run``, checked.
 
     ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is seven eighths of a tile for models that
-    take a palette and half of one for others; ``workers`` None chooses;
-    ``anchor`` takes the palette from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0 is
-    none; ``vivid`` and ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`);
-    ``keep`` is how many versions of a scan's colours stay, the current one among them; ``metadata`` carries over
-    what the scan says beside its pixels; ``salvage`` fills what cannot be read. ``until`` ends the run at a block;
-    ``quarantine_after`` is how many failures in a row take a scan out of later runs, 0 is none, and
-    ``retry_quarantined`` tries those all the same.
+    take a palette and half a tile for others; ``workers`` None chooses automatically; ``anchor`` takes the palette from
+    the whole scan; ``quality`` is the seam score that refinement aims at, 0 is no refinement; ``vivid`` and
+    ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`); ``keep`` is the number
+    of versions of a scan's colours to keep, the current one included; ``metadata`` carries over the embedded metadata;
+    ``salvage`` fills missing regions. ``until`` is the deadline; ``quarantine_after`` is the number of failures in a
+    row that puts a scan into quarantine, 0 is never, and ``retry_quarantined`` tries those scans all the same.
     """
 
     output: Path
@@ -90,7 +89,7 @@ class RunOptions:
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """``tiff`` or several such as ``tiff,iiif``, each once, in the order given. Raises UsageError."""
+    """Parse ``tiff`` or a list such as ``tiff,iiif``, without duplicates, in the given order. Raises UsageError."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     strange = [name for name in names if name not in ENDINGS]
     if strange or not names:
@@ -102,7 +101,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def parse_pages(text: str | int) -> Pages:
-    """``all``, or numbers and ranges such as ``1,3-5``. Raises UsageError."""
+    """Parse ``all``, or numbers and ranges such as ``1,3-5``. Raises UsageError."""
     if str(text) == ALL:
         return Pages()
     parts = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", str(text).replace(" ", ""))
@@ -113,7 +112,7 @@ def parse_pages(text: str | int) -> Pages:
 
 
 def parse_size(text: str | int, what: str) -> tuple[int, int]:
-    """``256`` or ``2048x4096`` (height x width) in pixels. Raises UsageError."""
+    """Parse ``256`` or ``2048x4096`` (height x width) in pixels. Raises UsageError."""
     match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", str(text).strip())
     if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
         raise UsageError(f"{what} {text!r} is not a size in pixels; give a number such as 256, or HEIGHTxWIDTH")
@@ -121,7 +120,7 @@ def parse_size(text: str | int, what: str) -> tuple[int, int]:
 
 
 def parse_memory(text: str | int) -> int:
-    """``2GiB``, ``1500MB``, plain bytes, or ``auto``, which is by what this machine has. Raises UsageError."""
+    """Parse ``2GiB``, ``1500MB``, plain bytes, or ``auto``, which depends on this machine. Raises UsageError."""
     if str(text).strip().lower() == AUTO:
         return default_limit_bytes(memory_bytes(), processors())
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?b)?", str(text).strip(), re.IGNORECASE)
@@ -151,7 +150,7 @@ def _parse_quarantine_after(value: str | int) -> int:
 
 
 def parse_until(text: str | None, now: datetime | None = None) -> datetime | None:
-    """When a run is to end, in UTC: ``06:00`` (the next one, local time), ``+90m``, ``+1h30m`` or an ISO 8601 time.
+    """Parse a deadline to UTC: ``06:00`` (the next one, local time), ``+90m``, ``+1h30m`` or an ISO 8601 time.
 
     An ISO time without an offset is local. None, ``none`` and an empty text give None. Raises UsageError.
     """
@@ -179,17 +178,17 @@ def parse_until(text: str | None, now: datetime | None = None) -> datetime | Non
 
 
 def _next_at(now: datetime, hour: int, minute: int) -> datetime:
-    """When the clock on the wall shows this next, also in nights in which it is put back or forward."""
+    """The next time at which the local clock shows ``hour``:``minute``, even across a clock change."""
     today = now.replace(tzinfo=None, hour=hour, minute=minute, second=0, microsecond=0)
     end = _first_after(now, today)
     return end if end > now else _first_after(now, today + timedelta(days=1))
 
 
 def _first_after(now: datetime, time: datetime) -> datetime:
-    """The first moment after ``now`` at which local clocks show ``time``, or the last one if all are over.
+    """The first moment after ``now`` at which local clocks show ``time``, or the last such moment if all are past.
 
-    A clock that is put back shows it twice. One that is put forward past it never does: the moment is then that of the
-    change, when it is over. What has an offset is one moment.
+    A clock put back shows a time twice. A clock put forward may skip it: the moment is then the end of the change. A
+    time with an offset is a single moment.
     """
     if time.tzinfo is not None:
         return time.astimezone()
@@ -203,7 +202,7 @@ def _first_after(now: datetime, time: datetime) -> datetime:
 
 
 def parse_quality(value: str | float | None) -> float:
-    """A seam score such as 1.05; None and ``none`` are 0, which asks for none. Raises UsageError."""
+    """Parse a seam score such as 1.05; None and ``none`` give 0, which is no refinement. Raises UsageError."""
     if value is None or value == "none":
         return 0.0
     try:
@@ -218,7 +217,7 @@ def parse_quality(value: str | float | None) -> float:
 
 
 def parse_vivid(value: str | float) -> float:
-    """0 for the mean of the possible colours, up to 1 for the likeliest. Raises UsageError."""
+    """Parse a number from 0, the mean of the possible colours, to 1, the likeliest. Raises UsageError."""
     try:
         vivid = float(value)
     except ValueError:
@@ -229,7 +228,7 @@ def parse_vivid(value: str | float) -> float:
 
 
 def parse_cluster(request: RunRequest) -> ClusterOptions:
-    """Check which cluster is meant. Raises UsageError."""
+    """Check the options of the cluster. Raises UsageError."""
     cluster, scheduler = request.cluster, request.scheduler
     if cluster not in (LOCAL, CUDA):
         raise UsageError(f"cluster {cluster!r}: give local or cuda, or the address of one as --scheduler")

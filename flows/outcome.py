@@ -1,4 +1,4 @@
-"""What became of a scan, and the names of the states that a run ends in."""
+"""The outcome of a scan, and the names of some final states of a run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pipeline.quality.score import Quality
 
-# How a run ended, where somebody has to tell runs apart later: see flows.orchestration.states for all of them.
+# Final states of a run that other code has to recognize; flows.orchestration.states has all of them.
 CANCELLED, BROKE_OFF, KILLED = "Cancelled", "Broke off", "killed"
 
 Status = Literal["done", "skipped", "failed", "quarantined", "stopped"]
-# Why a scan failed: the file (damaged: some of it can be read), the disk or its network, the request, memory, workers
-# or a scheduler that went away, a block that killed its workers, another worker's hand, a result, or nobody knows.
+# Why a scan failed. damaged: parts of the file are readable; scan: other errors of the file; disk: also its network;
+# cluster: workers or scheduler went away; killed: a block killed its workers; busy: another process works on the store.
 FailureKind = Literal[
     "", "damaged", "scan", "disk", "request", "memory", "cluster", "killed", "busy", "result", "unforeseen"
 ]
@@ -21,15 +21,14 @@ FailureKind = Literal[
 
 @dataclass(frozen=True)
 class ScanOutcome:
-    """What became of one scan. ``message`` is one line; ``seconds`` by stage; ``warnings`` one line each.
+    """The outcome of one scan. ``message`` is one line; ``seconds`` is by stage; ``warnings`` are one line each.
 
-    ``stopped`` is one that the deadline or a cancellation ended, to go on with; ``quarantined`` one that failed once
-    too often, and later runs leave out. ``is_scans_fault`` tells a failure that the same scan would meet again from one
-    of the disk, the cluster or the options, which is not counted against it; ``retry_after`` (ISO 8601, UTC) is when a
-    run tries it again, after so many ``failures`` in a row; ``failure_kind`` is why it failed; ``file_bytes`` and
-    ``file_modified_ns`` are of the file at fault. ``version`` is that of
-    the scan's colours that was made, and ``difference`` what is other in it than in the one before, where they were
-    compared.
+    A ``stopped`` scan was ended by the deadline or a cancellation, and the next run resumes it; a ``quarantined`` scan
+    failed once too often, and later runs leave it out. ``is_scans_fault`` is True for failures that the same scan would
+    meet again, and False for those of the disk, the cluster or the options, which do not count against it.
+    ``retry_after`` (ISO 8601, UTC) is when a run tries the scan again after ``failures`` in a row; ``failure_kind`` is
+    why it failed; ``file_bytes`` and ``file_modified_ns`` are those of the failed file. ``version`` is the version of
+    colours that was made, and ``difference`` its difference to the previous one, if they were compared.
     """
 
     scan: str
@@ -54,12 +53,12 @@ class ScanOutcome:
 
     @property
     def has_failed(self) -> bool:
-        """In this run."""
+        """True if the scan failed in this run."""
         return self.status in ("failed", "quarantined")
 
     @property
     def is_left_out(self) -> bool:
-        """Not tried in this run, because of failures in earlier ones."""
+        """True if this run did not try the scan, because of failures in earlier runs."""
         return self.status == "skipped" and not self.result
 
     def to_json(self) -> dict[str, Any]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from engines.machine import processors
 from pipeline.planning.plan import Workers, threads_that_fit
 
-# Threads that one process may have: with more, they begin to wait for Python's lock.
+# Most threads in one process: with more, they begin to wait for Python's lock.
 _MOST_THREADS = 8
 
 
 def split_workers(workers: int | None, tile_yx: tuple[int, int] | None, limit_bytes: int) -> Workers:
-    """How many worker processes, block threads in each, and engine threads for each block.
+    """The number of worker processes, of block threads in each, and of engine threads for each block.
 
-    One block a processor and one engine thread a block: networks of this size gain more from many tiles at once than
-    from many threads on one tile, and processes x threads x engine threads is never more than the processors. Up to
-    eight threads share a process, because decoding, inference and encoding all release Python's lock; each further
-    process costs its memory. Where ``limit_bytes`` does not hold a block for every processor, and where a tile is a
-    whole scan (``tile_yx`` None), fewer blocks run at once and each engine gets more threads.
+    Each processor gets one block, and each block one engine thread: networks of this size gain more from many tiles at
+    once than from many threads on one tile. Processes x threads x engine threads never exceeds the processors. Up to
+    eight threads share a process, because decoding, inference and encoding all release Python's lock, and each further
+    process costs memory. If ``limit_bytes`` does not hold a block for every processor, or if a tile is a whole scan
+    (``tile_yx`` None), fewer blocks run at once and each engine gets more threads.
     """
     available = processors()
     processes = workers or _processes(available, tile_yx, limit_bytes)
@@ -26,7 +26,7 @@ def split_workers(workers: int | None, tile_yx: tuple[int, int] | None, limit_by
 
 
 def _processes(available: int, tile_yx: tuple[int, int] | None, limit_bytes: int) -> int:
-    """As few as give every process at most eight threads, as long as the memory holds them."""
+    """The fewest processes with at most eight threads each, fewer still if the memory is short."""
     if tile_yx is None:
         return 1
     wanted = -(-available // _MOST_THREADS)
