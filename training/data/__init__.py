@@ -1,8 +1,8 @@
 """Photographs in, batches of lightness and colour out.
 
-open_collection    a folder of whatever layout, split into pictures to train on and pictures to test with
+open_collection    a folder of any known layout, split into pictures for training and for testing
 make_batch         the batch of one step;  batches  all from a step on, made ahead
-age                what old film does to lightness
+age                lightness degraded as by old film
 find_photographs, is_test, read_rgb, is_colour    the parts, for judging photographs one by one
 """
 

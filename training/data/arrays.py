@@ -1,7 +1,7 @@
 """Pictures as NumPy files: ``gray_scale.npy`` (N, H, W) and ``ab*.npy`` (N_i, H, W, 2), all uint8, OpenCV's 8-bit Lab.
 
-That is L* x 255 / 100, a* + 128, b* + 128. The files lie side by side or in ``l/`` and ``ab/``; the chroma files follow
-one another in the order of their numbers. All are mapped into memory: 25,000 samples of 224 x 224 pixels are 3.8 GB.
+That is L* x 255 / 100, a* + 128, b* + 128. The files lie side by side or in ``l/`` and ``ab/``; the chroma files are
+ordered by their numbers. All are mapped into memory: 25,000 samples of 224 x 224 pixels are 3.8 GB.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from training.errors import DataError
 
 _LIGHTNESS = "gray_scale.npy"
 _CHROMA = re.compile(r"ab(\d*)\.npy")
-_CHECK_STEP = 8  # every eighth row and column tells whether a sample is gray
+_CHECK_STEP = 8  # every eighth row and column suffices to tell whether a sample is gray
 
 
 @functools.lru_cache(maxsize=64)
 def _mapped(path: Path) -> NDArray:
-    """A file's array, opened once a process: a mapping would be copied whole if it were pickled to a worker."""
+    """A file's array, opened once per process: pickling a mapping to a worker would copy all of it."""
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -37,7 +37,7 @@ def _mapped(path: Path) -> NDArray:
 
 @dataclass(frozen=True)
 class LabArrays:
-    """A lightness file and its chroma files; ``starts`` are the first sample of each of those, and the end of all."""
+    """A lightness file and its chroma files; ``starts`` has the first sample of each chroma file, and the total."""
 
     lightness: Path
     chroma: tuple[Path, ...]
@@ -53,7 +53,7 @@ class LabArrays:
         return np.dstack([_mapped(self.lightness)[index], chroma])
 
     def inspect(self, index: int) -> tuple[str, str | None]:
-        """SHA-256 of a sample's bytes, and the reason not to train on it or None."""
+        """SHA-256 of a sample's bytes, and the reason not to train on it, or None."""
         lab = self.read(index)
         chroma_ab = lab[::_CHECK_STEP, ::_CHECK_STEP, 1:].transpose(2, 0, 1).astype(np.float32) - np.float32(128)
         reason = None if is_chromatic(chroma_ab) else "gray"
@@ -63,11 +63,11 @@ class LabArrays:
 
 
 def find_arrays(folder: Path, files: Iterable[Path]) -> LabArrays | None:
-    """The NumPy layout among ``files``, or None where there is none of it.
+    """The NumPy layout among ``files``, or None if there is none.
 
     Raises
     ------
-    DataError : half of the layout, two of it, a file that is not whole, or files that do not belong together.
+    DataError : the layout is incomplete or there are two, a file is damaged, or files do not belong together.
     """
     found = [path for path in files if path.name == _LIGHTNESS or _CHROMA.fullmatch(path.name)]
     lightness = [path for path in found if path.name == _LIGHTNESS]

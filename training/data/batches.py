@@ -1,12 +1,12 @@
-"""Batches of lightness and colour, each a function of (seed, step) alone: a resumed run sees what it would have seen.
+"""Batches of lightness and colour, each a function of (seed, step) alone: a resumed run gets the same batches.
 
 Pictures are dealt like cards: all of them once in an order given by (seed, round), then all again in another order. A
-batch at the end of a round is filled from the next round, so all batches have one size.
+batch at the end of a round is filled up from the next round, so all batches have the same size.
 
-Worker processes make the batches if there are processors for them, else one thread of this process does. On two busy
+Worker processes make the batches if there are processors for them, otherwise one thread of this process. On two busy
 processors a batch of 16 crops of 128 pixels with film takes the thread 12 ms, one worker 18 ms and two workers 20 ms,
-as they also have to send it; a training step takes 200 to 400 ms on the same processors, so workers would gain nothing.
-A step on a GPU takes tens of milliseconds: there half of the processors, at most eight, make batches
+as workers also have to send it; a training step takes 200 to 400 ms on the same processors, so workers gain nothing. A
+step on a GPU takes tens of milliseconds: there half of the processors, at most eight, make batches
 (tests.benchmarks.training_data).
 """
 
@@ -42,21 +42,21 @@ from training.errors import DataError
 F32 = NDArray[np.float32]
 
 _AHEAD = 2
-# Pixels converted at once. Beside staying in the processor's cache, the product with the 3 x 3 matrix is then too small
-# for the linear algebra library to bring in threads of its own: 1.2 ms for 256 x 256 pixels, not 8.
+# Pixels converted at once. They fit into the processor's cache, and the product with the 3 x 3 matrix is too small for
+# the linear algebra library to start its own threads: 1.2 ms for 256 x 256 pixels, not 8.
 _STRIP_PX = 2**14
 _MOST_WORKERS = 8
 _PALETTE_PX = 96
 _ORDER, _FILM, _PALETTE = 1, 2, 3  # third word of a seed; crops have none
-# After a worker's queue has sent what it holds, which multiprocessing does at priority -5.
+# Runs after a worker's queue is flushed, which multiprocessing does at priority -5.
 _LAST = -100
 
 
 class Batch(NamedTuple):
     """float32 arrays, of NumPy from :func:`make_batch` and of torch from :func:`batches`.
 
-    ``lightness`` (N, 1, H, W) in [-1, 1], or (N, 3, H, W) where the recipe has a palette: its a*, b* over the chroma
-    scale come behind lightness; ``colour`` (N, 2, H, W) a*, b* over the recipe's chroma scale, clipped to
+    ``lightness`` is (N, 1, H, W) in [-1, 1]. If the recipe has a palette, it is (N, 3, H, W): lightness, then the
+    palette's a*, b* over the chroma scale. ``colour`` is (N, 2, H, W) a*, b* over the recipe's chroma scale, clipped to
     [-1, 1], or (N, 3, H, W) RGB in [-1, 1].
     """
 
@@ -70,7 +70,7 @@ def _order(seed: int, round_: int, pictures: int) -> NDArray[np.int64]:
 
 
 def picture_indices(pictures: int, schedule: Schedule, step: int, count: int) -> list[int]:
-    """Which of ``pictures`` the batch of ``step`` is made of: the next ``count`` cards of the deck."""
+    """Indices of the pictures in the batch of ``step``: the next ``count`` cards of the deck."""
     dealt, left = 0, step
     for phase in schedule.recipe.phases:
         inside = min(left, schedule.phase_steps(phase))
@@ -84,22 +84,22 @@ def picture_indices(pictures: int, schedule: Schedule, step: int, count: int) ->
 def _rectangle(
     pixels: U8, crop_yx: tuple[int, int], smallest_px: int, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random rectangle of the shape of ``crop_yx``.
+    """Top, left, height and width of a random rectangle with the aspect ratio of ``crop_yx``.
 
-    Its short side is log-uniform between ``smallest_px`` and the most that fits into the picture.
+    Its short side is log-uniform between ``smallest_px`` and the largest that fits into the picture.
     """
     short = min(crop_yx)
     largest = min(side * short / wanted for side, wanted in zip(pixels.shape, crop_yx, strict=False))
     drawn = np.exp(rng.uniform(np.log(min(smallest_px, largest)), np.log(largest)))
-    # Rounded down: up could be past the picture's edge.
+    # Rounded down, because rounding up could exceed the picture.
     height, width = (max(1, int(drawn * wanted / short)) for wanted in crop_yx)
     top, left = rng.integers(pixels.shape[0] - height + 1), rng.integers(pixels.shape[1] - width + 1)
     return int(top), int(left), height, width
 
 
 def squeezed(pixels: U8, crop_yx: tuple[int, int]) -> U8:
-    """The whole picture with the height and width ``crop_yx``."""
-    # OpenCV averages areas only where neither side grows, so a panorama first loses its length and then gains height.
+    """The whole picture, resized to the height and width ``crop_yx``."""
+    # OpenCV averages areas only if neither side grows, so a panorama is first shortened and then made higher.
     smaller = (min(pixels.shape[0], crop_yx[0]), min(pixels.shape[1], crop_yx[1]))
     if smaller != pixels.shape[:2]:
         pixels = cv2.resize(pixels, smaller[::-1], interpolation=cv2.INTER_AREA)
@@ -130,7 +130,7 @@ def _lab_of(sample: Sample) -> F32:
 
 
 def _lightness_and_colour(sample: Sample, recipe: Recipe) -> tuple[F32, F32]:
-    """(H, W) lightness in [0, 1] and the truth as a batch has it, (2 or 3, H, W)."""
+    """(H, W) lightness in [0, 1] and (2 or 3, H, W) truth as in a batch."""
     if sample.space == "rgb" and recipe.colour == "rgb":
         rgb = sample.pixels.astype(np.float32) / np.float32(255)
         return lightness_from_samples(sample.pixels) / np.float32(100), rgb.transpose(2, 0, 1) * 2 - 1
@@ -141,11 +141,11 @@ def _lightness_and_colour(sample: Sample, recipe: Recipe) -> tuple[F32, F32]:
 
 
 def make_batch(pictures: Pictures, recipe: Recipe, phase: Phase, step: int) -> Batch:
-    """The batch of ``step``, which belongs to ``phase``, as NumPy arrays.
+    """The batch of ``step`` in ``phase``, as NumPy arrays.
 
     Raises
     ------
-    DataError : a picture cannot be read any more.
+    DataError : a picture can no longer be read.
     """
     return _make_batch(pictures, recipe.schedule(len(pictures)), phase, step)
 
@@ -161,7 +161,7 @@ def _make_batch(pictures: Pictures, schedule: Schedule, phase: Phase, step: int)
 
 
 class _Random(NamedTuple):
-    """Separate random streams, so that one switch of a recipe changes only what it names."""
+    """Separate random streams, so that changing one option of a recipe leaves the other draws unchanged."""
 
     crops: np.random.Generator
     films: np.random.Generator
@@ -219,9 +219,9 @@ class _Steps:
 def _fit_to_fork() -> Iterator[None]:
     """Set the state that workers inherit: one OpenCV thread, and Ctrl-C ignored.
 
-    OpenCV's pool of threads does not come along into a forked process, which would wait for it for ever; with one
-    thread there is no pool. Ctrl-C goes to all processes of a terminal: the training process decides what it means, and
-    may want a last batch. Both must hold from a worker's first moment, so they are set here and not in the worker.
+    OpenCV's thread pool does not survive a fork, and a forked process would wait for it for ever; with one thread there
+    is no pool. A terminal sends Ctrl-C to all processes, but the training process alone handles it, and may still need
+    a last batch. Both must hold from a worker's first moment, so they are set here and not in the worker.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -237,8 +237,8 @@ def _fit_to_fork() -> Iterator[None]:
 def _end_alone(_: int) -> None:
     """Let this worker exit without the exit handlers that libraries registered in its parent process.
 
-    Prefect's services end such a worker with exit code 1 once a flow has run in the training process: what they want to
-    drain at exit is gone after a fork.
+    Once a flow has run in the training process, the handlers of Prefect's services would end the worker with exit code
+    1: the queues that they drain at exit do not survive a fork.
     """
     multiprocessing.util.Finalize(None, os._exit, args=(0,), exitpriority=_LAST)
 
@@ -250,16 +250,16 @@ def _cuda() -> bool:
 
 
 def default_workers(schedule: Schedule) -> int:
-    """Worker processes for this machine; 0 is a thread. See the module's docstring for the measurements."""
+    """Number of worker processes for this machine; 0 is a thread. The module's docstring has the measurements."""
     available = processors() // processes_here()
     if "fork" not in multiprocessing.get_all_start_methods() or multiprocessing.current_process().daemon:
-        return 0  # without fork each worker decodes for itself; a daemonic process may have no children
+        return 0  # without fork, workers share no cache; a daemonic process may have no children
     if no_semaphores():
         return 0
     if available <= 2 and not _cuda():
         return 0
     workers = min(_MOST_WORKERS, max(1, available // 2))
-    # Batches come through shared memory, of which a container has 64 MB unless it is given more; past that it dies.
+    # Batches pass through shared memory, of which a container has 64 MB by default; a worker dies if it needs more.
     recipe = schedule.recipe
     largest = max(phase.batch * math.prod(phase.crop_px) for phase in recipe.phases) * 4 * (1 + recipe.output_channels)
     shared = Path("/dev/shm")
@@ -272,12 +272,12 @@ def batches(pictures: Pictures, schedule: Schedule, first_step: int = 0, workers
 
     Parameters
     ----------
-    schedule : may be for fewer than all ``pictures``, where several processes train and each counts its own steps
-    workers : processes that make batches, 0 for a thread of this one; by default what suits the machine
+    schedule : may be for fewer than all ``pictures``, if several processes train and each counts its own steps
+    workers : processes that make batches, 0 for a thread of this process; by default chosen for the machine
 
     Raises
     ------
-    DataError : a picture cannot be read any more.
+    DataError : a picture can no longer be read.
     """
     workers = default_workers(schedule) if workers is None else workers
     made = _by_processes if workers else _by_thread
@@ -298,10 +298,10 @@ def _by_processes(dataset: _Steps, steps: range, workers: int) -> Iterator[Batch
         num_workers=workers,
         prefetch_factor=_AHEAD,
         pin_memory=_cuda(),
-        # Workers' seeds would be drawn from torch's own generator: a resumed run would have drawn once more, and go on
-        # with another dropout.
+        # Otherwise the workers' seeds would come from torch's global generator, and a resumed run, which draws them
+        # once more, would get different dropout.
         generator=torch.Generator(),
-        # Only a forked worker shares the cache of pictures; torch's own choice is the platform's, which may change.
+        # Only forked workers share the cache of pictures; torch's default depends on the platform, and may change.
         multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
         worker_init_fn=_end_alone,
     )

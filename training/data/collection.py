@@ -5,14 +5,14 @@ what is in the folder                     split
 ========================================  =====================================================================
 photographs, nested or not                80/20 by photograph, never by file: a crop of a training picture is
                                           never in the test. ``MANIFEST.tsv`` names the photograph of each file;
-                                          without it each file is one, and copies of it are the same one
+                                          without it, files of equal content are one photograph
 ``train2017/``, ``val2017/`` (COCO),      those folders; a photograph in both is left out of training, pictures
 ``train/``, ``val/`` (ImageNet, Places)   in neither altogether: :func:`training.data.files.own_split`
 ``gray_scale.npy``, ``ab*.npy``           80/20 by the content of each sample
 ========================================  =====================================================================
 
-Files that hold a gray and a colour picture side by side are read as the colour one: :mod:`training.data.pairs`. A
-recipe may ask for a part of the pictures: :mod:`training.data.subset`; those that were not drawn are not read.
+Of files that hold a gray and a colour picture side by side, only the colour one is used: :mod:`training.data.pairs`. A
+recipe may ask for a part of the pictures: :mod:`training.data.subset`; pictures that are not drawn are not read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from training.data.pictures import LabSamples, PhotographFiles, Pictures, proces
 from training.data.subset import Subset
 from training.errors import DataError
 
-_CHUNK = 64  # items a thread takes at once: a million futures would take a gigabyte
+_CHUNK = 64  # items for each task of a thread: a million futures would take a gigabyte
 _LEAKS = "the same photograph is in the test half"
 _WHOLE = Subset()
 
@@ -43,9 +43,9 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A picture that is not used, and why: unreadable, gray, too small, too large, or in the other half as well.
+    """A picture that is not used, and why: unreadable, gray, too small, too large, or also in the other half.
 
-    Or a folder of ``pictures`` that are in neither half.
+    It may also be a folder of ``pictures`` that are in neither half.
     """
 
     path: Path
@@ -55,13 +55,13 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Collection:
-    """The pictures to learn from and those to be judged by.
+    """The pictures for training and those for testing.
 
     Attributes
     ----------
-    sha256 : of names within the collection, content and half of every picture used: the same only for the same data
+    sha256 : hash over the name, content and half of every picture used: equal only for equal data
     layout : how the folder was read, in words
-    subset : what part of it was asked for, and of how many; None is the whole
+    subset : the requested part and the number of pictures it was drawn from; None is the whole
     """
 
     train: Pictures
@@ -72,7 +72,7 @@ class Collection:
     subset: dict[str, Any] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What a model's card says of the training half: counts, licences, sources, hash."""
+        """The record of the training half for a model's card: counts, licences, sources, hash."""
         used = self.train.photographs
         return {
             "pictures": len(used),
@@ -88,7 +88,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class _Checked:
-    """A picture looked at once: ``test`` is its half, ``reason`` why not to use it."""
+    """A checked picture: ``test`` is its half, ``reason`` why not to use it."""
 
     photograph: Photograph
     name: str
@@ -103,13 +103,13 @@ def open_collection(data: Path, cache_bytes: int | None = None, subset: Subset =
 
     Parameters
     ----------
-    cache_bytes : memory for decoded pictures of both halves; by default a quarter of what is available, shared by the
-        processes of a run
+    cache_bytes : memory for decoded pictures of both halves; by default a quarter of the available memory, shared by
+        the processes of a run
     subset : the part of the pictures to use
 
     Raises
     ------
-    DataError : no such folder, no picture, nothing fit to train on, or NumPy files that do not belong together.
+    DataError : no such folder, no picture, no picture fit for training, or NumPy files that do not belong together.
     """
     missed: dict[Path, str] = {}
     files = files_under(data, missed)
@@ -146,9 +146,9 @@ def open_collection(data: Path, cache_bytes: int | None = None, subset: Subset =
 def _check_photographs(
     data: Path, files: Sequence[Path], subset: Subset
 ) -> tuple[list[_Checked], str, list[LeftOut], int]:
-    """Look at every picture file that is wanted, and count them all.
+    """Check every picture file of the subset, and count all files.
 
-    Where the collection has its own halves, these are the files in them; the others are named.
+    If the collection has its own halves, only files in them are checked; the others are listed as left out.
     """
     manifest = Manifest(data)
     paths = picture_files(data, files)
@@ -177,12 +177,12 @@ def _check_photographs(
 def _drawn(
     check: Callable[[int], _Checked], data: Path, names: Sequence[str], subset: Subset, has_own_halves: bool = False
 ) -> list[_Checked]:
-    """Those that ``subset`` wants of the pictures ``names``, in that order, looked at until there are enough."""
+    """The pictures of ``names`` in ``subset``, checked in the order of drawing until there are enough."""
     order = subset.drawn(names)
     subset.refuse_empty(data, names, order)
     room = subset.room(has_own_halves)
     found: dict[int, _Checked] = {}
-    # Read some more than are still wanted, for those that turn out to be unfit; all at once where all are wanted.
+    # Read a few more than needed, because some may be unfit; all at once if all are needed.
     at_once = len(order) if subset.pictures is None else max(_CHUNK, subset.pictures // 4)
     for start in range(0, len(order), max(1, at_once)):
         if room.is_full:
@@ -196,7 +196,7 @@ def _drawn(
 
 
 def _outside(parent: Path, paths: Sequence[Path], halves: str) -> list[LeftOut]:
-    """One entry for each folder beside the halves: COCO's test2017 alone has 40,670 pictures, all for one reason."""
+    """One entry for each folder beside the halves: COCO's test2017 alone has 40,670 pictures with the same reason."""
     counts = Counter(parent.joinpath(*path.relative_to(parent).parts[:-1][:1]) for path in paths)
     return [
         LeftOut(folder, f"{count} picture{'s' * (count > 1)} outside the collection's own halves {halves}", count)
@@ -215,9 +215,9 @@ def _check_arrays(data: Path, arrays: LabArrays, subset: Subset) -> list[_Checke
 
 
 def _without_leaks(checked: Sequence[_Checked]) -> list[_Checked]:
-    """Mark training pictures that the test half has too: of one photograph, or of the same bytes under another group.
+    """Mark training pictures that are also in the test half: the same photograph, or the same bytes in another group.
 
-    A collection's own halves may overlap, and a manifest may give a copy a group of its own.
+    A collection's own halves may overlap, and a manifest may put a copy into another group.
     """
     tested = {
         mark for item in checked if item.test and item.reason is None for mark in (item.photograph.group, item.sha256)
@@ -231,7 +231,7 @@ def _without_leaks(checked: Sequence[_Checked]) -> list[_Checked]:
 
 
 def _in_threads(work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
-    """``work`` of every item, in order; decoding and hashing release the interpreter's lock."""
+    """The results of ``work`` for all items, in order; decoding and hashing release the interpreter's lock."""
 
     def chunks() -> Iterator[Sequence[Item]]:
         return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
@@ -244,5 +244,5 @@ def _pictures(half: Sequence[_Checked], arrays: LabArrays | None, cache_bytes: i
     photographs, names = tuple(item.photograph for item in half), tuple(item.name for item in half)
     if arrays is None:
         return Pictures(PhotographFiles(photographs, names), cache_bytes)
-    # Mapped files are in the system's own cache already.
+    # Mapped files are already in the system's cache.
     return Pictures(LabSamples(arrays, tuple(item.index for item in half), photographs, names))

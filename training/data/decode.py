@@ -19,10 +19,10 @@ from training.data.pairs import colour_half
 U8 = NDArray[np.uint8]
 
 SMALLEST_PX = 32
-LARGEST_PX = 2**27  # a picture is held whole, three bytes a pixel, by every thread that decodes one
+LARGEST_PX = 2**27  # every decoding thread holds a whole picture, at three bytes a pixel
 _LEAST_CHROMA = 3.0
 _GRAY_CHECK_PX = 64
-_REDUCED_BYTES = 2**16  # larger files are decoded at a quarter of their scale to be checked: three times faster
+_REDUCED_BYTES = 2**16  # larger files are checked at a quarter of their scale, which is three times faster
 
 
 def _by_opencv(data: bytes, flags: int) -> U8 | None:
@@ -34,7 +34,7 @@ def _by_opencv(data: bytes, flags: int) -> U8 | None:
 
 
 def _by_pillow(data: bytes, flags: int) -> U8 | None:
-    # Pillow's decoders raise nearly every builtin exception on damaged files, and a damaged file must not end a scan.
+    # Pillow's decoders raise nearly any built-in exception on damaged files, and such a file must not end the search.
     try:
         from PIL import Image, ImageOps
 
@@ -45,15 +45,15 @@ def _by_pillow(data: bytes, flags: int) -> U8 | None:
 
 
 def decode_rgb(data: bytes, flags: int = cv2.IMREAD_COLOR) -> U8 | None:
-    """A picture file's bytes as (H, W, 3) RGB, upright by its EXIF orientation, or None where nothing can read it."""
-    # OpenCV is the faster; of AVIF it overlooks the orientation.
+    """A picture file's bytes as (H, W, 3) RGB, turned upright by its EXIF orientation, or None if it is unreadable."""
+    # OpenCV is faster, but ignores the orientation of AVIF.
     readers = (_by_pillow, _by_opencv) if data[4:12] == b"ftypavif" else (_by_opencv, _by_pillow)
     rgb = readers[0](data, flags)
     return readers[1](data, flags) if rgb is None else rgb
 
 
 def read_rgb(path: Path) -> U8 | None:
-    """(H, W, 3) RGB, of a pair of pictures the colour half, or None where the file cannot be read as a picture."""
+    """(H, W, 3) RGB, for a pair of pictures its colour half, or None if the file cannot be read as a picture."""
     rgb = decode_rgb(read_bytes(path))
     return None if rgb is None else colour_half(rgb)
 
@@ -65,18 +65,18 @@ def is_colour(rgb: U8) -> bool:
 
 
 def is_chromatic(chroma_ab: NDArray[np.float32]) -> bool:
-    """The same of (2, ...) a*, b*."""
+    """True if (2, ...) a*, b* have a mean chroma of at least 3."""
     return float(np.hypot(chroma_ab[0], chroma_ab[1]).mean()) >= _LEAST_CHROMA
 
 
 def why_unfit(data: bytes) -> str | None:
-    """The reason not to train on a picture file with these bytes; None where it is fit."""
+    """The reason not to train on a picture file with these bytes; None if it is fit."""
     factor = 4 if len(data) >= _REDUCED_BYTES else 1
     rgb = decode_rgb(data, cv2.IMREAD_REDUCED_COLOR_4 if factor > 1 else cv2.IMREAD_COLOR)
     if rgb is None:
         return "unreadable"
     rgb = colour_half(rgb)
-    if factor > 1 and min(rgb.shape[:2]) < SMALLEST_PX:  # its true size is not known, or it was not reduced
+    if factor > 1 and min(rgb.shape[:2]) < SMALLEST_PX:  # the true size is unknown: it may not have been reduced
         factor, rgb = 1, decode_rgb(data)
         if rgb is None:
             return "unreadable"
@@ -90,7 +90,7 @@ def why_unfit(data: bytes) -> str | None:
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Silence the decoders' own messages about damaged files: those files are listed with a reason."""
+    """Silence the decoders' own messages about damaged files, which are listed with a reason anyway."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

@@ -13,11 +13,11 @@ from pathlib import Path
 from engines.spec import CARD_FILE, MODEL_FILE
 from training.errors import DataError
 
-# By ending, not by content: a data set's folder also holds tables and notes, which are not "unreadable pictures".
+# By ending, not by content: a data set's folder also holds tables and notes, which must not count as unreadable.
 _ENDINGS = "jpg jpeg jpe jfif png tif tiff webp bmp dib gif avif jp2 j2k jpx ppm pgm pnm tga pcx"
 ENDINGS = frozenset(f".{ending}" for ending in _ENDINGS.split())
-# What the folder of a run, a table or a model holds. Grids and sheets in it show the truth of pictures held out. Spelt
-# here, since the modules that write these files need torch.
+# Files by which the folder of a run, a table or a model is recognized. Its grids and sheets show the truth of held-out
+# pictures. The names are repeated here, because the modules that write these files need torch.
 _OURS = (
     {"checkpoint.pt"},
     {"run.json", "recipe.yaml"},
@@ -31,7 +31,7 @@ _TEST_OF = 5
 _SPLIT_DEPTH = 3  # ILSVRC/Data/CLS-LOC/train
 _SIZE = r"[_-]?(\d+|large|small|standard)?"
 _TRAIN = re.compile(rf"(?:train(?:ing)?{_SIZE}|data[_-](256|large))", re.IGNORECASE)
-_HELD_BACK = [  # a test folder counts only where there is no validation folder: published ones come without truth
+_HELD_BACK = [  # a test folder counts only if there is no validation folder: published test folders lack the truth
     re.compile(rf"val(?:id(?:ation)?)?{_SIZE}", re.IGNORECASE),
     re.compile(rf"test(?:ing)?{_SIZE}", re.IGNORECASE),
 ]
@@ -48,7 +48,7 @@ class Photograph:
 
     @property
     def is_free(self) -> bool:
-        """Whether its licence is known and allows more than research."""
+        """True if its licence is known and allows more than research."""
         licence = self.licence.strip().lower()
         return bool(licence) and licence != "unknown" and not licence.startswith("research")
 
@@ -56,12 +56,12 @@ class Photograph:
 def files_under(folder: Path, missed: dict[Path, str] | None = None) -> list[Path]:
     """All files under ``folder``, sorted; nothing hidden, and no folder twice however symbolic links lead to it.
 
-    Folders that a training run, an evaluation or an export wrote are passed over; where ``folder`` itself is one, what
-    was drawn in it. Pipes, sockets and devices are never opened.
+    Folders written by a training run, an evaluation or an export are skipped; if ``folder`` itself is one, the pictures
+    drawn in it are. Pipes, sockets and devices are never opened.
 
     Parameters
     ----------
-    missed : collects what else was skipped, with the reason
+    missed : collects everything else that was skipped, with the reason
 
     Raises
     ------
@@ -100,11 +100,11 @@ def files_under(folder: Path, missed: dict[Path, str] | None = None) -> list[Pat
 
 
 def picture_files(folder: Path, files: Iterable[Path]) -> list[Path]:
-    """Those of ``files`` that are named as pictures.
+    """Those of ``files`` that have the ending of a picture.
 
     Raises
     ------
-    DataError : none is.
+    DataError : there is none.
     """
     found = [path for path in files if path.suffix.lower() in ENDINGS]
     if not found:
@@ -113,7 +113,7 @@ def picture_files(folder: Path, files: Iterable[Path]) -> list[Path]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content; nothing where it cannot be read or is no file: a named pipe would be waited on for ever."""
+    """A file's content; empty if it is unreadable or not a regular file: reading a named pipe would wait for ever."""
     try:
         return path.read_bytes() if path.is_file() else b""
     except OSError:
@@ -121,7 +121,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 class Manifest:
-    """The rows of the ``MANIFEST.tsv`` in a folder or up to two above it; without one, nothing is known of any file.
+    """The rows of the ``MANIFEST.tsv`` in a folder or up to two folders above; without a manifest there are no rows.
 
     Raises
     ------
@@ -150,14 +150,14 @@ class Manifest:
             ) from error
 
     def photograph(self, path: Path, sha256: str | None = None) -> Photograph:
-        """What is known of a file; without a row it is its own group, named by the SHA-256 of its content."""
+        """A file with the values of its row; without a row it is its own group, named by the SHA-256 of its content."""
         row = self._rows.get(str(path.resolve()), {}) if self._rows else {}
         group = row.get("group") or sha256 or hashlib.sha256(read_bytes(path)).hexdigest()
         return Photograph(path, group, row.get("licence") or "", row.get("source") or "")
 
 
 def find_photographs(folder: Path) -> list[Photograph]:
-    """All pictures under ``folder``, sorted, with the groups of a ``MANIFEST.tsv`` in it or up to two folders above.
+    """All pictures under ``folder``, sorted, with groups from a ``MANIFEST.tsv`` in it or up to two folders above.
 
     Without a manifest each file is its own group, named by its content.
 
@@ -176,10 +176,10 @@ def is_test(photograph: Photograph) -> bool:
 
 
 def own_split(folder: Path, pictures: Iterable[Path]) -> tuple[Path, Path] | None:
-    """The training and the validation folder of a data set that brings its own, as COCO, ImageNet and Places do.
+    """The training and validation folders of a data set with its own split, such as COCO, ImageNet and Places.
 
-    The two lie side by side, in ``folder`` or at most three folders down; further down, or with pictures elsewhere,
-    they are photographs like others. Of several pairs (train2014, train2017) the last whose names end alike is taken.
+    The two lie side by side, in ``folder`` or at most three levels below; deeper, or with pictures elsewhere, they are
+    ordinary folders. Of several pairs (train2014, train2017), the last one with equal suffixes is taken.
     """
     beside: dict[tuple[str, ...], set[str]] = {}
     places = {path.relative_to(folder).parts[:-1] for path in pictures}
@@ -194,7 +194,7 @@ def own_split(folder: Path, pictures: Iterable[Path]) -> tuple[Path, Path] | Non
 
 
 def _pair(names: set[str]) -> tuple[str, str] | None:
-    """The names of a training folder and its validation folder among those that lie side by side."""
+    """The names of a training folder and its validation folder among sibling folders."""
 
     def sizes(pattern: re.Pattern[str]) -> dict[str, str]:
         matches = {name: pattern.fullmatch(name) for name in sorted(names)}

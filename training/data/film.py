@@ -1,7 +1,7 @@
-"""Degrade lightness like old film and its scan. A network that only saw clean lightness mistakes grain for texture.
+"""Degrade lightness like scanned old film. A network trained on clean lightness alone mistakes grain for texture.
 
 The steps follow the light: the negative's tone curve, the fading of the print, the blur of the scanner's lens, and
-grain as far as the scan shows it. Every amount is drawn uniformly between zero and the recipe's.
+grain as the scan shows it. Every amount is drawn uniformly between zero and the recipe's value.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _COARSEST_GRAIN_PX = 3.0
 
 
 def _grain(shape_yx: tuple[int, int], rng: np.random.Generator) -> F32:
-    """Noise of mean square 1 whose grains are 1 to 3 pixels wide."""
+    """Noise with mean square 1 and grains 1 to 3 pixels wide."""
     coarse = rng.uniform(1, _COARSEST_GRAIN_PX)
     height, width = (max(1, math.ceil(n / coarse)) for n in shape_yx)
     noise = rng.standard_normal((height, width), dtype=np.float32)
     noise = cv2.resize(noise, (shape_yx[1], shape_yx[0]), interpolation=cv2.INTER_LINEAR)
-    # Interpolation between grains takes away from their contrast, which is to be the recipe's at any coarseness.
+    # Interpolation lowers the contrast of coarse grain; scale it to the recipe's value at any coarseness.
     return noise / np.float32(max(1e-6, math.sqrt(float(np.square(noise).mean()))))
 
 
@@ -35,7 +35,7 @@ def age(lightness: F32, film: Film, rng: np.random.Generator) -> F32:
     Parameters
     ----------
     lightness : (H, W) in [0, 1]
-    film : how much of each; all 0 gives ``lightness`` itself
+    film : the maximum amounts; if all are 0, the result is ``lightness`` itself
 
     Returns
     -------

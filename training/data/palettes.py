@@ -1,9 +1,9 @@
-"""True palettes of training pictures, degraded like those that a generator gets later.
+"""True palettes of training pictures, degraded like those that a generator gets in use.
 
-A palette is the mean a*, b* of a grid of cells. Later palettes are predicted, or come from a copy that does not quite
-fit: they are coarse, shifted, noisy and faded. There are two kinds of change. The generator shall correct *errors* of
-the palette (shift, noise, blur): the truth stays as it is. It shall follow *wishes* (fading, a tint): the truth changes
-with them.
+A palette is the mean a*, b* of each cell of a grid. In use, palettes are predicted, or come from a copy that does not
+quite fit: they are coarse, shifted, noisy and faded. There are two kinds of change. The generator has to correct
+*errors* of the palette (shift, noise, blur), so the truth stays as it is. It has to follow *wishes* (fading, a tint),
+so the truth changes with them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Spoiled:
-    """A palette under a crop, and how the crop's true chroma changes.
+    """The palette for a crop, and the change of the crop's true chroma.
 
     Attributes
     ----------
-    palette : (2, H, W) a*, b*, enlarged
-    gain, tint : truth becomes ``truth * gain + tint``; ``tint`` is (2,)
+    palette : (2, H, W) a*, b*, enlarged to the crop
+    gain, tint : the truth becomes ``truth * gain + tint``; ``tint`` is (2,)
     """
 
     palette: F32
@@ -38,13 +38,13 @@ class Spoiled:
 
 def spoiled(chroma: F32, inside: tuple[float, float, float, float], crop_yx: tuple[int, int], spoiling: Spoiling,
             rng: np.random.Generator) -> Spoiled:  # fmt: skip
-    """The palette of a picture as the generator sees it under one crop.
+    """The palette of a picture as the generator sees it for one crop.
 
     Parameters
     ----------
     chroma : (2, h, w) true a*, b* of the whole picture, at any size
     inside : top, left, height and width of the crop as shares of the picture
-    crop_yx : pixels of the crop, to which the palette is enlarged
+    crop_yx : size of the crop in pixels, to which the palette is enlarged
     """
     short = min(chroma.shape[1:])
     most = min(spoiling.most_cells, short)
@@ -61,7 +61,7 @@ def spoiled(chroma: F32, inside: tuple[float, float, float, float], crop_yx: tup
         gain = np.float32(1 - rng.uniform(-0.2, 1) * spoiling.fade)
         tint = rng.normal(0, spoiling.tint, 2).astype(np.float32)
     top, left, tall, wide = inside
-    # In pixels of the crop, where the picture is 1 / tall times as high as the crop.
+    # In pixels of the crop; the picture is 1 / tall times as high as the crop.
     cell_yx = crop_yx[0] / tall / rows, crop_yx[1] / wide / columns
     origin_yx = top / tall * crop_yx[0] + shift[0] * cell_yx[0], left / wide * crop_yx[1] + shift[1] * cell_yx[1]
     palette = enlarged(grid, origin_yx, crop_yx, cell_yx)

@@ -1,8 +1,8 @@
-"""A sequence of decoded pictures, as many of them kept in memory as fit, shared by all workers.
+"""A sequence of decoded pictures, with a cache in memory that all workers share.
 
 The cache is one anonymous shared mapping, reserved before any worker is forked and filled by whichever process decodes
-a picture first: eight workers share one copy. Memory is taken page by page as it fills. A slot is written whole before
-the index points to it, and two workers that decode one picture at once only waste its bytes.
+a picture first: eight workers share one copy. The system allocates it page by page as it fills. A picture is written
+completely before the index points to it; if two workers decode the same picture at once, one copy is wasted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
 
 
 class Source(Protocol):
-    """Where pictures come from: what is known of each, and its pixels on demand."""
+    """A source of pictures: the record of each, and its pixels on demand."""
 
     @property
     def photographs(self) -> Sequence[Photograph]: ...
@@ -63,7 +63,7 @@ class PhotographFiles:
 
         Raises
         ------
-        DataError : the file is gone or damaged since the collection was opened.
+        DataError : the file has gone or been damaged since the collection was opened.
         """
         path = self.photographs[index].path
         rgb = read_rgb(path)
@@ -74,7 +74,7 @@ class PhotographFiles:
 
 @dataclass(frozen=True)
 class LabSamples:
-    """Those samples of the NumPy layout that ``indices`` name."""
+    """The samples of the NumPy layout at ``indices``."""
 
     arrays: LabArrays
     indices: tuple[int, ...]
@@ -90,7 +90,8 @@ class LabSamples:
 class _Cache:
     """Decoded pictures in memory that forked workers share.
 
-    The mapping begins with a table of int64: the first free byte, then offset (0: absent), height and width a picture.
+    The mapping begins with a table of int64: the first free byte, then offset (0: absent), height and width of each
+    picture.
     """
 
     def __init__(self, pictures: int, limit_bytes: int) -> None:
@@ -98,7 +99,7 @@ class _Cache:
         self._memory = mmap.mmap(-1, table_bytes + limit_bytes)
         self._table = np.frombuffer(self._memory, np.int64, 1 + 3 * pictures)
         self._table[0] = table_bytes
-        # Where there is no shared memory there are no workers either: only threads put pictures here.
+        # Without shared memory there are no workers: only threads put pictures here.
         self._lock = threading.Lock() if no_semaphores() else multiprocessing.Lock()
 
     def get(self, index: int) -> U8 | None:
@@ -106,7 +107,7 @@ class _Cache:
         if not offset:
             return None
         pixels = np.frombuffer(self._memory, np.uint8, height * width * 3, offset).reshape(height, width, 3)
-        pixels.flags.writeable = False  # a crop that is changed in place would change the picture for all
+        pixels.flags.writeable = False  # changing a crop in place would change the picture for all
         return pixels
 
     def put(self, index: int, pixels: U8) -> None:
@@ -127,7 +128,7 @@ class _Cache:
 class Pictures:
     """Pictures in a fixed order, decoded on demand; the first ones requested are kept, up to ``cache_bytes``.
 
-    Safe to fork, which shares the cache, and to pickle, which leaves its content behind.
+    Forking shares the cache; pickling drops it.
     """
 
     def __init__(self, source: Source, cache_bytes: int = 0) -> None:
@@ -148,7 +149,7 @@ class Pictures:
 
     @property
     def names(self) -> Sequence[str]:
-        """Of each picture, within the collection; a sample of a NumPy file has its number in brackets."""
+        """Name of each picture within the collection; a sample of a NumPy file has its number in brackets."""
         return self.source.names
 
     @property
@@ -161,11 +162,11 @@ class Pictures:
         return [photograph.group for photograph in self.photographs]
 
     def read(self, index: int) -> Sample:
-        """Picture ``index``; its pixels are not to be written to.
+        """Picture ``index``; its pixels must not be written to.
 
         Raises
         ------
-        DataError : it cannot be read any more.
+        DataError : the picture can no longer be read.
         """
         pixels = self._cache.get(index) if self._cache else None
         if pixels is None:
@@ -175,10 +176,10 @@ class Pictures:
         return Sample(pixels, self.source.space)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker that was not forked would keep pictures of its own: as much memory again for each of them.
+        # A worker that was not forked would keep its own pictures: as much memory again for each worker.
         return Pictures, (self.source,)
 
 
 def processes_here() -> int:
-    """Processes of one training run on this machine, each with a share of its memory and processors: one a GPU."""
+    """Number of processes of a training run on this machine, one for each GPU, which share memory and processors."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)

@@ -1,4 +1,4 @@
-"""The part of a collection that a recipe asks for: some of its folders, and a number of their pictures by a seed."""
+"""The part of a collection that a recipe asks for: some folders, and a number of their pictures drawn by a seed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Subset:
 
     Attributes
     ----------
-    pictures : at most so many, both halves together; None is all
-    folders : names of folders, or patterns of them, of which one must be above a picture; empty is any
-    licences : "clean" leaves out those whose licence allows research only or is not known
-    seed : of the drawing. A picture's place in it depends on its name alone, so that few of the drawn pictures change
-        when the collection grows.
+    pictures : largest number of pictures, both halves together; None is all
+    folders : names or patterns of folders, one of which must contain the picture at some level; empty is any
+    licences : "clean" leaves out pictures whose licence is unknown or allows research only
+    seed : seed of the drawing. A picture's rank depends on seed and name alone, so that few of the drawn pictures
+        change when the collection grows.
     """
 
     pictures: int | None = None
@@ -36,7 +36,7 @@ class Subset:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Subset:
-        """What ``recipe`` asks for."""
+        """The subset that ``recipe`` asks for."""
         return cls(recipe.pictures, recipe.folders, recipe.pictures_seed, recipe.licences)
 
     @property
@@ -44,13 +44,13 @@ class Subset:
         return self.pictures is None and not self.folders
 
     def refusal(self, photograph: Photograph) -> str | None:
-        """Why a picture of its folders is not wanted; None where it is."""
+        """Why a picture in the chosen folders is left out; None if it is not."""
         if self.licences == "all" or photograph.is_free:
             return None
         return "its licence allows research only, or is not known"
 
     def drawn(self, names: Sequence[str]) -> list[int]:
-        """Indices of the ``names`` (paths within the collection) that lie in its folders, in the order of drawing."""
+        """Indices of the ``names`` (paths within the collection) in the chosen folders, in the order of drawing."""
         inside = [index for index, name in enumerate(names) if self._admits(name)]
         if self.pictures is None:
             return inside
@@ -61,7 +61,7 @@ class Subset:
         return not self.folders or any(fnmatchcase(part, pattern) for part in above for pattern in self.folders)
 
     def refuse_empty(self, data: Path, names: Sequence[str], chosen: Sequence[int]) -> None:
-        """Raises DataError where no folder of the collection has a name that is asked for."""
+        """Raise DataError if no folder of the collection has a requested name."""
         if names and not chosen:
             known = sorted({part for name in names for part in PurePosixPath(name).parts[:-1]})
             listed = ", ".join(known[:20]) + (" ..." if len(known) > 20 else "")
@@ -71,7 +71,7 @@ class Subset:
             )
 
     def room(self, has_own_halves: bool) -> Room:
-        """How many more pictures each half takes: a collection's own halves are drawn from 80 to 20."""
+        """The number of pictures to draw, which a collection's own halves share 80 to 20."""
         if self.pictures is None:
             return Room(None, None)
         if has_own_halves:
@@ -80,12 +80,12 @@ class Subset:
         return Room(self.pictures, None)
 
     def describe(self, of: int) -> dict[str, Any]:
-        """For the record of a run: what was drawn from ``of`` pictures."""
+        """The record of the drawing from ``of`` pictures, for the record of a run."""
         return {"pictures": self.pictures, "folders": list(self.folders), "seed": self.seed, "drawn_from": of}
 
 
 class Room:
-    """What is left to draw: of all together, or of each half."""
+    """The number of pictures left to draw, in all or for each half."""
 
     def __init__(self, total: int | None, halves: dict[bool, int] | None) -> None:
         self._total, self._halves = total, halves
