@@ -1,10 +1,11 @@
-"""The colours that a cell may have: nodes of a square lattice in the a*b* plane, those that occur in photographs.
+"""The possible colours of a cell: those nodes of a square lattice in the a*b* plane that occur in photographs.
 
-A colour between four nodes is shared out among them bilinearly, so the mean of its distribution is the colour itself.
+A colour between four nodes is distributed over them bilinearly, so the mean of its distribution is the colour itself.
 
 References
 ----------
-Zhang, Isola, Efros, Colorful Image Colorization, ECCV 2016: a distribution over such bins, rare ones counted more.
+Zhang, Isola, Efros, Colorful Image Colorization, ECCV 2016: a distribution over such bins, with more weight for rare
+ones.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ F32 = NDArray[np.float32]
 
 SPACING = 7.0  # units of a*, b*
 _REACH = 18  # nodes from gray to the edge of the lattice: 126 units
-_LEAST_SHARE = 2e-5  # of all cells; a rarer node is left to its neighbour
-_UNIFORM = 0.5  # how much of an even distribution is mixed into the colours' own before rare ones are weighted
+_LEAST_SHARE = 2e-5  # of all cells; a rarer node is merged into its nearest neighbour
+_UNIFORM = 0.5  # share of a uniform distribution mixed into the colours' own before rare colours are weighted
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Nodes of the lattice that are in use.
+    """The nodes of the lattice that are in use.
 
     Attributes
     ----------
     centres : (K, 2) float32 a*, b*
-    weights : (K,) float32, how much a cell of that colour counts; 1 in the mean over cells
+    weights : (K,) float32 weights of cells with that colour; 1 on average over the cells
     """
 
     centres: F32
@@ -39,7 +40,7 @@ class Bins:
 
     @classmethod
     def of(cls, chroma: NDArray, uniform: float = _UNIFORM) -> Bins:
-        """The bins of cells' colours, (N, 2)."""
+        """The bins for the colours of cells, (N, 2)."""
         side = 2 * _REACH + 1
         counts = np.zeros(side * side)
         for nodes, shares in _corners(torch.from_numpy(np.asarray(chroma, np.float32))):
@@ -60,16 +61,16 @@ class SoftBins:
         side = 2 * _REACH + 1
         lattice = np.stack(np.divmod(np.arange(side * side), side), axis=1) - _REACH
         apart = ((lattice[:, None] * SPACING - bins.centres[None]) ** 2).sum(axis=2)
-        self._nearest = torch.from_numpy(apart.argmin(axis=1)).to(device)  # of a node that is not in use
+        self._nearest = torch.from_numpy(apart.argmin(axis=1)).to(device)  # the nearest bin of every node
         self.centres = torch.from_numpy(bins.centres).to(device)
         self.weights = torch.from_numpy(bins.weights).to(device)
 
     def shares(self, chroma: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For (M, 2) colours the four bins and how much of the colour is in each: pairs of (M,)."""
+        """The four bins of (M, 2) colours and the share of the colour in each: pairs of (M,)."""
         return [(self._nearest[nodes], shares) for nodes, shares in _corners(chroma)]
 
     def cross_entropy(self, logits: Tensor, chroma: Tensor) -> Tensor:
-        """Mean cross-entropy of (M, K) ``logits`` to (M, 2) colours, each weighted by how rare its bins are."""
+        """Mean cross-entropy of (M, K) ``logits`` to (M, 2) colours, weighted by the rarity of their bins."""
         logs = torch.log_softmax(logits, dim=1)
         loss, weight = logits.new_zeros(len(logits)), logits.new_zeros(len(logits))
         for nodes, shares in self.shares(chroma):

@@ -1,8 +1,8 @@
-"""Choose temperature and gain, which turn a distribution into colours, on photographs that were kept for that.
+"""Choose temperature and gain, which turn a distribution into colours, on photographs reserved for this.
 
 The mean is the safest answer and the least colourful. A temperature below 1 sharpens the distribution first, a gain
-above 1 makes its mean stronger. Of those settings that reach a wanted share of the true chroma, the one with the least
-CIEDE2000 is taken.
+above 1 makes its mean stronger. Among the settings that reach a required share of the true chroma, the one with the
+least CIEDE2000 is chosen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Reading:
 
     Attributes
     ----------
-    ciede2000, gray : of the cells' colours, and of no colour at all
+    ciede2000, gray : error of the cells' colours, and of gray
     chroma : mean chroma over the truth's
     """
 
@@ -43,7 +43,7 @@ class Reading:
 
     @property
     def below_gray(self) -> float:
-        """Per cent."""
+        """How far the error is below gray's, in per cent."""
         return 100 * (1 - self.ciede2000 / self.gray)
 
 
@@ -53,8 +53,8 @@ class PictureErrors:
 
     Attributes
     ----------
-    ciede2000, gray : of the cells' colours, and of no colour at all
-    chroma, true_chroma : of the cells' colours, and of the truth
+    ciede2000, gray : error of the cells' colours, and of gray
+    chroma, true_chroma : chroma of the cells' colours, and of the truth
     """
 
     ciede2000: NDArray[np.float64]
@@ -70,7 +70,7 @@ class PictureErrors:
 
 @torch.inference_mode()
 def logits_of(head: PaletteHead, view: FeatureCache, rows: NDArray[np.int64]) -> Tensor:
-    """(N, K, cells, cells) of some rows of a view, in half precision to save memory."""
+    """(N, K, cells, cells) logits for some rows of a view, in half precision to save memory."""
     made = []
     for start in range(0, len(rows), _BATCH):
         tokens = torch.from_numpy(view.tokens[rows[start : start + _BATCH]].astype(np.float32))
@@ -80,7 +80,7 @@ def logits_of(head: PaletteHead, view: FeatureCache, rows: NDArray[np.int64]) ->
 
 
 def readings(head: PaletteHead, bins: Bins, folder: Path, half: Half, rows: NDArray[np.int64]) -> list[Reading]:
-    """Every temperature with every gain, on view 0 of some pictures."""
+    """Readings for every temperature with every gain, on view 0 of some pictures."""
     view = opened(folder, half, 0)
     logits = logits_of(head, view, rows)
     truth = torch.from_numpy(view.chroma[rows].astype(np.float32))
@@ -88,7 +88,7 @@ def readings(head: PaletteHead, bins: Bins, folder: Path, half: Half, rows: NDAr
 
 
 def best(found: list[Reading], least_chroma: float) -> Reading:
-    """The least CIEDE2000 among those of enough chroma; the most chroma where none has it."""
+    """The reading with the least CIEDE2000 among those with enough chroma; if there are none, that with the most."""
     enough = [reading for reading in found if reading.chroma >= least_chroma]
     return min(enough, key=lambda r: r.ciede2000) if enough else max(found, key=lambda r: r.chroma)
 
@@ -96,7 +96,7 @@ def best(found: list[Reading], least_chroma: float) -> Reading:
 def errors_at(
     head: PaletteHead, bins: Bins, folder: Path, half: Half, rows: NDArray[np.int64], temperature: float, gain: float
 ) -> PictureErrors:
-    """Of each picture in view 0, read with such a temperature and gain."""
+    """Errors of each picture in view 0, read with a temperature and a gain."""
     view = opened(folder, half, 0)
     truth = torch.from_numpy(view.chroma[rows].astype(np.float32))
     return _errors(logits_of(head, view, rows), truth, bins, temperature, gain)

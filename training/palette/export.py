@@ -1,7 +1,7 @@
-"""A stem and a trained head to ONNX: the two files of a palette network, and what the card says of them.
+"""A stem and a trained head to ONNX: the two files of a palette network, and its section of the card.
 
-Matrices are rounded to half precision first, in torch, and stored so, as in :mod:`training.export`: what the files hold
-is then exactly what the checked network computed with.
+Matrices are first rounded to half precision in torch and stored in it, as in :mod:`training.export`: the files then
+hold exactly the weights that the checked network used.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from training.palette.network import PaletteHead
 from training.palette.published import SHA256, Weights, load_stem
 from training.palette.transformer import PATCH_PX, WIDTH, Stem
 
-_TOLERANCE = 2e-3  # of tokens and logits, whose deviation is about 2
+_TOLERANCE = 2e-3  # of tokens and logits, whose standard deviation is about 2
 
 
 def stem_name(blocks: int, cells: int) -> str:
-    """The file of a stem: which weights it was published with, how many blocks of them, and what it sees."""
+    """File name of a stem, from its published weights, its number of blocks and its input size."""
     return f"dinov2-vits14-{SHA256[:8]}-{blocks}blocks-{cells * PATCH_PX}px.onnx"
 
 
 def write_stem(folder: Path, blocks: int, cells: int, weights: Weights) -> Path:
-    """Write the stem's ONNX into ``folder``; one that is there stays. Raises TrainingError where the two differ."""
+    """Write the stem's ONNX into ``folder`` unless it exists. Raises TrainingError if it differs from torch's."""
     path = folder / stem_name(blocks, cells)
     if not path.is_file():
         stem = Stem(blocks, cells)
@@ -46,7 +46,7 @@ def write_stem(folder: Path, blocks: int, cells: int, weights: Weights) -> Path:
 
 
 def write_head(folder: Path, head: PaletteHead) -> Path:
-    """Write the head's ONNX into ``folder``. Raises TrainingError where it differs from torch's."""
+    """Write the head's ONNX into ``folder``. Raises TrainingError if it differs from torch's."""
     path = folder / PALETTE_FILE
     tokens = torch.randn(2, 1 + head.cells**2, WIDTH, generator=torch.Generator().manual_seed(0)) * 2
     _write(head, tokens, "tokens", "logits", path)
@@ -54,7 +54,7 @@ def write_head(folder: Path, head: PaletteHead) -> Path:
 
 
 def palette_card(stem: Path, head: Path, cells: int, bins: Bins, temperature: float, gain: float) -> PaletteCard:
-    """What a model's card says of its palette network."""
+    """The palette network's section of a model's card."""
     return PaletteCard(
         stem=stem.name,
         stem_sha256=file_sha256(stem),
@@ -68,7 +68,7 @@ def palette_card(stem: Path, head: Path, cells: int, bins: Bins, temperature: fl
 
 
 def read_head(model: Model) -> tuple[PaletteHead, Bins]:
-    """The head of a model folder back as a torch network, to learn on from. Raises TrainingError."""
+    """Load the head of a model folder as a torch network, to continue its training. Raises TrainingError."""
     card = model.card.palette
     if card is None:
         raise TrainingError(f"model {model.card.name} has no palette network to begin with; give one that has")
@@ -93,7 +93,7 @@ def _write(network: nn.Module, example: Tensor, given: str, made: str, path: Pat
             parameter.copy_(parameter.half().float())
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces that this exporter will not change any more
+        warnings.simplefilter("ignore")  # torch warns that this exporter is no longer developed
         torch.onnx.export(
             network,
             (example,),
@@ -102,7 +102,7 @@ def _write(network: nn.Module, example: Tensor, given: str, made: str, path: Pat
             output_names=[made],
             dynamic_axes={given: {0: "batch"}, made: {0: "batch"}},
             opset_version=OPSET,
-            # Folded, matrices would be stored transposed and nameless, and could not be learnt on from.
+            # Folding would store matrices transposed and without names, and training could not continue from them.
             do_constant_folding=False,
             dynamo=False,
         )

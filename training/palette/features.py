@@ -1,8 +1,8 @@
-"""The stem's tokens of every picture, computed once and kept: training the last blocks then costs minutes.
+"""The stem's tokens of every picture, computed once and kept: training the last blocks then takes minutes.
 
-A cache is a folder of NumPy files, two for each half of the collection and view: tokens in half precision (197 kB a
-view of 16 x 16 cells) and the cells' true colours. They are mapped, not read. A cache that was stopped goes on from its
-last batch; one of other data, views or weights is refused.
+A cache is a folder of NumPy files, two for each half of the collection and view: tokens in half precision (197 kB for a
+view of 16 x 16 cells) and the cells' true colours. They are mapped, not read. An interrupted cache resumes from its
+last batch; a cache of other data, views or weights is refused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FeatureCache:
 
 
 def describe(collection: Collection, views: Views, stem: Path) -> dict[str, Any]:
-    """What a cache depends on."""
+    """Everything that a cache depends on."""
     return {
         "collection": collection.sha256,
         "views": asdict(views) | {"film": views.film.model_dump()},
@@ -62,11 +62,11 @@ def describe(collection: Collection, views: Views, stem: Path) -> dict[str, Any]
 
 
 def prepare(folder: Path, description: dict[str, Any]) -> None:
-    """Make ``folder`` a cache of what ``description`` says.
+    """Make ``folder`` a cache for ``description``.
 
     Raises
     ------
-    TrainingError : it is one of something else.
+    TrainingError : ``folder`` is a cache with another description.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _DESCRIPTION
@@ -87,15 +87,15 @@ def fill(
     wanted: tuple[tuple[Half, int], ...],
     report: Callable[[str], None] = print,
 ) -> None:
-    """Compute the features of the ``wanted`` (half, view number) that are not there yet.
+    """Compute the missing features of the ``wanted`` (half, view number).
 
     Parameters
     ----------
-    stem : its ONNX file
+    stem : the ONNX file of the stem
 
     Raises
     ------
-    TrainingError : ``folder`` is a cache of something else. DataError : a picture cannot be read any more.
+    TrainingError : ``folder`` is a cache of something else. DataError : a picture can no longer be read.
     """
     prepare(folder, describe(collection, views, stem))
     missing = [(half, number) for half, number in wanted if _done(folder, half, number) < len(_half(collection, half))]
@@ -107,13 +107,13 @@ def fill(
 
 
 def opened(folder: Path, half: Half, number: int) -> FeatureCache:
-    """A view that was filled, mapped for reading."""
+    """The features of a filled view, mapped for reading."""
     tokens, chroma = (np.load(path, mmap_mode="r") for path in _paths(folder, half, number))
     return FeatureCache(tokens, chroma)
 
 
 def is_filled(folder: Path, half: Half, number: int, pictures: int) -> bool:
-    """Whether all ``pictures`` of a view are there."""
+    """True if a view has the features of all ``pictures``."""
     return _done(folder, half, number) == pictures
 
 
@@ -147,7 +147,7 @@ def _fill_one(
 
 
 def _on_processors(stem: Path) -> Callable[[F32], NDArray[Any]]:
-    """The stem by OpenVINO, in bf16 where the processor has it: 2.5 times as fast as torch was, in one run."""
+    """The stem in OpenVINO, in bf16 if the processor has it: 2.5 times as fast as torch in one run."""
     core = openvino.Core()
     network = core.read_model(stem)
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -173,7 +173,7 @@ def _on_gpu(path: Path, cells: int) -> Callable[[F32], NDArray[Any]]:
 def _batches(
     collection: Collection, views: Views, half: Half, number: int, first: int
 ) -> Iterator[tuple[int, F32, F32]]:
-    """First index, (N, side, side) gray and (N, 2, cells, cells) truth; the next batch is made while one is used."""
+    """First index, (N, side, side) gray and (N, 2, cells, cells) truth; the next batch is made in the meantime."""
     pictures = _half(collection, half)
 
     def make(start: int) -> tuple[int, F32, F32]:

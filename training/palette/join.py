@@ -1,4 +1,4 @@
-"""A generator and a palette network become one model folder, which ``run --model`` takes."""
+"""Join a generator and a palette network into one model folder for ``run --model``."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def join(
     generator : a model that takes a palette
     palette_run : the folder of a finished palette run
     stem : the ONNX file that the head was trained on
-    temperature, gain : how the distribution is read, as :mod:`training.palette.choose` found
-    story : what the card says of the palette's training
-    shares_stem : leave or put the stem where shipped models share it, not into ``out``
+    temperature, gain : how the distribution is read, as chosen by :mod:`training.palette.choose`
+    story : the card's section on the palette's training
+    shares_stem : keep the stem in the folder shared by shipped models, not in ``out``
 
     Raises
     ------
@@ -58,7 +58,7 @@ def join(
         told = {"generator": generator.card.training, "palette": story}
         joined = dataclasses.replace(generator.card, name=name, palette=card, training=told)
         (part / CARD_FILE).write_text(joined.to_json(), encoding="utf-8")
-        part.chmod(0o755)  # mkdtemp's own is for the owner alone
+        part.chmod(0o755)  # mkdtemp's folder is readable by its owner only
         put_folder(part, out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Train a palette head on cached features: ``colorize-archive train palette --data DIR --out DIR``.
 
-A run leaves ``checkpoint.pt``, ``bins.npz`` and ``losses.jsonl``. It may be stopped at any time and goes on from its
+A run writes ``checkpoint.pt``, ``bins.npz`` and ``losses.jsonl``. It may be stopped at any time and resumes from its
 last checkpoint.
 """
 
@@ -38,7 +38,7 @@ _SECONDS_BETWEEN_LINES = 20.0
 
 
 def is_kept(photograph: Photograph) -> bool:
-    """True for the twelfth of the training photographs by which temperature, gain and doubt are chosen."""
+    """True for the twelfth of the training photographs that is reserved to choose temperature, gain and doubt."""
     return hashlib.sha256(photograph.group.encode()).digest()[1] % _KEPT_OF == 0
 
 
@@ -48,7 +48,7 @@ class Lesson:
 
     Attributes
     ----------
-    learnt, kept : rows to learn from, and rows to choose settings by
+    learnt, kept : rows to train on, and rows to choose settings by
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Lesson:
         return cls(folder, len(photographs), np.array(learnt, np.int64), np.array(kept, np.int64))
 
     def views(self, recipe: PaletteRecipe) -> list[FeatureCache]:
-        """The views that are complete by now."""
+        """The views that are complete."""
         numbers = [n for n in range(recipe.views) if is_filled(self.folder, "train", n, self.pictures)]
         return [opened(self.folder, "train", number) for number in numbers]
 
@@ -79,11 +79,11 @@ def learn(
     start: tuple[PaletteHead, Bins] | None = None,
     report: Callable[[str], None] = print,
 ) -> PaletteHead:
-    """Train, or go on where ``out`` has a checkpoint; the moving average comes back in evaluation mode.
+    """Train, or resume from a checkpoint in ``out``; returns the moving average in evaluation mode.
 
     Parameters
     ----------
-    start : a head to learn on from, and its bins; by default the published blocks and a new head
+    start : a head to continue from, and its bins; by default the published blocks and a new head
     """
     out.mkdir(parents=True, exist_ok=True)
     bins = _bins(out, lesson, recipe, start[1] if start else None)
@@ -238,7 +238,7 @@ class _Run:
 
 
 def _groups(head: PaletteHead, recipe: PaletteRecipe) -> list[dict[str, Any]]:
-    """Blocks and head with their rates; biases, norms and scales do not decay."""
+    """Parameter groups of blocks and head with their rates; biases, norms and scales have no weight decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in head.named_parameters():
         groups.setdefault((name.startswith("blocks."), parameter.ndim > 1), []).append(parameter)

@@ -26,7 +26,7 @@ _SHORT_PX = 256
 
 @dataclass(frozen=True)
 class Measured:
-    """(pictures,) mean CIEDE2000 and spread, and the same of every cell of all of them."""
+    """(pictures,) mean CIEDE2000 and spread, and the same for every cell of all pictures."""
 
     scan_errors: NDArray[np.float64]
     scan_spreads: NDArray[np.float64]

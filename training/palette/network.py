@@ -14,15 +14,15 @@ _HIDDEN = 256
 class PaletteHead(nn.Module):
     """(N, 1 + cells**2, WIDTH) tokens after ``BLOCKS - trained`` blocks to (N, bins, cells, cells) logits.
 
-    The head sees each patch as the stem and as the last block give it, beside what the last block says of the whole
-    picture, and its neighbours through one convolution.
+    The head sees the tokens of each patch from the stem and from the last block, the last block's token of the whole
+    picture, and the neighbouring patches through one convolution.
 
     Parameters
     ----------
-    bins : colours to choose from
+    bins : number of colours to choose from
     cells : rows and columns of patches
-    trained : last blocks of the transformer, which start as published and learn too
-    dropout : share of the head's channels that training leaves out
+    trained : number of last transformer blocks, which start as published and are trained, too
+    dropout : share of the head's channels dropped in training
     """
 
     def __init__(self, bins: int, cells: int, trained: int = 4, dropout: float = 0.1) -> None:
@@ -42,7 +42,7 @@ class PaletteHead(nn.Module):
         self.colours = nn.Conv2d(_HIDDEN, bins, 1)
 
     def start_published(self, weights: Weights) -> None:
-        """Fill the blocks with the published ones."""
+        """Fill the blocks with the published weights."""
         for number, block in enumerate(self.blocks, BLOCKS - len(self.blocks)):
             load_block(block, number, weights)  # type: ignore[arg-type]
 

@@ -31,11 +31,11 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 def published_file(given: Path | None = None) -> Path:
-    """The ONNX file of the installed package, or ``given``, its hash checked.
+    """The ONNX file of the installed package, or ``given``, with its hash checked.
 
     Raises
     ------
-    TrainingError : not there, or another file.
+    TrainingError : the file is missing, or has another hash.
     """
     path = given or _installed()
     if path is None or not path.is_file():
@@ -54,7 +54,7 @@ def _installed() -> Path | None:
 
 
 def read_weights(path: Path) -> Weights:
-    """All tensors of the file, the nameless matrices under the name of the node that uses them."""
+    """All tensors of the file; matrices without a name are under the name of the node that uses them."""
     graph = onnx.load(path).graph
     tensors = {initializer.name: numpy_helper.to_array(initializer) for initializer in graph.initializer}
     for node in graph.node:

@@ -1,4 +1,4 @@
-"""Everything that decides what a palette network learns."""
+"""The recipe of a palette network: everything that determines its training."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class PaletteRecipe(BaseModel):
 
     Attributes
     ----------
-    start : a shipped model, or a model folder, whose head is learnt on from; None begins with the published blocks
-    licences : "clean" leaves out pictures whose licence allows research only or is not known
+    start : a shipped model, or a model folder, to continue from its head; None starts from the published blocks
+    licences : "clean" leaves out pictures whose licence is unknown or allows research only
     cells : rows and columns of patches of 14 px that the network sees
-    trained_blocks : last blocks of the transformer that learn too; the others stay as published
-    views : of each picture, whole, mirrored on old film, and square crops from the third on
-    epochs : times that each picture is shown, one of its views at a time
+    trained_blocks : number of last transformer blocks to train; the others stay as published
+    views : number of views of each picture: whole, mirrored on old film, and from the third on square crops
+    epochs : how often each picture is shown, one of its views at a time
     head_rate, block_rate : highest learning rates; both fall to zero along a cosine
-    difference_weight : of the mean colour's CIEDE2000 beside the cross-entropy
-    least_chroma : share of the true chroma that the colours are to have when temperature and gain are chosen
-    rare_weight : 0 weighs all colours the same, 1 each by how rare it is
+    difference_weight : weight of the mean colour's CIEDE2000, added to the cross-entropy
+    least_chroma : share of the true chroma that the choice of temperature and gain must reach
+    rare_weight : 0 weighs all colours equally, 1 by their rarity
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -1,7 +1,7 @@
-"""The whole of ``colorize-archive train palette``: features, head, reading, doubt, and a model that ``run`` takes.
+"""All steps of ``colorize-archive train palette``: features, head, reading, doubt, and a model for ``run``.
 
 Features and head can be stopped and resumed. The last steps run the whole model, generator included, on the photographs
-that were kept for them.
+reserved for them.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def train_palette(
 
     Parameters
     ----------
-    generator : the model whose generator it is joined with
+    generator : the model whose generator is joined with the head
     features : folder for the cached features, by default ``out/features``; several runs on the same data may share it
-    weights : DINOv2's file, by default that of the installed package; not asked for where ``recipe`` names a start
+    weights : DINOv2's file, by default that of the installed package; not needed if ``recipe`` names a start
 
     Raises
     ------
     DataError : no usable picture. RecipeError : ``out`` holds a run, and ``resume`` was not given. TrainingError : the
-        features are of other data, or there are no weights.
+        features are of other data, or the weights are missing.
     """
     begun = (out / CHECKPOINT).is_file()
     if begun and not resume:
@@ -84,7 +84,7 @@ def train_palette(
 def _beginning(
     recipe: PaletteRecipe, features: Path, weights: Path | None
 ) -> tuple[Path, Weights, tuple[PaletteHead, Bins] | None]:
-    """The stem's file, the published weights where they are needed, and the head to learn on from."""
+    """The stem's file, the published weights if they are needed, and the head to continue from."""
     if recipe.start:
         model = find_model(recipe.start)
         return model.palette_paths()[0], {}, read_head(model)
@@ -104,7 +104,7 @@ def finish(
     to: Path | None = None,
     shares_stem: bool = False,
 ) -> Model:
-    """Choose how the trained head of ``out`` is read, calibrate its doubt, and write the model to ``to``."""
+    """Choose the reading of the trained head in ``out``, calibrate its doubt, and write the model to ``to``."""
     head, bins, _ = load_head(out)
     kept = lesson.kept if len(lesson.kept) else lesson.learnt
     reading = best(readings(head, bins, lesson.folder, "train", kept), recipe.least_chroma)
@@ -128,7 +128,7 @@ def finish(
 def _judge(
     recipe: PaletteRecipe, head: PaletteHead, bins: Bins, reading: Reading, lesson: Lesson, groups: Sequence[str]
 ) -> Verdict:
-    """Measure held-out pictures, which are of the photographs ``groups``, by the new head and the one it began with."""
+    """Compare the new head with the one it began with, on held-out pictures of the photographs ``groups``."""
     folder, rows = lesson.folder, np.arange(len(groups))
     new = errors_at(head, bins, folder, "test", rows, reading.temperature, reading.gain)
     if recipe.start is None:
@@ -191,7 +191,7 @@ def _write_run(out: Path, recipe: PaletteRecipe, collection: Collection, lesson:
 def _story(
     recipe: PaletteRecipe, collection: Collection, out: Path, reading: Reading, lesson: Lesson
 ) -> dict[str, Any]:
-    """What a card says of the palette's training: licences and sources are only of the pictures that were used."""
+    """The card's section on the palette's training; licences and sources are those of the pictures used."""
     used = [collection.train.photographs[int(i)] for i in (*lesson.learnt, *lesson.kept)]
     counts: dict[str, dict[str, int]] = {"licences": {}, "sources": {}}
     for photograph in used:

@@ -1,7 +1,7 @@
-"""DINOv2's ViT-S/14: patches of 14 px to tokens that describe what they show, of gray pictures too.
+"""DINOv2's ViT-S/14: patches of 14 px to tokens that describe their content, which works for gray pictures, too.
 
-The weights come as ONNX inside a package (:mod:`training.palette.published`); this is the network they belong to, split
-into a stem that stays as published and the last blocks, which training may change.
+The weights come as ONNX inside a package (:mod:`training.palette.published`). This is their network, split into a stem
+that stays as published and the last blocks, which training may change.
 
 References
 ----------
@@ -18,13 +18,13 @@ PATCH_PX = 14
 WIDTH = 384
 HEADS = 6
 BLOCKS = 12
-# Mean and deviation of ImageNet's pictures, by which the published network scales its input.
+# Mean and standard deviation of ImageNet's pictures, by which the published network scales its input.
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 
 class Attention(nn.Module):
-    """Every token looks at every other: (N, tokens, WIDTH) to the same shape."""
+    """Self-attention of all tokens: (N, tokens, WIDTH) to the same shape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,12 +60,11 @@ class Block(nn.Module):
 
 
 class Stem(nn.Module):
-    """Pictures to tokens, and the first ``blocks`` blocks.
+    """The patch embedding, and the first ``blocks`` blocks.
 
     Parameters
     ----------
-    cells : rows and columns of patches; the published position embedding (37 x 37) is resampled to them once, on
-        loading
+    cells : rows and columns of patches; the published position embedding (37 x 37) is resampled to this size on loading
     """
 
     def __init__(self, blocks: int, cells: int) -> None:

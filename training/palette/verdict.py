@@ -1,6 +1,6 @@
-"""Did a palette become better? Gray, the palette that a run began with and the new one, on held-out pictures.
+"""Has a palette become better? Compares gray, the palette that a run began with, and the new one on held-out pictures.
 
-All rows are measured on the same pictures, and intervals are drawn from the same resamplings of them
+All rows are measured on the same pictures, and intervals come from the same resamplings of them
 (:mod:`training.metrics`), so that a difference shared by most pictures is found even if the pictures differ much more
 among themselves.
 """
@@ -17,7 +17,7 @@ from training.metrics import bootstrap_interval, bootstrap_weights
 from training.palette.choose import PictureErrors
 
 TABLE = "verdict"
-LEAST_PHOTOGRAPHS = 8  # held out; fewer decide nothing
+LEAST_PHOTOGRAPHS = 8  # fewer held-out photographs are not enough for a verdict
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class VerdictRow:
     Attributes
     ----------
     ciede2000 : mean over pictures of the mean over their cells
-    below_gray_percent : how far it lies below gray's; None of gray itself
-    against_start : CIEDE2000 minus that of the palette which the run began with; None of that palette, and without one
+    below_gray_percent : how far it is below gray's; None for gray itself
+    against_start : CIEDE2000 minus that of the palette that the run began with; None for that palette itself, and if
+        there was none
     chroma_of_truth : mean chroma over the truth's
     """
 
@@ -41,7 +42,7 @@ class VerdictRow:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Rows, gray first and the new palette last, the numbers of pictures and photographs, and the start's name."""
+    """Rows (gray first, the new palette last), the numbers of pictures and photographs, and the start's name."""
 
     rows: tuple[VerdictRow, ...]
     pictures: int
@@ -77,7 +78,7 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """What came out, for people; empty for a run that began with no palette."""
+        """The result in words; empty for a run that began without a palette."""
         against = self.rows[-1].against_start
         if against is None:
             return ""
@@ -105,7 +106,7 @@ class Verdict:
         return "\n".join([caption, "", table, *(["", self.sentence] if self.sentence else [])])
 
     def write(self, folder: Path) -> None:
-        """``verdict.md`` and ``verdict.json`` in ``folder``."""
+        """Write ``verdict.md`` and ``verdict.json`` into ``folder``."""
         (folder / f"{TABLE}.md").write_text(self.markdown() + "\n", encoding="utf-8")
         record = {**asdict(self), "sentence": self.sentence}
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)

@@ -1,7 +1,7 @@
 """Views of a photograph that the palette network learns from, and the true colour of each cell.
 
-The network sees squares. View 0 is the whole picture squeezed into one, view 1 the same mirrored and on old film; the
-others are square crops, as the windows of a large scan are. A view is a function of (seed, picture, number) alone.
+The network sees squares. View 0 is the whole picture squeezed into a square, view 1 the same mirrored and on old film;
+the others are square crops, like the windows of a large scan. A view is a function of (seed, picture, number) alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training.palette.transformer import PATCH_PX
 F32 = NDArray[np.float32]
 
 _LEAST_CROP = 0.5  # of the short side
-_CLEAN = 0.3  # share of the crops that no film has touched
+_CLEAN = 0.3  # share of the crops without film
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Views:
 
         Returns
         -------
-        gray : (side_px, side_px) sRGB-encoded gray in [0, 1], what the network sees
+        gray : (side_px, side_px) sRGB-encoded gray in [0, 1], the network's input
         chroma : (2, cells, cells) mean a*, b* of each cell, the truth
         """
         rng = np.random.default_rng([self.seed, picture, number])
@@ -68,13 +68,13 @@ def lab_of(sample: Sample) -> F32:
 
 
 def cell_means(chroma: F32, cells: int) -> F32:
-    """(2, H, W) to the means over a grid of ``cells`` x ``cells``."""
+    """(2, H, W) to (2, cells, cells) means over the cells of a grid."""
     planes = [cv2.resize(np.ascontiguousarray(plane), (cells, cells), interpolation=cv2.INTER_AREA) for plane in chroma]
     return np.stack(planes).astype(np.float32)
 
 
 def _square(pixels: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """A square crop anywhere, its side between half of the short side and all of it."""
+    """A square crop at a random place, its side between half the short side and all of it."""
     height, width = pixels.shape[:2]
     side = max(1, int(min(height, width) * rng.uniform(_LEAST_CROP, 1)))
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
@@ -82,7 +82,7 @@ def _square(pixels: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
 
 
 def _resized(pixels: NDArray[Any], side_px: int) -> NDArray[Any]:
-    """The whole picture as a square; areas are averaged where a side shrinks."""
+    """The whole picture as a square; a side that shrinks is averaged over areas."""
     smaller = (min(pixels.shape[0], side_px), min(pixels.shape[1], side_px))
     if smaller != pixels.shape[:2]:
         pixels = cv2.resize(pixels, smaller[::-1], interpolation=cv2.INTER_AREA)
