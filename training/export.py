@@ -1,9 +1,9 @@
 """A checkpoint in, a model folder out: ``model.onnx`` and ``card.json``.
 
-The moving average of the generator is exported in evaluation mode, with batch, height and width left open. Batch norm
-is folded into the convolutions first, and the folded weights are rounded to half precision there, in torch: what the
-file stores as float16 is then exactly what the checked network computed with. Each stored weight is followed by a Cast
-to float32, which runtimes fold when they load the file: it is half as large, and computation stays float32.
+The moving average of the generator is exported in evaluation mode, with batch, height and width left open. First, batch
+norm is folded into the convolutions, and the folded weights are rounded to half precision in torch: the file then
+stores as float16 exactly the weights that the checked network used. Each stored weight is followed by a Cast to
+float32, which runtimes fold when they load the file: the file is half as large, and computation stays float32.
 
 The exporter is torch's TorchScript one (``dynamo=False``): it needs no further package and makes a small, plain graph.
 """
@@ -39,17 +39,17 @@ OPSET = 17
 INPUT, OUTPUT = "lightness", "chroma"
 _TOLERANCE = 1e-3  # of network output in [-1, 1]: a tenth of a unit of a*, b*
 _SMALLEST_HALVED = 256  # elements; below it a cast node costs more than the bytes it saves
-_BESIDE = ("losses.jsonl", "curves.png")  # of the run, kept beside the weights
+_BESIDE = ("losses.jsonl", "curves.png")  # files of the run that are kept beside the weights
 
 # sRGB (IEC 61966-2-1) to XYZ relative to its own white, as pipeline.colour.lab has it: neutral gives a* = b* = 0.
 _RGB_TO_XYZ = ((0.4123908, 0.3575843, 0.1804808), (0.2126390, 0.7151687, 0.0721923), (0.0193308, 0.1191948, 0.9505322))
 
 
 class EngineGraph(nn.Module):
-    """A generator of any kind as engines know them: (N, 1, H, W) lightness to (N, 2, H, W) a*, b*, both in [-1, 1].
+    """Any generator in the form that engines expect: (N, 1, H, W) lightness to (N, 2, H, W) a*, b*, both in [-1, 1].
 
-    Lightness is replicated where the generator sees three channels; where it paints RGB, the graph ends with the
-    conversion to CIE L*a*b*, of which the lightness is dropped: the scan has its own.
+    Lightness is replicated if the generator takes three channels. If it makes RGB, the graph ends with the conversion
+    to CIE L*a*b* and drops the lightness: the scan has its own.
     """
 
     def __init__(self, generator: nn.Module, input_channels: int, rgb: bool, chroma_scale: float) -> None:
@@ -80,7 +80,7 @@ class EngineGraph(nn.Module):
 
 
 def engine_graph(generator: nn.Module, recipe: Recipe) -> nn.Module:
-    """``generator`` with a single lightness channel in and a*, b* out: itself, if it is that already."""
+    """``generator`` with one lightness channel in and a*, b* out; the generator itself if it has that form."""
     rgb = recipe.colour == "rgb"
     if recipe.input_channels == 1 and not rgb:
         return generator
@@ -92,7 +92,7 @@ def load_average(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
 
     Raises
     ------
-    TrainingError : no checkpoint in ``folder``, or one that cannot be read.
+    TrainingError : ``folder`` has no checkpoint, or it cannot be read.
     """
     state = checkpoint.load(folder)
     recipe = Recipe(**state["recipe"])
@@ -107,12 +107,12 @@ def load_average(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
 
 
 def size_multiple(generator: nn.Module) -> int:
-    """Pixels that height and width must be multiples of, as the network states."""
+    """Pixels that height and width must be multiples of, according to the network."""
     return int(generator.size_multiple)  # type: ignore[arg-type]
 
 
 def fold_batch_norm(generator: nn.Module) -> nn.Module:
-    """A copy with each batch norm that follows a convolution in an ``nn.Sequential`` folded into it."""
+    """A copy in which each batch norm after a convolution in an ``nn.Sequential`` is folded into the convolution."""
     folded = copy.deepcopy(generator).eval()
     for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
         for i in range(len(sequence) - 1):
@@ -125,11 +125,11 @@ def fold_batch_norm(generator: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def round_weights(generator: nn.Module) -> None:
-    """Round convolution weights, in place, to values that float16 holds; biases stay float32.
+    """Round convolution weights, in place, to values that float16 can represent; biases stay float32.
 
     Raises
     ------
-    TrainingError : a weight beyond float16's 65504.
+    TrainingError : a weight exceeds float16's maximum of 65504.
     """
     for name, weight in generator.named_parameters():
         if weight.ndim == 4:
@@ -144,7 +144,7 @@ def to_onnx(generator: nn.Module, multiple: int, channels: int = 1) -> onnx.Mode
     example = torch.zeros(2, channels, 2 * multiple, 2 * multiple)
     axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces that this exporter will not change any more
+        warnings.simplefilter("ignore")  # torch warns that this exporter is no longer developed
         torch.onnx.export(
             generator.eval(),
             (example,),
@@ -159,7 +159,7 @@ def to_onnx(generator: nn.Module, multiple: int, channels: int = 1) -> onnx.Mode
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose large weights, where float16 holds them exactly, are float16 initializers followed by a Cast."""
+    """A copy whose large weights are float16 initializers followed by a Cast, if float16 holds them exactly."""
     halved = copy.deepcopy(model)
     casts = []
     for initializer in halved.graph.initializer:
@@ -179,7 +179,7 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def onnx_difference(generator: nn.Module, model: onnx.ModelProto, multiple: int, channels: int = 1) -> float:
-    """Largest difference of torch and onnxruntime on a seeded random batch of another shape than the traced one."""
+    """Largest difference between torch and onnxruntime on a seeded random batch, of another shape than was traced."""
     shape = (3, channels, 3 * multiple, 2 * multiple)
     lightness = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -189,7 +189,7 @@ def onnx_difference(generator: nn.Module, model: onnx.ModelProto, multiple: int,
 
 
 def put_folder(part: Path, folder: Path) -> None:
-    """Rename ``part`` to ``folder``, over an earlier model folder if there is one."""
+    """Rename ``part`` to ``folder``, replacing an earlier model folder."""
     if folder.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
         os.replace(folder, old)
@@ -202,15 +202,15 @@ def put_folder(part: Path, folder: Path) -> None:
 def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1.0, note: str | None = None) -> Model:
     """Write ``model.onnx``, ``card.json`` and the run's curves into ``out_folder``, whole or not at all.
 
-    Of a generator that takes a palette this is the generator alone; :func:`training.palette.join.join` adds a palette
-    network.
+    If the generator takes a palette, the folder has the generator alone; :func:`training.palette.join.join` adds a
+    palette network.
 
     Parameters
     ----------
     run_folder : the ``out`` of a training run, finished or not
     out_folder : the model folder to make; an earlier model there is replaced
     name : the model's own name, for its card
-    chroma_gain : what the network's chroma is multiplied by when it runs; below 1 makes its colours calmer
+    chroma_gain : factor of the network's chroma when it runs; below 1 makes its colours calmer
     note : a line for the card
 
     Raises
@@ -249,7 +249,7 @@ def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1
         for beside in _BESIDE:
             if (run_folder / beside).is_file():
                 shutil.copyfile(run_folder / beside, part / beside)
-        part.chmod(0o755)  # mkdtemp's own is for the owner alone
+        part.chmod(0o755)  # mkdtemp's folder is readable by its owner only
         put_folder(part, out_folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -260,7 +260,7 @@ def export(run_folder: Path, out_folder: Path, name: str, chroma_gain: float = 1
 def _story(
     run_folder: Path, recipe: Recipe, training: dict[str, Any], chroma_gain: float, note: str | None
 ) -> dict[str, Any]:
-    """What the card says of the training, without folders of the training machine."""
+    """The training section of the card, without paths of the training machine."""
     values = recipe.model_dump(mode="json") | {"data": None}
     if isinstance(recipe.pretrained, str):
         values["pretrained"] = Path(recipe.pretrained).name
@@ -276,11 +276,11 @@ def _story(
 
 
 def load_generator(model: Model) -> nn.Module:
-    """A model folder back as a torch network in evaluation mode, batch norm folded: the exported weights to the bit.
+    """Load a model folder as a torch network in evaluation mode, batch norm folded, with exactly the exported weights.
 
     Raises
     ------
-    TrainingError : the card names no generator of this package, or the weights are not its.
+    TrainingError : the card names no generator of this package, or the weights do not fit it.
     """
     try:
         recipe = Recipe(**model.card.training["recipe"])

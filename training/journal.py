@@ -1,4 +1,4 @@
-"""What a run records: ``losses.jsonl``, TensorBoard's curves, and lines of progress with the time left."""
+"""The journal of a run: ``losses.jsonl``, TensorBoard's curves, and lines of progress with the time left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LINE_SECONDS = 10.0
 
 
 class Journal:
-    """Collects the losses of steps and writes their means to ``folder``; of several processes only one has one."""
+    """Collects the losses of steps and writes their means to ``folder``, which only one of several processes has."""
 
     def __init__(self, folder: Path | None, step: int, report: Callable[[str], None]) -> None:
         self._report = report
@@ -40,7 +40,7 @@ class Journal:
         self._had_colour, self._warned = False, False
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Take in one step's losses, still on the device."""
+        """Add the losses of one step, still on the device."""
         for name, value in losses.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -67,7 +67,7 @@ class Journal:
         return means
 
     def say(self, step: int, total_steps: int, epochs: float, seconds: float, means: Mapping[str, float]) -> None:
-        """A line of progress with the time left, at most every ten seconds."""
+        """Report a line of progress with the time left, at most every ten seconds."""
         if time.monotonic() - self._said < _LINE_SECONDS and step < total_steps:
             return
         self._said = time.monotonic()
@@ -76,11 +76,11 @@ class Journal:
         self._report(f"step {step}/{total_steps} epoch {epochs:.1f}: {figures}; {left} left")
 
     def watch(self, step: int, means: Mapping[str, float]) -> None:
-        """Warn where colour falls towards gray: the collapse that scores well in squared error."""
+        """Warn if colours fade towards gray, a collapse that scores well in squared error."""
         chroma = means.get("chroma", math.inf)
         if chroma > 1.5 * _LEAST_CHROMA:
             self._had_colour = True
-        # A fresh network may begin near gray: what counts is colour that was there and goes, or that never comes.
+        # A new network may begin near gray: warn if colour fades, or if it does not come for a long time.
         elif chroma < _LEAST_CHROMA and (self._had_colour or (step >= _PATIENCE_STEPS and not self._warned)):
             self._had_colour, self._warned = False, True
             self._report(
@@ -114,7 +114,7 @@ def _time(seconds: float) -> str:
 
 
 def read_losses(path: Path) -> list[dict[str, float]]:
-    """The lines of a ``losses.jsonl``; a half-written last one, as a killed run leaves, is left out."""
+    """The lines of a ``losses.jsonl``, without an incomplete last one that a killed run may leave."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -125,7 +125,7 @@ def read_losses(path: Path) -> list[dict[str, float]]:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines after ``step``: a resumed run does those steps again."""
+    """Drop the lines after ``step``, because a resumed run repeats those steps."""
     if not path.is_file():
         return
     kept = [json.dumps(line) + "\n" for line in read_losses(path) if line["step"] <= step]

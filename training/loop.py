@@ -1,9 +1,8 @@
 """The training loop, top to bottom: ``colorize-archive train RECIPE --data DIR --out DIR`` (Isola et al., CVPR 2017).
 
-A run leaves in its folder: ``run.json`` (command, recipe, seed, data, versions), ``recipe.yaml``, ``checkpoint.pt``,
-``losses.jsonl``, ``curves.png``, ``tensorboard/``, ``samples/`` and, when it is done, ``model/``, which
-``colorize-archive run --model`` takes. A run that was killed at any moment resumes from its last checkpoint and ends
-with the same weights.
+A run writes to its folder: ``run.json`` (command, recipe, seed, data, versions), ``recipe.yaml``, ``checkpoint.pt``,
+``losses.jsonl``, ``curves.png``, ``tensorboard/``, ``samples/`` and, at the end, ``model/`` for ``colorize-archive run
+--model``. A run killed at any moment resumes from its last checkpoint and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ from training.trainer import Trainer
 RUN = "run.json"
 _REPORT_STEPS = 50
 _VALIDATION_PICTURES = 64
-_VALIDATION_PX = 64 * 256**2  # of all of them together
+_VALIDATION_PX = 64 * 256**2  # in all validation pictures together
 _LEAST_VALIDATION_PICTURES = 3
 _AT_ONCE_PX = 8 * 256**2
-_BOARD_PX = 2048  # the longest side that TensorBoard gets; the files are whole
+_BOARD_PX = 2048  # longest side of a picture in TensorBoard; the files have full size
 _SAMPLE_PICTURES = 6
 _PACKAGES = ("colorize-archive", "torch", "lightning-fabric", "numpy", "opencv-python-headless")
 
@@ -62,14 +61,14 @@ def train(
 
     Parameters
     ----------
-    devices : processes to train with, one a GPU; None is every GPU there is, or one process without
+    devices : processes to train with, one for each GPU; None is every GPU there is, or one process without any
 
     Raises
     ------
     DataError : no usable picture. RecipeError : ``out`` holds another run, or the recipe does not fit the data.
     TrainingError : a loss is not finite, or nothing can be written; the last checkpoint is kept.
     """
-    # Its own lines, as "Using bfloat16 Automatic Mixed Precision", say what ours say.
+    # Fabric's own lines, such as "Using bfloat16 Automatic Mixed Precision", repeat ours.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if out.resolve().is_relative_to(data.resolve()):
         raise RecipeError(
@@ -136,12 +135,12 @@ def _strategy(devices: int | None) -> Any:
         return "auto"
     from lightning_fabric.strategies import DDPStrategy
 
-    # Two forward passes of the discriminator come before one backward pass: buffers must not be written in between.
+    # The discriminator runs forward twice before it runs backward: its buffers must not change in between.
     return DDPStrategy(forward_sync_buffers=False)
 
 
 def _earlier(out: Path, recipe: Recipe, resume: bool, told: dict[str, Any]) -> dict[str, Any] | None:
-    """The state to continue from, None to begin."""
+    """The state to resume from; None for a new run."""
     if not (out / checkpoint.CHECKPOINT).is_file():
         if resume:
             raise RecipeError(f"{out}: no checkpoint to go on from; begin without --resume, or give the --out of a run")
@@ -160,7 +159,7 @@ def _earlier(out: Path, recipe: Recipe, resume: bool, told: dict[str, Any]) -> d
 
 
 def _write_run(out: Path, recipe: Recipe, collection: Collection, trainer: Trainer) -> None:
-    """Record beside the weights all that is needed to make them again."""
+    """Record beside the weights everything needed to reproduce them."""
     run = {
         "command": " ".join(["colorize-archive", *sys.argv[1:]]),
         "recipe": recipe.model_dump(mode="json"),
@@ -229,7 +228,7 @@ class _Run:
         self.journal.say(done, self.schedule.total_steps, epochs, trainer.seconds, {**means, **more})
 
     def _refuse_nonfinite(self) -> None:
-        """Stop every process before a value that is not finite is saved; one that went on would wait for the others."""
+        """Stop all processes before a value that is not finite is saved: a single one going on would wait for ever."""
         bad = [name for name, value in self.journal.means().items() if not math.isfinite(value)]
         bad += [] if self.trainer.is_finite() else ["weights"]
         if self._any(bool(bad)):
@@ -249,7 +248,7 @@ class _Run:
             raise failure or TrainingError("the first process could not write its checkpoint")
 
     def _any(self, here: bool) -> bool:
-        """True if it is true in any process."""
+        """True if ``here`` is true in any process."""
         fabric = self.trainer.fabric
         if fabric.world_size == 1:
             return here
@@ -258,9 +257,9 @@ class _Run:
 
 @contextlib.contextmanager
 def _interrupts(is_alone: bool) -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C, which then waits for the end of the step; the second one stops at once.
+    """Yield an event that the first Ctrl-C sets, to stop after the current step; a second Ctrl-C stops at once.
 
-    Of several processes each would stop at a step of its own, so for them every Ctrl-C stops at once.
+    Several processes would each stop at a different step, so there every Ctrl-C stops at once.
     """
     interrupted = threading.Event()
     if not is_alone or threading.current_thread() is not threading.main_thread():
@@ -272,7 +271,7 @@ def _interrupts(is_alone: bool) -> Iterator[threading.Event]:
         interrupted.set()
         signal.signal(signal.SIGINT, before)
 
-    # None is a handler that was not set from Python, and could not be put back.
+    # None means a handler not set from Python, which could not be restored.
     if before in (None, signal.SIG_IGN):
         yield interrupted
         return
@@ -284,7 +283,7 @@ def _interrupts(is_alone: bool) -> Iterator[threading.Event]:
 
 
 def _batches(trainer: Trainer, collection: Collection, schedule: Schedule) -> Iterator[Batch]:
-    """This process's batches: each process draws its own, from a seed of its own."""
+    """The batches of this process, drawn from its own seed."""
     rank = trainer.fabric.global_rank
     if rank:
         recipe = schedule.recipe.model_copy(update={"seed": schedule.recipe.seed + 1_000_003 * rank})
@@ -301,9 +300,9 @@ def _to_device(fabric: Fabric, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _held_out(collection: Collection, schedule: Schedule) -> Batch | None:
-    """One fixed batch of pictures that training never sees, the sample pictures first; None if there are none.
+    """A fixed batch of held-out pictures, the sample pictures first; None if there are none.
 
-    They have the size of the last phase; of large ones there are few.
+    They have the crop size of the last phase; the larger they are, the fewer.
     """
     last = schedule.recipe.phases[-1]
     fitting = max(_LEAST_VALIDATION_PICTURES, _VALIDATION_PX // math.prod(last.crop_px))

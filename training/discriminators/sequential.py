@@ -13,7 +13,7 @@ class Discriminator(nn.Module):
     """(N, inputs, H, W) lightness and colour in [-1, 1] to (N, 1, 1, 1) logits; H and W are at least 2**layers.
 
     The sigmoid is part of the losses. The linear layer needs a fixed size: the last map is averaged down to
-    ``grid`` x ``grid``, which takes nothing away from a picture of ``grid * 2**layers`` px (64 with the defaults).
+    ``grid`` x ``grid``, which changes nothing for a picture of ``grid * 2**layers`` px (64 with the defaults).
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite: EfficientNet without squeeze-and-excitation and with ReLU6, made for processors without a GPU.
+"""EfficientNet-Lite: EfficientNet without squeeze-and-excitation and with ReLU6, made for machines without a GPU.
 
-The published weights were converted from TensorFlow, whose "SAME" padding of a stride-2 convolution is one pixel less
+The published weights were converted from TensorFlow, whose "SAME" padding of a stride-2 convolution has one pixel less
 at the top and left than at the bottom and right; symmetric padding would shift every map of the pretrained network.
 
 References
@@ -36,7 +36,7 @@ VARIANTS = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}  # fa
 
 
 def _scaled(channels: int, factor: float) -> int:
-    """``channels`` times ``factor`` as the nearest multiple of 8 that is not more than a tenth below."""
+    """``channels`` times ``factor``, rounded to the nearest multiple of 8 that is at most a tenth below."""
     wanted = channels * factor
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
@@ -58,7 +58,7 @@ def _layer(
 
 
 class _Block(nn.Module):
-    """Mobile inverted bottleneck: widen, filter each channel for itself, narrow without activation, add the input."""
+    """Mobile inverted bottleneck: expand, filter each channel separately, project without activation, add the input."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Block(nn.Module):
 class Encoder(PublishedEncoder):
     """(N, 3, H, W) normalized picture to five maps at strides 2, 4, 8, 16, 32; 16, 24, 40, 112, 320 channels in lite0.
 
-    The published 1280-channel layer and the classifier behind it are left out.
+    The published 1280-channel layer and the classifier after it are left out.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Encoder(PublishedEncoder):
 
     Raises
     ------
-    RecipeError : another variant.
+    RecipeError : unknown variant.
     """
 
     PUBLISHED: ClassVar[dict[str, str]] = {
@@ -110,7 +110,7 @@ class Encoder(PublishedEncoder):
             if stride == 2:
                 taps[len(blocks) - 1] = inputs
             outputs = _scaled(channels, width)
-            # The ends keep their length: "fix_head_stem" of the reference implementation.
+            # The first and last stage are not scaled: "fix_head_stem" of the reference implementation.
             count = repeats if number in {0, len(_STAGES) - 1} else math.ceil(repeats * depth)
             for index in range(count):
                 blocks.append(_Block(inputs, outputs, expansion, kernel, stride if index == 0 else 1))

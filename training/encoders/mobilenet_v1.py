@@ -1,7 +1,7 @@
 """MobileNet, the first version, with its width multiplier.
 
-A report that says "MobileNet" and 4.2 million parameters means this network with its classifier. No weights of it are
-published in a form that can be read here, so it begins at random; MobileNetV2 has published ones.
+A report that says "MobileNet" and 4.2 million parameters means this network with its classifier. No weights are
+published in a form that can be read here, so it starts from random ones; MobileNetV2 has published weights.
 
 References
 ----------
@@ -37,7 +37,7 @@ class Encoder(PublishedEncoder):
 
     Parameters
     ----------
-    multiplier : of all widths, the paper's alpha; with 1 the maps have 64, 128, 256, 512, 1024 channels
+    multiplier : factor of all widths, the paper's alpha; with 1 the maps have 64, 128, 256, 512, 1024 channels
     """
 
     def __init__(self, multiplier: float = 1.0) -> None:

@@ -41,7 +41,7 @@ class _InvertedResidual(nn.Module):
 class Encoder(PublishedEncoder):
     """(N, 3, H, W) normalized picture to five maps of 16, 24, 32, 96, 320 channels at strides 2, 4, 8, 16, 32.
 
-    The published 1280-channel layer and the classifier behind it are left out.
+    The published 1280-channel layer and the classifier after it are left out.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ _BLOCKS = 2  # in each stage
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions around which the input, where its shape changes through a 1x1 convolution, is added."""
+    """Two 3x3 convolutions, plus the input; a 1x1 convolution adapts the input if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""A U-Net on a published encoder: what the ``*_unet`` generators share.
+"""A U-Net on a published encoder: the common base of the ``*_unet`` generators.
 
-For a*, b* the decoder ends at half resolution and a bilinear step brings them to full size: sight resolves chroma far
-more coarsely than lightness (the reason for 4:2:0 video), and full-resolution layers would cost half of the time. A
-whole RGB picture cannot be had that way, so it gets one more level, which sees the input itself.
+For a*, b* the decoder ends at half resolution and a bilinear step brings them to full size: the eye resolves chroma far
+more coarsely than lightness (the reason for 4:2:0 video), and full-resolution layers would cost half of the time. This
+does not work for RGB, so its decoder has one more level, which sees the input itself.
 
 References
 ----------
@@ -45,7 +45,7 @@ class Up(nn.Module):
 class EncoderUNet(nn.Module):
     """(N, 1 or 3, H, W) lightness in [-1, 1] to (N, outputs, H, W) in [-1, 1]; H and W are multiples of 32.
 
-    Lightness replicated to three channels makes the same network as one channel: it is replicated for the encoder
+    One channel and three replicated channels of lightness give the same network: the encoder's input is replicated
     anyway.
 
     Parameters
@@ -53,13 +53,13 @@ class EncoderUNet(nn.Module):
     encoder : gives the maps at strides 2, 4, 8, 16, 32
     outputs : 2 (a*, b*) or 3 (RGB)
     widths : decoder channels at strides 16, 8, 4, 2
-    margin_px : in evaluation, the picture is reflected out by so much on each side and the result cropped back: zero
-        padding inside the network otherwise paints bars of about 8 px along the edges of every tile
-    dropout : share of the deepest map's channels that training leaves out
+    margin_px : reflected margin on each side in evaluation, cropped from the result: otherwise zero padding inside the
+        network paints bars of about 8 px along the edges of every tile
+    dropout : share of the deepest map's channels dropped in training
 
     Raises
     ------
-    RecipeError : a ``margin_px`` that would make the size no multiple of 32.
+    RecipeError : with ``margin_px`` the size is no multiple of 32.
     """
 
     size_multiple = 32

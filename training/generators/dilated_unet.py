@@ -1,8 +1,8 @@
 """A symmetric encoder-decoder with skips, whose deepest maps pass through dilated convolutions.
 
-At the bottom, convolutions whose taps lie 2, 4, 8 and 16 apart see far around each place without shrinking the map any
-further (Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016). Both ideas have a switch,
-so that what each contributes can be measured.
+At the bottom, convolutions with taps 2, 4, 8 and 16 pixels apart have a wide receptive field without shrinking the map
+any further (Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016). Skips and dilation can
+each be switched off, so that their contributions can be measured.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Generator(nn.Module):
     outputs : 2 (a*, b*) or 3 (RGB)
     width : channels at full resolution; they double with each level
     depth : number of stride-2 levels
-    dilations : of the 3x3 convolutions at the bottom, one after the other
-    dilated : False makes all of those dilations 1: as many layers and weights, without the reach
-    skips : False cuts the skips: the decoder then knows the picture only through the bottom
+    dilations : dilations of the consecutive 3x3 convolutions at the bottom
+    dilated : False sets all dilations to 1: the same layers and weights, without the wide field
+    skips : False removes the skips: the decoder then sees the picture only through the bottom
     """
 
     def __init__(

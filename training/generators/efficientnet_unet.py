@@ -11,14 +11,14 @@ class Generator(EncoderUNet):
 
     Parameters
     ----------
-    inputs : 1, or 3: lightness replicated, which makes the same network
+    inputs : 1, or 3: lightness replicated, which gives the same network
     outputs : 2 (a*, b*) or 3 (RGB)
     variant : "lite0", "lite1" or "lite2", from small to large
     widths, margin_px, dropout : see :class:`~training.generators._decoder.EncoderUNet`
 
     Raises
     ------
-    RecipeError : another variant, or a ``margin_px`` that is no multiple of 16.
+    RecipeError : unknown variant, or ``margin_px`` is no multiple of 16.
     """
 
     def __init__(

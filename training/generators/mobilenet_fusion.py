@@ -1,10 +1,10 @@
-"""Local features of a small encoder fused with what a pretrained MobileNet makes of the whole picture.
+"""Local features of a small encoder, fused with a pretrained MobileNet's description of the whole picture.
 
 Five convolutions give local features; MobileNetV2's deepest map, averaged over the picture, describes the whole
 picture. The fusion layer appends that one vector to the local features of every pixel, and the decoder turns both into
-colour (Iizuka et al., Let there be Color!, SIGGRAPH 2016). MobileNet takes the place of their own classification
-network: its second version (Sandler et al., CVPR 2018), for which weights are published, or its first (Howard et al.
-2017) with a width multiplier. A tile is a picture here: each tile of a scan has a vector of its own.
+colour (Iizuka et al., Let there be Color!, SIGGRAPH 2016). MobileNet replaces their own classification network: its
+second version (Sandler et al., CVPR 2018), which has published weights, or its first (Howard et al. 2017) with a width
+multiplier. Here the whole picture is a tile: each tile of a scan has its own vector.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.published_encoder import PublishedEncoder
 
 def _conv(inputs: int, outputs: int, activation: nn.Module, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
-    # There is no batch norm here to undo torch's default, with which ten layers of ReLU fade out.
+    # With torch's default, the signal fades over ten layers of ReLU, and there is no batch norm to restore it.
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     return [convolution, activation]
 
@@ -44,13 +44,13 @@ class Generator(nn.Module):
     ----------
     inputs : 1, or 3: lightness replicated
     outputs : 2 (a*, b*) or 3 (RGB)
-    width : channels of the first local layer; the five have 1, 2, 2, 4 and 4 times as many
-    version : of MobileNet, 1 or 2
-    multiplier : of the widths of its first version
+    width : channels of the first local layer; the five layers have 1, 2, 2, 4 and 4 times this width
+    version : version of MobileNet, 1 or 2
+    multiplier : factor of the widths, for version 1 only
 
     Raises
     ------
-    ValueError : a version that is not there, or a multiplier for the second.
+    ValueError : unknown version, or a multiplier for version 2.
     """
 
     size_multiple = 8

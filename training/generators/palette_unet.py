@@ -1,8 +1,8 @@
-"""pix2pix's generator where the colours are given: lightness and an enlarged palette in, colours along the edges out.
+"""pix2pix's generator with given colours: lightness and an enlarged palette in, colours aligned to the edges out.
 
-The palette says which colour is where, so a small U-Net suffices: it only has to move colours to the edges that
-lightness shows. It works at half resolution, with squares of 2 x 2 pixels packed into channels (Shi et al. 2016), so
-that input and output have full resolution at a quarter of the cost, and adds its output to the palette.
+The palette says which colour is where, so a small U-Net suffices: it only has to align colours to the edges in
+lightness. It works at half resolution, with squares of 2 x 2 pixels packed into channels (Shi et al. 2016), so that
+input and output have full resolution at a quarter of the cost, and adds its output to the palette.
 
 References
 ----------
@@ -32,7 +32,7 @@ class _Up(nn.Module):
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
-        # Narrowed before it grows: a quarter of the pixels.
+        # Narrowed before upsampling, on a quarter of the pixels.
         self.narrow = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self.skip = nn.Sequential(nn.Conv2d(skip, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self.grow = nn.Upsample(scale_factor=2, mode="nearest")
@@ -49,15 +49,15 @@ class Generator(nn.Module):
     ----------
     inputs, outputs : 3 and 2, for a palette and colours in CIE L*a*b*
     widths : channels at strides 2, 4, 8, 16
-    margin_px : in evaluation, the input is reflected out by so much on each side and the result cropped back: zero
-        padding inside the network otherwise shows along the edges of every tile
+    margin_px : reflected margin on each side in evaluation, cropped from the result: otherwise zero padding inside the
+        network shows along the edges of every tile
 
     Raises
     ------
-    ValueError : other inputs or outputs. RecipeError : another ``margin_px`` than 0, 8, 16 or 24.
+    ValueError : other inputs or outputs. RecipeError : ``margin_px`` is not 0, 8, 16 or 24.
     """
 
-    size_multiple = 32  # of 16, and more than the margin
+    size_multiple = 32  # a multiple of 16, and larger than the margin
 
     def __init__(
         self, inputs: int = 3, outputs: int = 2, widths: Widths = (24, 48, 96, 128), margin_px: int = 16
@@ -79,7 +79,7 @@ class Generator(nn.Module):
             _Up(second, first, first),
         )
         self.last = nn.Conv2d(first, 4 * outputs, 3, 1, 1)
-        nn.init.normal_(self.last.weight, std=1e-3)  # it begins with the palette as it is
+        nn.init.normal_(self.last.weight, std=1e-3)  # at first, the output is nearly the palette itself
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, given: Tensor) -> Tensor:

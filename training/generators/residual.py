@@ -1,8 +1,8 @@
 """Residual blocks at full resolution, without down- or upsampling.
 
-Keeps every edge, but sees only 2 * blocks + 2 pixels to each side: too little to recognize objects, so with a pixel
-loss its safest answer is gray. It is here because that collapse has excellent MSE and SSIM, and so shows what those two
-figures miss.
+The network keeps every edge, but sees only 2 * blocks + 2 pixels to each side: too little to recognize objects, so with
+a pixel loss its safest answer is gray. It is included because this collapse has excellent MSE and SSIM, and so shows
+what these two figures miss.
 
 References
 ----------
@@ -38,7 +38,7 @@ class Generator(nn.Module):
     inputs : 1, or 3: lightness replicated
     outputs : 2 (a*, b*) or 3 (RGB)
     width : channels of every block
-    blocks : of two 3x3 convolutions each
+    blocks : number of blocks of two 3x3 convolutions each
     """
 
     size_multiple = 1

@@ -11,7 +11,7 @@ class Generator(EncoderUNet):
 
     Parameters
     ----------
-    inputs : 1, or 3: lightness replicated, which makes the same network
+    inputs : 1, or 3: lightness replicated, which gives the same network
     outputs : 2 (a*, b*) or 3 (RGB)
     widths, margin_px, dropout : see :class:`~training.generators._decoder.EncoderUNet`
     """

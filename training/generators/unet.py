@@ -1,8 +1,9 @@
 """The pix2pix U-Net (Isola et al., CVPR 2017, appendix 6.1.1), and its variants in the literature.
 
 Stride-2 4x4 convolutions down, transposed ones up, a skip at each level; widths double up to eight times ``width``.
-With its defaults it is the paper's without dropout. ``norm_ends`` makes it the one that the 2048x4096 report describes;
-``full_resolution`` with ``norm_ends``, ``depth`` 7 and ``dropout`` 0.5 that of Nazeri et al. (AMDO 2018, section 3.1).
+The defaults give the paper's network without dropout, and ``norm_ends`` that of the 2048x4096 report.
+``full_resolution`` with ``norm_ends``, ``depth`` 7 and ``dropout`` 0.5 gives that of Nazeri et al. (AMDO 2018, section
+3.1).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-_WIDEST = 8  # times the first width
+_WIDEST = 8  # largest width, as a multiple of the first
 _DROPPED = 3  # innermost levels with dropout, as in both papers
 
 
@@ -50,11 +51,11 @@ class Generator(nn.Module):
     outputs : 2 (a*, b*) or 3 (RGB)
     width : channels after the first convolution; 64 in the papers
     depth : number of stride-2 levels; 8 in the paper for 256 px
-    norm_ends : batch norm after the first and the innermost convolution too. The innermost map must then have more
-        than one value a channel in training: two pictures, or more than 2**depth pixels.
-    full_resolution : a stride-1 3x3 convolution first, its skip, and a 1x1 convolution last, so that the output has a
-        layer of its own resolution
-    dropout : share of values that training leaves out, in the three innermost levels on the way up
+    norm_ends : batch norm also after the first and the innermost convolution. The innermost map must then have more
+        than one value per channel in training: two pictures, or more than 2**depth pixels.
+    full_resolution : adds a stride-1 3x3 convolution first, its skip, and a 1x1 convolution last, so that the output
+        is made from a layer at full resolution
+    dropout : share of values dropped in training, in the three innermost levels on the way up
     """
 
     def __init__(
