@@ -1,7 +1,7 @@
 """Pool several people's answers to one quiz.
 
-Two figures for each kind of picture: the share of all answers that took it for real, with Wilson's 95 % interval; and
-the mean of the people's own shares, in which each person counts once.
+There are two figures for each kind of picture: the share of all answers that took it for real, with Wilson's 95 %
+interval; and the mean of each person's share, in which each person counts once.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 
 from training.errors import DataError
 
-_Z = 1.959964  # of the 95 % interval
+_Z = 1.959964  # normal quantile of the 95 % interval
 
 REAL = "real"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Pictures in their own colours (``real``), or in a model's.
+    """Answers for one kind of picture: in its own colours (``real``), or in a model's.
 
     Attributes
     ----------
-    taken : answers "real";  shown : all answers
-    people_mean : mean over the people of each one's share of "real"
+    taken : number of answers "real";  shown : number of all answers
+    people_mean : mean over the people of each person's share of "real"
     """
 
     name: str
@@ -35,7 +35,7 @@ class Kind:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's, of the share over all answers (Journal of the American Statistical Association 22, 1927)."""
+        """Wilson's interval of the share of all answers (Journal of the American Statistical Association 22, 1927)."""
         share, n, z = self.taken / self.shown, self.shown, _Z
         middle, scale = share + z * z / (2 * n), 1 + z * z / n
         half = z * ((share * (1 - share) + z * z / (4 * n)) / n) ** 0.5
@@ -44,7 +44,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Pooled:
-    """What people said of one quiz."""
+    """The pooled answers to one quiz."""
 
     people: int
     right: int
@@ -59,7 +59,7 @@ class Pooled:
         )
 
     def cells(self) -> list[list[str]]:
-        """A table, its head first."""
+        """The cells of a table, its head first."""
         lines = [["colours", "taken for real, all answers", "95 % interval", "mean over people"]]
         for kind in self.kinds:
             low, high = kind.interval
@@ -71,11 +71,11 @@ class Pooled:
 
 
 def pooled(folder: Path) -> Pooled:
-    """The results that people saved (``quiz-*.json``) in ``folder``; all must be of one quiz.
+    """Pool the results that people saved (``quiz-*.json``) in ``folder``; all must be of the same quiz.
 
     Raises
     ------
-    DataError : none, one that is no result of a quiz, or results of different quizzes.
+    DataError : no results, a file that is not a result of a quiz, or results of different quizzes.
     """
     paths = sorted(folder.glob("*.json"))
     results = [_read(path) for path in paths]

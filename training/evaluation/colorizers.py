@@ -1,4 +1,4 @@
-"""What is measured: model folders on whole pictures, and the two baselines every model must beat."""
+"""The colorizers to measure: model folders on whole pictures, and the two baselines that every model must beat."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ F32 = NDArray[np.float32]
 TILE_PX = 256
 _TILE_WARMUPS = 2
 _TILE_RUNS = 9
-_MEAN_OF = 2048  # pictures the flat tint is the mean of: of 256, the mean b* still erred by 1
+_MEAN_OF = 2048  # pictures that the flat tint is the mean of; with 256, the mean b* was still off by 1
 
 
 class Colorizer(Protocol):
@@ -39,7 +39,7 @@ class Colorizer(Protocol):
 
 @dataclass(frozen=True)
 class Look:
-    """A picture's (K, rows, columns) distribution over (K, 2) colours, and the palette that was read from it."""
+    """A picture's (K, rows, columns) distribution over (K, 2) colours, and the palette read from it."""
 
     distribution: F32
     colours_ab: F32
@@ -57,7 +57,7 @@ class OnnxColorizer:
 
     Raises
     ------
-    ModelError : the model takes a palette and has no network that makes one.
+    ModelError : the model takes a palette, but has no palette network.
     """
 
     def __init__(self, model: Model, threads: int = 1) -> None:
@@ -69,7 +69,7 @@ class OnnxColorizer:
         self._card = model.card
 
     def __call__(self, lightness: F32, seen: Look | None = None) -> F32:
-        """``seen`` saves looking at the picture again."""
+        """Colour a picture; with ``seen``, the palette network does not run again."""
         height, width = lightness.shape
         multiple = self._card.size_multiple
         before_after = [(-n % multiple // 2, -n % multiple - -n % multiple // 2) for n in (height, width)]
@@ -84,11 +84,11 @@ class OnnxColorizer:
 
     @property
     def has_palette(self) -> bool:
-        """Whether it looks at the whole picture first."""
+        """True if the model has a palette network, which looks at the whole picture first."""
         return self._palette is not None
 
     def look(self, lightness: F32) -> Look:
-        """What the palette network says of a whole picture."""
+        """The palette network's prediction for a whole picture."""
         assert self._palette is not None
         card = self._palette.card
         shape_yx = lightness.shape[0], lightness.shape[1]
@@ -112,9 +112,9 @@ class FlatColorizer:
 
 
 def tile_ms(model: OnnxColorizer) -> float:
-    """Milliseconds of one tile of 256 x 256 px alone: the median of nine, after two that warm up.
+    """Milliseconds for a single tile of 256 x 256 px: the median of nine, after two to warm up.
 
-    A palette network looks once a scan, not once a tile, and does not count.
+    The palette network is not included, because it runs once per scan and not once per tile.
     """
     tile = np.random.default_rng(0).uniform(0, 100, (TILE_PX, TILE_PX)).astype(np.float32)
     seen = model.look(tile) if model.has_palette else None
@@ -136,11 +136,11 @@ def _mean_chroma(subject: Subject) -> NDArray | None:
 
 
 def mean_chroma(subjects: Sequence[Subject]) -> tuple[float, float]:
-    """Mean a*, b* of up to 2048 of the pictures: what a model that learned only the average would predict.
+    """Mean a*, b* of up to 2048 of the pictures: the prediction of a model that learned only the average.
 
     Raises
     ------
-    DataError : no readable colour photograph among them.
+    DataError : none of them is a readable colour photograph.
     """
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(_mean_chroma, spread(subjects, _MEAN_OF)))
@@ -155,7 +155,7 @@ def mean_chroma(subjects: Sequence[Subject]) -> tuple[float, float]:
 
 
 def named(models: list[Model]) -> dict[str, Model]:
-    """Models by their own name, numbered where two share one."""
+    """Models by their own name, numbered if several have the same name."""
     found: dict[str, Model] = {}
     for model in models:
         same = sum(other.card.name == model.card.name for other in found.values())

@@ -1,13 +1,13 @@
 """Models against the truth, a gray picture and a flat tint: one table, contact sheets to look at, and a quiz.
 
-Each photograph is shrunk (or grown) to a common short side, its lightness is given to the model whole, reflected at the
-edges up to the model's size multiple, and the true lightness is joined to the predicted chroma, as on a real scan. So
-every system is measured in the same way, whatever the crops, sizes and colour space it was trained with. Look at the
-sheets before believing the table: they show at once if a model beats gray by tinting everything brown.
+Each photograph is resized to a common short side. The model gets its whole lightness, reflected at the edges up to the
+model's size multiple, and its chroma is combined with the true lightness, as on a real scan. So every system is
+measured in the same way, whatever the crops, sizes and colour space it was trained with. Look at the sheets before
+believing the table: they show at once if a model beats gray by tinting everything brown.
 
 A public colorizer's weights would be a third baseline. Tried, without network: ``autocolorize`` 0.2.1 (PyPI; Larsson et
 al., ECCV 2016) needs Caffe and downloads 588 MB of weights at first use; ``colorize-package`` 0.3.0 (PyPI) opens a
-fastai learner that the caller must bring. Neither contains weights, so there is no such row.
+fastai learner that the caller must provide. Neither contains weights, so there is no such row.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ F32 = NDArray[np.float32]
 GROUPS = "groups.md"
 _SHEET_PICTURES = 24
 _REPORTS = 10
-_SPARE_CANDIDATES = 10  # of the quiz: some photographs turn out to be gray or unreadable
+_SPARE_CANDIDATES = 10  # more candidates than questions, because some photographs may be gray or unreadable
 _MOST_SIDE_BY_SIDE_PX = 512
-_MOST_WORKERS = 8  # each holds a picture and its results; more would only crowd the memory
+_MOST_WORKERS = 8  # each holds a picture and its results; more would only fill the memory
 
 _READING = (
     "MSE, PSNR and SSIM are of sRGB values in [0, 1] and favour gray; lower is better for CIEDE2000, MSE and ST-LPIPS. "
@@ -82,7 +82,7 @@ _NO_PUBLIC = (
 
 @dataclass(frozen=True)
 class _Picture:
-    """Results of one photograph: figures by colorizer, and its pictures for the sheets and the quiz."""
+    """Results for one photograph: figures by colorizer, and its pictures for the sheets and the quiz."""
 
     subject: Subject
     measures: dict[str, Measures]
@@ -93,9 +93,9 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A photograph, and features that go into :class:`Distances`: of the truth and, by colorizer, of the results.
+    """A photograph with features for :class:`Distances`: of the truth and, by colorizer, of the results.
 
-    Without weights they are None and empty.
+    Without ST-LPIPS' weights these are None and empty.
     """
 
     picture: _Picture
@@ -104,7 +104,7 @@ class _Measured:
 
 
 def resized(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
-    """(H, W, 3) with its short side ``short_side_px``, its shape kept."""
+    """(H, W, 3) resized to a short side of ``short_side_px``, the aspect ratio kept."""
     height, width = rgb.shape[:2]
     scale = short_side_px / min(height, width)
     size = max(short_side_px, round(width * scale)), max(short_side_px, round(height * scale))
@@ -113,7 +113,7 @@ def resized(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Job:
-    """How to measure one photograph; run from several threads."""
+    """Measures one photograph; may be called from several threads."""
 
     flat: dict[str, Colorizer]
     models: dict[str, Colorizer]
@@ -123,7 +123,7 @@ class _Job:
     in_quiz: set[str]
 
     def __call__(self, subject: Subject) -> _Measured | None:
-        """None where it cannot be read or is gray."""
+        """Measure a photograph; None if it is unreadable or gray."""
         rgb = subject.read()
         if rgb is None or not is_colour(rgb):
             return None
@@ -156,9 +156,9 @@ class _Job:
 
 
 def _load_stlpips(given: Path | None) -> tuple[StLpips | None, str]:
-    """ST-LPIPS, or None and why; weights that were asked for and are not there are an error."""
+    """ST-LPIPS, or None and the reason; it is an error if requested weights are missing."""
     try:
-        from training.evaluation.stlpips import load_stlpips  # torch: an evaluation without it does not need it
+        from training.evaluation.stlpips import load_stlpips  # needs torch, which an evaluation can do without
 
         return load_stlpips(given), ""
     except ModuleNotFoundError as error:
@@ -184,9 +184,9 @@ def _torch_on_one_thread(stlpips: StLpips | None) -> Iterator[None]:
 
 
 def _measure(job: _Job, subjects: list[Subject], report: Callable[[str], None]) -> tuple[list[_Picture], Distances]:
-    """Measure the pictures side by side, in their order whatever the number of processors."""
+    """Measure the pictures in parallel; results are in order, whatever the number of processors."""
     found, distances, told, started = [], Distances(), 0, time.perf_counter()
-    # A frame of 2048x4096 px takes a network some gigabytes: large pictures go one at a time.
+    # A network needs some gigabytes for a frame of 2048x4096 px: large pictures are measured one at a time.
     is_large = job.short_side_px is None or job.short_side_px > _MOST_SIDE_BY_SIDE_PX
     pool = ThreadPoolExecutor(1 if is_large else min(_MOST_WORKERS, processors()))
     try:
@@ -194,14 +194,14 @@ def _measure(job: _Job, subjects: list[Subject], report: Callable[[str], None]) 
             if measured is not None:
                 found.append(measured.picture)
                 if measured.truth is not None:
-                    distances.add(measured.truth, measured.results)  # and the features are let go
+                    distances.add(measured.truth, measured.results)  # after this, the features are freed
             tenths = done * _REPORTS // len(subjects)
             if tenths > told:
                 told = tenths
                 seconds = time.perf_counter() - started
                 report(f"{done} of {len(subjects)} pictures ({100 * done // len(subjects)} %), {seconds:.0f} s")
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupted evaluation waits for the pictures begun, not for all
+        pool.shutdown(cancel_futures=True)  # an interrupted evaluation waits only for pictures already begun
     return found, distances
 
 
@@ -224,14 +224,14 @@ def evaluate(
     models : each is run by onnxruntime on one whole picture at a time
     out : folder for ``table.md``, ``table.csv`` and ``table.json``; with models also ``sheet.jpg`` (all models),
         ``sheet_<model>.png`` (gray, result, truth) and ``quiz.html``
-    limit : at most so many pictures, at even distances in the listing
-    short_side_px : to which each photograph is shrunk or grown; None measures it at its own size, one at a time
+    limit : largest number of pictures, taken at even distances in the listing
+    short_side_px : short side that each photograph is resized to; None measures it at its own size, one at a time
     subset : the part of the collection that the models were trained on, so that its held-out fifth is measured
-    everything : take all pictures, not the test half alone: for a folder that no training has seen. The flat tint is
-        then the mean of these pictures themselves, a little better than any model could know.
-    stlpips_weights : see :func:`training.evaluation.stlpips.load_stlpips`. By default they are used where they are
-        found; without them the column is empty and a note says why. The Fréchet distance, of at least 100 pictures, is
-        measured on features of the same network.
+    everything : use all pictures, not only the test half, for a folder that was never used in training. The flat tint
+        is then the mean of these pictures themselves, a little better than any model could know.
+    stlpips_weights : see :func:`training.evaluation.stlpips.load_stlpips`. By default they are used if they are found;
+        without them the column is empty and a note says why. The Fréchet distance, for at least 100 pictures, uses
+        features of the same network.
     report : gets a line of progress at each tenth, and at the end the table with its notes
 
     Returns
@@ -240,7 +240,7 @@ def evaluate(
 
     Raises
     ------
-    DataError : no readable colour photograph to measure on, or no ``stlpips_weights`` there.
+    DataError : no readable colour photograph to measure, or ``stlpips_weights`` is missing.
     OSError : ``out`` cannot be written to.
     """
     subjects = find_subjects(data, everything, subset)
@@ -248,7 +248,7 @@ def evaluate(
     tint = mean_chroma(subjects.learnt)
     stlpips, no_stlpips = _load_stlpips(stlpips_weights)
     if out:
-        out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        out.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
     by_name = named(models)
     threads = processors()
     ms = {name: tile_ms(OnnxColorizer(model, threads)) for name, model in by_name.items()}
@@ -334,10 +334,10 @@ def _few(pictures: int) -> str:
 
 
 def _data_notes(models: dict[str, Model], data: Path, subjects: Subjects, everything: bool) -> list[str]:
-    """What the models may have learned from: the split holds out only pictures of a model's own collection."""
+    """Notes on the models' training data: the split holds out only pictures of a model's own collection."""
     told = {name: (model.card.training.get("data") or {}).get("sha256") for name, model in models.items()}
     measured = subjects.data_sha256
-    if measured is None and any(told.values()):  # all pictures: worth a reading only where a card may name them
+    if measured is None and any(told.values()):  # hash all pictures only if a card could name their collection
         measured = collection_sha256(data)
     same = [name for name, sha256 in told.items() if sha256 and sha256 == measured]
     others = [name for name in told if name not in same]

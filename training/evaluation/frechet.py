@@ -1,15 +1,15 @@
 """A Fréchet distance between all results and all photographs.
 
 The features of both sets are modelled as normal distributions, and the distance between the two is measured (Heusel et
-al. 2017). It measures something else than the pairwise figures: a result may differ from its own photograph and still
-look like a photograph, while a cautious model is close to each photograph and far from how photographs look.
+al. 2017). This differs from the pairwise figures: a result may differ from its own photograph and still look like a
+photograph, while a cautious model is close to each photograph and far from how photographs look.
 
-**It is no FID.** FID uses Inception's features, whose weights are not available offline; this one takes the 256
-features of ST-LPIPS's AlexNet, last layer, mean over the picture. No recipe of this package trains on these. Its unit
+**This is not FID.** FID uses Inception's features, whose weights are not available offline; this distance uses the 256
+features of ST-LPIPS's AlexNet, last layer, mean over the picture. No recipe of this package trains on these. The unit
 is the photographs' own variance, the trace of their covariance, because activations have no natural scale. On 639
 photographs of all themes at 112 px gray was at 0.58, a flat tint at 0.84, true colours at half their strength at 0.30,
-and the true colours of *another* photograph at 0.07, no more than for other photographs: it does not see whether a
-colour is in its place. Compare figures within one table only.
+and the true colours of *another* photograph at 0.07, no more than for other photographs: the distance does not show
+whether a colour is in the right place. Compare figures within one table only.
 
 References
 ----------
@@ -30,13 +30,14 @@ from numpy.typing import ArrayLike, NDArray
 F64 = NDArray[np.float64]
 
 # Measured on 20 subsets of 100 of those photographs: half strength, a model, gray and tint kept their order in each.
-# The figures were 4 to 10 % too large (that of another's colours twice), with standard deviations of 0.04 to 0.1. Both
-# sides show the same pictures, so what a covariance of fewer pictures than features does not know is missing on both.
+# The figures were 4 to 10 % too large (for another photograph's colours, twice as large), with standard deviations of
+# 0.04 to 0.1. Both sides show the same pictures, so both covariances lack the same directions if there are fewer
+# pictures than features.
 LEAST_PICTURES = 100
 
 
 class Moments:
-    """Mean and covariance of vectors that are seen one by one and not kept."""
+    """Running mean and covariance of vectors, which are not kept."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -44,12 +45,12 @@ class Moments:
         self._scatter: F64 = np.zeros((0, 0))
 
     def add(self, vector: ArrayLike) -> None:
-        """Take in one (D,) vector; all of one length."""
+        """Add one (D,) vector; all vectors must have the same length."""
         values = np.asarray(vector, np.float64)
         if not self.count:
             self._mean, self._scatter = np.zeros(values.size), np.zeros((values.size, values.size))
         self.count += 1
-        # Deviations from the running mean: a difference of large sums would lose small variances.
+        # Deviations from the running mean, because a difference of large sums would lose small variances.
         before = values - self._mean
         self._mean = self._mean + before / self.count
         self._scatter += np.outer(before, before) * ((self.count - 1) / self.count)
@@ -61,7 +62,7 @@ class Moments:
 
     @property
     def covariance(self) -> F64:
-        """(D, D) of the sample.
+        """(D, D) sample covariance.
 
         Raises
         ------
@@ -73,16 +74,16 @@ class Moments:
 
 
 def _root(covariance: F64) -> F64:
-    """The symmetric square root; eigenvalues that rounding made negative are 0."""
+    """The symmetric square root; eigenvalues made negative by rounding count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-    """Squared Fréchet distance of two normal distributions, as FID is: 0 for equal ones.
+    """Squared Fréchet distance of two normal distributions, as in FID: 0 for equal ones.
 
-    ``|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^1/2)``. The last trace is the sum of the singular values of the product of
-    both roots, which needs no root of an unsymmetric matrix and stands also where a covariance is singular.
+    ``|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^1/2)``. The trace of the root is the sum of the singular values of the
+    product of both roots, which needs no root of an unsymmetric matrix and also holds if a covariance is singular.
 
     Raises
     ------
@@ -95,20 +96,20 @@ def frechet_distance(one: Moments, other: Moments) -> float:
 
 
 class Distances:
-    """Of several colorizers' results to the same photographs, taken in picture by picture: memory stays flat."""
+    """Distances of several colorizers' results to the same photographs, picture by picture in constant memory."""
 
     def __init__(self) -> None:
         self._truth = Moments()
         self._results: dict[str, Moments] = defaultdict(Moments)
 
     def add(self, truth: ArrayLike, results: Mapping[str, ArrayLike]) -> None:
-        """Features of one photograph, and of each colorizer's result of it by the colorizer's name."""
+        """Add features of one photograph, and of its result by each named colorizer."""
         self._truth.add(truth)
         for name, features in results.items():
             self._results[name].add(features)
 
     def to_truth(self) -> dict[str, float]:
-        """The distance of each colorizer over the photographs' variance; empty with fewer than 100 unlike ones."""
+        """Distance of each colorizer over the photographs' variance; empty below 100 photographs, or if it is 0."""
         if self._truth.count < LEAST_PICTURES or not (variance := float(np.trace(self._truth.covariance))):
             return {}
         return {name: frechet_distance(moments, self._truth) / variance for name, moments in self._results.items()}

@@ -1,4 +1,4 @@
-"""The figures by theme and by collection: a mean over all pictures hides a single kind that comes out wrong.
+"""The figures by theme and by collection: a mean over all pictures hides failures in a single kind.
 
 A theme is the folder that a picture lies in, a collection the ``source`` that ``MANIFEST.tsv`` names.
 """
@@ -12,14 +12,14 @@ import numpy as np
 
 from training.evaluation.table import in_cell, markdown_table
 
-LEAST_PICTURES = 8  # of a group: a mean of fewer says little
+LEAST_PICTURES = 8  # in a group: a mean of fewer says little
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """CIEDE2000 of one picture by every colorizer, the gray baseline first, and the groups that it belongs to.
+    """CIEDE2000 of one picture for every colorizer, the gray baseline first, and the groups of the picture.
 
-    ``stlpips`` is by the same colorizers, NaN where it was not measured.
+    ``stlpips`` is for the same colorizers, NaN if it was not measured.
     """
 
     theme: str
@@ -40,7 +40,7 @@ class GroupRow:
 
 
 def group_rows(pictures: Sequence[Grouped], key: str) -> list[GroupRow]:
-    """One row a group of at least eight pictures, those of the others together last; ``key`` is theme or collection."""
+    """One row for each group of at least eight pictures, and a last one for the rest; ``key``: theme or collection."""
     groups: dict[str, list[Grouped]] = {}
     for picture in pictures:
         groups.setdefault(getattr(picture, key) or "not said", []).append(picture)
@@ -51,7 +51,7 @@ def group_rows(pictures: Sequence[Grouped], key: str) -> list[GroupRow]:
 
 
 def markdown(pictures: Sequence[Grouped]) -> str:
-    """Both tables, and where ST-LPIPS was measured both of that."""
+    """Both tables, and the same two for ST-LPIPS if it was measured."""
     groups = {key: group_rows(pictures, key) for key in ("theme", "collection")}
     tables = [_below_gray(key, rows) for key, rows in groups.items()]
     if all(np.isfinite(value) for picture in pictures for value in picture.stlpips.values()):

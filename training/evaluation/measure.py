@@ -1,8 +1,7 @@
-"""All figures of one coloured picture; what depends on the truth alone is computed once.
+"""All figures of one coloured picture; values that depend on the truth alone are computed once.
 
 A table of ten models measures each picture a dozen times. :class:`Truth` keeps the truth's Lab, its windowed means and
-variances for SSIM and its features for ST-LPIPS; the tests hold it equal to the plain functions of
-:mod:`training.metrics`.
+variances for SSIM and its features for ST-LPIPS; tests compare it with the plain functions of :mod:`training.metrics`.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-# Of Wang et al. 2004 for a range of 1; a flat window of 7 px with the sample covariance, as scikit-image's default.
+# Constants of Wang et al. 2004 for a range of 1; a flat window of 7 px with the sample covariance, as in scikit-image.
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 _SSIM_WINDOW_PX = 7
-# A picture without error has no finite PSNR, and one of them would be the mean of all.
+# A picture without error has an infinite PSNR, which would make the mean infinite.
 _MOST_DB = 100.0
 
 
@@ -42,7 +41,7 @@ class Measures(NamedTuple):
 
 
 def _windowed_mean(values: F64) -> F64:
-    """Mean of each 7 x 7 window that lies inside the picture, per channel."""
+    """Mean over each 7 x 7 window inside the picture, per channel."""
     mean: F64 = cv2.boxFilter(values, cv2.CV_64F, (_SSIM_WINDOW_PX, _SSIM_WINDOW_PX))
     edge = _SSIM_WINDOW_PX // 2
     return mean[edge:-edge, edge:-edge]
@@ -53,8 +52,8 @@ class Truth:
 
     Parameters
     ----------
-    rgb : (H, W, 3) float32, sRGB values in [0, 1], sides of 7 px at least
-    features : of this photograph, by :class:`training.evaluation.stlpips.StLpips`; None leaves ST-LPIPS out
+    rgb : (H, W, 3) float32, sRGB values in [0, 1], sides of at least 7 px
+    features : features of this photograph from :class:`training.evaluation.stlpips.StLpips`; None leaves ST-LPIPS out
     """
 
     def __init__(self, rgb: F32, features: Features | None = None) -> None:

@@ -1,11 +1,11 @@
 """Real or generated? A page that asks people, because no figure of the table measures what looks real.
 
-One file, ``quiz.html``: the pictures are inside it, nothing is fetched, and it is scored in the browser. Half of the
-pictures are photographs in their own colour, the other half carry a model's, in equal shares. No photograph is shown
-twice, since the second showing would give the first away. Both kinds pass through the same JPEG encoder at the same
-size, file names are hidden, and answers are shown only at the end, so that nobody learns from them.
+The page is one file, ``quiz.html``: the pictures are inside it, nothing is fetched, and the browser computes the score.
+Half of the pictures are photographs in their own colours, the other half have colours by the models, in equal shares.
+No photograph is shown twice, since the second time would give the first away. Both kinds pass through the same JPEG
+encoder at the same size, file names are hidden, and answers are shown only at the end, so that nobody learns from them.
 
-How often a model's pictures are taken for real means little by itself: read it beside how often the real ones are.
+How often a model's pictures are taken for real means little by itself: compare it with the same share of real ones.
 
 References
 ----------
@@ -45,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Case:
-    """One question; ``model`` is None where the colours are the photograph's own."""
+    """One question; ``model`` is None if the colours are the photograph's own."""
 
     picture: str
     model: str | None
@@ -53,7 +53,7 @@ class Case:
 
 
 def jpeg(rgb: NDArray[np.uint8]) -> bytes:
-    """JPEG of (H, W, 3) uint8 RGB with full colour resolution: halved chroma would hide what is asked about."""
+    """JPEG of (H, W, 3) uint8 RGB with full chroma resolution: halved chroma would hide what the quiz asks about."""
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
@@ -61,7 +61,7 @@ def jpeg(rgb: NDArray[np.uint8]) -> bytes:
 
 
 def questions(models: int) -> int:
-    """How many photographs a quiz on so many models asks for; even.
+    """Number of questions in a quiz on ``models`` models; always even.
 
     >>> questions(1), questions(6), questions(40)
     (24, 36, 60)
@@ -70,11 +70,11 @@ def questions(models: int) -> int:
 
 
 def pick_cases(candidates: list[Candidate], seed: int = 0) -> list[Case]:
-    """Half real, half generated, models in turn, in random order: the same for the same candidates and seed.
+    """Half real and half generated cases, models in turn, in random order; the seed makes it reproducible.
 
     Parameters
     ----------
-    candidates : at least two, of different photographs, all with the same models; an odd one is left out
+    candidates : at least two, of different photographs, all with the same models; if the number is odd, one is left out
 
     Raises
     ------
@@ -109,13 +109,13 @@ def write_quiz(out: Path, cases: list[Case]) -> Path:
     answers = [{"picture": case.picture, "model": case.model} for case in cases]
     told = json.dumps(answers, ensure_ascii=False).encode()
     record = {
-        # Results of several people are comparable, and may be pooled, where this is equal.
+        # Results of several people can be compared and pooled if their ids are equal.
         "id": hashlib.sha256(told + b"".join(case.jpeg for case in cases)).hexdigest()[:12],
         "pictures": [base64.b64encode(case.jpeg).decode() for case in cases],
         # Hidden from the reader, but not secret.
         "answers": base64.b64encode(told).decode(),
     }
     path = out / "quiz.html"
-    # Base64 and ASCII keys only: nothing in it can end the script element early.
+    # Base64 and ASCII keys only, so that nothing can end the script element early.
     path.write_text(TEMPLATE.read_text(encoding="utf-8").replace(_MARK, json.dumps(record)), encoding="utf-8")
     return path

@@ -1,6 +1,6 @@
 """Contact sheets: the pictures behind the table, to look at before believing it.
 
-A model that beats gray by tinting everything brown shows at once.
+They show at once if a model beats gray by tinting everything brown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ U8 = NDArray[np.uint8]
 
 CELL_HEIGHT_PX = 144
 _CELL_WIDTH_PX = 200  # of the combined sheet
-_TRIPLES = 3  # gray, result, truth side by side, this many times a row
+_TRIPLES = 3  # triples of gray, result and truth in each row
 _GAP_PX = 4
 _LABEL_PX = 22
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
@@ -26,9 +26,9 @@ _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture of the sheets: gray, truth, and each model's result by name; (H, W, 3) uint8, one shape.
+    """One picture of the sheets: gray, truth, and each model's result by name; all (H, W, 3) uint8 of one shape.
 
-    A photograph that has no colours has no truth.
+    A photograph without colours has no truth.
     """
 
     gray: U8
@@ -37,12 +37,12 @@ class Shown:
 
 
 def as_samples(rgb: NDArray) -> U8:
-    """(H, W, 3) uint8 of a float picture in [0, 1]; uint8 passes."""
+    """A float picture in [0, 1] as (H, W, 3) uint8; uint8 is returned unchanged."""
     return rgb if rgb.dtype == np.uint8 else np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
 def thumbnail(rgb: NDArray, height_px: int = CELL_HEIGHT_PX) -> U8:
-    """(``height_px``, W, 3) uint8, its shape kept."""
+    """The picture resized to (``height_px``, W, 3) uint8, the aspect ratio kept."""
     size = max(1, round(rgb.shape[1] * height_px / rgb.shape[0])), height_px
     return cv2.resize(as_samples(rgb), size, interpolation=cv2.INTER_AREA)
 
@@ -86,7 +86,7 @@ def labelled(name: str, cells: Sequence[U8], gap_px: int = _GAP_PX) -> U8:
 
 
 def _framed(rgb: U8) -> U8:
-    """In the middle of a white cell of one size, so that a wide picture does not widen ten columns."""
+    """The picture centred in a white cell of fixed size, so that a wide picture does not widen ten columns."""
     scale = min(_CELL_WIDTH_PX / rgb.shape[1], CELL_HEIGHT_PX / rgb.shape[0])
     width, height = (max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0]))
     cell = np.full((CELL_HEIGHT_PX, _CELL_WIDTH_PX, 3), 255, np.uint8)
@@ -96,7 +96,7 @@ def _framed(rgb: U8) -> U8:
 
 
 def combined_sheet(pictures: list[Shown], gap_px: int = _GAP_PX) -> U8:
-    """Rows are pictures; columns are gray, each model and the truth, with their names on top.
+    """A sheet with a row for each picture, and columns for gray, each model and the truth, with names on top.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def _write_picture(path: Path, rgb: U8) -> None:
 
 
 def write_sheets(folder: Path, pictures: list[Shown], combined: int = 12) -> None:
-    """``sheet_<model>.png`` with all pictures, and ``sheet.jpg`` of up to ``combined`` pictures and all models.
+    """Write ``sheet_<model>.png`` with all pictures, and ``sheet.jpg`` with up to ``combined`` pictures and all models.
 
     Raises
     ------

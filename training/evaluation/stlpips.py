@@ -1,15 +1,15 @@
-"""ST-LPIPS, a learned perceptual distance that a shift of a pixel or two hardly changes, on AlexNet.
+"""ST-LPIPS, a learned perceptual distance on AlexNet that hardly changes under a shift of a pixel or two.
 
 The published weights, network and heads in one file of 10 MB, are in the PyPI package ``stlpips-pytorch``. It is never
 imported: the file is found where pip installed it and checked by its SHA-256. The layers are implemented here from the
-papers. Against LPIPS (Zhang, Isola, Efros, Shechtman, Wang, CVPR 2018) the network blurs wherever it takes each second
-pixel: its first convolution has stride 1, a blur of stride 2 stands before the first ReLU and behind each maximum, with
-reflected edges that are wider than the blur needs.
+papers. Unlike LPIPS (Zhang, Isola, Efros, Shechtman, Wang, CVPR 2018), the network blurs wherever it takes every second
+pixel: its first convolution has stride 1, and a blur of stride 2 comes before the first ReLU and after each max-pool,
+with reflected edges that are wider than the blur needs.
 
 References
 ----------
 Ghildyal, Liu, Shift-tolerant perceptual similarity metric, ECCV 2022.
-Zhang, Making convolutional networks shift-invariant again, ICML 2019 (the blur before taking each second pixel).
+Zhang, Making convolutional networks shift-invariant again, ICML 2019 (the blur before taking every second pixel).
 Krizhevsky, One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997 (the AlexNet variant).
 """
 
@@ -37,7 +37,7 @@ PACKAGE = "stlpips-pytorch"
 VERSION = "0.0.2"
 FILE = "alex_shift_tolerant.pth"
 SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
-LEAST_SIDE_PX = 21  # of a smaller picture the last blur has no edge left to reflect
+LEAST_SIDE_PX = 21  # in a smaller picture, the last blur has no edge left to reflect
 
 _PUBLISHED = ("net.slice1.0", "net.slice2.5", "net.slice3.9", "net.slice4.11", "net.slice5.13")
 # Mean and standard deviation of ImageNet for values in [-1, 1], as LPIPS 0.1 rounds them.
@@ -47,7 +47,7 @@ _EDGE_PX = 2
 
 
 class _Halved(nn.Module):
-    """Blurred by the binomial (1, 2, 1) both ways, then each second pixel; edges are reflected by 2 px."""
+    """A binomial blur (1, 2, 1) in both directions, then every second pixel; edges are reflected by 2 px."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _Halved(nn.Module):
 
 
 class _AlexNet(nn.Module):
-    """The convolutions of AlexNet with blurs; gives the output of each of the five ReLUs."""
+    """The convolutions of AlexNet with blurs; returns the outputs of the five ReLUs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,12 +88,12 @@ class _AlexNet(nn.Module):
 
 @dataclass(frozen=True)
 class Features:
-    """What the network sees in one picture.
+    """The network's features of one picture.
 
     Attributes
     ----------
-    layers : of each of the five layers, (1, C, h, w): unit vectors, each number times the root of its head's weight, so
-        that ST-LPIPS is a plain squared distance
+    layers : for each of the five layers, (1, C, h, w): unit vectors, each channel times the root of its head's weight,
+        so that ST-LPIPS is a plain squared distance
     pooled : (256,) the last layer's mean over the picture, for :mod:`training.evaluation.frechet`
     """
 
@@ -101,13 +101,13 @@ class Features:
     pooled: F32
 
     def distance(self, other: Features) -> float:
-        """ST-LPIPS to a picture of the same shape: 0 for equal ones, larger for what looks more different."""
+        """ST-LPIPS to a picture of the same shape: 0 for equal pictures, larger the more different they look."""
         layers = zip(self.layers, other.layers, strict=True)
         return sum(float((a - b).square().sum(1).mean()) for a, b in layers)
 
 
 class StLpips:
-    """The network with the heads that were learned from people's judgements.
+    """The network with the heads that were learned from human judgements.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class StLpips:
 
     @torch.inference_mode()
     def features(self, rgb: F32) -> Features:
-        """Features of an (H, W, 3) picture in [0, 1], sides of 21 px at least."""
+        """Features of an (H, W, 3) picture in [0, 1] with sides of at least 21 px."""
         x = torch.from_numpy(np.ascontiguousarray(rgb, np.float32)).permute(2, 0, 1)[None] * 2 - 1
         seen = self._network((x - torch.tensor(_SHIFT).view(1, 3, 1, 1)) / torch.tensor(_SCALE).view(1, 3, 1, 1))
         units = [f / (f.square().sum(1, keepdim=True).sqrt() + _EPSILON) for f in seen]
@@ -140,11 +140,11 @@ def load_stlpips(given: Path | None = None) -> StLpips:
 
     Parameters
     ----------
-    given : the weights' file, or a folder that holds it; by default that of the installed package
+    given : the weights' file, or a folder that holds it; by default the file of the installed package
 
     Raises
     ------
-    DataError : not there, or another file.
+    DataError : the file is missing, or has another hash.
     """
     path = _installed() if given is None else given / FILE if given.is_dir() else given
     remedy = f"pip install --no-deps {PACKAGE}=={VERSION}"
@@ -171,7 +171,7 @@ def _installed() -> Path | None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """torch on one thread for the body: pictures are already measured side by side, one a processor."""
+    """Run torch on one thread in the body: pictures are already measured in parallel, one on each processor."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

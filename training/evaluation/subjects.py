@@ -1,4 +1,4 @@
-"""The pictures that are measured: those that training held out, by the same split."""
+"""The pictures to measure: those that training held out, by the same split."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Subjects:
-    """What to measure on, and what a model could have learnt the mean tint from.
+    """The pictures to measure, and those from which a model could have learnt the mean tint.
 
     Attributes
     ----------
-    left_out : pictures of the whole folder that were found unfit already
-    data_sha256 : of the collection, as a model card names it; None where its split was not asked for
+    left_out : number of pictures of the whole folder already found unfit
+    data_sha256 : the collection's hash as in model cards; None if its split was not used
     """
 
     measured: Sequence[Subject]
@@ -51,23 +51,23 @@ class Subjects:
 
 
 def find_subjects(data: Path, everything: bool, subset: Subset | None = None) -> Subjects:
-    """The pictures that training holds out, or all, of a folder of any layout that training reads.
+    """The pictures that training holds out, or all, from a folder of any layout that training reads.
 
-    With a ``subset``, the fifth that was held out of that part of it.
+    With a ``subset``, the fifth held out from that part.
 
     Raises
     ------
-    DataError : no pictures, or none left in a half.
+    DataError : no pictures, or a half is empty.
     """
     if everything and not find_arrays(data, files_under(data)):
-        # All means all: also what lies beside a collection's own halves, and the single picture that has no halves.
+        # All means all: also pictures beside a collection's own halves, and a single picture, which has no halves.
         photographs = find_photographs(data)
         names = [p.path.relative_to(data).as_posix() for p in photographs]
         found = [
             Subject(n, p.group, partial(read_rgb, p.path), p.source) for n, p in zip(names, photographs, strict=True)
         ]
         return Subjects(found, found)
-    collection = open_collection(data, 0, subset or Subset())  # each picture is read once: nothing to keep
+    collection = open_collection(data, 0, subset or Subset())  # no cache, because each picture is read once
     train, test = _of(collection.train), _of(collection.test)
     left_out = sum(left.pictures for left in collection.left_out)
     if everything:
@@ -76,7 +76,7 @@ def find_subjects(data: Path, everything: bool, subset: Subset | None = None) ->
 
 
 def collection_sha256(data: Path) -> str | None:
-    """The hash by which model cards name the collection ``data``; None if it is none. Reads every file."""
+    """The hash by which model cards name the collection ``data``; None if it is not a collection. Reads every file."""
     try:
         return open_collection(data, cache_bytes=0).sha256
     except DataError:
@@ -94,7 +94,7 @@ def _rgb(pictures: Pictures, index: int) -> U8:
 
 
 def spread(items: Sequence[T], count: int | None) -> list[T]:
-    """At most ``count`` items at even distances: a sorted listing's first ones would all come from one folder.
+    """At most ``count`` items at even distances: the first ones of a sorted listing would all come from one folder.
 
     >>> spread(list(range(10)), 4)
     [0, 2, 5, 7]

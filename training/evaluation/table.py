@@ -1,4 +1,4 @@
-"""The table: one row a model or baseline, every mean with its bootstrap 95 % interval; as Markdown, CSV and JSON."""
+"""The table: one row for each model or baseline, means with bootstrap 95 % intervals; as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _CROP_PX = Phase.model_fields["crop_px"].default
 
 
 def in_cell(name: str) -> str:
-    """A name, such as a folder's, as it stands in a cell of a Markdown table."""
+    """A name, such as a folder's, escaped for a cell of a Markdown table."""
     return shown(name).replace("|", "\\|")
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of cells that :func:`in_cell` has made fit to stand in one."""
+    """A Markdown table of cells escaped by :func:`in_cell`."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over the pictures and the 95 % interval of it, by bootstrap over photographs."""
+    """A mean over the pictures and its 95 % interval, by bootstrap over photographs."""
 
     mean: float
     low: float
@@ -52,15 +52,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from, as far as its card says; None is not said.
+    """The origin of a model as far as its card gives it; unknown values are None.
 
     Attributes
     ----------
-    reported_mse, reported_ssim : what the publication that its recipe follows reports, on other photographs than these
+    reported_mse, reported_ssim : figures of the publication that the recipe follows, for other photographs than these
     source : that publication
     trained_steps, trained_seconds, trained_epochs : how long this model, not the publication's, was trained
-    trained_pictures : how many pictures it was trained on
-    trained_crop_px : sides of the crops it was trained on, in the order of its recipe's phases: "128 and 256 x 512"
+    trained_pictures : number of pictures it was trained on
+    trained_crop_px : sides of the training crops, in the order of the recipe's phases: "128 and 256 x 512"
     """
 
     reported_mse: float | None = None
@@ -74,7 +74,7 @@ class Origin:
 
     @classmethod
     def from_card(cls, training: dict[str, Any]) -> Origin:
-        """Read a model card's ``training``, free JSON of which any part may be missing."""
+        """Read a model card's ``training``, which is free JSON: any part may be missing."""
         recipe, data = training.get("recipe") or {}, training.get("data") or {}
         reported = recipe.get("reported") or {}
         return cls(
@@ -93,7 +93,7 @@ def _crops(phases: list[dict[str, Any]]) -> str | None:
     """The different crop sizes of a card's phases in words."""
     words = []
     for phase in phases:
-        crop = phase.get("crop_px", _CROP_PX)  # export leaves out what a recipe does not change
+        crop = phase.get("crop_px", _CROP_PX)  # export leaves out defaults
         sides = crop if isinstance(crop, list | tuple) else [crop]
         words.append(" x ".join(map(str, sides if len(set(sides)) > 1 else sides[:1])))
     return " and ".join(dict.fromkeys(words)) or None
@@ -101,13 +101,13 @@ def _crops(phases: list[dict[str, Any]]) -> str | None:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. ``mse`` to ``ssim`` are of sRGB values in [0, 1].
+    """One line of the table. ``mse`` to ``ssim`` are for sRGB values in [0, 1].
 
     Attributes
     ----------
-    below_gray_percent : how far the mean CIEDE2000 lies below the gray baseline's
+    below_gray_percent : how far the mean CIEDE2000 is below the gray baseline's
     stlpips : None without its weights
-    frechet : see :mod:`training.evaluation.frechet`; None without the same weights, or of too few pictures
+    frechet : see :mod:`training.evaluation.frechet`; None without the same weights, or for too few pictures
     colourfulness_ratio : mean of the results over mean of the truths
     tile_ms : one tile of 256 x 256 px at batch 1; None for the baselines, which run no network
     """
@@ -129,7 +129,7 @@ class Row:
 
     @property
     def trained(self) -> str:
-        """How long and on what crops the model was trained, for people; empty where its card does not say."""
+        """How long and on what crops the model was trained, in words; empty if its card does not say."""
         o = self.origin
         parts = []
         if o.trained_epochs is not None:
@@ -143,7 +143,7 @@ class Row:
         return ", ".join(parts)
 
     def flat(self) -> dict[str, Any]:
-        """One value a key: ``mse``, ``mse_low``, ``mse_high`` and so on; None is not known."""
+        """A flat mapping with one value per key: ``mse``, ``mse_low``, ``mse_high`` and so on; None is unknown."""
         values: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -159,9 +159,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows, what they were measured on, and the notes below.
+    """The rows, a caption on what was measured, and the notes below.
 
-    ``data_sha256`` is the collection's, as in the cards of models that were trained on it; None where all was measured.
+    ``data_sha256`` is the collection's hash, as in cards of models trained on it; None if all pictures were measured.
     """
 
     caption: str
@@ -170,14 +170,14 @@ class Table:
     data_sha256: str | None = None
 
     def markdown(self) -> str:
-        """Caption, table and notes; columns that no row fills are left out, but ST-LPIPS stays to be missed."""
+        """Caption, table and notes. Empty columns are left out, except ST-LPIPS, so that its absence is visible."""
         columns = {head: [cell(row) for row in self.rows] for head, cell in _COLUMNS.items()}
         filled = {h: cells for h, cells in columns.items() if h in _ALWAYS or any(c != "-" for c in cells)}
         table = markdown_table(list(filled), zip(*filled.values(), strict=True))
         return "\n".join([self.caption, "", table, "", *(f"- {note}" for note in self.notes)])
 
     def write(self, folder: Path) -> None:
-        """``table.md``, ``table.csv`` and ``table.json`` in ``folder``; the last two hold every figure and interval."""
+        """Write ``table.md``, ``table.csv`` and ``table.json``; the last two have every figure and interval."""
         values = [row.flat() for row in self.rows]
         (folder / "table.md").write_text(self.markdown() + "\n", encoding="utf-8")
         record = {"caption": self.caption, "data_sha256": self.data_sha256, "rows": values, "notes": self.notes}
@@ -235,8 +235,8 @@ def make_row(
 
     Parameters
     ----------
-    measures, gray, truth_colourfulness : (N) of the same pictures in the same order, ``gray`` of the gray baseline
-    weights : (draws, N) of :func:`training.metrics.bootstrap_weights`
+    measures, gray, truth_colourfulness : (N) of the same pictures in the same order; ``gray`` is the gray baseline
+    weights : (draws, N) from :func:`training.metrics.bootstrap_weights`
     """
     columns = {key: np.array([getattr(m, key) for m in measures], np.float64) for key in Measures._fields}
     vivid_truth = np.array(truth_colourfulness, np.float64)
