@@ -18,7 +18,7 @@ _VARIANTS: dict[str, tuple[str, ...]] = {
 
 
 def make_page(study: Study) -> Page:
-    """Four runs: the report's, and one for each of its three ablations."""
+    """The page of four runs: the report's, and one for each of its three ablations."""
     trained = study.train({name: Variant("dilated-gan", changes, _SMALL) for name, changes in _VARIANTS.items()})
     rows = study.measure(trained, "table")
     page = Page("Dilated U-Net against a classifier", study.intro(trained))

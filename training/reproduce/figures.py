@@ -1,4 +1,4 @@
-"""Pictures for the pages: strips of epochs, and sheets of models on photographs that have no truth."""
+"""Pictures for the pages: strips of epochs, and sheets of models on photographs without a truth."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CELL_PX = 144
 
 
 def write_picture(path: Path, rgb: U8) -> Path:
-    """Write (H, W, 3) RGB as PNG or JPEG, by the name of ``path``. Raises OSError where that is not possible."""
+    """Write (H, W, 3) RGB as PNG or JPEG, by the ending of ``path``. Raises OSError if that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
         raise OSError(f"{path}: cannot be written; make room, or give another --out")
@@ -40,7 +40,7 @@ def sample_columns(path: Path, crop_yx: tuple[int, int]) -> list[list[U8]]:
 
     Raises
     ------
-    DataError : it cannot be read, or has cells of another size.
+    DataError : the grid cannot be read, or has cells of another size.
     """
     grid = read_rgb(path)
     height, width = (side + _GAP_PX for side in crop_yx)
@@ -56,7 +56,7 @@ def sample_columns(path: Path, crop_yx: tuple[int, int]) -> list[list[U8]]:
 
 
 def epoch_strip(run: Path, crop_yx: tuple[int, int], out: Path) -> Path:
-    """One row a held-out picture: gray, what the run made of it after each epoch that it kept, and the truth."""
+    """One row for each held-out picture: gray, the run's result after each epoch that it kept, and the truth."""
     kept = sorted((run / "samples").glob("epoch_*.png"))
     if not kept:
         raise DataError(f"{run}: kept no samples, as there was nothing held out; give more photographs")
@@ -69,7 +69,7 @@ def epoch_strip(run: Path, crop_yx: tuple[int, int], out: Path) -> Path:
 
 
 def side_by_side(columns: Mapping[str, Sequence[U8]], height_px: int = _CELL_PX) -> U8:
-    """Columns of pictures with their names on top; pictures of a row have one shape."""
+    """Columns of pictures with their names on top; the pictures of a row have the same shape."""
     made = []
     for name, pictures in columns.items():
         cells = [thumbnail(enlarged(rgb, height_px), height_px) for rgb in pictures]
@@ -78,7 +78,7 @@ def side_by_side(columns: Mapping[str, Sequence[U8]], height_px: int = _CELL_PX)
 
 
 def enlarged(rgb: U8, height_px: int) -> U8:
-    """At least ``height_px`` high, smoothly: the mean over areas would leave small pictures as blocks."""
+    """The picture enlarged smoothly to at least ``height_px``: means over areas would make small pictures blocky."""
     scale = height_px / rgb.shape[0]
     if scale <= 1:
         return rgb
@@ -88,14 +88,14 @@ def enlarged(rgb: U8, height_px: int) -> U8:
 
 
 def without_truth(models: Sequence[Model], photographs: Path, out: Path, count: int = 10, side_px: int = 256) -> Path:
-    """Photographs that have no colours, in the colours of each model; their shapes are kept.
+    """A sheet of photographs without colours, coloured by each model; aspect ratios are kept.
 
-    Only the pictures that lie in ``photographs`` itself, at even distances in the listing: what is no picture, folders
-    and what cannot be read are passed over.
+    Pictures are taken from the folder ``photographs`` itself, at even distances in the listing. Folders, other files
+    and unreadable pictures are skipped.
 
     Raises
     ------
-    DataError : there is none.
+    DataError : there is no such picture.
     """
     found = [path for path in sorted(photographs.iterdir()) if path.suffix.lower() in ENDINGS and path.is_file()]
     colorizers = {model.card.name: OnnxColorizer(model, 2) for model in models}

@@ -1,4 +1,4 @@
-"""System 2: training against validation loss of its own NumPy files, and examples."""
+"""System 2: training and validation loss on its own NumPy files, and examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARTS = 3  # chroma files, as in the report's data set
 
 
 def make_page(study: Study) -> Page:
-    """The report's run, and the same from random weights."""
+    """The page of the report's run, and of the same run from random weights."""
     data = study.request.data
     packed = study.request.out / "arrays"
     is_packed = not find_arrays(data, files_under(data))
@@ -55,7 +55,7 @@ def make_page(study: Study) -> Page:
 
 
 def pack(data: Path, out: Path, pictures: int, folders: tuple[str, ...], side_px: int) -> None:
-    """Photographs as the report's NumPy files, all or none.
+    """Convert photographs to the report's NumPy files, whole or not at all.
 
     Raises
     ------
@@ -78,5 +78,5 @@ def pack(data: Path, out: Path, pictures: int, folders: tuple[str, ...], side_px
         lightness[index] = lab[..., 0]
         which = next(i for i in range(_PARTS) if index < bounds[i + 1])
         chroma[which][index - bounds[which]] = lab[..., 1:]
-    del lightness, chroma  # written out
+    del lightness, chroma  # writes the mapped files
     os.replace(part, out)

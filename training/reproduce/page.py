@@ -22,7 +22,7 @@ code { overflow-wrap: anywhere; }
 
 
 def _address(path: Path, folder: Path) -> str:
-    """Of a file, as a page in ``folder`` names it."""
+    """The relative address of a file for a page in ``folder``."""
     return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture file and what it shows."""
+    """A picture file and its caption."""
 
     path: Path
     caption: str
@@ -54,7 +54,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Link:
-    """Another file of the folder."""
+    """A link to another file of the folder."""
 
     path: Path
     text: str
@@ -75,11 +75,11 @@ class Page:
     sections: list[tuple[str, list[Part]]] = field(default_factory=list)
 
     def add(self, heading: str, *parts: Part) -> None:
-        """One more section."""
+        """Add a section."""
         self.sections.append((heading, list(parts)))
 
     def write(self, folder: Path) -> Path:
-        """Write the page into ``folder``, whole or not at all. Raises OSError where that is not possible."""
+        """Write the page into ``folder``, whole or not at all. Raises OSError if that fails."""
 
         def html(part: Part) -> str:
             return f"<p>{escape(part)}</p>" if isinstance(part, str) else part.html(folder)

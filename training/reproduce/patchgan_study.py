@@ -1,4 +1,4 @@
-"""System 3: four pairings in one table, with what the report's two figures miss, historic photographs, and a quiz."""
+"""System 3: a table of four pairings with figures beyond the report's two, historic photographs, and a quiz."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VARIANTS = {
 
 
 def make_page(study: Study) -> Page:
-    """Table 1 of the report and its last tests."""
+    """The page with table 1 of the report and its last tests."""
     trained = study.train(_VARIANTS)
     rows = study.measure(trained, "table")
     page = Page("Four pairings of generators and discriminators", study.intro(trained))
@@ -61,7 +61,7 @@ def make_page(study: Study) -> Page:
 
 
 def _finding(rows: list) -> str:
-    """What came out here: which row has the least MSE, and how colourful it is."""
+    """The finding in words: which row has the least MSE, and how colourful it is."""
     least = min(rows[2:], key=lambda row: row.mse.mean)
     dullest = min(rows[2:], key=lambda row: row.colourfulness.mean)
     return (

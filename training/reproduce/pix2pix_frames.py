@@ -1,4 +1,4 @@
-"""System 5: whole frames with their truth, a failure, and one long picture stitched at two strides."""
+"""System 5: whole frames with their truth, a failure, and a long picture stitched at two strides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.samples import shrunk
 
 U8 = NDArray[np.uint8]
 
-# An eighth of the report's frame. Six levels down and six layers of PatchGAN are what such a frame has room for.
+# An eighth of the report's frame, which has room for six levels down and six layers of PatchGAN.
 _SHRUNK = 8
 _SMALL = settings(
     phases__0__crop_px=[256, 512],
@@ -40,7 +40,7 @@ _PAGE_PX = 2560
 
 
 def make_page(study: Study) -> Page:
-    """One run at the frames' own size, shown in both ways."""
+    """The page of one run at the frames' own size, shown in both ways."""
     (one,) = study.train({"pix2pix": Variant("pix2pix-2048x4096", (), _SMALL)}).values()
     frame_yx = one.recipe.phases[-1].crop_px
     held_out = open_collection(one.data, 0, Subset.of(one.recipe)).test
@@ -107,7 +107,7 @@ def _add_stitched(page: Page, study: Study, one: Trained, held_out: Pictures) ->
     strides = [stride // shrink for stride in _STRIDES_PX]
     lines, pictures = [["patches", "stride", "number of patches", "step at edges", "CIEDE2000"]], []
     for name, tile_yx in (("whole frames", frame_yx), ("small", (small, small))):
-        # The coarse grid's lines are the fine one's, too. Frames as high as the picture have no edges across it.
+        # The coarse grid's lines belong to the fine grid, too. Frames as high as the picture have no edges across it.
         grid_yx = (2 * frame_yx[0] if tile_yx == frame_yx else strides[0], strides[0])
         for stride in strides:
             made = stitch(lightness, colorize, tile_yx, stride)
@@ -130,7 +130,7 @@ def _add_stitched(page: Page, study: Study, one: Trained, held_out: Pictures) ->
 
 
 def _long(held_out: Pictures, size_yx: tuple[int, int]) -> U8:
-    """The middle of the widest held-out photograph in the shape of a long picture."""
+    """The middle of the widest held-out photograph, with the aspect ratio of a long picture."""
     wide = max(range(min(len(held_out), 4 * _FRAMES)), key=lambda i: _ratio(held_out.read(i).pixels))
     rgb = held_out.read(wide).pixels
     rows = min(rgb.shape[0], round(rgb.shape[1] * size_yx[0] / size_yx[1]))

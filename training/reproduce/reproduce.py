@@ -1,4 +1,4 @@
-"""Which systems there are, and the one function that makes the page of one."""
+"""The list of systems, and the function that makes a system's page."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _USED_BY = {"historic": "patchgan-study", "answers": "patchgan-study", "unseen":
 def reproduce(system: str, request: Request, report: Callable[[str], None] = print) -> Path:
     """Train and measure what the report of ``system`` compares; returns the page, ``index.html`` in the output folder.
 
-    A page that was stopped is resumed.
+    A stopped page is resumed.
 
     Raises
     ------
-    RecipeError : no such system, a folder that its page does not use, or ``out`` holds a page begun otherwise.
-    DataError : nothing to learn from, or to show. TrainingError : a run could not be kept.
+    RecipeError : no such system, an option that its page does not use, or ``out`` holds a page with other options.
+    DataError : no pictures to train on, or to show. TrainingError : a run could not be kept.
     """
     if system not in SYSTEMS:
         raise RecipeError(f"no system {system!r}; give one of: {', '.join(SYSTEMS)}")

@@ -1,4 +1,4 @@
-"""One picture coloured from overlapping patches, averaged where they meet: the second way of the 2048x4096 report."""
+"""One picture coloured from averaged overlapping patches: the second method of the 2048x4096 report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Stitched:
-    """A picture (H, W, 3) uint8, its (H, W) L* and (2, H, W) a*, b*, and of how many patches it was made."""
+    """A picture (H, W, 3) uint8, its (H, W) L* and (2, H, W) a*, b*, and its number of patches."""
 
     rgb: NDArray[np.uint8]
     lightness: F32
@@ -28,9 +28,9 @@ class Stitched:
     patches: int
 
     def edge_score(self, stride_yx: tuple[int, int]) -> float:
-        """How much larger the steps of colour are on the lines of a grid than beside them; 1 shows no grid.
+        """Ratio of colour steps on the lines of a grid to those beside them; 1 means that no grid shows.
 
-        NaN where the picture is too small for such a grid. See :mod:`pipeline.quality.seams`.
+        NaN if the picture is too small for such a grid. See :mod:`pipeline.quality.seams`.
         """
 
         def read(roi: Roi) -> tuple[F32, F32]:
@@ -40,9 +40,9 @@ class Stitched:
 
 
 def stitch(lightness: F32, colorize: Colorizer, tile_yx: tuple[int, int], stride_px: int) -> Stitched:
-    """Colour (H, W) L* in patches ``stride_px`` apart, in both directions, by their plain average.
+    """Colour (H, W) L* by the plain average of patches that are ``stride_px`` apart in both directions.
 
-    Chroma is averaged, as in a run of the main job; the lightness stays the picture's own.
+    Chroma is averaged, as in an ordinary run; the lightness stays the picture's own.
     """
     shape_yx = lightness.shape[0], lightness.shape[1]
     grid = TileGrid.of(shape_yx, tile_yx, (stride_px, stride_px))

@@ -1,8 +1,8 @@
-"""Trains variants of recipes within a given time, and measures them on the pictures that they never saw.
+"""Trains variants of recipes within a given time, and measures them on pictures that they never saw.
 
-How much fits is found by taking two steps of each variant: the number of pictures follows from the report's number of
-epochs. Only where there would be too few to learn from do the epochs become fewer. What was found is kept in
-``plan.json``, so that a stopped page goes on as it began.
+Two steps of each variant are timed, and the number of pictures follows from the report's number of epochs. The epochs
+are reduced only if there would be too few pictures to learn from. The plan is kept in ``plan.json``, so that a stopped
+page resumes as it began.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from training.loop import train
 from training.trainer import Trainer
 
 PLAN = "plan.json"
-_TRAINING_SHARE = 0.6  # of the time; pictures are read, validated, measured and drawn in the rest
-_LEAST_PICTURES = 40  # to learn from; below that the epochs become fewer
+_TRAINING_SHARE = 0.6  # of the time; the rest is for reading, validation, measuring and drawing
+_LEAST_PICTURES = 40  # to learn from; instead of fewer pictures there are fewer epochs
 _MEASURED = 60
 _PACKED_A_MINUTE = 60
 _MOST_PACKED = 25_000
@@ -42,16 +42,16 @@ _MOST_PACKED = 25_000
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """The user's request.
 
     Attributes
     ----------
     data : folder of colour photographs, of any layout that training reads
     out : folder for the page, its runs and its pictures
-    minutes : that training and measuring may take, about; ignored with ``full``
-    full : the report's own number of pictures, their size and its epochs
+    minutes : approximate time for training and measuring; ignored with ``full``
+    full : the report's own number and size of pictures, and its epochs
     folders : only pictures in such folders of ``data``, see :class:`training.data.Subset`
-    historic : folder of photographs that have no colours
+    historic : folder of photographs without colours
     unseen : folder of colour photographs from elsewhere
     answers : folder of results that people saved from the quiz
     """
@@ -73,7 +73,7 @@ class Variant:
     recipe: str
     changes: tuple[str, ...] = ()
     small: tuple[str, ...] = ()
-    data: Path | None = None  # other than the request's
+    data: Path | None = None  # instead of the request's
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What fits into the time: for all variants, and the changes to each one's recipe."""
+    """What fits into the time: values for all variants, and the changes to each variant's recipe."""
 
     pictures: int | None
     epochs_share: float
@@ -109,7 +109,7 @@ class _Plan:
 
 @dataclass
 class Study:
-    """A page that is being made."""
+    """The training and measuring for one page."""
 
     system: str
     request: Request
@@ -117,7 +117,7 @@ class Study:
     notes: list[str] = field(default_factory=list)
 
     def train(self, variants: Mapping[str, Variant]) -> dict[str, Trained]:
-        """Train all variants one after the other, each in its own folder below ``runs``; what is done stays done."""
+        """Train all variants one after the other, each in its own folder below ``runs``; finished runs are kept."""
         self.request.out.mkdir(parents=True, exist_ok=True)
         plan = self._plan(variants)
         self.notes += plan.notes
@@ -139,9 +139,9 @@ class Study:
         data: Path | None = None,
         short_side_px: int | None = None,
     ) -> list[Row]:
-        """Rows of gray, a flat tint and every model, on held-out pictures or on all of the unseen ``data``.
+        """Rows for gray, a flat tint and every model, on held-out pictures or on all of the unseen ``data``.
 
-        Tables, sheets and a quiz are written into the folder ``place``.
+        Tables, sheets and a quiz are written to the folder ``place``.
         """
         one = next(iter(trained.values()))
         side_px = short_side_px or min(one.recipe.phases[-1].crop_px)
@@ -173,7 +173,7 @@ class Study:
 
     @property
     def wanted_pictures(self) -> int:
-        """As many as the recipe of the page asks for, or as could be learnt from in some minutes."""
+        """Number of pictures that the page's recipe asks for, or that some minutes of training could use."""
         if self.request.full:
             return load_recipe(self.system).pictures or _MOST_PACKED
         return max(_LEAST_PICTURES * 5 // 4, round(_PACKED_A_MINUTE * self.request.minutes))
@@ -189,7 +189,7 @@ class Study:
             name: [*variant.changes, *(() if variant.data else folders), *(() if self.request.full else variant.small)]
             for name, variant in variants.items()
         }
-        seconds = 0.0  # of all variants, for each picture
+        seconds = 0.0  # per picture, for all variants together
         for name, variant in variants.items():
             recipe = load_recipe(variant.recipe, tuple(changes[name]))
             trainer, lacking = _trainer(recipe)
@@ -213,7 +213,7 @@ class Study:
         return _Plan(int(pictures), share, self._minutes, False, changes, notes)
 
     def intro(self, trained: Mapping[str, Trained]) -> list[str]:
-        """The introduction of every page: the report, what was trained, and how far that is from the report."""
+        """The introduction of every page: the report, what was trained, and how it differs from the report."""
         one = next(iter(trained.values()))
         record = json.loads((one.folder / "run.json").read_text(encoding="utf-8"))
         pictures = record["data"]["pictures"]
@@ -250,7 +250,7 @@ def _read(path: Path) -> _Plan:
 
 
 def _trainer(recipe: Recipe) -> tuple[Trainer, str]:
-    """Networks to take some steps with, and why they lack published weights that the recipe wants."""
+    """A trainer for some steps, and why it lacks published weights that the recipe asks for."""
     fabric = Fabric(devices=1, precision=recipe.precision)
     try:
         return Trainer(recipe, fabric), ""
@@ -261,7 +261,7 @@ def _trainer(recipe: Recipe) -> tuple[Trainer, str]:
 
 
 def _seconds_a_picture(trainer: Trainer) -> float:
-    """What all epochs of one picture take, by the second of two steps of each phase."""
+    """Seconds for all epochs of one picture, estimated from the second of two steps of each phase."""
     seconds = 0.0
     recipe = trainer.recipe
     for phase in recipe.phases:
@@ -278,7 +278,7 @@ def _seconds_a_picture(trainer: Trainer) -> float:
 
 
 def _shortened(recipe: Recipe, share: float) -> list[str]:
-    """A recipe's epochs, and those that samples are kept after, times ``share``."""
+    """Changes that multiply a recipe's epochs, and its sample epochs, by ``share``."""
     if share >= 1:
         return []
     changes = [

@@ -1,4 +1,4 @@
-"""Tables of the pages, made of the rows that an evaluation gives."""
+"""Tables of the pages, made from the rows of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READING = (
 
 
 def measured(rows: Sequence[Row], reported: bool = False) -> Table:
-    """One line a row; with ``reported`` the figures that its report gives stand beside ours."""
+    """A table with one line for each row; with ``reported``, the report's figures are beside ours."""
     head = ["", "CIEDE2000", "below gray", "MSE", "SSIM", "PSNR", "colourfulness", "of truth"]
     if reported:
         head[4:4] = ["MSE reported"]

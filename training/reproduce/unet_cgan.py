@@ -18,7 +18,7 @@ _SMALL = settings(
 
 
 def make_page(study: Study) -> Page:
-    """The report's run with either pixel loss."""
+    """The page of the report's run with either pixel loss."""
     variants = {
         "L1": Variant("unet-cgan", (), _SMALL),
         "L2": Variant("unet-cgan", ("content_loss=mse",), _SMALL),
