@@ -18,7 +18,7 @@ AUTO = "auto"
 WHOLE = "whole"
 ALL = "all"
 LOCAL, CUDA = "local", "cuda"
-# Not to be had as a parameter's default.
+# Marks a parameter without a default.
 REQUIRED = inspect.Parameter.empty
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +35,7 @@ class Schema:
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """What is said of an option, wherever it is shown.
+    """The texts and flags of an option, wherever it is shown.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Parameter:
 
     @property
     def help(self) -> str:
-        """Without the marks of Markdown."""
+        """The help without Markdown."""
         return self.option.help.replace("`", "")
 
 
@@ -442,7 +442,7 @@ Request = RunRequest | ReprocessRequest
 
 
 def parameters_of(request: type[Request]) -> tuple[Parameter, ...]:
-    """The rows of the table for one command, what both commands have last."""
+    """The rows of the table for one command, with the options that both commands share at the end."""
     hints = get_type_hints(request, include_extras=True)
     shared = {field.name for field in fields(_Shared)}
     return tuple(
@@ -476,7 +476,7 @@ def _without_words(hint: Any) -> Any:
 
 
 def with_signature(parameters: Iterable[inspect.Parameter]) -> Callable[[F], F]:
-    """A decorator that lets a function of ``**given`` be seen with these parameters by what reads its signature."""
+    """A decorator that gives a function of ``**given`` a signature with these parameters."""
     signature = inspect.Signature(list(parameters))
 
     def decorate(function: F) -> F:

@@ -40,7 +40,7 @@ from pipeline.types import Roi
 _ENGINES_KEPT = 3
 _TELL_SECONDS = 1.0
 _TRIES = 5
-# Of Dask's own log of a worker, which its dashboard shows too, and which a run's own cluster does not print.
+# Part of Dask's own worker log, which its dashboard shows, and which a run's own cluster does not print.
 _log = logging.getLogger("distributed.worker.blocks")
 _engines: dict[EngineSpec, Engine] = {}
 _engines_lock = threading.Lock()
@@ -121,9 +121,9 @@ class BlockFailed:
 
 
 def _failed(task: BlockTask | AnchorTask, error: Exception) -> BlockFailed:
-    """A failure as it can travel: with its traceback as a note, which the run's log shows, and which pickling loses.
+    """A failure that can be pickled. Its traceback, which pickling loses, becomes a note that the run's log shows.
 
-    What the project did not raise on purpose is in this worker's own log as well.
+    Errors that are not the project's own also go to this worker's log.
     """
     if not isinstance(error, ColorizeError | EngineError):
         _log.error("%s: a block could not be made", task.store, exc_info=error)
@@ -205,8 +205,8 @@ def _reused(store: ScanStore, version: ChromaVersion, task: BlockTask, roi: Roi)
     if task.level:
         extra = tuple(tile for level in range(1, task.level) for tile in chosen_tiles(version, task, level))
         reused = ReusedTiles(task.grid, version.read(roi), version.agreement(roi, task.level), extra)
-        # Two workers may have one block, as one does that was taken for lost: what one writes while the other reads is
-        # of no level, or of this one.
+        # Two workers may have the same block, if one of them was taken for lost. A block written by one while the other
+        # reads it has no level, or this level.
         if version.level_of(task.index_yx) >= task.level or not version.has_block(task.index_yx):
             raise _ChangedError
         return reused
@@ -261,7 +261,7 @@ def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
 
     spec = tasks[0].engine
     started = time.perf_counter()
-    # Works are given out one by one and not kept here: a block's samples can go once its lightness is made.
+    # Inputs are passed on one by one and not kept here, so that a block's samples are freed once its lightness is made.
     works = map(begun, tasks)
     made = colorize_blocks(works, spec.tile_yx, engine.predict, spec.batch, predicted, device_of(engine))
     for index, (task, coloured) in enumerate(zip(tasks, made, strict=True)):
@@ -280,7 +280,7 @@ def _is_there(task: BlockTask) -> bool:
 
 
 def _catch_up(tasks: tuple[BlockTask, ...]) -> None:
-    """Make the levels below again for blocks that a stop between shard and record has left without a valid one."""
+    """Remake the lower levels of blocks without a valid record, after a stop between writing shard and record."""
     for level in range(max((task.level for task in tasks), default=0)):
         below = [task.at(level) for task in tasks if level < task.level]
         for task in below:
@@ -356,7 +356,7 @@ def _anchor(store: ScanStore, spec: EngineSpec) -> Anchor:
 def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
     """Make some blocks of one engine and topic. Repeating it changes nothing.
 
-    What goes wrong with one of several blocks is that block's: the others are then made each for itself.
+    An error in one of several blocks is that block's failure alone: the others are then made one by one.
     """
     tune_process()
     for _ in range(_TRIES):

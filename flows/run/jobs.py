@@ -1,4 +1,4 @@
-"""One scan of a run: what is to be done with it, worked out before any work, and what became of it."""
+"""One scan of a run: its job, planned before any work begins."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class RunContext:
 
         Raises
         ------
-        ScanError : it cannot be read. UsageError : it cannot be done within the limits. OutputError : no room for it.
+        ScanError : the scan cannot be read. UsageError : it does not fit the limits. OutputError : no room for it.
         """
         if not scan.path.exists():
             raise ScanNotFoundError(f"{scan.path}: no such file; check the name")
@@ -229,14 +229,14 @@ class RunContext:
         return replace(job, is_kept=spec != self.spec_for(info.shape_yx)) if isinstance(job, ScanJob) else job
 
     def _source(self, scan: ScanFile) -> Source | None:
-        """None where nothing was made of a scan of this name: hashing all that is new takes a night's first hours."""
+        """None if there is no earlier result of this name: hashing all new scans first would take hours."""
         paths = ResultPaths.of(self.options.output, scan.stem)
         if paths.sidecar.exists() or paths.store.exists():
             return self.files.source_of(scan.path, scan.page)
         return self.files.known(scan.path, scan.page)
 
     def _unchanged(self, scan: ScanFile) -> ScanOutcome | None:
-        """A scan whose file is as it was when its current result was made of it: it is not even opened."""
+        """The outcome of a scan whose file has not changed since its current result: the file is not even opened."""
         source = None if self.options.force else self.files.known(scan.path, scan.page)
         sidecar = Sidecar.find(ResultPaths.of(self.options.output, scan.stem).sidecar) if source else None
         if source is None or sidecar is None or sidecar.whole_source is None:
@@ -327,7 +327,7 @@ class RunContext:
 
 
 def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> None:
-    """Nothing of anybody else's is to be replaced. Raises UsageError."""
+    """Raise UsageError if the results would replace foreign files."""
     store = paths.store
     if store.exists() and not is_store(store):
         what = "the scan itself" if scan.path.exists() and store.samefile(scan.path) else "not this project's"
@@ -342,9 +342,9 @@ def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> No
 
 
 def _as_before(choice: EngineChoice, model: Model, output: Path, network: str = "") -> EngineChoice:
-    """The precision of the last run into this folder, where it can be had: another would make every scan anew.
+    """The precision of the last run into this folder, if available: another one would colour every scan again.
 
-    ``network`` is what the record's names of another network than the generator begin with.
+    ``network`` is the prefix of the record's keys for a network other than the generator.
     """
     records = sorted(output.glob("runs/*.json"))
     try:

@@ -41,7 +41,7 @@ from pipeline.types import Roi
 
 _BATCH_MEGAPIXELS = 32.0
 _BATCH_SCANS = 32
-# What a network drive or a machine behind it says when it is away for a moment; and how long to wait before each try.
+# Errors of a network drive, or of the machine behind it, that is away for a moment; and the wait before each new try.
 _PASSING = {
     errno.EIO,
     errno.ESTALE,
@@ -59,7 +59,7 @@ _PASSING = {
 }
 _WAITS_SECONDS = (1.0, 5.0)
 _log = logging.getLogger(__name__)
-# One at a time: the plan has no room for more of their windows.
+# Thumbnails are made one at a time: the plan has no memory for more of their windows.
 _SHOWING = threading.Lock()
 
 
@@ -85,11 +85,11 @@ class ScanProgress:
     def broken(self, error: BaseException) -> ScanProgress:
         can_salvage = not self.job.is_ingested and not self.job.reading.salvage
         ended = failure(self.job.scan, error, can_salvage)
-        # Of a scan that was ingested before, the file is not read: nothing is said against it.
+        # The file of a scan that was ingested before is not read, so it is not at fault.
         return replace(self, ended=replace(ended, is_scans_fault=ended.is_scans_fault and not self.job.is_ingested))
 
     def ended_by(self, error: BaseException, deadline: Deadline) -> ScanProgress:
-        """Ended by what was raised; in a run that is being cancelled whatever it is says nothing against the scan."""
+        """The scan ended by an error; while the run is being cancelled, no error counts against the scan."""
         if not deadline.is_cancelled:
             return self.broken(error)
         _log.info("%s: raised after the run was cancelled", self.job.scan.path, exc_info=error)
@@ -125,7 +125,7 @@ def scan_batches(jobs: Iterable[ScanJob]) -> Iterator[ScanBatch]:
 
 
 def batch_name(batch: ScanBatch) -> str:
-    """For people: the scan's name, or how many from which on."""
+    """The batch's name for people: the scan's name, or the number of scans and the first of them."""
     first = batch[0].job.scan.stem
     return first if len(batch) == 1 else f"{len(batch)} scans from {first}"
 
@@ -148,7 +148,7 @@ def is_passing(error: BaseException) -> bool:
 def trying_again(
     work: Callable[[], ScanProgress], scan: str, deadline: Deadline, waits: tuple[float, ...] = _WAITS_SECONDS
 ) -> ScanProgress:
-    """Do ``work``, again after each of ``waits`` seconds where the drive was away for a moment; raises what it does."""
+    """Do ``work``, and repeat it after each of ``waits`` seconds while the drive is away; its last error is raised."""
     for seconds in waits:
         try:
             return work()
@@ -180,7 +180,7 @@ def _each(
 
 
 def ingest_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> ScanBatch:
-    """Scan files to Zarr; what is there already for the same bytes stays."""
+    """Scan files to Zarr; existing stores of the same bytes are kept."""
 
     def work(step: ScanProgress) -> ScanProgress:
         if deadline.is_over:
@@ -399,7 +399,7 @@ class _Colouring:
                     self.steps[stem] = self.steps[stem].stopped(self._deadline, missing)
 
     def _made(self, results: Iterable[list[BlockDone | BlockFailed]]) -> Iterator[list[BlockDone | BlockFailed]]:
-        """The same, counted off from what is missing."""
+        """The results unchanged, with each finished block subtracted from the missing ones."""
         for batch in results:
             for result in batch:
                 if isinstance(result, BlockDone):
