@@ -84,7 +84,7 @@ def is_record(path: Path) -> bool:
 
 
 def _add_source(scans: dict[Key, KnownScan], stem: str, source: SourceRecord) -> None:
-    """Add what a result says of its scan. After a killed run, no record may mention the scan."""
+    """Add what a result says of its scan. After a killed run, the scan may be in no record."""
     named = (stem, source.path, source.page)
     # The store keeps the path of the first ingest; the scan may have been found elsewhere since.
     done = [key for key, scan in scans.items() if key[0] == stem and scan.state == "done"] if named not in scans else []

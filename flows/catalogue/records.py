@@ -102,7 +102,7 @@ class KnownRun:
 
 
 def released(scan: KnownScan) -> KnownScan:
-    """The scan changed so that the next run tries it again, with its count of failures reset."""
+    """The scan as the next run will try it again, with its count of failures reset."""
     if scan.state not in ("failed", "quarantined"):
         return scan
     return replace(scan, state="failed", failures=0, retry_after="")

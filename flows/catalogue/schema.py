@@ -136,7 +136,7 @@ def engine_for(path: Path, is_new: bool = False) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _: object) -> None:
-        # A power cut may lose the last transactions, but not the file; the results have what was lost.
+        # A power cut may lose the last transactions, but not the file; the results still have their content.
         journal = "DELETE" if is_new else "WAL"
         connection.executescript(f"PRAGMA journal_mode={journal}; PRAGMA synchronous=NORMAL;")
 

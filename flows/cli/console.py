@@ -22,7 +22,7 @@ errors = Console(stderr=True, soft_wrap=True, highlight=False)
 class _Outlet(io.FileIO):
     """A file descriptor to write to; after its reader has gone, output is dropped without an error."""
 
-    def write(self, data: Any, /) -> int | None:  # type: ignore[override]  # none where a pipe is full for now
+    def write(self, data: Any, /) -> int | None:  # type: ignore[override]  # None if a pipe is full
         try:
             return super().write(data)
         except BrokenPipeError:

@@ -169,7 +169,7 @@ def _written_as_before(paths: ResultPaths, request: ReprocessRequest, options: R
 
 
 def _anchor(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shape_yx: tuple[int, int]) -> bool:
-    """Whether to use a palette. One left out only because a tile covered the whole scan does not count as refused."""
+    """True to use a palette. One left out only because a tile covered the whole scan does not count as refused."""
     could_have = has_anchor(shape_yx, spec.tile_yx)
     return spec.anchor if request.anchor is None and could_have else options.anchor
 

@@ -1,4 +1,4 @@
-"""The log of a run, ``runs/<id>.log`` beside its record: the run's messages, and unforeseen errors with tracebacks.
+"""The log of a run, ``runs/<id>.log`` beside its record: its messages, and unforeseen errors with their tracebacks.
 
 Every module logs to the logger of its own name. Only the owner of a run, or the command outside of a run, attaches a
 file to these loggers and detaches it again: importing this project changes no logging.

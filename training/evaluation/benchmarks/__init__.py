@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 
 
 def benchmark_folder(name: str) -> Path:
-    """The pictures of a benchmark. Raises DataError where there is none of that name."""
+    """The pictures of a benchmark. Raises DataError if there is no benchmark of that name."""
     known = sorted(path.name for path in _HERE.iterdir() if (path / "MANIFEST.tsv").is_file())
     if name not in known:
         raise DataError(f"no benchmark {name!r}; there is {', '.join(known)}")
