@@ -1,4 +1,4 @@
-"""One scan of a run: its job, planned before any work begins."""
+"""One scan of a run: its job, planned before any work begins, or at once its outcome."""
 
 from __future__ import annotations
 
