@@ -49,7 +49,7 @@ class Coarse:
                 if tile in added
             )
             known = ReusedTiles(self.grid, self.chroma[:, roi.rows, roi.columns].copy(), self._agreement(roi), extra)
-            return {"known": known, "chosen": tuple(tile for tile in block.tile_origins if tile in tiles)}
+            return {"reused": known, "chosen": tuple(tile for tile in block.tile_origins if tile in tiles)}
 
         self._run(refined(self.grid, level), of_block)
         self._added.append(set(tiles))
