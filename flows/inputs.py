@@ -131,7 +131,7 @@ class Found:
 def ignored_files_line(ignored_files: Mapping[str, int]) -> str:
     """One line on :attr:`SearchReport.ignored_files`, with a remedy; empty if no file was ignored.
 
-    >>> not_taken_line({".heic": 2, NO_ENDING: 1})
+    >>> ignored_files_line({".heic": 2, NO_ENDING: 1})
     '3 files not taken for scans by their endings: 2 .heic, 1 without; name one to have it tried'
     """
     if not ignored_files:
