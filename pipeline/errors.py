@@ -10,11 +10,11 @@
     |   |-- ScanUnreachableError      its drive or network failed; it may be fine
     |   `-- ScanUnsupportedError      a valid image of a kind that is not handled
     |-- StoreError (RuntimeError)     the chunk store is missing, foreign or incomplete
-    |   `-- StoreBusyError            somebody else writes to it all the while
+    |   `-- StoreBusyError            another process keeps writing to it
     |-- SidecarError (ValueError)     the JSON beside a result is missing, damaged or not this project's
     |-- CoverageError (RuntimeError)  a pixel that no tile covers
-    |-- PredictionError (RuntimeError) an engine's answer that is no colour
-    `-- OutputError (OSError)         the result cannot be written: permissions, disk full
+    |-- PredictionError (RuntimeError) an engine's output that is not a colour
+    `-- OutputError (OSError)         the result cannot be written: permissions, full disk
 
 Each message is one line: the value, the hazard, the remedy.
 """
@@ -47,11 +47,11 @@ class ScanUnreadableError(ScanError):
 
 
 class ScanDamagedError(ScanUnreadableError):
-    """An image that is cut off or damaged: what of it can be read may be coloured all the same."""
+    """An image that is cut off or damaged; its readable parts can still be coloured."""
 
 
 class ScanUnreachableError(ScanError):
-    """Its drive or network failed while it was read; it may be fine, so nothing of it is taken for damage."""
+    """Its drive or network failed during reading. The file may be fine, so this does not count as damage."""
 
 
 class ScanUnsupportedError(ScanError):
@@ -63,7 +63,7 @@ class StoreError(ColorizeError, RuntimeError):
 
 
 class StoreBusyError(StoreError):
-    """Somebody else writes to the store all the while; nothing is wrong with it."""
+    """Another process keeps writing to the store; nothing is wrong with it."""
 
 
 class SidecarError(ColorizeError, ValueError):
@@ -75,7 +75,7 @@ class CoverageError(ColorizeError, RuntimeError):
 
 
 class PredictionError(ColorizeError, RuntimeError):
-    """An engine's answer that is no colour."""
+    """An engine's output that is not a colour."""
 
 
 class OutputError(ColorizeError, OSError):

@@ -13,7 +13,7 @@ from pipeline.metadata.model import EmbeddedMetadata
 
 Tone = Literal["srgb", "lightness"]
 """What samples mean. ``srgb``: sRGB-encoded light, gray or RGB. ``lightness``: gray that is CIE L* itself, 0 to full
-scale for 0 to 100; what a reader gives where only a profile or another colour space says how light a sample is."""
+scale for 0 to 100; readers return it if only a profile or another colour space defines the lightness of a sample."""
 Mask = Literal["", "alpha", "nodata"]
 
 
@@ -39,28 +39,28 @@ class Roi:
         return slice(self.x0, self.x1)
 
     def clipped(self, shape_yx: tuple[int, int]) -> Roi:
-        """The part that lies within a scan of ``shape_yx``."""
+        """The part inside a scan of ``shape_yx``."""
         return Roi(self.y0, min(self.y1, shape_yx[0]), self.x0, min(self.x1, shape_yx[1]))
 
 
 @dataclass(frozen=True)
 class ScanInfo:
-    """What a scan is, known without decoding it.
+    """The facts about a scan that are known without decoding it.
 
     Attributes
     ----------
     shape_yx : rows, columns
     channels : 1 (gray) or 3 (RGB)
-    dtype : "uint8" or "uint16", of the samples as they are read
-    metadata : JSON values: ``format``; where known ``compression``, ``resolution`` ([x, y, unit]), ``orientation``
-        (TIFF tag 274); ``lightness``, one line on how lightness was taken from the samples, where that needs saying;
-        ``dropped`` (list of what was left out, such as "2 extra channels"); ``beside``, the name of the world file
-        that the place is from, where it is from one
+    dtype : "uint8" or "uint16": type of the samples that the reader returns
+    metadata : JSON values: ``format``; if known ``compression``, ``resolution`` ([x, y, unit]), ``orientation``
+        (TIFF tag 274); ``lightness``, one line on how lightness was derived from the samples, unless that is obvious;
+        ``dropped`` (list of what was left out, such as "2 extra channels"); ``beside``, the name of the world file,
+        if the georeference comes from one
     tone : what the samples mean
-    depth : "uint8" or "uint16", of the coloured picture: the scan's own depth; that of ``dtype`` where it is empty
-    mask : "alpha" where the scan has an alpha channel or a mask, "nodata" where a value of its samples means that there
-        is no picture, else empty
-    nodata : that value as the coloured picture writes it, in every channel; None without one
+    depth : "uint8" or "uint16": depth of the coloured picture, which is the scan's own; empty means that of ``dtype``
+    mask : "alpha" if the scan has an alpha channel or a mask, "nodata" if a sample value marks pixels without a
+        picture, else empty
+    nodata : that value as the coloured picture writes it, in every channel; None if there is none
     """
 
     shape_yx: tuple[int, int]
@@ -78,21 +78,21 @@ class ScanInfo:
 
     @property
     def result_dtype(self) -> np.dtype:
-        """Of the coloured picture."""
+        """Data type of the coloured picture."""
         return np.dtype(self.depth or self.dtype)
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a scan file is to be read.
+    """How to read a scan file.
 
     Attributes
     ----------
-    page : of a file with several pictures, from 1
-    salvage : read what can be read: instead of an error, damaged parts are filled with gray and listed as
+    page : which picture of a file with several, counted from 1
+    salvage : read what can be read: instead of raising an error, fill damaged parts with gray and list them as
         ``missing_regions``
     limit_pixels : refuse pictures that declare more
-    world_file : of the world files beside it read this one only, and none where it is empty; None is the first there is
+    world_file : name of the only world file to read; empty for none, None for the first one found
     """
 
     page: int = 1
@@ -112,22 +112,22 @@ class ScanReader(Protocol):
 
     @property
     def embedded(self) -> EmbeddedMetadata:
-        """What the file says beside its pixels."""
+        """Metadata that the file holds beside its pixels."""
         ...
 
     @property
     def missing_regions(self) -> tuple[Roi, ...]:
-        """The parts met so far that could not be read; only ever some where salvage was asked for."""
+        """The unreadable parts met so far; always empty unless salvage is on."""
         ...
 
     @property
     def segment_yx(self) -> tuple[int, int]:
-        """Rows and columns of what is decoded at once, which is also what is lost at once."""
+        """Rows and columns of the unit of decoding, which is also the unit of loss."""
         ...
 
     @property
     def decoder_bytes(self) -> int:
-        """What decoding holds, at most, beside windows and a few tens of megabytes of segments that are kept."""
+        """Most memory that decoding holds, beside windows and a few tens of megabytes of cached segments."""
         ...
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.unsignedinteger]:
@@ -135,10 +135,9 @@ class ScanReader(Protocol):
         ...
 
     def read_mask(self, rows: slice, columns: slice) -> NDArray[np.unsignedinteger]:
-        """(h, w) opacity in the picture's depth, where ``info.mask`` says that there is one.
+        """(h, w) opacity in the picture's depth; only if ``info.mask`` is not empty.
 
-        0 is where there is no picture, full scale where there is nothing but. Where the mask is of nodata there is
-        nothing in between.
+        0 is fully transparent, full scale is opaque. A mask of kind "nodata" has no values in between.
         """
         ...
 
