@@ -1,14 +1,14 @@
 """One palette for a whole scan: colour is decided on the whole, detail by the tiles.
 
-A tile knows only what it shows, so the same sky is blue in one and gray in the next, and no blending hides that. The
+The network sees one tile at a time, so a sky may be blue in one and gray in the next, and no blending hides that. The
 anchor is one pass of the same network over the scan, shrunk until its long side has 257 to 512 px. Each tile's
-prediction is then split in two bands: what varies from cell to cell (16 px, or one pixel of the shrunk scan where that
-is more) comes mostly from the anchor, what varies within a cell stays the tile's own. This is the two-band splitting of
+prediction is then split in two bands: what varies from cell to cell (16 px, or one pixel of the shrunk scan if that is
+larger) comes mostly from the anchor, what varies within a cell stays the tile's own. This is the two-band splitting of
 Burt and Adelson, with the bands taken from different sources. It is done tile by tile, before blending, so it needs no
 second pass over the result, and its bytes do not depend on how the scan is divided.
 
-Where all goes as it should, the low band of two neighbouring tiles is the same, and there is no seam to hide. The
-figures that chose 512 px, 16 px and 0.85 are in ``docs/results.md``.
+Ideally the low bands of two neighbouring tiles are equal, and there is no seam to hide. The measurements behind 512 px,
+16 px and 0.85 are in ``docs/results.md``.
 
 References
 ----------
@@ -36,11 +36,11 @@ Reader = Callable[[Roi], NDArray]
 
 LONGEST_PX = 512
 CELL_PX = 16
-# How much of the low band is the anchor's. With all of it, a scan much larger than the anchor loses what tiles know.
+# Share of the anchor in the low band. With a share of 1, a scan much larger than the anchor loses what the tiles know.
 WEIGHT = np.float32(0.85)
-# Side of a window of the scan that is read at once; a power of two, like the shrinking.
+# Side of the windows in which the scan is read; a power of two, like the shrink factor.
 _WINDOW_PX = 2048
-# A strip that is lower than this when shrunk, as a panorama of 20:1, is no picture to the network any more.
+# A strip whose short side shrinks below this, such as a panorama of 20:1, is too thin for the network to recognize.
 _LEAST_SIDE_PX = 32
 
 
@@ -59,7 +59,7 @@ class Anchor:
 
 
 def shrinking(shape_yx: tuple[int, int]) -> int:
-    """The power of two by which a scan of ``shape_yx`` is shrunk for the anchor: its long side is then at most 512."""
+    """The power of two that shrinks the long side of a scan of ``shape_yx`` to at most 512 px, for the anchor."""
     factor = 1
     while max(shape_yx) > LONGEST_PX * factor:
         factor *= 2
@@ -72,17 +72,17 @@ def cell_px(shape_yx: tuple[int, int]) -> int:
 
 
 def has_anchor(shape_yx: tuple[int, int], tile_yx: tuple[int, int]) -> bool:
-    """Whether an anchor sees more of the scan than a tile does, and enough of its short side to know what it shows."""
+    """True if an anchor sees more of the scan than a tile does, and enough of its short side to be recognizable."""
     sees_more = any(extent > tile for extent, tile in zip(shape_yx, tile_yx, strict=True))
     return sees_more and min(shape_yx) >= _LEAST_SIDE_PX * shrinking(shape_yx)
 
 
 def overview(read: Reader, shape_yx: tuple[int, int], factor: int) -> F32:
-    """Mean L* of squares of ``factor`` pixels: (h, w) float32. Memory is one window of 2048 px.
+    """Mean L* of squares of ``factor`` pixels: (h, w) float32. Holds one window of 2048 px in memory.
 
     Parameters
     ----------
-    read : gives the samples of a region of the scan, uint8 or uint16, or else its float32 L*
+    read : returns the samples of a region of the scan, uint8 or uint16, or its float32 L*
     factor : a power of two
     """
     height, width = (-(-extent // factor) for extent in shape_yx)
@@ -98,7 +98,7 @@ def overview(read: Reader, shape_yx: tuple[int, int], factor: int) -> F32:
 
 
 def _square_means(plane: F32, factor: int) -> F32:
-    """Means over squares of ``factor`` pixels; squares cut off by the far edges are filled up with their last pixel."""
+    """Means over squares of ``factor`` pixels; squares cut off by the far edges are padded with their last pixel."""
     if factor == 1:
         return plane
     missing = [(0, -extent % factor) for extent in plane.shape]
@@ -109,12 +109,12 @@ def _square_means(plane: F32, factor: int) -> F32:
 
 
 def canvas_px(size_multiple: int) -> int:
-    """Side of the square picture that the network is given: 512 px, or the next that it takes."""
+    """Side of the network's square input: 512 px, or the next larger size that it accepts."""
     return -(-LONGEST_PX // size_multiple) * size_multiple
 
 
 def anchor_of(read: Reader, shape_yx: tuple[int, int], side_px: int, predict: Predict) -> Anchor:
-    """Shrink the scan, reflect it out to a square of ``side_px``, and colour it in one pass.
+    """Shrink the scan, pad it by reflection to a square of ``side_px``, and colour it in one pass.
 
     Parameters
     ----------
@@ -142,15 +142,15 @@ def apply_anchor(chroma: F32, origin: TileOrigin, anchor: Anchor) -> F32:
 
 
 def _cells_yx(shape_yx: tuple[int, int], anchor: Anchor) -> tuple[int, int]:
-    """Rows and columns of cells that a tile of ``shape_yx`` is divided into."""
+    """Rows and columns of cells in a tile of ``shape_yx``."""
     rows, columns = (max(1, extent // anchor.cell_px) for extent in shape_yx)
     return rows, columns
 
 
 def _palette(origin: TileOrigin, shape_yx: tuple[int, int], anchor: Anchor) -> list[F32]:
-    """Both planes, (rows, columns), of ``anchor`` at the middles of a tile's own cells."""
+    """Both planes of ``anchor``, (rows, columns) each, sampled at the centres of a tile's own cells."""
     rows, columns = _cells_yx(shape_yx, anchor)
-    # A cell of the tile is a cell of the anchor where the tile's side is a multiple of it and the tile starts at one.
+    # The tile's cells coincide with the anchor's if its side is a multiple of a cell and it starts at a cell's edge.
     (height, width), cell = shape_yx, anchor.cell_px
     step_y, step_x = height / rows / cell, width / columns / cell
     shift = np.array(
@@ -166,7 +166,7 @@ def _palette(origin: TileOrigin, shape_yx: tuple[int, int], anchor: Anchor) -> l
 
 
 class DeviceAnchor:
-    """As :func:`apply_anchor`, for many tiles at once on a device; only the palette under each tile goes up."""
+    """:func:`apply_anchor` for many tiles at once on a device; only the palette under each tile is uploaded."""
 
     def __init__(self, anchor: Anchor, tile_yx: tuple[int, int], device: Device) -> None:
         self._anchor, self._shape, self._device = anchor, tile_yx, device

@@ -2,7 +2,7 @@
 
 Sums are float32 and run over the tiles in raster order, so a pixel's value depends neither on the block division nor on
 the number of workers. The weight of a pixel is separable: the product of two 1-D sums, never an image-sized count.
-They are made where the predictions are, see :mod:`pipeline.support.array_backend`.
+Sums are computed on the device that holds the predictions, see :mod:`pipeline.support.array_backend`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def _coverage(axis: TileAxis, weights: F32, begin: int, end: int) -> F32:
 
 
 class BlockBlender:
-    """Adds tiles of ``block`` up and gives their weighted mean.
+    """Sums up the tiles of ``block`` and returns their weighted mean.
 
     Parameters
     ----------
     grid, block : the tile grid and the block of it to fill
     window : name of the window, see :mod:`pipeline.tiling.weights`
-    device : where predictions are, and are added up
+    device : holds the predictions and sums them up
     """
 
     def __init__(self, grid: TileGrid, block: Block, window: str, device: Device = HOST) -> None:
@@ -58,7 +58,7 @@ class BlockBlender:
         self._sum = device.zeros((2, *self._roi.shape_yx), self._coverage)
 
     def add(self, origin: TileOrigin, chroma: Array) -> None:
-        """Add one tile's (2, T, U) prediction; what lies outside the block is left out."""
+        """Add one tile's (2, T, U) prediction, without the pixels outside the block."""
         (rows, columns), (own_rows, own_columns) = self._overlap(origin)
         inside = chroma[:, own_rows, own_columns]
         if not self._uniform:
@@ -66,24 +66,24 @@ class BlockBlender:
         self._sum[:, rows, columns] += inside
 
     def add_all(self, origins: Sequence[TileOrigin], chroma: Array) -> None:
-        """As :meth:`add` of each of (N, 2, T, U) in turn, to the same bytes with fewer calls: for a device."""
+        """Add N tiles, (N, 2, T, U). Gives the same bytes as :meth:`add` for each in turn, in fewer device calls."""
         weighted = chroma if self._uniform else chroma * self._weights
         for i, origin in enumerate(origins):
             (rows, columns), (own_rows, own_columns) = self._overlap(origin)
             self._sum[:, rows, columns] += weighted[i, :, own_rows, own_columns]
 
     def add_mean(self, grid: TileGrid, mean: NDArray[Any], extra_tiles: Iterable[TileOrigin] = ()) -> None:
-        """Add all tiles of ``grid``, and ``extra_tiles``, at once: their (2, h, w) weighted mean is known.
+        """Add all tiles of ``grid``, and ``extra_tiles``, at once, given their (2, h, w) weighted mean.
 
-        The grid must have this one's tile size and window. What the mean was rounded to when it was stored is what its
-        tiles differ by from tiles that are added one by one.
+        The grid must have the tile size and window of this blender. The result differs from adding the tiles one by one
+        only by the rounding of the stored mean.
         """
         xp = self._device.xp
         wide = xp.astype(self._device.up(mean), xp.float32, copy=False)
         self._sum += wide * self._weight_of(grid, extra_tiles)
 
     def cover_only(self, grid: TileGrid, tiles: Iterable[TileOrigin]) -> None:
-        """Say that not all tiles of this blender's own grid will come: only those of ``grid``, and ``tiles``."""
+        """Expect only the tiles of ``grid``, and ``tiles``, instead of all tiles of this blender's own grid."""
         self._coverage = self._weight_of(grid, tiles)
 
     def _weight_of(self, grid: TileGrid, tiles: Iterable[TileOrigin]) -> Array:
@@ -101,11 +101,11 @@ class BlockBlender:
         return self._outer(known_y, known_x)
 
     def _outer(self, along_y: F32, along_x: F32) -> Array:
-        """Both go up as one line each: their product is made on the device."""
+        """Outer product, computed on the device: each factor is uploaded as one line."""
         return self._device.up(along_y)[:, None] * self._device.up(along_x)[None, :]
 
     def _overlap(self, origin: TileOrigin) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Rows and columns that a tile and the block share: of the block, and of the tile."""
+        """The overlap of a tile and the block: its rows and columns in the block, then in the tile."""
         (y, x), roi = origin, self._roi
         y0, y1 = max(y, roi.y0), min(y + self._grid.y.size, roi.y1)
         x0, x1 = max(x, roi.x0), min(x + self._grid.x.size, roi.x1)

@@ -1,4 +1,4 @@
-"""Tile grids and output blocks: pure integers, no image.
+"""Tile grids and output blocks: integer geometry, no pixels.
 
 Coordinates are scan pixels; ``y`` is the row. Ranges are half open.
 """
@@ -24,13 +24,13 @@ TileOrigins = tuple[TileOrigin, ...]
 class TileAxis:
     """Tiles along one axis.
 
-    A tile starts every ``stride`` pixels and the last is flush with the edge. An extent smaller than a tile has one
-    tile, which reaches past the edge: the caller reflects the scan out.
+    A tile starts every ``stride`` pixels; the last is flush with the edge. An extent smaller than a tile has one tile,
+    which reaches past the edge: the caller pads the scan by reflection.
 
-    With ``align`` above 1 the last tile starts at a multiple of it, and so may reach past the edge by less than
-    ``align``; a tile of less than two ``align`` stays flush, for there would be too little of the scan in it to
-    reflect. A network that halves its input five times sees a picture shifted by 32 pixels as the same picture, and one
-    shifted by 5 as another one (Zhang, "Making convolutional networks shift-invariant again", ICML 2019).
+    With ``align`` above 1 the last tile starts at a multiple of ``align``, so it may reach past the edge by less than
+    ``align``. A tile smaller than two ``align`` stays flush, because it would hold too little of the scan to reflect.
+    The reason: a network that halves its input five times predicts the same for a picture shifted by 32 pixels, but not
+    for one shifted by 5 (Zhang, "Making convolutional networks shift-invariant again", ICML 2019).
 
     Raises
     ------
@@ -62,17 +62,17 @@ class TileAxis:
         return (*range(0, last, self.stride), last)
 
     def __getstate__(self) -> dict[str, int]:
-        """Without ``starts``, which a worker has sooner worked out than received."""
+        """Without ``starts``: a worker computes them faster than it receives them."""
         return {"extent": self.extent, "size": self.size, "stride": self.stride, "align": self.align}
 
     @property
     def covered_extent(self) -> int:
-        """Pixels that the tiles span: the extent, or what the last tile reaches past it."""
+        """Pixels that the tiles span: the extent, or more if the last tile reaches past it."""
         return self.starts[-1] + self.size
 
     def touching(self, begin: int, end: int) -> tuple[int, ...]:
         """Starts of the tiles that cover any pixel of ``begin <= p < end``."""
-        # By bisection: a strip of film has tens of thousands of tiles along, and as many blocks that ask.
+        # By bisection: a strip of film has tens of thousands of tiles on one axis, and as many blocks that ask.
         return self.starts[bisect_right(self.starts, begin - self.size) : bisect_left(self.starts, end)]
 
 
@@ -84,8 +84,8 @@ class Block:
     ----------
     index_yx : position among the blocks
     write_roi : the pixels that this task writes
-    read_roi : the pixels that its tiles cover; past the scan's edge where a tile is larger than the scan
-    tile_origins : of each tile, in raster order
+    read_roi : the pixels that its tiles cover; reaches past the scan's edge if a tile is larger than the scan
+    tile_origins : origin of each tile, in raster order
     """
 
     index_yx: tuple[int, int]
@@ -109,7 +109,7 @@ class TileGrid:
         return cls(*(TileAxis(*each, align) for each in zip(shape_yx, tile_yx, stride_yx, strict=True)))
 
     def refined(self) -> TileGrid:
-        """The grid of half the stride, which has all tiles of this one."""
+        """The grid of half the stride, which contains all tiles of this one."""
         axes = (TileAxis(axis.extent, axis.size, max(1, axis.stride // 2), axis.align) for axis in (self.y, self.x))
         return TileGrid(*axes)
 
@@ -125,11 +125,11 @@ class TileGrid:
         return len(self.y.starts) * len(self.x.starts)
 
     def block_counts_yx(self, block_px: int) -> tuple[int, int]:
-        """How many blocks of ``block_px`` lie along each axis."""
+        """Number of blocks of ``block_px`` along each axis."""
         return ceil(self.y.extent / block_px), ceil(self.x.extent / block_px)
 
     def block(self, index_yx: tuple[int, int], block_px: int) -> Block:
-        """The block at ``index_yx`` of the division into squares of ``block_px``."""
+        """The block at ``index_yx``, if the scan is divided into squares of ``block_px``."""
         ranges = []
         for axis, index in zip((self.y, self.x), index_yx, strict=True):
             begin = index * block_px

@@ -1,4 +1,4 @@
-"""Samples of blocks in, chroma of those blocks out: the function that every scheduler runs."""
+"""From samples of blocks to their chroma: the function that every scheduler runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Predict = Callable[[Array], Array]
 
 
 def reflected_out(samples: NDArray[Any], shape_yx: tuple[int, int]) -> NDArray[Any]:
-    """Grow (h, w, ...) to at least ``shape_yx`` by reflection at the lower and right edge, as often as needed."""
+    """Pad (h, w, ...) to at least ``shape_yx`` by reflection at the lower and right edge, repeatedly if needed."""
     missing = [(0, max(0, wanted - have)) for wanted, have in zip(shape_yx, samples.shape[:2], strict=True)]
     if missing == [(0, 0), (0, 0)]:
         return samples
@@ -35,13 +35,13 @@ def reflected_out(samples: NDArray[Any], shape_yx: tuple[int, int]) -> NDArray[A
 
 @dataclass(frozen=True)
 class ReusedTiles:
-    """Tiles that need not be predicted again: a coarser grid's and some finer ones, and their weighted mean.
+    """Tiles that need not be predicted again: those of a coarser grid and some finer ones, and their weighted mean.
 
     Attributes
     ----------
-    grid : the same tile size, starts that are all among the finer grid's
+    grid : the coarser grid, of the same tile size; its tiles are all in the finer grid
     mean : (2, h, w) float16 or float32 a*, b* of the block's ``write_roi``, blended with the same window
-    agreement : of the same tiles, where it is kept
+    agreement : overlap statistics of the same tiles, if kept
     extra_tiles : origins of further tiles in the mean, in the order in which they were added
     """
 
@@ -58,12 +58,12 @@ class BlockInput:
     Attributes
     ----------
     grid, block, window : what to cut and how to weight it
-    samples : of ``block.read_roi`` as far as the scan reaches: (h, w) gray or (h, w, 3) RGB, uint8 or uint16, or else
+    samples : samples of ``block.read_roi``, clipped to the scan: (h, w) gray or (h, w, 3) RGB, uint8 or uint16, or
         (h, w) float32 L* in [0, 100]
     reused : tiles that were predicted before
-    anchor : of the whole scan, for a model that sees nothing but its tile
-    palette : of the whole scan, for a model that takes one
-    chosen : of the tiles that are not reused, those to predict; None is all of them
+    anchor : anchor of the whole scan, for a model that sees nothing but its tile
+    palette : palette of the whole scan, for a model that takes one
+    chosen : which of the tiles that are not reused to predict; None for all
     """
 
     grid: TileGrid
@@ -76,7 +76,7 @@ class BlockInput:
     chosen: TileOrigins | None = None
 
     def tile_origins(self) -> TileOrigins:
-        """Of the tiles to predict, in raster order."""
+        """Origins of the tiles to predict, in raster order."""
         if self.chosen is not None:
             return self.chosen
         if self.reused is None:
@@ -87,9 +87,9 @@ class BlockInput:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """What a block came to: (2, H, W) a*, b* of its ``write_roi``, and how far its tiles agreed.
+    """The result of a block: (2, H, W) a*, b* of its ``write_roi``, and the statistics of its overlaps.
 
-    The chroma is float32, or float16 from a device, which is what the store rounds it to.
+    The chroma is float32, or float16 from a device; the store rounds to float16 anyway.
     """
 
     chroma: NDArray[Any]
@@ -97,10 +97,10 @@ class BlockResult:
 
 
 class _OpenBlock:
-    """A block some of whose tiles are still to come."""
+    """A block that still waits for some of its tiles."""
 
     def __init__(self, work: BlockInput, device: Device) -> None:
-        # Not the work itself, whose samples can go once lightness is made of them.
+        # Do not keep the work itself: its samples can be freed once they are converted to lightness.
         self._read, self._write = work.block.read_roi, work.block.write_roi
         self._tile, self._device, self._anchor = work.grid.tile_yx, device, work.anchor
         self._palette = work.palette
@@ -118,7 +118,7 @@ class _OpenBlock:
                 self._blender.cover_only(reused.grid, (*reused.extra_tiles, *work.chosen))
 
     def cut(self, origin: TileOrigin) -> Array:
-        """(1, T, U) L* of one tile, or (3, T, U) with the palette's a*, b* under it."""
+        """(1, T, U) L* of one tile, or (3, T, U) with the a*, b* of the palette under the tile."""
         top, left = origin[0] - self._read.y0, origin[1] - self._read.x0
         lightness = self._source[top : top + self._tile[0], left : left + self._tile[1]][None, ...]
         if self._palette is None:
@@ -128,7 +128,7 @@ class _OpenBlock:
     def add(self, tiles: TileOrigins, chroma: Array) -> None:
         """Add the (N, 2, T, U) predictions of ``tiles``.
 
-        On the host tile by tile, each while the processor's cache has it; on a device by as few calls as it takes.
+        On the host tile by tile, while each is still in the processor's cache; on a device in as few calls as possible.
         """
         if self._device.is_host:
             for tile, one in zip(tiles, chroma, strict=True):
@@ -164,20 +164,20 @@ def colorize_blocks(
 ) -> Iterator[BlockResult]:
     """Predict every tile that touches each block and average them where they overlap.
 
-    Batches run on from one block into the next, so that many small ones fill them. A block is asked for when its first
-    tile is due and given back when its last one is there: memory holds those that share a batch.
+    A batch may span several blocks, so that many small blocks still fill batches. A block is requested when its first
+    tile is due and yielded when its last one is predicted: only blocks that share a batch are in memory.
 
     Parameters
     ----------
     works : blocks, all with tiles of ``tile_yx``
-    predict : (N, 1, T, U) L*, or (N, 3, T, U) L* and palette, to (N, 2, T, U) a*, b*, float32, arrays of ``device``; N
+    predict : (N, 1, T, U) L*, or (N, 3, T, U) L* and palette, to (N, 2, T, U) a*, b*; float32 arrays of ``device``; N
         is at most ``batch``
     on_tiles : called with the number of tiles after each batch
-    device : where tiles are cut, predicted and added up
+    device : where tiles are cut, predicted and summed up
 
     Yields
     ------
-    what each block came to, in order
+    the result of each block, in order
 
     Raises
     ------
@@ -213,11 +213,11 @@ def colorize_blocks(
 
 
 def colorize_block(work: BlockInput, predict: Predict, batch: int) -> F32:
-    """(2, H, W) float32 a*, b* of one block, made on the host; see :func:`colorize_blocks`."""
+    """(2, H, W) float32 a*, b* of one block, computed on the host; see :func:`colorize_blocks`."""
     (coloured,) = colorize_blocks([work], work.grid.tile_yx, predict, batch)
     return coloured.chroma
 
 
 def lightness_roi(grid: TileGrid, block: Block) -> Roi:
-    """What of the scan :func:`colorize_block` needs to see: the block's read region within the scan."""
+    """The region of the scan that :func:`colorize_block` needs: the block's ``read_roi``, clipped to the scan."""
     return block.read_roi.clipped(grid.shape_yx)

@@ -1,14 +1,14 @@
 """Where tiles agree on a colour and where they guess: a by-product of blending.
 
-The tiles that cover a place each have an opinion of its colour, seen in another surrounding. Their weighted spread is
-small where the network knows and large where it guesses, so a map of it tells a curator where to look. Opinions are
-compared before the anchor (:mod:`pipeline.tiling.anchor`) brings them together, as means over squares of 32 px: what
-matters is the colour of a place, not of a grain.
+Several tiles cover the same place, and each predicts its colour from a different surrounding. The weighted spread of
+these predictions is small where the network knows and large where it guesses, so a map of it tells a curator where to
+look. Predictions are compared before the anchor (:mod:`pipeline.tiling.anchor`) pulls them together, as means over
+squares of 32 px: what matters is the colour of a place, not of a grain.
 
-What is added up here decides where finer tiles go, so it must not depend on how the scan is divided: a tile's means
-are taken over the whole tile before a block takes its part, sums are float64, and squares of which nothing new is known
-keep the values that they had. The means are made where the predictions are; from a device they come down all together,
-a few hundred bytes a tile, and are added up here.
+These statistics decide where finer tiles go, so they must not depend on how the scan is divided: means are computed
+over the whole tile before a block takes its part, sums are float64, and squares without new tiles keep their values.
+The means are computed on the device that holds the predictions. They are downloaded all together, a few hundred bytes
+a tile, and summed up here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SQUARE_PX = 32
 
 @dataclass(frozen=True)
 class OverlapStats:
-    """Opinions of the tiles on each square of 32 px.
+    """Statistics of the tiles' predictions for each square of 32 px.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ def squares(extent_px: int) -> int:
 
 
 class _Whole(NamedTuple):
-    """The whole squares in a tile: its pixels in them, how many squares, and their (rows, columns) float64 weights."""
+    """The squares inside a tile: the pixels they take, their number, and their (rows, columns) float64 weights."""
 
     of_tile: tuple[slice, slice]
     counts: tuple[int, int]
@@ -62,7 +62,7 @@ class _Whole(NamedTuple):
 
 
 class OverlapAccumulator:
-    """Collects what tiles say of the squares of ``roi``, which begins at multiples of 32 px."""
+    """Collects the tiles' predictions for the squares of ``roi``, which begins at multiples of 32 px."""
 
     def __init__(self, grid: TileGrid, roi: Roi, window: str, device: Device = HOST) -> None:
         self._first = roi.y0 // SQUARE_PX, roi.x0 // SQUARE_PX
@@ -79,14 +79,14 @@ class OverlapAccumulator:
         self._still_up: list[tuple[TileOrigin, Array]] = []
 
     def add(self, origin: TileOrigin, chroma: F32) -> None:
-        """Add the squares that one (2, T, U) NumPy prediction covers wholly."""
+        """Add the squares that one (2, T, U) NumPy prediction covers completely."""
         if (whole := self._whole(origin)) is not None:
             planes = [np.ascontiguousarray(plane[whole.of_tile]) for plane in chroma]
             means = [cv2.resize(plane, whole.counts[::-1], interpolation=cv2.INTER_AREA) for plane in planes]
             self._add(origin, whole, np.stack(means).reshape(2, *whole.counts))
 
     def add_all(self, origins: Sequence[TileOrigin], chroma: Array) -> None:
-        """As :meth:`add` of each of (N, 2, T, U) on the device in turn; their means stay there for now."""
+        """:meth:`add` for each of (N, 2, T, U) predictions on the device; their means stay there for now."""
         lying = {(y % SQUARE_PX, x % SQUARE_PX) for y, x in origins}
         step = len(origins) if len(lying) == 1 else 1
         for begin in range(0, len(origins), step):
@@ -96,7 +96,7 @@ class OverlapAccumulator:
                 self._still_up += [(origin, means[i, ...]) for i, origin in enumerate(origins[begin : begin + step])]
 
     def _bring_down(self) -> None:
-        """Add what the device still has, in the order in which it was made."""
+        """Download the means that are still on the device and add them, in the order of their creation."""
         if not self._still_up:
             return
         xp = self._device.xp
@@ -110,7 +110,10 @@ class OverlapAccumulator:
         self._still_up.clear()
 
     def _whole(self, origin: TileOrigin) -> _Whole | None:
-        """The squares that a tile covers wholly, the same for all that lie alike between squares; None without any."""
+        """The squares that a tile covers completely; None if there are none.
+
+        Cached by the tile's offset from the squares, on which alone they depend.
+        """
         lies = origin[0] % SQUARE_PX, origin[1] % SQUARE_PX
         if lies not in self._wholes:
             of_tile, counts = zip(*map(_covered, lies, self._tile), strict=True)
@@ -131,7 +134,7 @@ class OverlapAccumulator:
         self._is_new[here] = True
 
     def add_known(self, known: OverlapStats) -> None:
-        """Add what is known of the same squares from tiles that are not predicted again; once, and first."""
+        """Add the statistics of tiles that are not predicted again; call it once, before all others."""
         mean, spread, weight = (part.astype(np.float64) for part in (known.mean, known.spread, known.weight))
         self._known = known
         self._weight += weight
@@ -152,7 +155,7 @@ class OverlapAccumulator:
 
 
 def _covered(start: int, size: int) -> tuple[slice, int]:
-    """Along one axis: a tile's pixels in whole squares, and how many squares there are."""
+    """Along one axis: the tile's pixels that lie in complete squares, and the number of these squares."""
     first = squares(start)
     count = max(0, (start + size) // SQUARE_PX - first)
     begin = first * SQUARE_PX - start
@@ -160,7 +163,7 @@ def _covered(start: int, size: int) -> tuple[slice, int]:
 
 
 def _shared(first: int, count: int, extent: int) -> tuple[slice, slice]:
-    """The squares that ``count`` from ``first`` on and an extent have in common: of the extent, and of those."""
+    """The overlap of ``count`` squares from ``first`` on with an extent: its slice of the extent and of the squares."""
     begin, end = max(0, first), max(0, min(extent, first + count))
     return slice(begin, end), slice(begin - first, max(begin, end) - first)
 

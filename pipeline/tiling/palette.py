@@ -1,8 +1,8 @@
-"""A palette: the colours of a scan on a coarse grid, wherever they come from, and what a tile sees of them.
+"""A palette: the colours of a scan on a coarse grid, whatever their source, and the part of it that a tile sees.
 
-A generator that takes a palette is told by it what has which colour, and brings the colours to the edges that lightness
-shows. The palette is enlarged by cubic convolution, row by row and column by column, so that a tile's part of it does
-not depend on which tiles lie beside it.
+The palette tells the generator which place has which colour; the generator aligns the colours with the edges in the
+lightness. The palette is enlarged by cubic convolution, row by row and column by column, so that a tile's part of it
+does not depend on its neighbours.
 
 References
 ----------
@@ -24,12 +24,12 @@ _A = -0.5
 
 @dataclass(frozen=True)
 class Palette:
-    """Mean a*, b* of the cells of a grid that covers a scan from its first pixel on.
+    """Mean a*, b* of each cell of a grid over a scan; the first cell starts at the scan's first pixel.
 
     Attributes
     ----------
     cells : (2, rows, columns) float32 a*, b*
-    cell_yx : height and width of a cell in pixels of the scan; need not be whole
+    cell_yx : height and width of a cell in scan pixels, not necessarily whole numbers
     """
 
     cells: F32
@@ -53,8 +53,8 @@ def enlarged(
 
     Parameters
     ----------
-    origin_yx : of the rectangle's first pixel, in pixels from the grid's corner
-    cell_yx : height and width of a cell in those pixels
+    origin_yx : the rectangle's first pixel, in pixels from the grid's corner
+    cell_yx : height and width of a cell in the same pixels
     """
     (rows, down), (columns, across) = (
         _needed(cubic_weights(origin, length, cell, count))
@@ -65,19 +65,19 @@ def enlarged(
 
 
 def _needed(weights: F32) -> tuple[slice, F32]:
-    """The cells that count at all, and their weights: a tile of a large scan lies over few of them."""
+    """The cells with any weight, and their weights: a tile of a large scan lies over few cells."""
     used = np.flatnonzero(weights.any(axis=0))
     cells = slice(int(used[0]), int(used[-1]) + 1)
     return cells, np.ascontiguousarray(weights[:, cells])
 
 
 def cubic_weights(origin: float, length: int, cell: float, cells: int) -> F32:
-    """(length, cells) weights of cells for each pixel of a line; rows sum to 1, and the outermost cells go on outside.
+    """(length, cells) weights of cells for each pixel of a line; rows sum to 1. Outside, the outermost cells repeat.
 
     Parameters
     ----------
-    origin : of the line's first pixel, from the edge of the first cell
-    cell : pixels of a cell
+    origin : the line's first pixel, in pixels from the edge of the first cell
+    cell : size of a cell in pixels
     """
     place = (origin + np.arange(length) + 0.5) / cell - 0.5
     low = np.floor(place)

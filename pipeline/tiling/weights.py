@@ -1,6 +1,6 @@
-"""How much each pixel of a tile counts where tiles overlap: 1-D weights by name; a tile's weight is their product.
+"""Weights of a tile's pixels where tiles overlap: 1-D windows by name; a tile's weight is the product of two.
 
-Every window is strictly positive, so that a pixel covered by one tile only is still defined. To add one, write a
+Every window is strictly positive, so that a pixel covered by a single tile is defined too. To add a window, write a
 function of the tile size and list it in ``WINDOWS``.
 """
 
@@ -28,7 +28,7 @@ def hann(size: int) -> F32:
 
 
 def triangle(size: int) -> F32:
-    """Straight lines from half a pixel's weight at the edge to one in the middle."""
+    """Linear from half a pixel's weight at the edge to 1 in the middle."""
     centre = np.arange(size) + 0.5
     weights: F32 = (np.minimum(centre, size - centre) * (2 / size)).astype(np.float32)
     return weights
