@@ -1,4 +1,4 @@
-"""What both kinds of array share: how they are laid out, and damage in one line."""
+"""Shared by both kinds of array: their layout, and errors for damage in one line."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pipeline.errors import StoreError
 from pipeline.support.text import reason_of
 
 CHUNK_PX = 512
-# The ending of a file that zarr has not renamed yet; a killed process leaves it behind.
+# The ending of files that zarr has not renamed yet; a killed process leaves them behind.
 UNFINISHED = ".partial"
 SCAN_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
-# Chroma is written and read once for every version: a ninth more bytes than zstd, a third of its time.
+# Chroma is written and read once per version: LZ4 takes a ninth more bytes than zstd and a third of its time.
 CHROMA_COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
 
 
 class Files(LocalStore):  # type: ignore[misc]
     """A folder with the files of a group, on any file system.
 
-    To write a file only where there is none, zarr links to it, which exFAT, SMB and many mounts in containers cannot.
-    Here nobody else writes to a group meanwhile, because the folder of all results is locked, so looking is enough.
+    To write a file only if it does not exist, zarr makes a hard link, which exFAT, SMB and many container mounts do not
+    support. Here it is enough to look first: the output folder is locked, so nobody else writes to the group.
     """
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
@@ -41,13 +41,13 @@ def array_of(group: zarr.Group, name: str, path: Path) -> zarr.Array:
     array = group.get(name)
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{path}: its array {name!r} is not there; colour it again with: colorize-archive run --force")
-    # zarr does not store this one: without it, all-zero chunks would not be written, and would count as missing.
+    # zarr does not store this setting. Without it, all-zero chunks would not be written and would count as missing.
     return array.with_config({"write_empty_chunks": True})
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn damage found on reading (checksums, codecs, the disk) into a StoreError."""
+    """Turn errors on reading (checksums, codecs, the disk) into a StoreError."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -59,9 +59,9 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def encoded(array: zarr.Array, region: tuple[int | slice, ...], values: NDArray) -> bytes:
-    """The bytes of the one file that ``array`` would hold for ``region``, which is a whole shard or chunk of it."""
+    """The bytes of the file in which ``array`` would store ``region``, which is exactly one shard or chunk."""
     files: dict[str, Buffer] = {}
-    # The same array in memory: zarr does not say what it wrote, and what lies on the disk may be another's by then.
+    # Encode into memory: zarr does not report what it wrote, and by then another process may have replaced the file.
     copy = zarr.from_array(files, data=array, write_data=False, config={"write_empty_chunks": True})
     copy[region] = values
     (name,) = (name for name in files if name != "zarr.json")
@@ -69,7 +69,7 @@ def encoded(array: zarr.Array, region: tuple[int | slice, ...], values: NDArray)
 
 
 def has_all_shards(folder: Path, array: zarr.Array) -> bool:
-    """True where the folder of ``array`` holds a file for every shard."""
+    """True if the folder of ``array`` holds a file for every shard."""
     shards = array.shards or array.chunks
     expected = prod(ceil(extent / shard) for extent, shard in zip(array.shape, shards, strict=True))
     found: int = sum(1 for path in (folder / "c").rglob("*") if path.is_file() and path.suffix != UNFINISHED)

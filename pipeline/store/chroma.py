@@ -1,4 +1,4 @@
-"""One version of a scan's colours: its chroma array, and a record of every block that is finished."""
+"""One version of a scan's colours: its chroma array, and a record of every finished block."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _CHOSEN = "chosen"
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """A finished block: place, version, attempt and level, what its files are, and what it took in all.
+    """A finished block: index, version, attempt, level and files, and the tiles and seconds that it took in all.
 
     Attributes
     ----------
-    files : path below the version, size in bytes and CRC-32 of the shard and of each level's agreement
+    files : size in bytes and CRC-32 of the shard and of each level's agreement, by path below the version
     """
 
     index_yx: tuple[int, int]
@@ -54,7 +54,7 @@ class BlockRecord:
 
 @dataclass(frozen=True)
 class BlockTiming:
-    """Tiles predicted for a block, the seconds of one thread that they took, and the level of refinement."""
+    """Tiles predicted for a block, the thread seconds they took, and the level of refinement."""
 
     tiles: int
     seconds: float
@@ -86,7 +86,7 @@ class ChromaVersion:
         created: str,
         levels: int,
     ) -> ChromaVersion:
-        """Fill the new group of a version. Its attributes come last: without them it does not count as one."""
+        """Fill the new group of a version. Attributes are written last: without them it does not count as a version."""
         group.create_array(
             "chroma",
             shape=(2, *shape_yx),
@@ -125,16 +125,16 @@ class ChromaVersion:
         return self.path.name
 
     def write(self, index_yx: tuple[int, int], coloured: BlockResult, attempt: str, work: BlockTiming) -> None:
-        """Write what the block at ``index_yx`` came to, its a*, b* rounded to float16, and then its record.
+        """Write the result of the block at ``index_yx``, its a*, b* rounded to float16, and then its record.
 
-        The record describes the bytes that were meant, not those that lie there: where two workers write one block, as
-        one does that was taken for lost, it is the record of the last that counts, and it fits or the block is made
-        again. A block that is there already, of this level or a later one, stays.
+        The record describes the intended bytes, not those on disk. Two workers may write one block, if one of them was
+        taken for lost; the last record then counts, and if it does not match the files the block is made again. A block
+        already finished at this level or a later one stays as it is.
 
         Parameters
         ----------
-        attempt : of the version when the work was given out; another one means that it was started anew since
-        work : what the block took, and its level of refinement
+        attempt : attempt of the version when the work was handed out; it changes if the version is started anew
+        work : the block's tiles and seconds, and its level of refinement
 
         Raises
         ------
@@ -158,7 +158,7 @@ class ChromaVersion:
         write_json(self._record_path(index_yx), asdict(record))
 
     def _files(self, index_yx: tuple[int, int], coloured: BlockResult, level: int) -> dict[str, bytes]:
-        """The files of a block, by their path below the version: its agreement, and its chroma last."""
+        """The contents of a block's files by path below the version: its agreement, then its chroma."""
         y, x = (index * self.block_px for index in index_yx)
         chroma, agreement = coloured.chroma, coloured.agreement
         roi = Roi(y, y + chroma.shape[1], x, x + chroma.shape[2])
@@ -173,11 +173,11 @@ class ChromaVersion:
         }
 
     def agreement(self, roi: Roi, below: int | None = None) -> OverlapStats:
-        """Of the squares of ``roi``, which begins at multiples of 32 px: each as its last level left it.
+        """Overlap statistics of ``roi``, which begins at multiples of 32 px: each square as its last level left it.
 
         Parameters
         ----------
-        below : levels from this one on do not count
+        below : ignore this level and all later ones
 
         Raises
         ------
@@ -187,12 +187,12 @@ class ChromaVersion:
         return OverlapStats(last[:2], last[2], last[3])
 
     def spread(self, roi: Roi) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Spread and weight alone, of the last level of each square of ``roi``; for whole scans. Raises StoreError."""
+        """Spread and weight alone, from each square's last level in ``roi``; for whole scans. Raises StoreError."""
         spread, weight = self._planes(roi, range(self.levels_chosen + 1), slice(2, 4))
         return spread, weight
 
     def _planes(self, roi: Roi, levels: Iterable[int], planes: slice) -> NDArray[np.float32]:
-        """``planes`` of the agreement, the weight last: of each square the last of ``levels`` that has any."""
+        """``planes`` of the agreement, the weight last: each square from the last of ``levels`` with any weight."""
         rows, columns = _square_slices(roi)
         last: NDArray[np.float32] | None = None
         with reading(self.path):
@@ -203,28 +203,28 @@ class ChromaVersion:
         return last
 
     def write_anchor(self, anchor: Anchor | Palette, attempt: str) -> None:
-        """Keep the scan's palette, whole or not at all; ``attempt`` as for a block. Raises StoreError, OutputError."""
+        """Store the scan's palette atomically; ``attempt`` as in :meth:`write`. Raises StoreError, OutputError."""
         self._check_attempt(attempt)
         _write_array(self.path / _ANCHOR, anchor.cells)
 
     def write_doubt(self, doubt: Doubt, expected: NDArray[np.float32], attempt: str) -> None:
-        """Keep how wrong the palette probably is, and (rows, columns) CIEDE2000 of its cells. Raises as for a block."""
+        """Store the palette's expected error, and (rows, columns) CIEDE2000 of its cells. Raises as :meth:`write`."""
         self._check_attempt(attempt)
         _write_array(self.path / _DOUBT_CELLS, expected.astype(np.float16))
         write_json(self.path / _DOUBT, doubt.to_json())
 
     def write_answers(self, answers: NDArray[np.float32], attempt: str) -> None:
-        """Keep the likeliest answers of the palette's cells (:func:`pipeline.palettes.answers.answers_of`)."""
+        """Store the likeliest answers for the palette's cells (:func:`pipeline.palettes.answers.answers_of`)."""
         self._check_attempt(attempt)
         _write_array(self.path / _ANSWERS, answers.astype(np.float16))
 
     def answers(self) -> NDArray[np.float32] | None:
-        """(answers, 3, rows, columns) a*, b* and share, as kept; None of a model without a palette network."""
+        """(answers, 3, rows, columns) stored a*, b* and share; None for a model without a palette network."""
         return self._read_array(_ANSWERS).astype(np.float32) if (self.path / _ANSWERS).is_file() else None
 
     @property
     def doubt(self) -> Doubt | None:
-        """What was kept of it; None of a model that knows nothing of its doubt."""
+        """The stored doubt; None for a model that does not estimate any."""
         try:
             return Doubt.from_json(json.loads((self.path / _DOUBT).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
@@ -235,35 +235,35 @@ class ChromaVersion:
         return self._read_array(_DOUBT_CELLS).astype(np.float32)
 
     def palette(self, shape_yx: tuple[int, int]) -> Palette:
-        """The palette that was kept for a scan of ``shape_yx``, whose cells cover it. Raises StoreError."""
+        """The stored palette, whose cells cover a scan of ``shape_yx``. Raises StoreError."""
         cells = np.array(self._read_array(_ANCHOR))
         return Palette(cells, (shape_yx[0] / cells.shape[1], shape_yx[1] / cells.shape[2]))
 
     def anchor(self, shape_yx: tuple[int, int]) -> Anchor:
-        """The anchor that was kept for a scan of ``shape_yx``. Raises StoreError."""
+        """The stored anchor of a scan of ``shape_yx``. Raises StoreError."""
         return Anchor(self._read_array(_ANCHOR), cell_px(shape_yx))
 
     @property
     def has_anchor(self) -> bool:
-        """Whether a palette was kept."""
+        """True if an anchor or a palette is stored."""
         return (self.path / _ANCHOR).is_file()
 
     def write_chosen(self, level: int, tiles: NDArray[np.bool_], score: float) -> None:
-        """Keep which tiles of a refinement's grid are added, and the score before it. Raises OutputError."""
+        """Store which tiles of a refinement's grid are added, and the score before it. Raises OutputError."""
         _write_array(self.path / _CHOSEN / f"{level}.score", np.array(score))
         _write_array(self.path / _CHOSEN / f"{level}.npy", tiles)
 
     def chosen(self, level: int) -> NDArray[np.bool_]:
-        """The tiles that :meth:`write_chosen` kept, not read before they are looked at. Raises StoreError."""
+        """The tiles that :meth:`write_chosen` stored, memory-mapped and so read on access. Raises StoreError."""
         return self._read_array(f"{_CHOSEN}/{level}.npy")
 
     def score_before(self, level: int) -> float:
-        """The score that :meth:`write_chosen` kept. Raises StoreError."""
+        """The score that :meth:`write_chosen` stored. Raises StoreError."""
         return float(self._read_array(f"{_CHOSEN}/{level}.score"))
 
     @property
     def levels_chosen(self) -> int:
-        """How many refinements were decided on so far."""
+        """Number of refinements decided on so far."""
         return len(list((self.path / _CHOSEN).glob("*.npy")))
 
     def _read_array(self, name: str) -> NDArray[Any]:
@@ -287,7 +287,7 @@ class ChromaVersion:
             return array_of(self._group, "agreement", self.path)
 
     def has_block(self, index_yx: tuple[int, int], level: int = 0) -> bool:
-        """Whether the block's record, of this level or a later one, is there and its shard is the one it describes."""
+        """True if the block has a record of this level or a later one, and its files match the record."""
         record = self._record_of(index_yx)
         if record is None or record.level < level:
             return False
@@ -297,65 +297,65 @@ class ChromaVersion:
             return False
 
     def level_of(self, index_yx: tuple[int, int]) -> int:
-        """The level of refinement that the block's record names; -1 without one."""
+        """The level of refinement in the block's record; -1 without a record."""
         record = self._record_of(index_yx)
         return -1 if record is None else record.level
 
     def _record_of(self, index_yx: tuple[int, int]) -> BlockRecord | None:
-        """The block's record, if it is of this attempt."""
+        """The block's record, if it belongs to this attempt."""
         record = _read_record(self._record_path(index_yx))
         wanted = (index_yx, self.name, self.attempt)
         return record if record and (record.index_yx, record.version, record.attempt) == wanted else None
 
     def finished_blocks(self, level: int = 0) -> set[tuple[int, int]]:
-        """All blocks of which :meth:`has_block` is true."""
+        """All blocks for which :meth:`has_block` is true."""
         paths = (self.path / "chroma" / "records").glob("*.json")
         records = [record for path in sorted(paths) if (record := _read_record(path)) is not None]
         return {record.index_yx for record in records if self.has_block(record.index_yx, level)}
 
     def remove_unfinished(self) -> None:
-        """Delete what a killed process had not renamed yet; a writer that is not known of fails. Raises OutputError."""
+        """Delete files that a killed process had not renamed yet; an unknown writer then fails. Raises OutputError."""
         with writing(self.path):
             for path in self.path.rglob("*"):
                 if path.suffix in (UNFINISHED, ".part"):
                     path.unlink(missing_ok=True)
 
     def work_done(self) -> tuple[int, float]:
-        """Tiles predicted for all finished blocks, and the seconds of one thread that they took."""
+        """Tiles predicted for all finished blocks, and the thread seconds they took."""
         records = [_read_record(path) for path in (self.path / "chroma" / "records").glob("*.json")]
         there = [record for record in records if record is not None]
         return sum(record.tiles for record in there), sum(record.seconds for record in there)
 
     @property
     def is_complete(self) -> bool:
-        """True where it was marked complete and every shard is there."""
+        """True if the version is marked complete and every shard exists."""
         if not json.loads((self.path / "zarr.json").read_text())["attributes"].get("complete"):
             return False
         return has_all_shards(self.path / "chroma", self._chroma)
 
     def is_whole(self) -> bool:
-        """Whether it was marked complete, and every block is there as its record says: reads all shards."""
+        """True if the version is marked complete and every block matches its record. Reads all shards."""
         if not self.is_complete:
             return False
         _, height, width = self._chroma.shape
         return bool(len(self.finished_blocks()) == -(-height // self.block_px) * -(-width // self.block_px))
 
     def finish(self) -> None:
-        """Mark it complete, when all blocks are there. Raises OutputError."""
-        # A worker that was killed while it wrote leaves its half behind, and another has done the block since.
+        """Mark the version complete, when all blocks are finished. Raises OutputError."""
+        # A worker killed while writing leaves a partial file behind, even after another has done its block.
         self.remove_unfinished()
         with writing(self.path):
             self._group.attrs["complete"] = True
 
     def described_by(self) -> list[Path]:
-        """The files beside the shards that say what these are, and how they came about."""
+        """The files beside the shards that say what the shards hold and how they were made."""
         arrays = [self.path / name / "zarr.json" for name in ("chroma", "agreement")]
         palette = [self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS)]
         made = [*arrays, *palette, *sorted((self.path / _CHOSEN).iterdir())]
         return [path for path in (self.path / "zarr.json", *made) if path.is_file()]
 
     def records_sha256(self) -> str:
-        """SHA-256 of all records, one after the other by name."""
+        """SHA-256 of all records, in order of their names."""
         digest = hashlib.sha256()
         for path in sorted((self.path / "chroma" / "records").glob("*.json")):
             digest.update(path.name.encode() + path.read_bytes())
@@ -366,7 +366,7 @@ class ChromaVersion:
             raise StoreError(f"{self.path}: another run has taken over this scan; what this one wrote does not count")
 
     def _current_attempt(self) -> str | None:
-        """As it is on disk now: the group that this object opened may have been replaced since."""
+        """The attempt on disk now: the group may have been replaced since this object opened it."""
         try:
             attributes = json.loads((self.path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
         except (FileNotFoundError, KeyError, ValueError):

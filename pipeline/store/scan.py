@@ -30,7 +30,7 @@ CARRIED = "carried.json"
 
 @dataclass(frozen=True)
 class Source:
-    """Where the samples came from: file name, size in bytes, SHA-256, the path that it had when ingested, the page."""
+    """The file that the samples came from: name, size in bytes, SHA-256, its path when ingested, the page."""
 
     name: str
     bytes: int
@@ -40,7 +40,7 @@ class Source:
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is a store of this project's, of any release and however damaged, or empty."""
+    """True if a folder is a store of this project, of any release and however damaged, or is empty."""
     if not path.is_dir():
         return False
     try:
@@ -70,9 +70,9 @@ class ScanStore:
         embedded: EmbeddedMetadata | None = None,
         keeps_metadata: bool = True,
     ) -> ScanStore:
-        """Make an empty group at ``path``, replacing what is there.
+        """Make an empty group at ``path``, replacing any that exists.
 
-        Of what the scan says beside its pixels, ``embedded``, only the profile stays without ``keeps_metadata``.
+        Without ``keeps_metadata``, only the ICC profile of ``embedded`` is stored.
 
         Raises OutputError.
         """
@@ -95,10 +95,10 @@ class ScanStore:
 
         Raises
         ------
-        StoreError : nothing there, or not a group of this project.
+        StoreError : missing, or not a group of this project.
         """
         try:
-            read_text(path / "zarr.json")  # before zarr waits for what is no file
+            read_text(path / "zarr.json")  # refuses a pipe, on which zarr would wait
             group = zarr.open_group(store=Files(path), mode="r+" if writable else "r", zarr_format=3)
             if group.attrs.get("format") != FORMAT or "scan" not in group:
                 raise StoreError(f"{path}: not a scan store of this version; run the scan again with --force")
@@ -142,17 +142,17 @@ class ScanStore:
 
     @property
     def embedded(self) -> EmbeddedMetadata:
-        """What the scan file said beside its pixels. Raises StoreError."""
+        """Embedded metadata of the scan file. Raises StoreError."""
         with reading(self.path):
             return EmbeddedMetadata.from_json(self._told)
 
     @property
     def keeps_metadata(self) -> bool:
-        """Whether that is all there was. Raises StoreError."""
+        """True if :attr:`embedded` is all that the scan file had. Raises StoreError."""
         return bool(self._told.get("keeps_metadata", True))
 
     def read_mask(self, roi: Roi) -> NDArray:
-        """(h, w) opacity of ``roi`` in the picture's depth, where ``info.mask`` says so. Raises StoreError."""
+        """(h, w) opacity of ``roi`` in the picture's depth; only if ``info.mask`` is set. Raises StoreError."""
         with reading(self.path):
             return np.asarray(self._mask[roi.rows, roi.columns])
 
@@ -162,7 +162,7 @@ class ScanStore:
             return np.asarray(self._samples[roi.rows, roi.columns])
 
     def read_seen(self, roi: Roi) -> NDArray:
-        """What the network is to see of ``roi``: samples where they are sRGB-encoded, else (h, w) float32 L*."""
+        """The network's input for ``roi``: samples if they are sRGB-encoded, else (h, w) float32 L*."""
         samples = self.read_scan(roi)
         return samples if self.info.tone == "srgb" else lightness_from_samples(samples, self.info.tone)
 
@@ -179,12 +179,12 @@ class ScanStore:
         return array_of(self._group, "mask", self.path)
 
     def has_whole_scan(self) -> bool:
-        """True where every shard of the samples, and of the mask where there is one, is there."""
+        """True if every shard of the samples exists, and of the mask if there is one."""
         whole = has_all_shards(self.path / "scan", self._samples)
         return whole and (not self.info.mask or has_all_shards(self.path / "mask", self._mask))
 
     def described_by(self) -> list[Path]:
-        """The files beside the shards that say what these are."""
+        """The files beside the shards that say what the shards hold."""
         groups = (self.path, self.path / "scan", self.path / "mask", self.path / "versions")
         files = [self.path / CARRIED, *(folder / "zarr.json" for folder in groups)]
         return [file for file in files if file.is_file()]
@@ -206,7 +206,7 @@ class ScanStore:
         return ChromaVersion(self.path / "versions" / name, group)
 
     def find_version(self, name: str) -> ChromaVersion | None:
-        """The version ``name``, or None where it is not there, damaged or of another layout."""
+        """The version ``name``, or None if it is missing, damaged or of another layout."""
         try:
             return self.version(name)
         except (StoreError, KeyError, TypeError, ValueError):
@@ -215,7 +215,7 @@ class ScanStore:
     def create_version(
         self, name: str, settings: Mapping[str, Any], block_px: int, scale_factor: float, created: str, levels: int = 1
     ) -> ChromaVersion:
-        """An empty version ``name`` with room for ``levels``, in place of one that is there. Raises OutputError."""
+        """Create an empty version ``name`` with room for ``levels``; replaces an existing one. Raises OutputError."""
         self.remove_version(name)
         path = self.path / "versions" / name
         with writing(path):
@@ -224,11 +224,11 @@ class ScanStore:
             return ChromaVersion.create(path, group, shape_yx, settings, block_px, scale_factor, created, levels)
 
     def remove_version(self, name: str) -> None:
-        """Delete the version ``name``, if it is there. Raises OutputError."""
+        """Delete the version ``name``, if it exists. Raises OutputError."""
         path = self.path / "versions" / name
         with writing(path):
             if path.is_dir():
-                # Without its own zarr.json it is no version any more, however far the deletion gets.
+                # Without its zarr.json it no longer counts as a version, even if the deletion is interrupted.
                 (path / "zarr.json").unlink(missing_ok=True)
                 shutil.rmtree(path)
 
