@@ -1,1 +1,1 @@
-"""The parts of the TIFF reader, a file each: pages, layout, kind, tags, scale, tone, segments."""
+"""The parts of the TIFF reader, one module each: pages, layout, kind, tags, scale, tone, segments."""

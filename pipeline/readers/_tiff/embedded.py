@@ -1,6 +1,6 @@
-"""What the picture inside a compressed strip or tile says of its own size, which its decoder would believe.
+"""The size that a compressed strip or tile declares in its own header, checked before its decoder trusts it.
 
-Decoders of such formats ask for the memory of what is declared there, and some fill all of it from a few bytes.
+Decoders of such formats allocate what the header declares, and some fill all of it from a few bytes.
 
 References
 ----------
@@ -21,16 +21,16 @@ from pipeline.readers._tiff.layout import JPEG_COMPRESSIONS
 
 Size = tuple[int, int]
 _LERC = 34887
-_LERC_ROOM_BYTES = 2**16  # of headers, masks and tables beside the samples
-_ROOM = 4  # decoders may pad, and writers declare more than the tags do
+_LERC_ROOM_BYTES = 2**16  # for headers, masks and tables beside the samples
+_ROOM = 4  # decoders may pad, and writers may declare more than the tags do
 _LEAST_PIXELS = 4096
 _JPEG_XL_RATIOS = (None, *(Fraction(*r) for r in ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))))
 
 
 def unwrapped(data: bytes, compression: int, segment_bytes: int, where: str) -> bytes:
-    """LERC without the deflate or Zstandard around it, which its decoder would inflate to whatever comes out.
+    """LERC without the deflate or Zstandard around it, which its decoder would inflate without a limit.
 
-    LERC that is much larger than the ``segment_bytes`` of its samples is refused; no writer makes any.
+    LERC much larger than the ``segment_bytes`` of its samples is refused; no writer produces it.
     """
     if int(compression) != _LERC or data[:4] == b"Lerc" or data[:9] == b"CntZImage":
         return data
@@ -51,9 +51,9 @@ def unwrapped(data: bytes, compression: int, segment_bytes: int, where: str) -> 
 
 
 def check_embedded_size(data: bytes, compression: int, size_yx: Size, where: str, samples: int = 1) -> None:
-    """Refuse a segment whose own header declares much more than its strip or tile holds, or nothing readable.
+    """Refuse a segment whose own header is unreadable or declares much more than its strip or tile holds.
 
-    ``samples`` are those of a pixel.
+    ``samples`` is the number of samples per pixel.
     """
     declared = _DECLARED.get(int(compression))
     if declared is None:
@@ -83,7 +83,7 @@ def _jpeg(data: bytes) -> Size:
 
 
 def _jpeg2000(data: bytes) -> Size:
-    """Of the largest of what may be SIZ segments: a box in front may hold a false one."""
+    """The largest size in any possible SIZ segment: a box before the codestream may contain a false one."""
     sizes = []
     at = data.index(b"\xff\x4f\xff\x51")
     while at >= 0:
@@ -118,7 +118,7 @@ def _webp(data: bytes) -> Size:
 
 
 def _lerc(data: bytes) -> Size:
-    """Of all samples of a pixel and all bands, one below the other, as they are decoded."""
+    """The decoded size, with all samples of a pixel and all bands stacked as rows."""
     if data[:9] == b"CntZImage":
         return _little(data, 18), _little(data, 22)
     if data[:6] != b"Lerc2 ":
@@ -159,7 +159,7 @@ def _jpeg_xl(data: bytes) -> Size:
 
 
 def _jpeg_xl_codestream(data: bytes) -> bytes:
-    """From its signature on; a container holds it in a box, or the first of several."""
+    """The codestream from its signature on, or its first part if a container splits it into several boxes."""
     if data[:2] == b"\xff\x0a":
         return data
     at = 0

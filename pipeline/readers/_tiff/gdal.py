@@ -1,4 +1,4 @@
-"""Strips and tiles that `tifffile` does not decode but GDAL does: old-style JPEG, and YCbCr with fewer chroma samples.
+"""Strips and tiles that GDAL decodes and `tifffile` does not: old-style JPEG, and YCbCr with subsampled chroma.
 
 References
 ----------
@@ -19,14 +19,14 @@ from pipeline.readers._gdal import Raster
 from pipeline.readers._tiff.layout import JPEG_COMPRESSIONS, SEGMENT_LIMIT_BYTES
 from pipeline.support import gdal
 
-# Not of other drivers: the one of JPEG 2000 then gives a transform of whatever lies in memory.
+# Not for other drivers: JPEG 2000's then returns a transform from uninitialized memory.
 _OPTIONS = {"GDAL_GEOREF_SOURCES": "INTERNAL"}
 _OLD_JPEG, _YCBCR, _GRAY = 6, 6, (0, 1)
 
 
 def is_for_gdal(page: tifffile.TiffPage) -> bool:
     if page.compression == _OLD_JPEG:
-        return not _is_declared_gray(page)  # GDAL has old-style JPEG as RGB only
+        return not _is_declared_gray(page)  # GDAL decodes old-style JPEG to RGB only
     return page.photometric == _YCBCR and page.compression not in JPEG_COMPRESSIONS and page.bitspersample == 8
 
 
@@ -35,12 +35,12 @@ def _is_declared_gray(page: tifffile.TiffPage) -> bool:
 
 
 def environment() -> Any:
-    """The context in which to ask an open dataset of :func:`open_dataset`."""
+    """The context in which to query a dataset of :func:`open_dataset`."""
     return gdal.environment(**_OPTIONS)
 
 
 def open_dataset(path: Path, offset: int | None = None) -> gdal.Opened:
-    """The file's first directory, or the one at that byte."""
+    """Open the file's first directory, or the one at byte ``offset``."""
     return gdal.Opened(path, "GTiff", prefix="" if offset is None else _prefix(offset), alone=True, **_OPTIONS)
 
 
@@ -49,7 +49,7 @@ def _prefix(offset: int) -> str:
 
 
 class GdalSegments:
-    """One directory of a TIFF as RGB, by blocks. Threads take turns."""
+    """One directory of a TIFF as RGB, decoded by blocks. Threads take turns."""
 
     def __init__(self, path: Path, page: tifffile.TiffPage) -> None:
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ class GdalSegments:
                 return self._raster.read((1, 2, 3), rows, columns)
         except (MemoryError, ScanError):
             raise
-        except Exception as error:  # GDAL's words begin with the file's name and end with what happened
+        except Exception as error:  # GDAL's message begins with the file's name and ends with the cause
             raise ScanDamagedError(
                 f"damaged: segment at row {top}, column {left} ({reason(error).split(': ')[-1]}); "
                 "restore it from its source"

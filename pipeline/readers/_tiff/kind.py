@@ -49,17 +49,17 @@ _FAX = frozenset((2, 3, 4, 32771))
 
 @dataclass(frozen=True)
 class Kind:
-    """What the channels are.
+    """The meaning of the channels.
 
     Attributes
     ----------
-    model : of the colours
-    channels : indices of those that are read for the picture; for "lab" only L*
+    model : the colour model
+    channels : indices of the channels that are read for the picture; for "lab" only L*
     inverted : 0 is white
-    alpha : index of the channel of opacity
-    associated : the colours are already multiplied with it
+    alpha : index of the opacity channel
+    associated : the colours are premultiplied with opacity
     dropped : what is left out
-    note : one line on what was taken for granted; empty where there is nothing to say
+    note : one line on assumptions made; empty if there are none
     """
 
     model: Model
@@ -72,13 +72,13 @@ class Kind:
 
 
 def kind_of(page: tifffile.TiffPage) -> Kind:
-    """Raises ScanUnsupportedError or ScanUnreadableError where the directory holds no picture of a handled kind."""
+    """The kind of a directory. Raises ScanUnsupportedError or ScanUnreadableError if no picture of a handled kind."""
     photometric = photometric_of(page)
     _check(page, photometric)
     model, samples = _MODELS[photometric], int(page.samplesperpixel)
     marked = _extra_samples(page)
     if model == "gray" and photometric == BLACK_IS_ZERO and samples >= 3 and not _is_gray_first(marked, samples):
-        model = "rgb"  # rasters of three or four bands are often marked "black is zero", for want of a better word
+        model = "rgb"  # rasters of three or four bands are often marked "black is zero" for lack of a better value
         if samples > 4:
             _refuse(f"{samples} channels")
     width = 1 if model == "lab" and samples == 1 else _WIDTHS[model]  # L* alone (TIFF 6.0, section 23)
@@ -113,12 +113,12 @@ def photometric_of(page: tifffile.TiffPage) -> int:
 
 
 def _is_undeclared_fax(page: tifffile.TiffPage) -> bool:
-    """Whether a fax does not say which of its two is white; libtiff takes 0, as fax machines do."""
+    """True if a fax does not declare which value is white; libtiff takes 0, as fax machines do."""
     return 262 not in page.tags and page.compression in _FAX and page.samplesperpixel == 1
 
 
 def palette_of(page: tifffile.TiffPage) -> Samples:
-    """(n, 3) or, if gray, (n,): uint8 for indices of up to 8 bits, else uint16."""
+    """The palette, (n, 3) or, if gray, (n,): uint8 for indices of up to 8 bits, else uint16."""
     entries = 2**page.bitspersample
     colormap = page.tags.valueof(320)
     if colormap is None or np.size(colormap) < 3 * entries:
@@ -168,7 +168,7 @@ def _extra_samples(page: tifffile.TiffPage) -> tuple[int, ...]:
 
 
 def _is_other_to_gdal(page: tifffile.TiffPage, channel: int) -> bool:
-    """Whether GDAL's own tag says that a channel is no opacity; GDAL marks any fourth band of RGB as alpha."""
+    """True if GDAL's own tag says that a channel is not opacity; GDAL marks any fourth band of RGB as alpha."""
     said = re.search(
         rf'<Item name="COLORINTERP" sample="{channel}"[^>]*>(\w+)</Item>', str(page.tags.valueof(42112, default=""))
     )
@@ -176,11 +176,11 @@ def _is_other_to_gdal(page: tifffile.TiffPage, channel: int) -> bool:
 
 
 def _is_gray_first(marked: tuple[int, ...], samples: int) -> bool:
-    """Whether all channels but the first are said to be extra, and the second is opacity."""
+    """True if all channels but the first are declared extra, and the second is opacity."""
     return len(marked) == samples - 1 and marked[0] in (_ASSOCIATED, _UNASSOCIATED)
 
 
 def _is_paper_full(page: tifffile.TiffPage) -> bool:
-    """Whether DotRange says that full scale is no ink."""
+    """True if DotRange says that full scale means no ink."""
     dots = page.tags.valueof(336)
     return isinstance(dots, tuple) and len(dots) >= 2 and dots[0] > dots[1]

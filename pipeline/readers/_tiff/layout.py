@@ -1,8 +1,8 @@
-"""Where the strips or tiles of a TIFF's picture lie, checked before any of them is read.
+"""Positions of the strips or tiles of a TIFF's picture, checked before any of them is read.
 
-A hard choice: uncompressed strips are cut into shorter ones, because many writers store a whole gigapixel picture as a
-single strip. Rows of uncompressed data start at known bytes, so nothing needs to be read but the rows of the window.
-A *compressed* strip can only be decoded as a whole; beyond `SEGMENT_LIMIT_BYTES` it is refused.
+Uncompressed strips are cut into shorter ones, because many writers store a whole gigapixel picture as a single strip.
+Rows of uncompressed data start at known bytes, so only the rows of the window need to be read. A *compressed* strip can
+only be decoded as a whole; beyond `SEGMENT_LIMIT_BYTES` it is refused.
 
 References
 ----------
@@ -21,11 +21,11 @@ from pipeline.errors import ScanDamagedError, ScanUnreadableError, ScanUnsupport
 from pipeline.readers._base import REWRITE
 
 SEGMENT_LIMIT_BYTES = 2**30
-UNPLANNED_LIMIT_BYTES = 2**29  # of what is decoded before a limit on memory is known: to find the range of samples
+UNPLANNED_LIMIT_BYTES = 2**29  # for decoding before a memory limit is known: to find the range of samples
 CUT_BYTES = 4 * 2**20  # uncompressed strips are cut to about this
-SALVAGE_CUT_BYTES = 2**16  # and to this where each row may be the last
+SALVAGE_CUT_BYTES = 2**16  # and in salvage to this, because any row may be the last
 _MAX_SEGMENTS = 2**26
-_MAX_UNLISTED = 2**16  # segments of a damaged list, which may be much longer than what is there of it
+_MAX_UNLISTED = 2**16  # segments of a damaged list, most of which may be missing
 _GEOTIFF_TAGS = (33550, 33922, 34264, 34735, 42112, 42113)
 _COUNT_TAGS = (279, 325, 514)
 JPEG_COMPRESSIONS = frozenset({6, 7, 33007, 34892})
@@ -33,11 +33,11 @@ JPEG_COMPRESSIONS = frozenset({6, 7, 33007, 34892})
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each segment lies, in the picture and in the file.
+    """Position of each segment, in the picture and in the file.
 
     ``byte_offsets`` and ``byte_counts`` are those of the file's own segments. ``row_bytes`` is None for segments that
-    decode only as a whole; else ``stored_rows`` rows of each were cut into segments of ``size_yx[0]`` rows.
-    ``sparse`` says that some segments were left out because they hold nothing.
+    decode only as a whole; else the ``stored_rows`` rows of each are cut into segments of ``size_yx[0]`` rows.
+    ``sparse`` says that the file leaves out some segments because they are empty.
     """
 
     shape_yx: tuple[int, int]
@@ -59,14 +59,14 @@ class Layout:
         return min(tall, height - row * tall), min(wide, width - column * wide)
 
     def stored_index(self, plane: int, row: int, column: int) -> int:
-        """Of the file's own segment that a segment is, or was cut from."""
+        """Index of the file's own segment that contains a segment."""
         if self.row_bytes is None:
             return self.index(plane, row, column)
         strips = -(-self.shape_yx[0] // self.stored_rows)
         return plane * strips + row * self.size_yx[0] // self.stored_rows
 
     def extent(self, plane: int, row: int, column: int) -> tuple[int, int]:
-        """First byte and number of bytes of a segment; 0 bytes of one that the file has not."""
+        """First byte and number of bytes of a segment; 0 bytes if the file does not hold it."""
         at = self.stored_index(plane, row, column)
         offset, count = int(self.byte_offsets[at]), int(self.byte_counts[at])
         if self.row_bytes is None or count == 0:
@@ -76,21 +76,21 @@ class Layout:
 
 
 def stored_dtype(page: tifffile.TiffPage) -> np.dtype:
-    """Of the samples as they are decoded."""
+    """Data type of the samples as they are decoded."""
     dtype = np.dtype(page.dtype)
     return np.dtype(np.uint8) if dtype.kind == "b" else dtype
 
 
 def layout_of(page: tifffile.TiffPage, file_bytes: int, channels: tuple[int, ...], *, salvage: bool = False) -> Layout:
-    """Check that every segment of these channels lies inside the file and is of a size that can be decoded.
+    """The layout, if every segment of these channels lies inside the file and is small enough to decode.
 
-    With ``salvage`` segments that lie outside pass: they are damaged when they are read.
+    With ``salvage``, segments outside the file are accepted; reading them reports damage.
     """
     check_compression(page)
     height, width = page.imagelength, page.imagewidth
     planes = page.samplesperpixel if page.planarconfig == 2 and page.samplesperpixel > 1 else 1
     samples = page.samplesperpixel if planes == 1 else 1
-    if not page.is_tiled and page.rowsperstrip == 0:  # written for "all of them", which 2^32 - 1 means
+    if not page.is_tiled and page.rowsperstrip == 0:  # some writers mean "all rows", for which 2^32 - 1 is defined
         page.rowsperstrip = height
     tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
     if tall < 1 or wide < 1 or (page.is_tiled and page.tiledepth != 1):
@@ -106,7 +106,7 @@ def layout_of(page: tifffile.TiffPage, file_bytes: int, channels: tuple[int, ...
         counts = np.where((counts == 0) & ~empty, tile_bytes, counts)
     elif page.predictor == 1:
         row_bytes = -(-width * samples * page.bitspersample // 8)
-        # Many writers leave wrong byte counts on uncompressed strips, or zero; the geometry says what they must be.
+        # Many writers leave wrong or zero byte counts on uncompressed strips; compute them from the geometry.
         rows = np.minimum(tall, height - np.arange(counts.size // planes) * tall)
         counts = np.where((counts > 0) | ~empty, np.tile(rows * row_bytes, planes), 0)
         page.rowsperstrip = tall = _cut_rows(
@@ -143,9 +143,9 @@ def compression_name(page: tifffile.TiffPage) -> str:
 
 
 def _listed(page: tifffile.TiffPage, segments: int, *, salvage: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Offsets and byte counts of so many segments, as the file lists them."""
+    """Offsets and byte counts of ``segments`` segments, as the file lists them."""
     listed = page.databytecounts
-    if not any(tag in page.tags for tag in _COUNT_TAGS):  # tifffile makes one up
+    if not any(tag in page.tags for tag in _COUNT_TAGS):  # tifffile makes a list up
         listed = (0,) * len(page.dataoffsets)
     found = min(len(page.dataoffsets), len(listed))
     if segments > _MAX_SEGMENTS or (found < segments and not (salvage and found and segments <= _MAX_UNLISTED)):
@@ -157,17 +157,17 @@ def _listed(page: tifffile.TiffPage, segments: int, *, salvage: bool) -> tuple[N
 
 
 def _may_be_sparse(page: tifffile.TiffPage, empty: NDArray[np.bool_]) -> bool:
-    """Whether segments without a place and a size are left out because they hold nothing, as GDAL's SPARSE_OK has it.
+    """True if segments without offset and size are left out because they are empty, as by GDAL's SPARSE_OK.
 
-    Those of a GeoTIFF may be, and some tiles of any file. Strips of another file were not written, by a program that
-    did not come to its end; nor was a file without any tile.
+    A GeoTIFF may leave out any segments, and any file some of its tiles. Missing strips of other files, or a file
+    without any tile, come from a program that did not finish.
     """
     return any(tag in page.tags for tag in _GEOTIFF_TAGS) or (page.is_tiled and not bool(empty.all()))
 
 
 def _counted(offsets: NDArray[np.int64], counts: NDArray[np.int64], file_bytes: int) -> NDArray[np.int64]:
-    """Byte counts that a file lists; where it lists none, up to the next segment or the end of the file, as libtiff has
-    it: what follows the coded data is not looked at."""
+    """Byte counts that a file lists. If it lists none, each segment extends to the next one or to the end of the file,
+    as in libtiff; decoders ignore bytes after the coded data."""
     if counts.any() or not offsets.all():
         return counts
     places = np.append(np.unique(offsets), max(file_bytes, int(offsets.max())))
@@ -176,7 +176,7 @@ def _counted(offsets: NDArray[np.int64], counts: NDArray[np.int64], file_bytes: 
 
 
 def _cut_rows(stored_rows: int, limit: int, *, single: bool) -> int:
-    """Rows per segment: at most the limit, and dividing each strip evenly so that the segments form one grid."""
+    """Rows per segment: at most the limit, and an even division of each strip, so that the segments form one grid."""
     most = max(1, min(stored_rows, limit))
     if single:
         return most
@@ -184,7 +184,7 @@ def _cut_rows(stored_rows: int, limit: int, *, single: bool) -> int:
 
 
 def _check_extents(offsets: NDArray[np.int64], counts: NDArray[np.int64], file_bytes: int, *, sparse: bool) -> None:
-    # A GeoTIFF may leave out tiles that hold nothing. In any other file a missing segment is one never written.
+    # A GeoTIFF may leave out empty tiles. In any other file a missing segment was never written.
     if not sparse and (missing := int((counts <= 0).sum())):
         raise ScanUnreadableError(f"{missing} of {counts.size} strips or tiles were never written; scan or copy again")
     outside = (counts < 0) | (offsets < 0) | (offsets > file_bytes) | (counts > file_bytes - offsets)

@@ -1,14 +1,14 @@
 """Which directories of a TIFF are pictures of their own, and which belong to one of them.
 
-The chain of directories is walked here, not by `tifffile`, which takes a chain that breaks off for one that ends, and
-goes round in one that bites its tail. Of each directory only its kind is looked at; the picture that is wanted is then
-opened by its offset, so that a page of a thousand costs as much as one of two.
+The chain of directories is walked here, not by `tifffile`, which mistakes a broken chain for a complete one and never
+leaves a circular one. Only the kind of each directory is read; the requested picture is then opened by its offset, so
+that a page of a thousand costs as much as one of two.
 
 References
 ----------
 TIFF 6.0 specification (Aldus, 1992), sections 2 (image file directories) and 8 (NewSubfileType); BigTIFF; Adobe
 PageMaker 6.0 TIFF Technical Notes (SubIFDs); GDAL's GTiff driver (masks); Aperio's digital slides (SVS), as `tifffile`
-takes them: what their smaller copies are is told only by their sizes.
+reads them: their smaller copies are recognizable only by size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.readers._base import reason, refuse_drive_errors
 from pipeline.readers._fingerprint_cache import FingerprintCache
 
 _MAX_DIRECTORIES = 2**18
-_MAX_TAGS = 4096  # of a directory; as tifffile
+_MAX_TAGS = 4096  # per directory, as in tifffile
 _REDUCED, _MASK = 0b1, 0b100
 _MASK_BITS = (1, 8)
 _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
@@ -49,11 +49,11 @@ class Chain:
 
     Attributes
     ----------
-    offsets : the byte of each
+    offsets : first byte of each
     kinds : the lowest bits of the NewSubfileType of each; smaller copies of a slide are marked as reduced
-    broken : others follow, by a pointer to what is no directory or beyond the end
-    loose : whether others follow is not known: the last pointer is missing, or the only one leads beyond the end
-    loops : the last one points back to one of them
+    broken : more directories should follow, but the pointer leads beyond the end or not to a directory
+    loose : unknown whether more follow: the last pointer is missing, or the only one leads beyond the end
+    loops : the last directory points back to an earlier one
     """
 
     offsets: array[int]
@@ -64,12 +64,12 @@ class Chain:
 
     @property
     def pictures(self) -> list[int]:
-        """Indices of those that are pictures of their own; at least one, for all there are may be reduced copies."""
+        """Indices of the pictures of their own; at least one, even if all directories are reduced copies."""
         return [index for index, kind in enumerate(self.kinds) if not kind & (_REDUCED | _MASK)] or [0]
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """What to say of a chain that broke off."""
+        """Notes on the pages that a broken chain does not reach."""
         if self.loose:
             return (
                 f"pages that may follow page {len(self.pictures)} (what should lead to them is missing or damaged)",
@@ -85,12 +85,12 @@ def chain_of(path: Path, *, salvage: bool = False) -> Chain:
 
     Raises
     ------
-    ScanUnreadableError : it has none, or breaks off
+    ScanUnreadableError : the chain is empty or broken
     OSError : the file cannot be read
     """
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        # Hamamatsu's slides have pointers of 64 bits and do not say so but by their name; as tifffile tells them.
+        # Hamamatsu's slides have 64-bit pointers, which only the file name reveals; tifffile uses the same rule.
         slide = path.suffix.lower() == ".ndpi"
         chain = _CHAINS.get(status, slide, lambda: _walked(file, status.st_size, slide=slide))
     if not chain.offsets:
@@ -118,11 +118,11 @@ def _walked(file: BinaryIO, file_bytes: int, *, slide: bool) -> Chain:
     offsets, kinds, seen, left = array("Q"), bytearray(), set[int](), file_bytes
     slide_yx: tuple[int, int] | None = None
     while offset and offset not in seen:
-        if len(offsets) == 1 and offset >= file_bytes:  # rubbish is likelier than a file cut off just here
+        if len(offsets) == 1 and offset >= file_bytes:  # a junk pointer is likelier than a cut exactly here
             return Chain(offsets, bytes(kinds), loose=True)
         entries, following = _directory(file, layout, offset, file_bytes)
         left -= len(entries)
-        if not entries or left < 0:  # directories that lie in each other
+        if not entries or left < 0:  # directories overlap
             return Chain(offsets, bytes(kinds), broken=True)
         if len(offsets) == _MAX_DIRECTORIES:
             raise ScanUnsupportedError(f"has more than {_MAX_DIRECTORIES} directories; split it into several files")
@@ -140,7 +140,7 @@ def _walked(file: BinaryIO, file_bytes: int, *, slide: bool) -> Chain:
 
 
 def _directory(file: BinaryIO, layout: Any, offset: int, file_bytes: int) -> tuple[bytes, int | None]:
-    """The entries of a directory, empty where there is none, and the offset of the next; None where that is cut off."""
+    """The entries of a directory, empty if there is none, and the offset of the next; None if that is cut off."""
     if offset > file_bytes - layout.tagnosize:
         return b"", None
     file.seek(offset)
@@ -157,7 +157,7 @@ def _directory(file: BinaryIO, layout: Any, offset: int, file_bytes: int) -> tup
 
 
 def _values_of(layout: Any, entries: bytes) -> dict[int, int]:
-    """The first numbers of those tags that tell what a directory is for."""
+    """The first number of each tag that helps to classify a directory."""
     found: dict[int, int] = {}
     order = "little" if layout.byteorder == "<" else "big"
     field = layout.tagsize - layout.tagoffsetthreshold
@@ -170,7 +170,7 @@ def _values_of(layout: Any, entries: bytes) -> dict[int, int]:
 
 
 def _kind_of(values: dict[int, int]) -> int:
-    """NewSubfileType, or what the older SubfileType says of a reduced copy."""
+    """NewSubfileType, or "reduced copy" by the older SubfileType."""
     return values.get(_NEW_SUBFILE_TYPE, 0) or (_REDUCED if values.get(_SUBFILE_TYPE) == 2 else 0)
 
 
@@ -179,7 +179,7 @@ def _size_of(values: dict[int, int]) -> tuple[int, int]:
 
 
 def _is_aperio(file: BinaryIO, layout: Any, entries: bytes, values: dict[int, int]) -> bool:
-    """Whether the first directory is a tiled picture whose description begins as Aperio's do."""
+    """True if the first directory is a tiled picture whose description begins as Aperio's do."""
     field = layout.tagsize - layout.tagoffsetthreshold
     for at in range(0, len(entries) if _TILE_WIDTH in values else 0, layout.tagsize):
         code, kind = struct.unpack_from(layout.byteorder + "HH", entries, at)
@@ -191,17 +191,17 @@ def _is_aperio(file: BinaryIO, layout: Any, entries: bytes, values: dict[int, in
 
 
 def _is_copy(values: dict[int, int], slide_yx: tuple[int, int], *, is_second: bool) -> bool:
-    """Whether a directory is a slide's thumbnail, which comes second, or a tiled copy of the same shape."""
+    """True if a directory is a slide's thumbnail, which comes second, or a tiled copy of the same aspect ratio."""
     (height, width), (tall, wide) = _size_of(values), slide_yx
     if not (0 < height < tall and 0 < width < wide):
         return False
-    # Each side was rounded by itself.
+    # Each side was rounded independently.
     alike = abs(height * wide - width * tall) <= max(height * wide // 50, tall + wide)
     return alike and (is_second or _TILE_WIDTH in values)
 
 
 def open_file(path: Path, chain: Chain) -> tifffile.TiffFile:
-    # Of some microscopes' files tifffile reads all pages at once, without end where the chain has none.
+    # For some microscopes' files tifffile reads all pages at once, and never ends if the chain is circular.
     known = {"is_lsm": False, "is_ndpi": False} if chain.loops else {}
     try:
         return tifffile.TiffFile(path, **known)
@@ -211,7 +211,7 @@ def open_file(path: Path, chain: Chain) -> tifffile.TiffFile:
 
 
 def choose(file: tifffile.TiffFile, chain: Chain, number: int) -> tuple[tifffile.TiffPage, tifffile.TiffPage | None]:
-    """The picture with that number, from 1, and its mask."""
+    """The picture with this ``number``, counted from 1, and its mask."""
     found = chain.pictures
     if chain.kinds[found[0]] & (_REDUCED | _MASK) and file.pages.first.subifds:
         raise ScanUnsupportedError("only a preview and raw data, as cameras write; develop it to TIFF first")
@@ -225,7 +225,7 @@ def choose(file: tifffile.TiffFile, chain: Chain, number: int) -> tuple[tifffile
 def _page(file: tifffile.TiffFile, chain: Chain, index: int) -> tifffile.TiffPage:
     if index == 0:
         return file.pages.first
-    if file.is_lsm or file.is_ndpi or file.is_scanimage:  # tifffile mends what these say of their pages
+    if file.is_lsm or file.is_ndpi or file.is_scanimage:  # tifffile corrects these formats' page tags
         return file.pages[index]
     file.filehandle.seek(chain.offsets[index])
     return tifffile.TiffPage(file, index=index)

@@ -1,6 +1,6 @@
-"""The rows of a strip that is cut off, as far as they are whole: for salvage, of compressions that go row by row.
+"""The complete rows of a truncated strip, for salvage: only for compressions that decode row by row.
 
-What follows the cut is not guessed at. Zstandard, and the formats of pictures, give nothing before all of it is there.
+Nothing after the cut is guessed. Zstandard, and picture formats, return nothing unless all data is there.
 
 References
 ----------
@@ -21,25 +21,25 @@ from pipeline.support.row_bands import row_strips
 
 _FAX = frozenset((2, 3, 4))
 _DEFLATE, _LZW, _PACKBITS, _LZMA = (8, 32946), 5, 32773, 34925
-# Of bits that mean white, black, an error, and anything: no two of them go on alike.
+# Bits that decode to white, to black, to an error, and to anything: no two of them continue alike.
 _TAILS = (b"\xff" * 64, b"\x55" * 64, np.random.default_rng(0).bytes(64), np.random.default_rng(1).bytes(64))
 
 
 def is_partial(compression: int) -> bool:
-    """Whether there are rows to be had of a strip with that compression which is cut off."""
+    """True if rows can be recovered from a truncated strip of this compression."""
     return compression in _FAX or compression in _BYTES
 
 
 def whole_rows(
     data: bytes, page: tifffile.TiffPage, shape_yx: tuple[int, int], samples: int, decode: Callable[[bytes], NDArray]
 ) -> NDArray:
-    """(n, w, samples) of the rows that are whole in ``data``; none where that cannot be told.
+    """(n, w, samples): the rows that are complete in ``data``; none if that cannot be determined.
 
     Parameters
     ----------
     shape_yx : rows and columns of the whole strip
-    samples : of a pixel
-    decode : (h, w, samples) of a strip that is whole
+    samples : samples per pixel
+    decode : decodes a complete strip to (h, w, samples)
     """
     compression = int(page.compression)
     if compression in _FAX:
@@ -50,15 +50,15 @@ def whole_rows(
     unpack, pack = _BYTES[compression]
     raw = unpack(ordered, height * row_bytes)
     rows = min(height, len(raw) // row_bytes)
-    # As a whole strip again, so that differences, depths and byte orders are undone as of any other.
+    # Pack it as a whole strip again, so that predictors, depths and byte orders are handled as for any other.
     filled = bytes(pack(raw[: rows * row_bytes] + bytes((height - rows) * row_bytes)))
     return decode(bytes(imagecodecs.bitorder_encode(filled)) if page.fillorder == 2 else filled)[:rows]
 
 
 def _undoubted(data: bytes, decode: Callable[[bytes], NDArray]) -> NDArray:
-    """Rows that are the same whatever follows: a decoder of fax does not say how far it came.
+    """Rows that come out the same whatever follows the cut: fax decoders do not report how far they got.
 
-    One row less, for the one with the cut may end the same way by chance.
+    The last of them is left out: the row with the cut may come out the same by chance.
     """
     found = decode(data)
     rows = len(found)
@@ -68,7 +68,7 @@ def _undoubted(data: bytes, decode: Callable[[bytes], NDArray]) -> NDArray:
 
 
 def _alike(one: NDArray, other: NDArray) -> int:
-    """How many rows are the same, from the first on."""
+    """Number of equal rows, from the first on."""
     for rows in row_strips(one.shape[:2]):
         unlike = (one[rows] != other[rows]).any(axis=(1, 2))
         if unlike.any():
@@ -89,8 +89,8 @@ def _unpackbits(data: bytes, most: int) -> bytes:
 
 
 def first_runs(data: bytes, most: int) -> bytes:
-    """PackBits up to the run that brings it to so many bytes: the decoder refuses what follows, and other programs do
-    not look at it."""
+    """PackBits up to the run that reaches ``most`` bytes: the decoder rejects anything after it, which other programs
+    ignore."""
     at, made, size = 0, 0, len(data)
     while at < size and made < most:
         head = data[at]
@@ -100,9 +100,9 @@ def first_runs(data: bytes, most: int) -> bytes:
 
 
 def _whole_runs(data: bytes) -> bytes:
-    """PackBits as far as it goes on: the decoder refuses a run that is cut. Of literal bytes those that are there stay.
+    """PackBits without its truncated last run, which the decoder rejects; the bytes of a literal run are kept.
 
-    A loop over runs, for each says where the next begins; some seconds for 100 MB of the shortest.
+    A loop, because each run says where the next begins; it takes some seconds for 100 MB of the shortest runs.
     """
     at, end, size = 0, 0, len(data)
     while end < size:

@@ -1,11 +1,10 @@
 """Samples of any type and depth as uint8 or uint16.
 
 Unsigned integers of up to 16 bits keep their value, or are stretched to the full range. Everything else is mapped
-linearly, from black to white: from SMinSampleValue to SMaxSampleValue where the file gives them; else from 0 to 1 where
-all samples are floating-point numbers between these; from the least to the greatest number of unsigned integers of 17
-to 31 bits; and from the least to the greatest sample of what is left. Signed integers are among that whatever their
-depth, for heights and counts seldom fill it. It takes one pass through the picture; once, and not each time that it is
-opened.
+linearly from black to white: from SMinSampleValue to SMaxSampleValue if the file has them; else from 0 to 1 if all
+samples are floating-point numbers in that range; from the smallest to the largest possible value for unsigned integers
+of 17 to 31 bits; and from the smallest to the largest sample otherwise. The last case includes signed integers of any
+depth, because heights and counts seldom fill it. It takes one pass through the picture, cached for later openings.
 
 References
 ----------
@@ -33,7 +32,7 @@ _FULL_RANGE_BITS = range(17, 32)
 
 @dataclass(frozen=True)
 class Range:
-    """What becomes black and white; ``gaps`` where some samples are no numbers."""
+    """The values that become black and white; ``gaps`` if some samples are NaN or infinite."""
 
     low: float
     high: float
@@ -45,7 +44,7 @@ _RANGES: FingerprintCache[Range] = FingerprintCache(256)
 
 @dataclass(frozen=True)
 class Scale:
-    """Stored samples to samples of ``dtype``: by a table, linearly over a range, or as they are."""
+    """Conversion of stored samples to ``dtype``: by a table, linearly over a range, or unchanged."""
 
     dtype: np.dtype
     table: Samples | None = None
@@ -64,22 +63,22 @@ class Scale:
 
 @dataclass(frozen=True)
 class NoData:
-    """The stored value that means that there is no picture."""
+    """The stored value that marks pixels without a picture."""
 
     value: float
 
     def where(self, stored: NDArray) -> NDArray[np.bool_]:
-        """Which samples have the value."""
+        """True for samples that have the value."""
         return np.asarray(np.isnan(stored) if math.isnan(self.value) else stored == stored.dtype.type(self.value))
 
     def written(self, dtype: np.dtype) -> int:
-        """The value in the coloured picture: the same if it can be, else 0."""
+        """The value in the coloured picture: the same if possible, else 0."""
         whole = math.isfinite(self.value) and float(self.value).is_integer()
         return int(self.value) if whole and 0 <= self.value <= np.iinfo(dtype).max else 0
 
 
 def nodata_of(page: tifffile.TiffPage, dtype: np.dtype) -> NoData | None:
-    """As GDAL_NODATA gives it; None too where no sample can have that value."""
+    """The value of GDAL_NODATA; None if there is none, or no sample can have it."""
     text = page.tags.valueof(42113)
     try:
         number = float(str(text).strip().strip("\0").replace(",", ".")) if text is not None else None
@@ -103,7 +102,7 @@ def needs_range(page: tifffile.TiffPage, dtype: np.dtype) -> bool:
 
 
 def plain_scale(page: tifffile.TiffPage, dtype: np.dtype, *, inverted: bool = False) -> Scale:
-    """Of unsigned integers of up to 16 bits."""
+    """The scale of unsigned integers of up to 16 bits."""
     bits = 8 * dtype.itemsize if page.bitspersample > 16 else page.bitspersample
     table = None if bits in (8, 16) else scaling_table(bits)
     return Scale(dtype if table is None else table.dtype, table, inverted=inverted)
@@ -120,12 +119,12 @@ def opacity_range(page: tifffile.TiffPage, dtype: np.dtype) -> Range:
 
 
 def mask_scale(page: tifffile.TiffPage) -> Scale:
-    """Of a mask's samples to opacity; 0 is where there is no picture, whatever its photometric interpretation says."""
+    """The scale from a mask's samples to opacity; 0 is transparent, whatever its photometric interpretation says."""
     return plain_scale(page, np.dtype(np.uint8))
 
 
 def to_depth(samples: Samples, dtype: np.dtype) -> Samples:
-    """uint8 and uint16 into each other, full scale to full scale."""
+    """Convert between uint8 and uint16, full scale to full scale."""
     if samples.dtype == dtype:
         return samples
     if dtype == np.uint16:
@@ -134,7 +133,7 @@ def to_depth(samples: Samples, dtype: np.dtype) -> Samples:
 
 
 def range_note(page: tifffile.TiffPage, dtype: np.dtype, over: Range, *, inverted: bool) -> str:
-    """One line for people on what a range of samples became."""
+    """One line for people on how a range of samples was mapped."""
     signed = "signed " * (dtype.kind == "i")
     kind = "floating-point" if dtype.kind == "f" else f"{signed}{page.bitspersample}-bit integer"
     if not over.low < over.high:
@@ -151,7 +150,7 @@ def range_of(
     *,
     salvage: bool = False,
 ) -> Range:
-    """Of the colours of the picture; decodes all of it, a segment at a time, where only its samples can tell."""
+    """The range of the picture's colours. If only the samples can tell, decodes all of it, a segment at a time."""
     declared = _declared(page, channels)
     if declared is not None:
         return declared
@@ -201,9 +200,9 @@ def _met(segments: Segments, channels: tuple[int, ...], nodata: NoData | None, *
 
 
 def _ends(pieces: Iterable[NDArray], nodata: NoData | None) -> tuple[list[float], bool]:
-    """The least and the greatest of the samples, empty without any; and whether some are no numbers.
+    """The smallest and the largest sample, empty if there are none; and whether some are NaN or infinite.
 
-    Each channel counts for itself: one that has no data alone must not stretch the range of all.
+    Nodata is checked per channel: a nodata value in one channel alone must not stretch the range of all.
     """
     ends: list[float] = []
     gaps = False
@@ -220,7 +219,7 @@ def _ends(pieces: Iterable[NDArray], nodata: NoData | None) -> tuple[list[float]
 
 
 def _linear(stored: NDArray, over: Range, dtype: np.dtype) -> Samples:
-    """Integers are subtracted as integers: those of 64 bits have more digits than a floating-point number."""
+    """Map ``over`` to the range of ``dtype``. Integers are subtracted as such: 64 bits exceed a float's precision."""
     top = np.iinfo(dtype).max
     if not over.low < over.high:
         return np.full(stored.shape, top // 2, dtype)

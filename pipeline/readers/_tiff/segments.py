@@ -33,8 +33,8 @@ class Segments:
 
     Attributes
     ----------
-    layout : of the segments
-    dtype : of the samples as they are stored; whole bytes
+    layout : positions of the segments
+    dtype : type of the samples as stored, in whole bytes
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Segments:
         self._file_lock = file_lock
         self._cache = cache
         self._salvage = salvage
-        self._rows_left: dict[int, int] = {}  # of strips that are cut off, as far as they were looked at
+        self._rows_left: dict[int, int] = {}  # complete rows of truncated strips, as far as these were decoded
         self._gdal: gdal.GdalSegments | None = None
         if gdal.is_for_gdal(page):
             self._gdal = gdal.GdalSegments(path, page)
@@ -65,17 +65,17 @@ class Segments:
 
     @property
     def decoder_bytes(self) -> int:
-        """Of the segments that several threads decode at once: each as it is stored, and decoded."""
+        """Memory of the segments that several threads decode at once: each as stored, and decoded."""
         layout, decoded = self.layout, self._segment_bytes
         stored = min(decoded, int(layout.byte_counts.max(initial=0)))
         at_once = min(_AT_ONCE, math.prod(layout.grid_yx) * layout.planes)
         cut = self._salvage and bool((layout.byte_offsets + layout.byte_counts > self._file.size).any())
-        at_once += 2 * cut  # of a strip that is cut off, its rows in full and once more
+        at_once += 2 * cut  # a truncated strip is held padded to full size and once more
         return int(at_once * (decoded + stored)) + (CACHE_BYTES if self._gdal is not None else 0)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What to say of segments that a sparse file has not."""
+        """A note on the segments that a sparse file leaves out."""
         if not self.layout.sparse:
             return ()
         per_plane = self.layout.byte_counts.reshape(self.layout.planes, -1)
@@ -84,7 +84,7 @@ class Segments:
 
     @property
     def _per_pixel(self) -> int:
-        """Samples of a pixel in one segment."""
+        """Samples per pixel in one segment."""
         return 1 if self.layout.planes > 1 else int(self._page.samplesperpixel)
 
     @property
@@ -92,7 +92,7 @@ class Segments:
         return int(math.prod(self.layout.size_yx) * self._per_pixel * self.dtype.itemsize)
 
     def check_unplanned(self) -> None:
-        """Refuse segments that are too large to be decoded before anybody planned for it."""
+        """Refuse segments that are too large to decode before the run's memory is planned."""
         page = self._page
         as_decoded = page.parent.byteorder == _NATIVE and page.predictor in (1, 2)
         as_decoded &= page.bitspersample == 8 * self.dtype.itemsize
@@ -109,7 +109,7 @@ class Segments:
             self._gdal.close()
 
     def read(self, rows: range, columns: range, channels: tuple[int, ...], filling: Any = 0) -> NDArray:
-        """(h, w, len(channels)) samples; ``filling`` where a sparse file has none."""
+        """(h, w, len(channels)) samples; ``filling`` where a sparse file has no segment."""
         layout = self.layout
         tall, wide = layout.size_yx
         stored = np.empty((len(rows), len(columns), len(channels)), dtype=self.dtype)
@@ -128,7 +128,7 @@ class Segments:
         return stored
 
     def _part(self, plane: int, row: int, column: int, part: tuple[slice, slice]) -> NDArray | None:
-        """Of a segment; None where a sparse file has none."""
+        """The ``part`` of a segment; None where a sparse file has no segment."""
         index, segment = self.layout.index(plane, row, column), None
         if part[0].stop <= self._rows_left.get(index, part[0].stop):
             segment = self._segment(plane, row, column)
@@ -138,7 +138,7 @@ class Segments:
         raise ScanDamagedError(f"cut off: {self._where(row, column)} ends after {left} rows; copy it again")
 
     def breaks(self, rows: range) -> list[int]:
-        """Where strips that are cut off end, of those that are asked for with a range of rows."""
+        """Rows at which truncated strips end, among the strips that ``rows`` touches."""
         found = set()
         for row, _ in self._touched(rows, range(1)):
             for plane in range(self.layout.planes):
@@ -146,7 +146,7 @@ class Segments:
                     continue
                 index = self.layout.index(plane, row, 0)
                 if index not in self._rows_left:
-                    with contextlib.suppress(Exception):  # which is raised again where the rows are read
+                    with contextlib.suppress(Exception):  # reading the rows raises it again
                         self._segment(plane, row, 0)
                 found.add(row * self.layout.size_yx[0] + self._rows_left.get(index, 0))
         return sorted(at for at in found if rows.start < at < rows.stop)
@@ -164,8 +164,8 @@ class Segments:
         return there
 
     def there(self) -> Iterator[tuple[int, int]]:
-        """Row and column, in the grid, of each segment that the file has in full, in raster order; in salvage, of
-        those too that are cut off."""
+        """Grid row and column of each segment that the file holds completely, in raster order; in salvage, also of
+        truncated ones."""
         height, width = self.layout.shape_yx
         for row, column in self._touched(range(height), range(width)):
             offset, count = self.layout.extent(0, row, column)
@@ -174,7 +174,7 @@ class Segments:
                 yield row, column
 
     def pieces(self, row: int, column: int, channels: tuple[int, ...]) -> Iterator[NDArray]:
-        """(h, w, channels) samples of a segment in the grid: views of small parts, so that nothing of it is doubled."""
+        """(h, w, channels) samples of a segment in the grid: views of small parts, so that no copy of it is made."""
         tall, wide = self.layout.covered_yx(row, column)
         planes = (0,) if self.layout.planes == 1 else channels
         for plane in planes:
@@ -203,7 +203,7 @@ class Segments:
     def _decoded(self, plane: int, row: int, column: int) -> NDArray:
         """(h, w, samples) of one segment, at least as large as the part of the picture that it holds.
 
-        In salvage, of a strip that is cut off: its whole rows.
+        In salvage, a truncated strip gives its complete rows.
         """
         if self._gdal is not None:
             return self._gdal.decoded(row, column)
@@ -230,7 +230,7 @@ class Segments:
         return f"segment at row {row * tall}, column {column * wide}"
 
     def _is_partial(self, plane: int, row: int, column: int) -> bool:
-        """Whether it is cut off, and rows of it are to be had all the same."""
+        """True if a segment is truncated but some of its rows can be recovered."""
         layout, page = self.layout, self._page
         if not self._salvage or self._gdal is not None or page.is_tiled or layout.row_bytes is not None:
             return False
@@ -258,7 +258,7 @@ class Segments:
         return samples
 
     def _packed_bytes(self, index: int) -> int:
-        """Of a segment before its compression."""
+        """Bytes of a segment before compression."""
         (height, _), (tall, wide) = self.layout.shape_yx, self.layout.size_yx
         if not self._page.is_tiled:
             tall = min(tall, height - index % self.layout.grid_yx[0] * tall)
@@ -285,7 +285,7 @@ def _picked(samples: NDArray, channels: tuple[int, ...]) -> NDArray:
 
 
 def _whole_blocks(page: tifffile.TiffPage, size_yx: tuple[int, int]) -> Layout:
-    """Where GDAL finds the segments."""
+    """A layout of GDAL's blocks, without offsets, which only GDAL needs."""
     shape_yx = page.imagelength, page.imagewidth
     grid_yx = -(-shape_yx[0] // size_yx[0]), -(-shape_yx[1] // size_yx[1])
     nowhere = np.zeros(0, np.int64)

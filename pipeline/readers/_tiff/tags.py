@@ -1,4 +1,4 @@
-"""What a TIFF directory says beside its pixels.
+"""The metadata of a TIFF directory.
 
 References
 ----------
@@ -31,14 +31,14 @@ _DESCRIPTIVE = frozenset((269, 270, 271, 272, 285, 286, 287, 297, 305, 306, 315,
 _GEO = frozenset((33550, 33922, 34264, 34735, 34736, 34737, 42112, 50844))
 _NOT_TEXT = frozenset((_XMP, _IPTC, _PHOTOSHOP, _ICC, _EXIF, _GPS, 42113)) | _GEO
 _CURVES = {291: "GrayResponseCurve", 301: "TransferFunction"}
-# ImageMagick writes these of sRGB into every file; the result is sRGB, and says so by its profile.
+# ImageMagick writes sRGB's primaries into every file; the result is sRGB, and its profile says so.
 _PRIMARIES = {
     318: ("WhitePoint", (0.3127, 0.329)),
     319: ("PrimaryChromaticities", (0.64, 0.33, 0.3, 0.6, 0.15, 0.06)),
 }
 _NEAR = 2e-3
 _GDAL_METADATA = 42112
-# Neither of samples nor, as a codec's error bound, of how the file is written.
+# Items that describe neither single bands nor how the file is written, such as a codec's error bound.
 _OF_WHOLE_PICTURE = re.compile(r"""<Item (?![^>]*(?:\bsample=|STATISTICS|\bdomain=["']IMAGE_STRUCTURE["']))""")
 _GEOTIFF = frozenset((33550, 33922, 34264, 34735, 50844))
 _LAYERS = 37724
@@ -48,7 +48,7 @@ _MOST_LISTED = 12
 
 
 def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: tuple[str, ...]) -> dict[str, Any]:
-    """``ScanInfo.metadata`` of a directory that is one of so many pictures of its file."""
+    """``ScanInfo.metadata`` of a directory; ``pages`` is the number of pictures in its file."""
     metadata: dict[str, Any] = {
         "format": "BigTIFF" if page.parent.is_bigtiff else "TIFF",
         "compression": compression_name(page),
@@ -71,7 +71,7 @@ def metadata_of(page: tifffile.TiffPage, pages: int, notes: list[str], dropped: 
 
 
 def carried_of(page: tifffile.TiffPage, path: Path) -> EmbeddedMetadata:
-    """Blocks, descriptive tags and place; what is damaged or above `BLOCK_LIMIT_BYTES` is left out."""
+    """Blocks, descriptive tags and georeference; without any that are damaged or above `BLOCK_LIMIT_BYTES`."""
     blocks = {code: _raw(page, code) for code in _BLOCKS}
     kept = [value for tag in page.tags if _describes(tag) and (value := _tiff_tag(page, tag)) is not None]
     return EmbeddedMetadata(
@@ -86,7 +86,7 @@ def carried_of(page: tifffile.TiffPage, path: Path) -> EmbeddedMetadata:
 
 
 def _imagej_slices(page: tifffile.TiffPage, pages: int) -> Iterator[str]:
-    """ImageJ writes stacks with one directory, for the first picture, and says only in words that others follow."""
+    """A note on ImageJ's stacks, which have a directory for the first picture only and mention the others in a text."""
     said = page.parent.imagej_metadata if page.parent.is_imagej else None
     images = said.get("images", 1) if said else 1
     if isinstance(images, int) and images > pages:
@@ -94,7 +94,7 @@ def _imagej_slices(page: tifffile.TiffPage, pages: int) -> Iterator[str]:
 
 
 def _unapplied(page: tifffile.TiffPage) -> Iterator[str]:
-    """What says how light or which colours the samples are, and is not asked."""
+    """Notes on tags that define lightness or colours of the samples but are not applied."""
     yield from (f"{name} (not applied)" for code, name in _CURVES.items() if code in page.tags)
     for code, (name, of_srgb) in _PRIMARIES.items():
         if code in page.tags and not _is_near(page.tags.valueof(code), of_srgb):
@@ -102,7 +102,7 @@ def _unapplied(page: tifffile.TiffPage) -> Iterator[str]:
 
 
 def _is_near(value: object, numbers: tuple[float, ...]) -> bool:
-    """Whether a tag's rationals, tops and bottoms in turn, are about these numbers."""
+    """True if a tag's rationals, as alternating numerators and denominators, are close to these numbers."""
     if not isinstance(value, tuple) or len(value) != 2 * len(numbers):
         return False
     pairs = zip(value[::2], value[1::2], numbers, strict=True)
@@ -116,7 +116,7 @@ def _too_large(page: tifffile.TiffPage) -> Iterator[str]:
 
 
 def _damaged(page: tifffile.TiffPage) -> Iterator[str]:
-    """Tags that were left out in reading the directory, or have a value that is not all there."""
+    """Notes on tags that the parser left out, or whose value is incomplete."""
     found = {int(tag.code): tag for tag in page.tags}
     names = [f"tag {code}" for code in _codes(page) if code not in found and code not in exif.STRUCTURE]
     names += [
@@ -129,7 +129,7 @@ def _damaged(page: tifffile.TiffPage) -> Iterator[str]:
 
 
 def _codes(page: tifffile.TiffPage) -> list[int]:
-    """Of all that the directory lists."""
+    """Codes of all tags that the directory lists."""
     layout = page.parent.tiff
     head = _bytes(page, page.offset, layout.tagnosize)
     count = struct.unpack(layout.tagnoformat, head)[0] if head else 0
@@ -140,19 +140,19 @@ def _codes(page: tifffile.TiffPage) -> list[int]:
 
 
 def _left_out(page: tifffile.TiffPage) -> Iterator[str]:
-    """Tags that a result does not have, though they say more than how the samples lie in the file."""
+    """Notes on tags that a result does not keep, though they say more than how the samples are stored."""
     if _LAYERS in page.tags:
         yield "Photoshop layers"
     known = exif.STRUCTURE | _USED | _CURVES.keys()
     if not _OF_WHOLE_PICTURE.search(str(page.tags.valueof(_GDAL_METADATA, default=""))):
-        known |= {_GDAL_METADATA}  # of samples and of the file, which are not those of the result
+        known |= {_GDAL_METADATA}  # it describes samples and file, which the result replaces
     names = [_name(tag) for tag in page.tags if tag.code not in known and not _is_carried(page, tag) and _size(tag)]
     if names:
         yield _listed(names)
 
 
 def _listed(names: list[str]) -> str:
-    """A few of them, for a directory may have thousands."""
+    """The first few names and the number of the others: a directory may have thousands."""
     unlike = list(dict.fromkeys(names))
     more = f" and {len(unlike) - _MOST_LISTED} more" if len(unlike) > _MOST_LISTED else ""
     return ", ".join(unlike[:_MOST_LISTED]) + more
@@ -164,13 +164,13 @@ def _name(tag: tifffile.TiffTag) -> str:
 
 
 def _describes(tag: tifffile.TiffTag) -> bool:
-    """Whether the result has it too."""
+    """True if the result keeps the tag."""
     text = tag.dtype == _TEXT and tag.code not in _NOT_TEXT and tag.code not in exif.STRUCTURE
     return bool(text or tag.code in _DESCRIPTIVE)
 
 
 def _is_carried(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> bool:
-    """Whether it is in what :func:`carried_of` gives, where it is whole."""
+    """True if :func:`carried_of` returns the tag, unless it is damaged."""
     place = tag.code in _GEO and any(code in page.tags for code in _GEOTIFF)
     return bool(place or tag.code in _BLOCKS or _describes(tag))
 
@@ -184,11 +184,11 @@ def _size(tag: tifffile.TiffTag) -> int:
 
 
 def _raw(page: tifffile.TiffPage, code: int) -> bytes:
-    """The value as it is, without a look at its type; empty without one, or a damaged one."""
+    """The raw value, whatever its type; empty if missing or damaged."""
     tag = page.tags.get(code)
     if tag is None:
         return b""
-    # IPTC is often declared as 32-bit numbers; its bytes lie in the order of the data set all the same.
+    # IPTC is often declared as 32-bit numbers, but its bytes are in the order of the data set.
     return _bytes(page, tag.valueoffset, _size(tag))
 
 
@@ -203,7 +203,7 @@ def _tiff_tag(page: tifffile.TiffPage, tag: tifffile.TiffTag) -> TiffTag | None:
 
 
 def _bytes(page: tifffile.TiffPage, offset: int, size: int) -> bytes:
-    """Empty where it is above the limit or not all there."""
+    """Bytes of the file; empty if above the limit or incomplete."""
     file = page.parent.filehandle
     if not 0 < size <= BLOCK_LIMIT_BYTES or not 0 < offset <= file.size - size:
         return b""
@@ -213,7 +213,7 @@ def _bytes(page: tifffile.TiffPage, offset: int, size: int) -> bytes:
 
 
 def _exif_of(page: tifffile.TiffPage) -> bytes:
-    """A block of its own with what the EXIF and GPS directories of the file hold."""
+    """The EXIF and GPS directories of the file as a block of its own."""
     private, gps = (_directory_at(page, code) for code in (_EXIF, _GPS))
     interop = _interop_of(page, private)
     with contextlib.suppress(ValueError):
@@ -225,7 +225,7 @@ def _directory_at(page: tifffile.TiffPage, pointer: int) -> tuple[TiffTag, ...]:
     tag = page.tags.get(pointer)
     if tag is None or tag.count != 1:
         return ()
-    # Not `tag.valueoffset`, which is the directory's own offset where tifffile has read it already.
+    # Not `tag.valueoffset`, which is the directory's own offset if tifffile has already read it.
     value = _bytes(page, tag.offset + page.parent.tiff.tagsize - page.parent.tiff.tagoffsetthreshold, _size(tag))
     return _directory(page, int.from_bytes(value, "little" if page.parent.byteorder == "<" else "big"))
 
@@ -236,7 +236,7 @@ def _interop_of(page: tifffile.TiffPage, private: tuple[TiffTag, ...]) -> tuple[
 
 
 def _directory(page: tifffile.TiffPage, offset: int) -> tuple[TiffTag, ...]:
-    """The tags of a directory that the chain of pages does not hold; those that are damaged or too large left out."""
+    """The tags of a directory outside the chain of pages, without damaged or too large ones."""
     tiff, order = page.parent.tiff, page.parent.byteorder
     number, entry = (order + "Q", order + "HHQ8s") if page.parent.is_bigtiff else (order + "H", order + "HHI4s")
     head = _bytes(page, offset, struct.calcsize(number))
@@ -264,7 +264,7 @@ def _place_of(page: tifffile.TiffPage, path: Path) -> Georeference | None:
     kept = tuple(value for tag in page.tags if tag.code in _GEO and (value := _tiff_tag(page, tag)) is not None)
     if not any(tag.code in _GEOTIFF for tag in kept):
         return None
-    with contextlib.suppress(Exception):  # GDAL's opinion is a help; a scan is none the worse without it
+    with contextlib.suppress(Exception):  # GDAL's view is optional
         return _as_gdal_sees_it(page, path, kept)
     return Georeference(tags=kept)
 

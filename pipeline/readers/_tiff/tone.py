@@ -1,4 +1,4 @@
-"""How light the colours of a TIFF are: by its profile, by its colour space, or as sRGB says."""
+"""Lightness of a TIFF's colours: by its profile, by its colour space, or as sRGB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ICC = 34675
 
 @dataclass(frozen=True)
 class Tone:
-    """What becomes of (h, w, channels) samples of uint8 or uint16, and what they mean afterwards."""
+    """Conversion of (h, w, channels) samples of uint8 or uint16, and the meaning of the result."""
 
     name: ToneName
     channels: int
@@ -31,7 +31,7 @@ class Tone:
 
 
 def tone_of(page: tifffile.TiffPage, kind: Kind, dtype: np.dtype, channels: int) -> Tone:
-    """Of the directory's colours, given as ``channels`` samples of ``dtype``."""
+    """The tone of the directory's colours, given as ``channels`` samples of ``dtype``."""
     if kind.model == "lab":
         top = 65280 if photometric_of(page) == ICCLAB and dtype == np.uint16 else np.iinfo(dtype).max
         lightness = icc.lab_to_lightness(top)
@@ -49,7 +49,7 @@ def tone_of(page: tifffile.TiffPage, kind: Kind, dtype: np.dtype, channels: int)
 
 
 def unpremultiplied(samples: Samples, opacity: Samples) -> Samples:
-    """Colours that were multiplied with opacity, without it; black where there is none."""
+    """Undo the multiplication of colours with opacity; black where opacity is 0."""
     top = int(np.iinfo(samples.dtype).max)
     alpha: NDArray = opacity.astype(np.uint64)[:, :, None]
     divided = (samples * np.uint64(top) + alpha // np.uint64(2)) // np.maximum(alpha, np.uint64(1))
