@@ -1,4 +1,4 @@
-"""Open a scan of any handled kind. The kind is told by the first bytes of a file; its ending is never trusted.
+"""Open a scan of any handled kind. The kind is recognized by a file's first bytes; its ending is never trusted.
 
     format                                  module     how lightness is taken
     TIFF, BigTIFF                           tiff       see there
@@ -11,13 +11,12 @@
     PBM, text PGM and PPM                   bitmap     black and white; sRGB
     OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
-A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (of the
-first bytes) and ``open_reader(path, reading)``; ``page_count(path, reading)`` where a file may hold several
-pictures. One whose scans are folders offers ``FOLDER_ENDINGS`` and ``recognizes_folder(path)`` instead of the first
-two, or beside them. A new file with these names is a new reader; modules with a leading underscore are what readers
-share.
+A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (given a
+file's first bytes) and ``open_reader(path, reading)``; also ``page_count(path, reading)`` if a file may hold several
+pictures. A reader of folders offers ``FOLDER_ENDINGS`` and ``recognizes_folder(path)`` instead of the first two, or in
+addition. A new module with these names is a new reader; modules with a leading underscore are shared by the readers.
 
-Of what lies beside a file a world file is read, and the rest named (`_beside`).
+A world file beside a scan is read; other neighbours are only named (`_sidecar_files`).
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ READERS: tuple[ModuleType, ...] = tuple(
     if not found.name.startswith("_")
 )
 ENDINGS: tuple[str, ...] = tuple(sorted(ending for reader in READERS for ending in getattr(reader, "ENDINGS", ())))
-"""File endings that a search through folders takes; `open_scan` itself does not look at the ending."""
-# Files with these are no scans, and are read with those that they lie beside.
+"""File endings that a search through folders accepts; `open_scan` itself ignores the ending."""
+# Files with these endings are not scans; they are read together with the scan beside them.
 WORLD_ENDINGS = frozenset(Path(name).suffix for ending in ENDINGS for name in world_names(Path(f"a{ending}")))
 FOLDER_ENDINGS: tuple[str, ...] = tuple(
     sorted(ending for reader in READERS for ending in getattr(reader, "FOLDER_ENDINGS", ()))
@@ -71,7 +70,7 @@ _KNOWN_BUT_UNHANDLED = (
 def open_scan(path: Path, reading: ReadOptions | None = None) -> ScanReader:
     """Open the scan at ``path``. The reader is also a context manager.
 
-    Nothing is decoded yet, but where a format decodes only as a whole (`codec`) or samples are to be stretched.
+    Nothing is decoded yet, unless the format decodes only as a whole (`codec`) or samples need stretching.
 
     Raises
     ------
@@ -92,14 +91,14 @@ def open_scan(path: Path, reading: ReadOptions | None = None) -> ScanReader:
 
 
 def is_folder_scan(path: Path) -> bool:
-    """Whether a reader takes the folder for a scan."""
+    """True if a reader recognizes the folder as a scan."""
     return any(reader.recognizes_folder(path) for reader in READERS if hasattr(reader, "recognizes_folder"))
 
 
 def page_count(path: Path, reading: ReadOptions | None = None) -> int:
-    """How many pictures the file holds, reduced copies and masks not counted; errors as of :func:`open_scan`.
+    """Number of pictures in the file, without reduced copies and masks. Raises as :func:`open_scan`.
 
-    With ``reading.salvage``, of a file that is cut off those that can be reached; without it, an error.
+    If the file is cut off: with ``reading.salvage``, the number that can be reached; without, an error.
     """
     path = Path(path)
     with _named(path) as name:
@@ -109,7 +108,7 @@ def page_count(path: Path, reading: ReadOptions | None = None) -> int:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[str]:
-    """The path as messages have it; put before those of the readers."""
+    """The path as messages show it; prefixes the readers' errors with it."""
     name = shown(path)
     try:
         try:

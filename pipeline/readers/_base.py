@@ -1,4 +1,4 @@
-"""What every reader shares: windows, a cache of decoded segments, sample tables, and errors in one line."""
+"""Shared by all readers: windows, a cache of decoded segments, sample tables, and errors in one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CACHE_BYTES = 48 * 2**20
 _log = logging.getLogger(__name__)
 REWRITE = "convert it to 8- or 16-bit gray or RGB"
 _CHECKED_BYTES = 2**28
-# What the system also says of an offset or a name that a damaged file gives.
+# Error numbers that the system also returns for a bad offset or name in a damaged file.
 _BY_DATA = frozenset(
     (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 )
@@ -45,7 +45,7 @@ Decode = Callable[[range, range], Samples]
 class SegmentCache:
     """Least recently used decoded segments, bounded in bytes; safe to use from several threads.
 
-    A segment larger than the bound is handed out but not kept.
+    A segment larger than the bound is returned but not kept.
     """
 
     def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
@@ -59,7 +59,7 @@ class SegmentCache:
         return self._held_bytes
 
     def get(self, key: Hashable, decode: Callable[[], Samples]) -> Samples:
-        """The segment called ``key``, decoded now if it is not held. Decoding runs outside the lock."""
+        """The segment with this ``key``, decoded now if it is not cached. Decoding runs outside the lock."""
         with self._lock:
             if key in self._segments:
                 self._segments.move_to_end(key)
@@ -80,10 +80,10 @@ class SegmentCache:
 
 
 class WindowReader:
-    """What every reader shares: window arithmetic, salvage, closing, and errors that name the path.
+    """Base of all readers: window arithmetic, salvage, closing, and errors that name the path.
 
-    A reader gives ``info``, ``_read`` and ``_close``; ``_read_mask`` where it says that there is a mask; ``segment_yx``
-    where it decodes more than a row at once; ``embedded`` where its format says something beside its pixels.
+    A reader defines ``info``, ``_read`` and ``_close``; ``_read_mask`` if ``info`` declares a mask; ``segment_yx`` if
+    it decodes more than a row at once; ``embedded`` if its format has metadata.
     """
 
     def __init__(self, path: Path, reading: ReadOptions | None = None) -> None:
@@ -106,12 +106,12 @@ class WindowReader:
 
     @property
     def segment_yx(self) -> tuple[int, int]:
-        """Rows and columns of what is decoded at once, which is also what is lost at once; one row unless told."""
+        """Rows and columns of the unit of decoding and of loss; one row by default."""
         return 1, self.info.shape_yx[1]
 
     @property
     def decoder_bytes(self) -> int:
-        """What decoding holds beside windows and a :class:`SegmentCache` of the usual size."""
+        """Memory that decoding holds, beside windows and a :class:`SegmentCache` of the usual size."""
         return 0
 
     def _read(self, rows: range, columns: range) -> Samples:
@@ -135,7 +135,7 @@ class WindowReader:
         ScanUnreadableError
             The data in the window is damaged or cut off.
         ScanUnreachableError
-            The drive or the network failed; salvage does not take that for damage.
+            The drive or the network failed; salvage does not treat that as damage.
         ScanUnsupportedError
             The data uses a variant of its compression that no decoder here knows.
         UsageError
@@ -146,7 +146,7 @@ class WindowReader:
         return self._window(self._read, rows, columns, np.full(colour, gray, self.info.dtype))
 
     def read_mask(self, rows: slice, columns: slice) -> Samples:
-        """(h, w) opacity of a window, as :class:`pipeline.types.ScanReader` says; raises as :meth:`read`."""
+        """(h, w) opacity of a window, as defined by :class:`pipeline.types.ScanReader`. Raises as :meth:`read`."""
         if not self.info.mask:
             raise UsageError(f"{self._name}: has no mask; read it where info.mask says so")
         dtype = self.info.result_dtype
@@ -175,7 +175,7 @@ class WindowReader:
         return self._salvaged(read, *window, filling)
 
     def _checked(self, read: Decode, rows: range, columns: range) -> Samples:
-        """What ``read`` gives; whatever it raises as one of our errors, with the path; want of memory as it is."""
+        """Call ``read``. Any error becomes one of ours and names the path; MemoryError passes unchanged."""
         try:
             try:
                 return read(rows, columns)
@@ -192,7 +192,7 @@ class WindowReader:
             raise ScanDamagedError(f"{self._name}: damaged ({reason(error)}); restore it from its source") from error
 
     def _salvaged(self, read: Decode, rows: range, columns: range, filling: Samples) -> Samples:
-        """The window segment by segment; those that cannot be read are filled and noted."""
+        """Read the window segment by segment; unreadable segments are filled and noted."""
         samples = np.empty((len(rows), len(columns), *filling.shape), filling.dtype)
         tall, wide = self.segment_yx
         lost: Roi | None = None
@@ -211,7 +211,7 @@ class WindowReader:
         return samples
 
     def _lose(self, region: Roi, above: Roi | None) -> Roi:
-        """Note a region that cannot be read, as one with that ``above`` where it goes on below it; returns it."""
+        """Note an unreadable region, merged with the one ``above`` if it continues that downwards; returns it."""
         if above is not None and above.y1 == region.y0 and above.columns == region.columns:
             self._missing.discard(above)
             region = replace(region, y0=above.y0)
@@ -231,17 +231,17 @@ class WindowReader:
 
 
 def reason(error: BaseException, limit: int = 160) -> str:
-    """What a library's exception says, on one line."""
+    """The message of a library's exception, on one line."""
     if error.__cause__ is not None and "previous exception" in str(error):  # rasterio hides GDAL's words there
         return reason(error.__cause__, limit)
-    # GDAL knows a file whose name is no UTF-8 by a name of the system's (`pipeline.support.gdal`).
+    # If a file's name is not UTF-8, GDAL gets it under a name of the system's (`pipeline.support.gdal`).
     text = re.sub(r"/proc/self/fd/\d+", "the file", " ".join(str(error).split()))
     return (text if len(text) <= limit else text[: limit - 3] + "...") or type(error).__name__
 
 
 def refuse_drive_errors(error: BaseException) -> None:
-    """Called before ``error`` is taken for damage: raises what is none, which is want of memory and what the system
-    says of a drive or a network. A library may have wrapped it.
+    """Raise ``error`` again if it is not damage: a lack of memory, or a failure of a drive or network. Libraries may
+    have wrapped these. Call it before treating an error as damage.
 
     Raises
     ------
@@ -264,13 +264,13 @@ def _is_of_drive(error: OSError) -> bool:
 
 
 def check_drive(path: Path, share: float = 0) -> None:
-    """Read the bytes of a file plainly, for a library that failed on them and does not say why.
+    """Read the bytes of a file directly, after a library failed on them without saying why.
 
-    Of a large file that is a part: about ``share`` (0 to 1) of the way through it.
+    Of a large file only a part is read, around ``share`` (0 to 1) of its length.
 
     Raises
     ------
-    ScanUnreachableError : they cannot be read; without the path
+    ScanUnreachableError : the bytes cannot be read; the message lacks the path
     """
     try:
         with path.open("rb") as file:
@@ -313,6 +313,6 @@ def scaling_table(bits: int) -> Samples:
 
 
 def palette_table(table: Samples) -> Samples:
-    """An (n, 3) palette, or (n,) where all of it is gray."""
+    """The (n, 3) palette, or (n,) if all of it is gray."""
     gray = bool((table[:, 0] == table[:, 1]).all() and (table[:, 0] == table[:, 2]).all())
     return np.ascontiguousarray(table[:, 0] if gray else table)

@@ -1,4 +1,4 @@
-"""What JPEG XL, AVIF and JPEG-LS files declare: read here, because their decoders allocate by it at once.
+"""Headers of JPEG XL, AVIF and JPEG-LS, parsed here because their decoders allocate what these declare at once.
 
 References
 ----------
@@ -30,10 +30,10 @@ class Whole:
 
     Attributes
     ----------
-    bits : of a sample; floats have 16 or 32
-    channels : with opacity; the most there may be, where the header does not say
-    gamma : the exponent that gives light, where the file names one
-    ending : what to read behind the file, whose end is missing
+    bits : depth of a sample; floats have 16 or 32
+    channels : number of channels, opacity included; the largest possible number if the header does not say
+    gamma : exponent from samples to linear light, if the file names one
+    ending : bytes to append if the end of the file is missing
     """
 
     shape_yx: tuple[int, int] = (0, 0)
@@ -47,7 +47,7 @@ class Whole:
 
     @property
     def pixel_bytes(self) -> int:
-        """That one pixel takes while it is decoded: no less than 4, as libjxl and libavif have it."""
+        """Bytes per pixel while decoding: at least 4, as in libjxl and libavif."""
         return max(4, self.channels * (1 if self.bits <= 8 else 2 if self.bits <= 16 else 4))
 
 
@@ -106,7 +106,7 @@ def _codestream(header: bytes, whole: Whole) -> None:
     bits = _Bits(header)
     whole.shape_yx = _size(bits)
     whole.channels = 3
-    if bits.u(1):  # all that follows is default: 8 bits, sRGB
+    if bits.u(1):  # everything else has its default: 8 bits, sRGB
         return
     extra_fields = bits.u(1)
     if extra_fields:
@@ -221,7 +221,7 @@ def _take_transfer(function: int, whole: Whole) -> None:
 
 
 def avif(file: BinaryIO) -> Whole:
-    """The largest picture of the file, which is the whole one of a picture in tiles too."""
+    """The largest picture of the file; if the picture is stored in tiles, that is the whole picture."""
     whole = Whole()
     stop = file.seek(0, 2)
     for kind, begin, end in boxes(file, 0, stop):
@@ -256,7 +256,7 @@ def _properties(file: BinaryIO, begin: int, end: int, whole: Whole) -> None:
             whole.blocks.take("icc", body[4:])
         elif kind == b"colr" and body[:4] == b"nclx" and len(body) >= 10:
             function = int.from_bytes(body[6:8], "big")
-            # 1, 2, 6: of video, or unspecified; what encoders of photographs write for sRGB
+            # 1, 2, 6: for video, or unspecified; encoders of photographs write these for sRGB
             _take_transfer(_SRGB if function in (1, 2, 6) else function, whole)
         elif kind == b"irot" and body:
             whole.orientation = _TURNED.get(body[0] & 3, 1)
@@ -272,7 +272,7 @@ def jpeg_ls(file: BinaryIO) -> Whole:
         if head[1] == 0xF7 and len(segment) >= 6:
             shape_yx = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
             whole = Whole(shape_yx, bits=segment[0], channels=segment[5])
-            # CharLS takes seconds over a small picture without its end; it refuses one of which more is missing.
+            # CharLS takes seconds for a small picture without its end; if more is missing, it refuses.
             file.seek(max(0, file.seek(0, 2) - _HEADER_BYTES))
             if b"\xff\xd9" not in (last := file.read()):
                 whole.ending = b"\xd9" if last[-1:] == b"\xff" else b"\xff\xd9"
@@ -282,7 +282,7 @@ def jpeg_ls(file: BinaryIO) -> Whole:
 
 
 def bmp(file: BinaryIO) -> Whole:
-    """With a header of version 4 or 5, which GDAL does not know."""
+    """A BMP with a header of version 4 or 5, which GDAL does not support."""
     declared = _raster_headers.bmp(file, False)
     if declared.compression != "none" or declared.shape_yx is None:
         raise ScanUnsupportedError("a run-length coded BMP with a long header, which is not handled; convert it to PNG")
@@ -291,7 +291,7 @@ def bmp(file: BinaryIO) -> Whole:
 
 
 def is_jpeg_ls(head: bytes) -> bool:
-    """Whether the frame header among the first bytes of a file is that of T.87; SPIFF may stand before it."""
+    """True if the first bytes of a file contain a frame header of T.87; a SPIFF header may precede it."""
     at = 2
     while head[:3] == b"\xff\xd8\xff" and at + 4 <= len(head) and head[at] == 0xFF:
         if head[at + 1] == 0xF7:

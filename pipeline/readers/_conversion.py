@@ -1,4 +1,4 @@
-"""Stored bands to samples or lightness, and to opacity: what readers that decode through a library have in common."""
+"""From stored bands to samples or lightness, and to opacity: shared by readers that decode through a library."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pipeline.readers._lightness import Light, Stretch
 from pipeline.types import ScanInfo
 
 Convert = Callable[[NDArray], Samples]
-_OF_CHROMA = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))  # red, green, blue: of Cb and Cr
+_OF_CHROMA = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))  # factors of Cb and Cr in red, green, blue
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How stored bands (h, w, n) are read.
+    """How to convert stored bands (h, w, n).
 
     Attributes
     ----------
-    channels : 1 or 3, of the samples
-    dtype : of the samples, "uint8" or "uint16"; lightness is taken from them
-    convert : bands to samples, or to lightness where ``light`` has it so
-    note : one line on what was done to the samples before
-    opacity : bands to opacity; None where all is opaque
-    nodata : the value, as the coloured picture writes it, that stands for no picture
+    channels : channels of the samples, 1 or 3
+    dtype : type of the samples, "uint8" or "uint16", before any conversion to lightness
+    convert : bands to samples, or to lightness if ``light`` demands it
+    note : one line on earlier changes to the samples
+    opacity : bands to opacity; None if all pixels are opaque
+    nodata : the value that marks pixels without a picture, as the coloured picture writes it
     """
 
     channels: int
@@ -41,7 +41,7 @@ class Conversion:
     nodata: int | None = None
 
     def info(self, shape_yx: tuple[int, int], metadata: Mapping[str, Any], dropped: Iterable[str] = ()) -> ScanInfo:
-        """What the scan is; ``dropped`` beside what became of its profile."""
+        """The scan's facts; ``dropped`` is listed after an unusable profile."""
         told = dict(metadata)
         if note := "; ".join(filter(None, (self.note, self.light.note))):
             told["lightness"] = note
@@ -61,8 +61,8 @@ class Conversion:
 
 
 def stretched(bands: int, dtype: str, light: Light, stretch: Stretch | None, *, ycc: bool = False) -> Conversion:
-    """Of the first ``bands``: brought to ``dtype`` by ``stretch`` where there is one, made RGB where they are ``ycc``,
-    then converted by ``light``."""
+    """Conversion of the first ``bands``: scaled to ``dtype`` by ``stretch`` if there is one, turned into RGB if they
+    are ``ycc``, then converted by ``light``."""
     steps: list[Convert] = [*([stretch.convert] if stretch else []), *([rgb_of_ycc] if ycc else [])]
     return Conversion(
         channels=bands,
@@ -74,7 +74,7 @@ def stretched(bands: int, dtype: str, light: Light, stretch: Stretch | None, *, 
 
 
 def rgb_of_ycc(samples: NDArray) -> Samples:
-    """(h, w, 3) full-range Y, Cb, Cr of uint8 or uint16 -> RGB of the same type (ITU-R BT.601, as JFIF and sYCC)."""
+    """(h, w, 3) full-range Y, Cb, Cr of uint8 or uint16 -> RGB of the same type (ITU-R BT.601, as in JFIF and sYCC)."""
     top = np.iinfo(samples.dtype).max
     y, cb, cr = (samples[:, :, n].astype(np.float32) for n in range(3))
     middle = np.float32((top + 1) / 2)
@@ -91,7 +91,7 @@ def _one_after_the_other(steps: list[Convert]) -> Convert | None:
 
 
 def converter(bands: int, light: Light, first: Convert | None = None) -> Convert:
-    """Of the first ``bands``, scaled or inverted by ``first``, what ``light`` makes of them."""
+    """Convert the first ``bands`` by ``first``, which scales or inverts them, and then by ``light``."""
 
     def convert(stored: NDArray) -> Samples:
         samples = stored[:, :, 0] if bands == 1 else stored[:, :, :bands]

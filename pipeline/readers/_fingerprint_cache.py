@@ -1,7 +1,7 @@
-"""What took long to find out about a file, kept for as long as the file stays as it is.
+"""Costly findings about a file, cached for as long as the file does not change.
 
-A file is told by its device, inode, size and times. One that was written a moment ago is looked at each time: within
-one tick of the clock of its file system it could change and seem the same (as git has it, "racily clean").
+A file is identified by its device, inode, size and times. Findings about a file written a moment ago are not cached:
+within one clock tick of its file system it could change and look the same (git calls this "racily clean").
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class FingerprintCache(Generic[T]):
-    """The last ``most`` findings; safe to use from several threads."""
+    """The ``most`` recent findings; safe to use from several threads."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -27,7 +27,7 @@ class FingerprintCache(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, status: os.stat_result, what: Hashable, find: Callable[[], T]) -> T:
-        """The finding ``what`` of the file with that ``status``, taken before; ``find`` runs outside the lock."""
+        """The finding ``what`` for the file whose ``status`` was read before; ``find`` runs outside the lock."""
         key = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, what
         with self._lock:
             if key in self._found:

@@ -1,4 +1,4 @@
-"""One file that GDAL reads, for every reader built on it."""
+"""One open GDAL file, for every reader built on GDAL."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.readers._base import check_drive, reason, refuse_drive_errors
 from pipeline.support import gdal
 
 _OPTIONS = {
-    # libjpeg fills what is missing with gray and only warns.
+    # libjpeg fills missing data with gray and only warns.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
-    # Its faster way through a small PNG gives what lies in memory where the drive fails.
+    # Its fast path for small PNGs returns uninitialized memory if the drive fails.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
-    # The readers have their own, larger bounds for what must be decoded at once.
+    # The readers have their own, larger limits for what must be decoded at once.
     "GDAL_ALLOW_LARGE_LIBJPEG_MEM_ALLOC": "YES",
 }
 
@@ -27,9 +27,9 @@ class Raster:
 
     Parameters
     ----------
-    prefix : of GDAL's name for a part of the file
-    ending : as of :class:`pipeline.support.gdal.Opened`
-    options : of GDAL's configuration
+    prefix : prefix of GDAL's name for a part of the file
+    ending : as in :class:`pipeline.support.gdal.Opened`
+    options : GDAL's configuration options
 
     Raises
     ------
@@ -55,7 +55,7 @@ class Raster:
 
     @property
     def _dataset(self) -> Any:
-        """Opened anew after an error: some drivers go on from where they were then, and give other rows."""
+        """The dataset, reopened after an error: some drivers would continue where they failed and return wrong rows."""
         if self._failed:
             opened = self._open()
             self._opened.close()
@@ -67,13 +67,13 @@ class Raster:
         return self._opened.dataset.height, self._opened.dataset.width
 
     def ask(self, name: str, *arguments: Any, **named: Any) -> Any:
-        """An attribute of the dataset, called with the arguments where there are any."""
+        """An attribute of the dataset, called with the arguments if there are any."""
         with gdal.environment(**self._options):
             found = getattr(self._opened.dataset, name)
             return found(*arguments, **named) if arguments or named else found
 
     def read(self, bands: tuple[int, ...], rows: range, columns: range, *, mask: bool = False) -> NDArray:
-        """(h, w, bands) samples; with ``mask``, GDAL's own mask of the picture (0 or 255) as one band more."""
+        """(h, w, bands) samples; with ``mask``, GDAL's own mask of the picture (0 or 255) as an additional band."""
         window = gdal.Window(columns.start, rows.start, len(columns), len(rows))
         dataset = self._dataset
         try:

@@ -1,4 +1,4 @@
-"""What a JPEG file declares ahead of its coded data.
+"""The headers of a JPEG file: all that it declares before its coded data.
 
 References
 ----------
@@ -23,7 +23,7 @@ from pipeline.types import ReadOptions
 
 WHOLE_LIMIT_BYTES = 2**31
 
-_LEAST_PART_BYTES = 256  # that a part takes in memory, be it empty
+_LEAST_PART_BYTES = 256  # memory that even an empty part takes
 
 _EXIF = b"Exif\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -35,9 +35,9 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 
 @dataclass
 class JpegHeader:
-    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one. ``endless``: the marker of its
-    end is missing; then ``begun`` says that each of its scans began, and ``coarse`` that those which give every block
-    a value are whole. ``jfif``: it is JFIF, which has no RGB; ``names`` are those of its components."""
+    """``adobe`` is the colour transform that Adobe's segment declares, -1 without one. ``endless``: the end-of-image
+    marker is missing; then ``begun`` says that each of its scans began, and ``coarse`` that the scans which give every
+    block a value are complete. ``jfif``: the file is JFIF, which has no RGB; ``names`` are its components' names."""
 
     shape_yx: tuple[int, int] = (0, 0)
     channels: int = 0
@@ -54,9 +54,9 @@ class JpegHeader:
 
     @property
     def is_ycc(self) -> bool:
-        """Whether three components are lightness and chroma: by JFIF's segment, else by Adobe's, else by their names.
+        """True if three components are luma and chroma: by JFIF's segment, else by Adobe's, else by their names.
 
-        As libjpeg-turbo has it (jdapimin.c, default_decompress_parms), and with it nearly every program.
+        This is the rule of libjpeg-turbo (jdapimin.c, default_decompress_parms), and so of nearly every program.
         """
         if self.channels != 3 or self.jfif:
             return self.channels == 3
@@ -64,13 +64,13 @@ class JpegHeader:
 
     @property
     def whole_bytes(self) -> int:
-        """That decoding allocates at once: the coefficients of a progressive JPEG; 0 where it goes by rows."""
+        """Bytes that decoding allocates at once: the coefficients of a progressive JPEG; 0 if it decodes by rows."""
         return self.shape_yx[0] * self.shape_yx[1] * self.channels * 2 if self.progressive else 0
 
 
 @dataclass
 class _Parts:
-    """What several segments hold together, by its number or first byte; as much of it as a block may have."""
+    """The parts of a block that is spread over several segments, by number or first byte, up to the size limit."""
 
     parts: dict[int, bytes] = field(default_factory=dict)
     met: int = 0
@@ -124,7 +124,7 @@ def parse_jpeg(file: BinaryIO, reading: ReadOptions) -> JpegHeader:
 
 
 def is_adobe_rgb(exif_block: bytes) -> bool:
-    """Whether EXIF says what DCF has for Adobe RGB: ColorSpace "uncalibrated", and the rules of "R03"."""
+    """True if EXIF marks Adobe RGB as DCF defines it: ColorSpace "uncalibrated" and interoperability index "R03"."""
     try:
         found = exif.parse_exif(exif_block)
     except ValueError:
@@ -134,7 +134,7 @@ def is_adobe_rgb(exif_block: bytes) -> bool:
 
 
 def _exact(jfif: Resolution | None, exif: Resolution | None) -> Resolution | None:
-    """EXIF's resolution where JFIF's, of whole numbers, is the same rounded."""
+    """EXIF's resolution if JFIF's, which is in whole numbers, is the same rounded; else JFIF's."""
     if jfif is None or exif is None or exif[2] == "none":
         return jfif
     factor = {("inch", "cm"): 1 / 2.54, ("cm", "inch"): 2.54}.get((exif[2], jfif[2]), 1.0)
@@ -162,7 +162,7 @@ def _take_frame(header: JpegHeader, marker: int, segment: bytes, limit_pixels: i
 
 
 def _take(header: JpegHeader, chunks: dict[str, _Parts], marker: int, segment: bytes) -> None:
-    """One application segment or comment."""
+    """Take one application segment or comment."""
     blocks = header.blocks
     if marker == 0xE0 and segment[:5] == b"JFIF\0":
         header.jfif = True
@@ -249,13 +249,13 @@ def _has_end(file: BinaryIO, chunk_bytes: int = 2**20) -> bool:
 
 @dataclass
 class _Scans:
-    """What scans give, by component: the mean of each block, coarsely, and all bits of its frequencies."""
+    """What scans deliver, by component: the mean of each block, possibly coarse, and all bits of its frequencies."""
 
     means: set[int] = field(default_factory=set)
     full: dict[int, set[int]] = field(default_factory=dict)
 
     def add(self, head: bytes) -> None:
-        """Of the header of a scan (T.81, B.2.3)."""
+        """Take the header of a scan (T.81, B.2.3)."""
         first, last, bits = head[2 * head[0] + 1 : 2 * head[0] + 4]
         for component in head[1 : 2 * head[0] : 2]:
             if first == 0 and not bits >> 4:
@@ -269,7 +269,7 @@ class _Scans:
 
 
 def _scans_in(file: BinaryIO, at: int) -> tuple[_Scans, _Scans]:
-    """What all scans of a file give, and those that have an end, which is where the next marker is (T.81, G.1.1.1.1).
+    """What all scans of a file deliver, and what its complete scans do: those followed by a marker (T.81, G.1.1.1.1).
 
     ``at`` is the first byte of the first scan's marker.
     """

@@ -1,4 +1,4 @@
-"""How stored samples become what is read: as they are, or as lightness where a profile or a power law says more."""
+"""Conversion of stored samples: kept as they are, or turned into lightness by a profile or a power law."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SRGB: Primaries = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 ADOBE_RGB: Primaries = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 ADOBE_GAMMA = 563 / 256
 """Adobe RGB (1998) Color Image Encoding, version 2005-05, 4.3.1.2 and 4.3.4.2."""
-_LEAST_VOLUME = 1e-6  # of three primaries that lie on a line there is none
+_LEAST_VOLUME = 1e-6  # three primaries on one line span none
 
 
 @dataclass(frozen=True)
 class Light:
-    """What to make of samples.
+    """How to convert samples.
 
     Attributes
     ----------
-    convert : (h, w) gray, (h, w, 3) RGB or (h, w, 4) ink -> L* as uint16, or RGB where ``tone`` is "srgb"; None to keep
-        them
-    note : one line on it, for ``ScanInfo.metadata["lightness"]``; empty where there is nothing to say
+    convert : (h, w) gray, (h, w, 3) RGB or (h, w, 4) ink -> L* as uint16, or RGB if ``tone`` is "srgb"; None to keep
+        the samples
+    note : one line on the conversion, for ``ScanInfo.metadata["lightness"]``; empty if there is nothing to say
     dropped : one line on a profile that could not be used
     """
 
@@ -46,7 +46,7 @@ class Light:
 
 
 def by_profile(icc: bytes, channels: int, dtype: str) -> Light:
-    """Of gray (1), RGB (3) or ink (4 channels, 0 for none); without a profile they are sRGB, or plain ink."""
+    """Convert gray (1), RGB (3) or ink (4 channels, 0 for none); without a profile they are sRGB, or plain ink."""
     plain = (
         Light(ink_as_rgb, "CMYK without a profile, by the plain formula (1 - C)(1 - K)") if channels == 4 else Light()
     )
@@ -64,7 +64,7 @@ def by_profile(icc: bytes, channels: int, dtype: str) -> Light:
 
 
 def _by_profile(icc: bytes, channels: int, dtype: str) -> Convert | None:
-    if channels == 1 and icc[16:20] == b"RGB ":  # as many scanners write gray: R, G and B are all that one sample
+    if channels == 1 and icc[16:20] == b"RGB ":  # common in scanners' gray: the sample stands for R, G and B
         convert = profiles.to_lightness(icc, "rgb", dtype)
         if convert is None:
             return None
@@ -76,9 +76,9 @@ def _by_profile(icc: bytes, channels: int, dtype: str) -> Convert | None:
 
 
 def by_gamma(gamma: float, dtype: str, primaries: Primaries = (), named: str = "") -> Light:
-    """Of gray or RGB samples that are ``light ** (1 / gamma)``; ``primaries`` of RGB that are not sRGB's.
+    """Convert gray or RGB samples that are ``light ** (1 / gamma)``; ``primaries`` if those of RGB are not sRGB's.
 
-    ``named``: what says so, for the note.
+    ``named``: the source of these facts, for the note.
     """
     weights = luminance_of(primaries) if primaries else None
     note = f"{named + ': ' if named else ''}by a power law, light = sample ** {gamma:.5g}"
@@ -88,9 +88,9 @@ def by_gamma(gamma: float, dtype: str, primaries: Primaries = (), named: str = "
 
 
 def luminance_of(primaries: Primaries) -> tuple[float, float, float] | None:
-    """How much of white's luminance full red, green and blue have; None of what can be no primaries.
+    """The shares of full red, green and blue in white's luminance; None if ``primaries`` are impossible.
 
-    They and white are brought to X, Y, Z by their chromaticities; white is the sum of the three (SMPTE RP 177).
+    Chromaticities give X, Y, Z of the primaries and of white; white is the sum of the three (SMPTE RP 177).
 
     >>> [round(weight, 4) for weight in luminance_of(ADOBE_RGB)]
     [0.2973, 0.6274, 0.0753]
@@ -119,19 +119,19 @@ def _by_weights(gamma: float, dtype: str, weights: tuple[float, float, float]) -
 
 
 def ink_as_rgb(ink: NDArray) -> Samples:
-    """(h, w, 4) cyan, magenta, yellow, black (0 for none) -> (h, w, 3) RGB of the same type, (1 - C)(1 - K) of each."""
+    """(h, w, 4) cyan, magenta, yellow, black (0 for none) -> (h, w, 3) RGB of the same type, (1 - C)(1 - K) etc."""
     top = int(np.iinfo(ink.dtype).max)
-    paper = top - ink.astype(np.uint32)  # whose products are below 2 ** 32
+    paper = top - ink.astype(np.uint32)  # products stay below 2 ** 32
     rgb: Samples = ((paper[:, :, :3] * paper[:, :, 3:] + np.uint32(top // 2)) // np.uint32(top)).astype(ink.dtype)
     return rgb
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Samples that are neither 8 nor 16 bits, brought linearly to the full range of ``dtype``.
+    """Linear scaling of samples that are neither 8 nor 16 bits to the full range of ``dtype``.
 
-    ``low`` and ``high`` become 0 and full scale; what lies outside, the nearer end. Where there may be pixels that are
-    nothing (all channels ``nodata``, or NaN) those become 0 and ``low`` 1; a channel that is so alone, the nearer end.
+    ``low`` and ``high`` become 0 and full scale; values outside are clipped. If some pixels may be empty (all channels
+    ``nodata``, or NaN), these become 0 and ``low`` becomes 1; if only one channel of a pixel is empty, it is clipped.
     """
 
     low: float
@@ -145,14 +145,14 @@ class Stretch:
     def of(
         cls, stored: str, top: int, every: Callable[[], Iterable[NDArray]], nodata: float | None = None
     ) -> Stretch | None:
-        """None where samples of ``stored`` are kept as they are.
+        """The scaling for samples of type ``stored``; None if they are kept as they are.
 
         Parameters
         ----------
         stored : data type
-        top : the largest sample, where the file says it; else 0
-        every : gives all samples, part by part
-        nodata : a value that is no sample
+        top : the largest sample if the file states it, else 0
+        every : yields all samples, part by part
+        nodata : a value that marks an empty pixel
         """
         if stored in ("uint8", "uint16"):
             return cls(0, top, stored, nodata=nodata) if top else None
@@ -188,7 +188,7 @@ class Stretch:
 
 
 def opacity_of(nodata: float | None, dtype: str) -> Callable[[NDArray], Samples]:
-    """(h, w, bands) samples -> (h, w) of ``dtype``: 0 where all bands are ``nodata`` or NaN, else full scale."""
+    """A function (h, w, bands) -> (h, w) of ``dtype``: 0 if all bands are ``nodata`` or NaN, else full scale."""
     full = np.iinfo(dtype).max
 
     def opacity(samples: NDArray) -> Samples:

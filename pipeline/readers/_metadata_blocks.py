@@ -1,4 +1,4 @@
-"""Metadata blocks as they stand in any picture file: collected, bounded, taken apart.
+"""Metadata blocks of picture files: collecting them, limiting their size, taking them apart.
 
 References
 ----------
@@ -29,7 +29,7 @@ WITHOUT_END = "what may have followed the picture (its end mark is missing; all 
 
 @dataclass
 class Blocks:
-    """What was met so far; ``take`` keeps the first of each kind."""
+    """The blocks found so far; ``take`` keeps the first of each kind."""
 
     parts: dict[str, bytes] = field(default_factory=dict)
     texts: dict[int, bytes] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Blocks:
             self.take(kind, inflated)
 
     def inflated(self, what: str, block: bytes) -> bytes | None:
-        """The contents of a zlib stream; None, and said so, where it is damaged or larger than it may be."""
+        """The contents of a zlib stream; None, with a note, if it is damaged or too large."""
         try:
             stream = zlib.decompressobj()
             contents = stream.decompress(block, BLOCK_LIMIT_BYTES + 1)
@@ -73,25 +73,25 @@ class Blocks:
         return EmbeddedMetadata(**self.parts, tags=tags, place=place)
 
     def metadata(self, resolution: Resolution | None = None) -> dict[str, Any]:
-        """``resolution``, as given or else of the Exif block, and ``orientation``."""
+        """``resolution``, as given or else from the Exif block, and ``orientation``."""
         of_exif, orientation = exif_facts(self.parts.get("exif", b""))
         known = {"resolution": list(found)} if (found := resolution or of_exif) else {}
         return known | ({"orientation": orientation} if orientation else {})
 
 
 def printable(text: str, limit: int = 40) -> str:
-    """A text of a file, fit for one line of a message."""
+    """A text from a file, made fit for one line of a message."""
     kept = "".join(letter if letter.isprintable() else "?" for letter in text)
     return kept if len(kept) <= limit else kept[: limit - 3] + "..."
 
 
 def ascii_value(text: str) -> bytes:
-    """Of a TIFF tag of type ASCII: UTF-8, as Exif 3.0 has it, with the closing zero."""
+    """The value of a TIFF tag of type ASCII: UTF-8, as in Exif 3.0, with the closing zero."""
     return text.replace("\0", " ").strip().encode() + b"\0"
 
 
 def exif_facts(exif: bytes) -> tuple[Resolution | None, int | None]:
-    """Resolution and orientation of the first directory of a TIFF structure; None where they are not there."""
+    """Resolution and orientation in the first directory of a TIFF structure; None for each that is missing."""
     tags = readable_tags(exif)
     x, y = _number(tags.get(282)), _number(tags.get(283))
     unit = {2: "inch", 3: "cm"}.get(int(_number(tags.get(296)) or 2), "none")
@@ -103,7 +103,7 @@ def exif_facts(exif: bytes) -> tuple[Resolution | None, int | None]:
 
 
 def _number(tag: TiffTag | None) -> float | None:
-    """Of a tag that has one; None of any other."""
+    """The number in a tag with a single one, else None."""
     if tag is None or tag.count != 1:
         return None
     if tag.type == _RATIONAL:
@@ -113,7 +113,7 @@ def _number(tag: TiffTag | None) -> float | None:
 
 
 def iptc_of(photoshop: bytes) -> bytes:
-    """The IIM datasets in image resource blocks, which may be damaged behind them; empty without any."""
+    """The IIM datasets in image resource blocks, even if later blocks are damaged; empty if there are none."""
     with contextlib.suppress(ValueError):
         for resource in resources_of(photoshop):
             if resource.number == _IIM:
@@ -135,8 +135,8 @@ def riff_chunks(file: BinaryIO, stop: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def boxes(file: BinaryIO, start: int, stop: int, *, cut: bool = False) -> Iterator[tuple[bytes, int, int]]:
-    """Type, first byte and byte after the last of each box of an ISO base media or JP2 file; with ``cut``, one that is
-    cut off too."""
+    """Type, first byte and byte after the last of each box of an ISO base media or JP2 file; with ``cut``, also of a
+    last box that is cut off."""
     at = start
     for _ in range(_MAX_BOXES):
         file.seek(at)

@@ -1,4 +1,4 @@
-"""What a PNG file declares beside its coded data.
+"""The chunks of a PNG file other than its coded data.
 
 References
 ----------
@@ -36,9 +36,9 @@ _SAY_LITTLE = (b"tIME", b"bKGD", b"sBIT", b"hIST", b"fcTL", b"fdAT")
 
 @dataclass
 class PngHeader:
-    """``transparent`` is the tRNS chunk; ``gamma`` the exponent that gives light, where the file names one, and
-    ``primaries`` are x and y of its white, red, green and blue. ``endless``: the end chunk is missing; ``ending`` is
-    what to read behind the file instead, a letter of Latin-1 for each byte."""
+    """``transparent`` is the tRNS chunk; ``gamma`` the exponent from samples to linear light, if the file names one;
+    ``primaries`` are x and y of its white, red, green and blue. ``endless``: the end chunk is missing; ``ending`` are
+    the bytes to append instead, as Latin-1 text."""
 
     shape_yx: tuple[int, int]
     bits: int
@@ -55,7 +55,7 @@ class PngHeader:
 
     @property
     def channels(self) -> int:
-        """As stored; the last one of two and four is alpha."""
+        """Stored channels; the last of two or four is alpha."""
         return _CHANNELS[self.colour]
 
     @property
@@ -64,7 +64,7 @@ class PngHeader:
 
     @property
     def whole_bytes(self) -> int:
-        """That decoding allocates at once: all of an interlaced PNG; 0 where it goes by rows."""
+        """Bytes that decoding allocates at once: all of an interlaced PNG; 0 if it decodes by rows."""
         height, width = self.shape_yx
         return height * width * self.channels * -(-self.bits // 8) if self.interlaced else 0
 
@@ -108,7 +108,7 @@ def _take_chunks(file: BinaryIO, header: PngHeader) -> None:
 
 
 def _ending(file: BinaryIO, at: int, stop: int) -> str:
-    """The end chunk; before it what is missing of the checksum of the chunk of pixels that begins there."""
+    """The end chunk, preceded by the missing part of the checksum of the IDAT chunk that begins ``at``."""
     file.seek(at)
     head = file.read(8)
     left = int.from_bytes(head[:4], "big")
@@ -177,7 +177,7 @@ def _take_text(blocks: Blocks, name: bytes, body: bytes) -> None:
 
 
 def _take_raw(blocks: Blocks, what: str, kind: str, text: bytes) -> None:
-    """ImageMagick's way: a line with the name, a line with the length, lines of hexadecimal digits."""
+    """Take a block in ImageMagick's format: a line with the name, one with the length, lines of hexadecimal digits."""
     try:
         length, digits = text.strip().split(b"\n", 2)[1:]
         block = bytes.fromhex(digits.decode("ascii"))
@@ -195,7 +195,7 @@ def _take_raw(blocks: Blocks, what: str, kind: str, text: bytes) -> None:
 
 
 def _moment(text: str) -> str | None:
-    """A date as TIFF writes it, of one as RFC 1123 or ISO 8601 do; None where it is neither."""
+    """A date of RFC 1123 or ISO 8601 in TIFF's format; None for any other text."""
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:
             return parse(text.strip()).strftime("%Y:%m:%d %H:%M:%S")

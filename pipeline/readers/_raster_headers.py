@@ -1,4 +1,4 @@
-"""What the headers of raster files declare, read before any library allocates for it.
+"""Headers of raster files, parsed before any library allocates what they declare.
 
 References
 ----------
@@ -27,14 +27,14 @@ from pipeline.readers._metadata_blocks import (
 
 _XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _IPTC_UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
-# OpenJPEG takes about 13 kB for each component of each tile that is declared, before it decodes any.
+# OpenJPEG allocates about 13 kB for each component of each declared tile before it decodes any.
 _JP2_MOST_TILES = 50_000
 _JP2_MOST_LISTS_BYTES = 2**27
 _PHOTOSHOP_UUID = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")
 _GEOJP2_UUID = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")
 _EXIF_UUID = b"JpgTiffExif->JP2"
 _JP2_BOXES_PLAIN = (b"jP  ", b"ftyp", b"jp2c", b"free", b"jp2h", b"rreq", b"asoc")
-# 0 and 15 are of two levels; 0 also stands where a writer knew nothing better.
+# 0 and 15 are bilevel; writers also use 0 if they know nothing better.
 _GRAY_OR_RGB, _SYCC = (0, 15, 16, 17), 18
 _ENUMERATED = {1: "YCbCr", 3: "YCbCr", 4: "YCbCr", 9: "PhotoYCC", 11: "CMY", 12: "CMYK", 13: "YCCK", 14: "CIE L*a*b*"}
 _ENUMERATED |= {19: "CIE Jab", 20: "e-sRGB", 21: "ROMM RGB", 22: "YPbPr", 23: "YPbPr", 24: "e-sYCC"}
@@ -56,15 +56,14 @@ class Declared:
 
     Attributes
     ----------
-    shape_yx : rows, columns; None where the driver says it without allocating
-    whole_bytes : that decoding allocates at once; 0 where it goes by rows or blocks
-    lists_bytes : that it holds of where what lies, and of the file itself
-    top : the largest sample; 0 where it is that of the data type
-    present : first and last but one of the rows that lie in the file as a whole; None where that is not known
-    order : which of the channels that the driver gives as red, green and blue is each of these; empty where each is
-        what it is given as
-    ending : bytes to read behind the file, whose end is missing; a letter of Latin-1 for each
-    sycc : three channels are lightness and two of chroma, as sYCC (IEC 61966-2-1, amendment 1) has them
+    shape_yx : rows, columns; None if the driver reports it without allocating
+    whole_bytes : bytes that decoding allocates at once; 0 if it decodes by rows or blocks
+    lists_bytes : bytes that decoding holds for its index of the file, and for the file itself
+    top : the largest sample; 0 if it is that of the data type
+    present : first row and end (exclusive) of the rows that are complete in the file; None if unknown
+    order : for red, green and blue, the index of its channel among those that the driver returns; empty if in order
+    ending : bytes to append if the end of the file is missing, as Latin-1 text
+    sycc : the three channels are luma and chroma as in sYCC (IEC 61966-2-1, amendment 1)
     """
 
     shape_yx: tuple[int, int] | None = None
@@ -85,7 +84,7 @@ def _cut(name: str) -> ScanUnreadableError:
 
 
 def jpeg2000(file: BinaryIO, salvage: bool) -> Declared:
-    """A JP2 or JPX file, or a codestream alone."""
+    """A JP2 or JPX file, or a bare codestream."""
     declared = Declared(compression="jpeg2000")
     stop = file.seek(0, 2)
     file.seek(0)
@@ -112,7 +111,7 @@ def jpeg2000(file: BinaryIO, salvage: bool) -> Declared:
 
 
 def _jp2_ending(file: BinaryIO, stop: int) -> str:
-    """What is missing of the marker of the end: without it the last tile is not decoded, be it whole."""
+    """The missing bytes of the end marker: without it the last tile is not decoded, even if complete."""
     file.seek(max(0, stop - 2))
     last = file.read(2)
     return "" if last == b"\xff\xd9" else "\xd9" if last[1:] == b"\xff" else "\xff\xd9"
@@ -137,7 +136,7 @@ def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
             f"a JPEG 2000 of {tiles} tiles of {wide} x {tall} pixels, whose list takes too much memory; "
             "rewrite it in larger ones"
         )
-    # OpenJPEG holds a tile as it is in the file, and lists of its code blocks.
+    # OpenJPEG holds a tile's coded bytes and lists of its code blocks.
     declared.lists_bytes = min(wide * tall * count, _JP2_MOST_LISTS_BYTES) + file.seek(0, 2) // tiles
     depths = {components[3 * n] for n in range(min(count, 3))}
     if len(depths) > 1:
@@ -148,7 +147,7 @@ def _codestream(file: BinaryIO, at: int, declared: Declared) -> None:
 
 
 def _check_resolutions(declared: Declared, components: bytes) -> None:
-    """Chroma of half the rows and columns GDAL enlarges, and turns into RGB itself."""
+    """Refuse subsampling other than sYCC 4:2:0, which GDAL enlarges and converts to RGB itself."""
     steps = [components[n : n + 2] for n in range(1, len(components), 3)]
     if len(set(steps)) < 2:
         return
@@ -180,7 +179,7 @@ def _jp2_header_box(file: BinaryIO, kind: bytes, start: int, after: int, declare
 
 
 def _take_space(space: int, declared: Declared) -> None:
-    """An enumerated colour space (ISO/IEC 15444-1, table I.10; 15444-2, table M.25)."""
+    """Take an enumerated colour space (ISO/IEC 15444-1, table I.10; 15444-2, table M.25)."""
     if space == _SYCC:
         declared.sycc = True
     elif space not in _GRAY_OR_RGB:
@@ -271,7 +270,7 @@ def gif(file: BinaryIO, salvage: bool) -> Declared:
 
 
 def _gif_extension(file: BinaryIO, blocks: Blocks) -> None:
-    """Its label and, of an application's, the name; the rest is left to be skipped."""
+    """Read an extension's label and, of an application's, the name; the caller skips the rest."""
     label = file.read(1)
     if label == b"\xfe":
         blocks.drop("comment")
@@ -308,7 +307,7 @@ def bmp(file: BinaryIO, salvage: bool) -> Declared:
     else:
         row_bytes = (bits * width + 31) // 32 * 4
         missing = start + row_bytes * abs(height) - file.seek(0, 2)
-        if 0 < missing <= row_bytes - -(bits * width // -8):  # of what fills up the last row
+        if 0 < missing <= row_bytes - -(bits * width // -8):  # only padding of the last row
             declared.ending = "\0" * missing
         there = _rows_in(file, start, row_bytes, abs(height), len(declared.ending))
         declared.present = (height - there, height) if height > 0 else (0, there)
@@ -324,7 +323,7 @@ def bmp(file: BinaryIO, salvage: bool) -> Declared:
 
 
 def _bmp_order(file: BinaryIO) -> tuple[int, ...]:
-    """By the masks of red, green and blue in 32 bits. GDAL does not look at them: it takes the third byte for red."""
+    """Channel order by the 32-bit masks of red, green and blue. GDAL ignores them and takes the third byte for red."""
     file.seek(14 + 40)
     masks = struct.unpack("<3I", file.read(12).ljust(12, b"\0"))
     if sorted(masks) != sorted(_BMP_BYTES):
@@ -334,12 +333,12 @@ def _bmp_order(file: BinaryIO) -> tuple[int, ...]:
 
 
 def _rows_in(file: BinaryIO, start: int, row_bytes: int, height: int, ending_bytes: int = 0) -> int:
-    """How many rows of that many bytes, from ``start`` on, the file holds with its ending."""
+    """Number of complete rows of ``row_bytes`` in the file, from ``start`` on and including the appended ending."""
     return min(height, max(0, file.seek(0, 2) + ending_bytes - start) // max(1, row_bytes))
 
 
 def _bmp_profile(file: BinaryIO, blocks: Blocks) -> None:
-    """Of a BITMAPV5HEADER; the profile lies in the file, or in another one that is named."""
+    """Take the profile of a BITMAPV5HEADER, if it is embedded and not in another file."""
     file.seek(14 + 56)
     kind = file.read(4)
     file.seek(14 + 112)
@@ -353,7 +352,7 @@ def _bmp_profile(file: BinaryIO, blocks: Blocks) -> None:
 
 @dataclass(frozen=True)
 class PnmHeader:
-    """Of one picture of Netpbm's; ``end`` is its first byte behind the header."""
+    """Header of one Netpbm picture; ``end`` is the first byte after it."""
 
     kind: bytes
     shape_yx: tuple[int, int]
@@ -363,7 +362,7 @@ class PnmHeader:
 
     @property
     def row_bytes(self) -> int:
-        """Of packed kinds."""
+        """Bytes of a row; for packed kinds only."""
         width = self.shape_yx[1]
         if self.kind == b"P4":
             return -(-width // 8)
@@ -371,13 +370,13 @@ class PnmHeader:
 
 
 def pnm_header(file: BinaryIO, at: int = 0) -> PnmHeader:
-    """Raises ScanUnreadableError where none begins there."""
+    """The header that begins ``at``. Raises ScanUnreadableError if there is none."""
     file.seek(at)
     head = file.read(_PNM_HEADER_BYTES)
     fields = _PNM_HEADER.match(head) or _PBM_HEADER.match(head)
     if fields is None:
         raise _cut("PNM")
-    # A number of more digits than any picture has is none that Python should have to make of them.
+    # Do not let Python parse numbers with more digits than any picture needs.
     width, height, top = (int(number) if len(number) < 10 else 0 for number in (*fields.groups()[1:], b"1")[:3])
     if not 1 <= top <= 65535:
         raise ScanUnreadableError(f"declares a largest sample of {top}; restore it from its source")
@@ -385,7 +384,7 @@ def pnm_header(file: BinaryIO, at: int = 0) -> PnmHeader:
 
 
 def pnm_pictures(file: BinaryIO) -> str:
-    """Which pictures follow the first one of a file of packed ones; empty where none does."""
+    """Which pictures follow the first one in a file of packed pictures; empty if none do."""
     at = found = 0
     stop = file.seek(0, 2)
     while found < _MAX_FRAMES and at < stop:
@@ -432,10 +431,10 @@ def nitf(file: BinaryIO, salvage: bool) -> Declared:
 
 
 def hfa(file: BinaryIO, salvage: bool) -> Declared:
-    """Erdas Imagine. Its tree may name files that hold the pixels, which are not to be opened: it is walked first.
+    """Erdas Imagine. Its tree may name external files with the pixels, which must not be opened: walk the tree first.
 
-    GDAL looks nodes up by name or by type, and takes capitals and small letters for the same.
-    Files of overviews (RRDNamesList) may be named: nothing here asks for overviews, and GDAL opens them when asked.
+    GDAL looks nodes up by name or type, ignoring case. Files of overviews (RRDNamesList) may be named: GDAL opens them
+    only on demand, and nothing here asks for overviews.
     """
     file.seek(16)
     (header,) = struct.unpack("<I", file.read(4).ljust(4, b"\0"))

@@ -1,4 +1,4 @@
-"""A reader of any format that gives samples of a rectangle: caching, conversion, masks, what is lost after damage."""
+"""A reader for any format that decodes rectangles: caching, conversion, masks, loss after damage."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Source:
 
     Attributes
     ----------
-    info, embedded : as of a reader
-    segment_yx : rows and columns of what is decoded at once
-    decode : (h, w, bands) stored samples of rows and columns; called by one thread at a time
-    close : of the file
-    convert : (h, w, bands) as stored -> (h, w) or (h, w, 3) as ``info`` says
-    opacity : (h, w, bands) as stored -> (h, w) opacity, where ``info.mask`` says that there is one
-    sequential : decodes only from the top, so that what follows damage is lost
-    decoder_bytes : that the decoder holds beside the segment that it gives
+    info, embedded : as in a reader
+    segment_yx : rows and columns of the unit of decoding
+    decode : rows and columns -> (h, w, bands) stored samples; called by one thread at a time
+    close : closes the file
+    convert : (h, w, bands) as stored -> (h, w) or (h, w, 3) as described by ``info``
+    opacity : (h, w, bands) as stored -> (h, w) opacity, if ``info.mask`` is set
+    sequential : decodes only from the top, so everything after damage is lost
+    decoder_bytes : memory that the decoder holds beside the segment that it returns
     """
 
     info: ScanInfo
@@ -45,7 +45,7 @@ class Source:
 
 
 class SegmentedReader(WindowReader):
-    """A scan by windows, decoded segment by segment. Threads take turns."""
+    """A scan read by windows, decoded segment by segment. Threads take turns."""
 
     def __init__(self, path: Path, reading: ReadOptions, source: Source, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(path, reading)
@@ -99,15 +99,15 @@ class SegmentedReader(WindowReader):
         return stored
 
     def _segment(self, row: int, column: int) -> NDArray:
-        # The whole look-up is locked, not just the decoding: threads that wait for one segment must not each decode
-        # it, for a decoder that goes back may start from the first row.
+        # Lock the whole look-up, not just the decoding. Otherwise several threads that wait for one segment would all
+        # decode it, and a decoder that goes back may have to start from the first row.
         with self._lock:
             return self._cache.get((row, column), lambda: self._decoded(row, column))
 
     def _decoded(self, row: int, column: int) -> NDArray:
         (height, width), (tall, wide) = self.info.shape_yx, self.segment_yx
         if self._lost and row >= self._lost[0]:
-            # libjpeg warns of the end of its data once, and then gives gray.
+            # libjpeg warns of missing data once, and then returns gray.
             raise ScanDamagedError(self._lost[1])
         rows = range(row * tall, min(row * tall + tall, height))
         columns = range(column * wide, min(column * wide + wide, width))

@@ -1,8 +1,8 @@
-"""What lies beside a scan: its world file is read, other files that say something of it are named.
+"""Files beside a scan: a world file is read, other files that describe the scan are only named.
 
-No library is let look for neighbours (`pipeline.support.gdal.Opened`, ``alone``): what it would follow from there, a
-file of some bytes would decide, and one that is a pipe it would wait for. Here one of six numbers is all that is read,
-in the folder of the scan and of its own name, and nothing that it says leads further.
+No library may look for neighbours (`pipeline.support.gdal.Opened`, ``alone``): a few bytes in such a file would decide
+which files the library follows, and a pipe would block it. Only one file of six numbers is read here, from the scan's
+folder and with the scan's name, and nothing in it refers to other files.
 
 References
 ----------
@@ -36,9 +36,9 @@ _RASTER_TYPE, _IS_POINT = 1025, 2
 
 
 def with_neighbours(reader: ScanReader, path: Path, reading: ReadOptions) -> ScanReader:
-    """The reader, with the place that a world file gives it and the names of what is not read; itself without any.
+    """The reader with the georeference of a world file and the names of files not read; unchanged if there are none.
 
-    Neighbours speak of a file, and so of its first page.
+    Neighbours describe a file, and so its first page.
     """
     if reading.page != 1:
         return reader
@@ -55,7 +55,7 @@ def with_neighbours(reader: ScanReader, path: Path, reading: ReadOptions) -> Sca
 
 @dataclass(frozen=True)
 class _World:
-    """A world file: its name, and a to f of ``Georeference.transform``, of pixels' corners and centres."""
+    """A world file: its name, and a to f of ``Georeference.transform``, for pixel corners and for pixel centres."""
 
     name: str
     corner: tuple[float, ...]
@@ -63,7 +63,7 @@ class _World:
 
 
 def _placed(embedded: EmbeddedMetadata, world: _World, dropped: list[str]) -> EmbeddedMetadata | None:
-    """None where the file has coordinates of its own; that they are others is said."""
+    """Metadata with the world file's georeference; None if the scan has its own. A disagreement is noted."""
     place = embedded.place or Georeference()
     codes = {tag.code for tag in place.tags}
     if place.transform or place.gcps or place.rpcs or codes.intersection(_GEO_TRANSFORMS):
@@ -71,7 +71,7 @@ def _placed(embedded: EmbeddedMetadata, world: _World, dropped: list[str]) -> Em
             dropped.append(f"{world.name} beside it (the file has coordinates of its own)")
         return None
     tags = place.tags
-    if tags:  # a GeoTIFF's go on as they are, and are all that does
+    if tags:  # a GeoTIFF's tags are kept as they are, and nothing else is
         a, b, c, d, e, f = world.centre if _is_point(tags) else world.corner
         numbers = (a, b, 0, c, d, e, 0, f, 0, 0, 0, 0, 0, 0, 0, 1)
         tags = (*tags, TiffTag(_MATRIX, 12, 16, _doubles(numbers)))
@@ -83,7 +83,7 @@ def _doubles(numbers: tuple[float, ...]) -> bytes:
 
 
 def _is_point(tags: tuple[TiffTag, ...]) -> bool:
-    """Whether a GeoTIFF counts from the centres of pixels (GTRasterTypeGeoKey)."""
+    """True if a GeoTIFF refers to pixel centres (GTRasterTypeGeoKey)."""
     for tag in tags:
         if tag.code == _GEO_KEYS and tag.type == 3:
             keys = memoryview(tag.value[: len(tag.value) // 8 * 8]).cast("H").tolist()
@@ -92,13 +92,13 @@ def _is_point(tags: tuple[TiffTag, ...]) -> bool:
 
 
 def _same(place: tuple[float, ...], world: tuple[float, ...]) -> bool:
-    """Within a thousandth of a pixel; world files are rounded."""
+    """True if equal within a thousandth of a pixel; world files are rounded."""
     step = max(map(abs, (world[0], world[1], world[3], world[4])))
     return len(place) == 6 and all(abs(p - w) <= step / 1000 for p, w in zip(place, world, strict=True))
 
 
 def _world_of(path: Path, wanted: str | None, dropped: list[str]) -> _World | None:
-    """The first of its world files that can be read, or the one that is wanted; what keeps others from it is said."""
+    """The first readable world file, or the wanted one; reasons why others were not used are noted."""
     first: _World | None = None
     for name, real in _files(path, world_names(path), dropped):
         if wanted is not None and name != wanted:
@@ -117,7 +117,7 @@ def _world_of(path: Path, wanted: str | None, dropped: list[str]) -> _World | No
 
 
 def world_names(path: Path) -> list[str]:
-    """tif: tfw, tifw and wld; jpg: jgw, jpgw, jpw and wld."""
+    """Names of possible world files. tif: tfw, tifw and wld; jpg: jgw, jpgw, jpw and wld."""
     ending = path.suffix[1:].lower()
     endings = [f"{ending[0]}{ending[-1]}w", f"{ending}w"] if len(ending) > 1 else []
     endings += ["jpw"] if ending.startswith("j") else []
@@ -125,9 +125,12 @@ def world_names(path: Path) -> list[str]:
 
 
 def _six_numbers(path: Path) -> tuple[float, ...] | None:
-    """Of a world file: x and y of a step along a row, of one down a column, and of the first pixel's centre."""
+    """The numbers of a world file: x and y of a step along a row, of a step down a column, of the first pixel's centre.
+
+    None if the file does not hold six numbers.
+    """
     try:
-        # Whatever has taken the place of the file since it was looked at is neither followed nor waited for.
+        # The file may have been replaced since it was checked: do not follow a link or wait for a pipe.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, "rb") as file:
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -148,7 +151,7 @@ def _other_names(path: Path, dropped: list[str]) -> list[str]:
 
 
 def _files(path: Path, names: list[str], dropped: list[str]) -> Iterator[tuple[str, Path]]:
-    """Those of the names, or with the ending in capitals, that are regular files in the folder of ``path``."""
+    """The regular files among ``names`` in the folder of ``path``, also tried with the ending in capitals."""
     folder = path.parent
     seen = {_identity(path)}
     for name in names:
@@ -169,7 +172,7 @@ def _files(path: Path, names: list[str], dropped: list[str]) -> Iterator[tuple[s
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Of a regular file, or of that which a link leads to; None of anything else."""
+    """Device and inode of a regular file, links followed; None for anything else."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -178,7 +181,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 class _Accompanied:
-    """A reader of which neighbours say more."""
+    """A reader with additional facts from neighbouring files."""
 
     def __init__(
         self, reader: ScanReader, embedded: EmbeddedMetadata | None, beside: str, dropped: tuple[str, ...]
@@ -228,6 +231,6 @@ class _Accompanied:
         self.close()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_reader":  # of one that is being unpickled
+        if name == "_reader":  # while unpickling
             raise AttributeError(name)
         return getattr(self._reader, name)

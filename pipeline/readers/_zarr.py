@@ -41,12 +41,12 @@ _BYTE_CODECS = ("blosc", "bz2", "crc32c", "gzip", "lz4", "zlib", "zstd")
 
 
 def most_bytes(chunk_bytes: int) -> int:
-    """That a chunk may take between two codecs: some make noise longer, none by as much."""
+    """Size limit for a chunk between two codecs: some codecs enlarge noise, but none by this much."""
     return 2 * chunk_bytes + 2**16
 
 
 def load_json(folder: Path, path: Path) -> Any:
-    """What a metadata file in ``folder`` says; None where there is no such file."""
+    """The contents of a metadata file in ``folder``; None if there is no such file."""
     data = read_inside(folder, path, 0, None, _JSON_LIMIT_BYTES)
     if data is None:
         return None
@@ -57,7 +57,7 @@ def load_json(folder: Path, path: Path) -> Any:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The folder called ``name`` in ``folder``; refuses names that lead elsewhere."""
+    """The folder ``name`` in ``folder``; refuses names that lead elsewhere."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or re.search(r"[\\:\0]", name):
         raise ScanUnsupportedError(
@@ -67,7 +67,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def read_inside(folder: Path, path: Path, start: int, size: int | None, limit_bytes: int) -> bytes | None:
-    """Bytes of a file, from ``start`` (from the end where it is negative); None where there is no such file."""
+    """Bytes of a file from ``start`` on (counted from the end if negative); None if there is no such file."""
     real = path.resolve()
     if not real.is_relative_to(folder.resolve()):
         raise ScanUnsupportedError(
@@ -120,7 +120,7 @@ class _Shard:
 
 
 def _decoded(codec: str, data: bytes, limit: int) -> bytes:
-    """At most ``limit`` bytes; a stream that holds more is damaged, or meant to do harm."""
+    """At most ``limit`` bytes; a stream that holds more is damaged or malicious."""
     try:
         match codec:
             case "gzip" | "zlib":
@@ -152,9 +152,9 @@ class ZarrArray:
 
     Attributes
     ----------
-    shape, chunks : of the array, and of what is decoded at once (inner chunks, where they are in shards)
-    dtype : in native byte order
-    compression : for people
+    shape, chunks : shapes of the array and of the unit of decoding (inner chunks, if they are in shards)
+    dtype : type of the samples, in native byte order
+    compression : a name for people
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -240,11 +240,11 @@ class ZarrArray:
 
     @property
     def _inner(self) -> tuple[int, ...]:
-        """Inner chunks of a shard, along each axis."""
+        """Number of inner chunks of a shard along each axis."""
         return tuple(stored // chunk for stored, chunk in zip(self._stored, self.chunks, strict=True))
 
     def read(self, window: Sequence[range]) -> NDArray:
-        """Samples of a window that is not empty, in native byte order; chunks that are not there are the fill value."""
+        """Samples of a non-empty window, in native byte order; missing chunks have the fill value."""
         result = np.empty([len(axis) for axis in window], self.dtype)
         spans = [range(w.start // c, (w.stop - 1) // c + 1) for w, c in zip(window, self.chunks, strict=True)]
         for at in itertools.product(*spans):
@@ -274,7 +274,7 @@ class ZarrArray:
         return self._folder / name
 
     def _index(self, path: Path) -> NDArray | None:
-        """(..., 2) first byte and size of each inner chunk; the last ones read are kept."""
+        """(..., 2) first byte and size of each inner chunk; recently read indexes are cached."""
         assert self._shard is not None
         with self._lock:
             if path not in self._indexes:
@@ -302,7 +302,7 @@ def _codec(name: Any) -> str:
 
 
 def _chain(codecs: Any, dtype: np.dtype, dimensions: int) -> _Chain:
-    """Of Zarr v3's list of codecs, in the order of encoding."""
+    """The chain for Zarr v3's list of codecs, which is in the order of encoding."""
     order: tuple[int, ...] = tuple(range(dimensions))
     names: list[str] = []
     for codec in codecs:
@@ -321,7 +321,7 @@ def _chain(codecs: Any, dtype: np.dtype, dimensions: int) -> _Chain:
 
 
 def _fill(value: Any, dtype: np.dtype) -> Any:
-    """A fill value, of JSON; floats may be named or given by their bits."""
+    """The fill value from its JSON form; floats may be named or given by their bits."""
     if isinstance(value, str) and re.fullmatch(r"0x[0-9a-fA-F]+", value):
         bits = int(value, 16).to_bytes(dtype.itemsize, "little")
         return np.frombuffer(bits, dtype.newbyteorder("<"))[0]

@@ -1,4 +1,4 @@
-"""PBM, Netpbm's pictures of one bit, as 0 and 255, and its pictures in text. Packed ones (P4) are read by rows, text
+"""PBM, Netpbm's bilevel pictures, read as 0 and 255, and Netpbm's text formats. Packed PBM (P4) is read by rows, text
 (P1 to P3) at once.
 
 References
@@ -39,7 +39,7 @@ def recognizes(head: bytes) -> bool:
 
 
 def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
-    """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
+    """Open a PBM or a text PGM or PPM. Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -89,7 +89,7 @@ def _conversion(header: PnmHeader) -> Conversion:
 
 
 def _packed(file: BinaryIO, start: int, size: int, shape_yx: tuple[int, int]) -> Decode:
-    """Rows of whole bytes, the highest bit first; 1 is black."""
+    """Decoder of rows of whole bytes, the highest bit first; 1 is black."""
     height, width = shape_yx
     row_bytes = -(-width // 8)
 
@@ -108,7 +108,7 @@ def _packed(file: BinaryIO, start: int, size: int, shape_yx: tuple[int, int]) ->
 
 
 def _whole_text(file: BinaryIO, header: PnmHeader, size: int) -> bytes:
-    """What follows the header, without comments."""
+    """All text after the header, without comments."""
     if size - header.end > TEXT_LIMIT_BYTES:
         raise ScanUnsupportedError(
             f"a picture in text of {size} bytes, which must be read at once; convert it to PNG or TIFF"
@@ -118,7 +118,7 @@ def _whole_text(file: BinaryIO, header: PnmHeader, size: int) -> bytes:
 
 
 def _numbers(file: BinaryIO, header: PnmHeader, size: int) -> tuple[Decode, int]:
-    """Decimal numbers with space between them; beside how to decode them, what they take in memory."""
+    """Decoder of decimal numbers separated by whitespace, and the bytes they take in memory."""
     (height, width), channels = header.shape_yx, 3 if header.kind == b"P3" else 1
     text = _whole_text(file, header, size)
     if re.search(rb"[^\d\s]|\d{10}", text):
@@ -139,7 +139,7 @@ def _numbers(file: BinaryIO, header: PnmHeader, size: int) -> tuple[Decode, int]
 
 
 def _text(file: BinaryIO, header: PnmHeader, size: int) -> tuple[Decode, int]:
-    """Digits with or without space between them; beside how to decode them, what they take in memory."""
+    """Decoder of digits with or without whitespace between them, and the bytes they take in memory."""
     height, width = header.shape_yx
     digits = re.sub(rb"\s+", b"", _whole_text(file, header, size))[: height * width]
     bits = np.frombuffer(digits, np.uint8) - ord("0")

@@ -1,11 +1,11 @@
 """JPEG XL, AVIF, JPEG-LS, and BMP with a long header, decoded by imagecodecs: at once, on opening.
 
-Their decoders take and give a whole picture; beyond `WHOLE_LIMIT_BYTES` for that, told from the header (`_whole`), they
-are refused. HEIF is not here: its decoder is not in what imagecodecs ships.
+Their decoders handle only whole pictures. A picture that takes more than `WHOLE_LIMIT_BYTES`, by its header
+(`_codec_headers`), is refused. HEIF is missing because imagecodecs ships no decoder for it.
 
 References
 ----------
-libjxl, libavif, CharLS and imcd, as imagecodecs calls them; the formats as `_whole` names them.
+libjxl, libavif, CharLS and imcd, as imagecodecs calls them; the formats' specifications are in `_codec_headers`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pipeline.readers._region_reader import SegmentedReader, Source
 from pipeline.types import ReadOptions
 
 ENDINGS = (".avif", ".jls", ".jxl")
-# A run looks at many scans at once before it begins: pictures that are decoded for that come one after the other.
+# A run opens many scans at once before it begins; pictures that opening decodes are decoded one at a time.
 _DECODING = threading.Lock()
-WHOLE_LIMIT_BYTES = 2**29  # of a picture, which lies in memory as a whole
+WHOLE_LIMIT_BYTES = 2**29  # for a picture, which is held in memory as a whole
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def recognizes(head: bytes) -> bool:
 
 
 def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
-    """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
+    """Decode the file. Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
     try:
         with path.open("rb") as file:
             known = _format_of(file.read(128))
@@ -88,7 +88,7 @@ def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
         with _DECODING:
             stored = np.asarray(known.decode(data))
         source = _source_of(stored if stored.ndim == 3 else stored[:, :, None], known, whole)
-        # Beside the picture itself, what its decoder made it of.
+        # The decoder's input and buffers, beside the picture itself.
         source = replace(source, decoder_bytes=2 * max(stored.nbytes, len(data)))
     except ScanError:
         raise
@@ -137,5 +137,5 @@ def _metadata_of(known: _Format, whole: Whole) -> dict[str, Any]:
     metadata: dict[str, Any] = {"format": known.name, "compression": known.compression}
     metadata |= whole.blocks.metadata(whole.resolution)
     if whole.orientation != 1 or (known is _JPEG_XL and "orientation" in metadata):
-        metadata["orientation"] = whole.orientation  # of the picture itself, which comes before what Exif says
+        metadata["orientation"] = whole.orientation  # the format's own, which takes precedence over Exif's
     return metadata

@@ -1,10 +1,10 @@
 """PNG and JPEG, decoded by GDAL in bands of whole rows.
 
 The header is parsed first, so that size and kind are known before the library allocates anything. Only GDAL's PNG and
-JPEG drivers may open the file, and no sidecar file is looked for: nothing in a scan can make GDAL read elsewhere. Both
-formats decode only from the top; a window above the last one starts again from the first row unless the cache of bands
-still holds it, and of a damaged file everything below the damage is lost. A file without its end marker or chunk is
-whole where all of its rows are there: telephones leave it out, and programs that copy sectors cut it off.
+JPEG drivers may open the file, and GDAL looks for no sidecar files: nothing in a scan can make it read elsewhere. Both
+formats decode only from the top: a window above the previous one starts again from the first row unless the cache still
+holds it, and everything below damage is lost. A file without its end marker or end chunk counts as complete if all of
+its rows are there: some phones omit the marker, and tools that copy sectors cut it off.
 
 References
 ----------
@@ -40,11 +40,11 @@ from pipeline.types import ReadOptions
 
 ENDINGS = (".jpeg", ".jpg", ".png")
 _BAND_BYTES = 4 * 2**20
-_AS_SRGB = 0.001  # of x and y: files round them
-_SALVAGE_ROWS = 16  # of one row of a JPEG's blocks: what can be decoded is told from what cannot that finely
+_AS_SRGB = 0.001  # tolerance for x and y, which files round
+_SALVAGE_ROWS = 16  # one row of a JPEG's blocks: how finely salvage separates readable from unreadable rows
 
 _JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", "\xff\xd9"
-_WHOLE: FingerprintCache[bool] = FingerprintCache(256)  # of files without an end, whether all rows are there
+_WHOLE: FingerprintCache[bool] = FingerprintCache(256)  # for files without an end: whether all rows are there
 
 
 def recognizes(head: bytes) -> bool:
@@ -56,7 +56,7 @@ def open_reader(path: Path, reading: ReadOptions) -> ImageReader:
 
 
 class ImageReader(SegmentedReader):
-    """A PNG or JPEG file, by windows. Threads take turns."""
+    """A PNG or JPEG file, read by windows. Threads take turns."""
 
     def __init__(self, path: Path, reading: ReadOptions, cache_bytes: int = CACHE_BYTES) -> None:
         header: PngHeader | JpegHeader
@@ -81,8 +81,8 @@ class ImageReader(SegmentedReader):
 
 
 def _opened(path: Path, header: PngHeader | JpegHeader, ending: str = "", **options: str) -> Raster:
-    """Not turned into RGB by the driver where that is ink, or RGB already: newer releases of libjpeg go by the names of
-    the components before they look at what the file says of them."""
+    """Open the file so that the driver does not convert ink or RGB to RGB: newer releases of libjpeg go by the
+    components' names before the file's own declaration."""
     if isinstance(header, PngHeader):
         return Raster(path, "PNG", ending=ending, **options)
     stored = options | {"GDAL_JPEG_TO_RGB": "NO"}
@@ -100,12 +100,12 @@ def _is_made_rgb(raster: Raster) -> bool:
 
 
 def _ended(path: Path, header: PngHeader | JpegHeader, status: os.stat_result, reading: ReadOptions) -> Raster:
-    """Of a file without its end, which is put behind it: so read, libjpeg and libpng tell of rows that are missing, and
-    of those only. Whether any are takes one pass through the picture, before anybody plans with it.
+    """Open a file without its end, with the end appended: libjpeg and libpng then report missing rows and nothing else.
+    To find out whether rows are missing takes one pass through the picture, before the run is planned.
 
     Raises
     ------
-    ScanUnreadableError : rows are missing, and nobody asked to salvage the others
+    ScanUnreadableError : rows are missing, and salvage is off
     """
     ending = header.ending if isinstance(header, PngHeader) else _JPEG_END
     begun = isinstance(header, PngHeader) or header.begun
@@ -174,7 +174,7 @@ def _mask_flags(raster: Raster) -> set[str]:
 
 
 def _jpeg_samples(header: JpegHeader, *, masked: bool, ycc: bool) -> Conversion:
-    """``ycc``: they are lightness and chroma, which the driver takes for RGB."""
+    """Conversion of a JPEG's samples. ``ycc``: they are luma and chroma, which the driver takes for RGB."""
     channels = header.channels
     dtype = "uint8" if header.bits == 8 else "uint16"
     light = _jpeg_light(header, dtype)
@@ -201,14 +201,14 @@ def _jpeg_light(header: JpegHeader, dtype: str) -> Light:
 
 
 def _ink(stored: NDArray, adobe: int) -> Samples:
-    """Ink, 0 for none, of the four components of a JPEG.
+    """The four components of a JPEG as ink, 0 for none.
 
-    They are inverted, as Adobe writes them, and YCCK where its segment says 2. Without one they are inverted too:
-    nothing says so, but every other program takes them that way, and those that write such files look at them so.
+    They are stored inverted, as Adobe writes them, and as YCCK if Adobe's segment says 2. Without the segment they are
+    taken as inverted too: no standard says so, but every other program reads and writes them that way.
     """
     ink = 255 - stored
     if adobe == 2:
-        # The "RGB" behind YCC is the complement of the stored ink, which is inverted: the ink itself.
+        # The "RGB" in YCC is the complement of the stored ink. That is stored inverted, so the RGB is the ink itself.
         ink[:, :, :3] = rgb_of_ycc(stored[:, :, :3])
     return ink
 
@@ -241,7 +241,7 @@ def _palette_samples(raster: Raster, header: PngHeader) -> Conversion:
     for index, colour in raster.ask("colormap", 1).items():
         colours[index] = colour[:3]
     light = _png_light(header, 3, "uint8")
-    # Unused entries must not turn a gray palette into colour: they are black, which is gray.
+    # Unused entries must not make a gray palette coloured: set them to black, which is gray.
     table = light.convert(colours[None])[0] if light.convert else palette_table(colours)
     opacity = None
     if header.transparent:
@@ -254,7 +254,7 @@ def _palette_samples(raster: Raster, header: PngHeader) -> Conversion:
 
 
 def _png_light(header: PngHeader, channels: int, dtype: str) -> Light:
-    """iCCP comes before sRGB, and sRGB before gAMA and cHRM (PNG, 4.3)."""
+    """The conversion to lightness: iCCP takes precedence over sRGB, and sRGB over gAMA and cHRM (PNG, 4.3)."""
     if "icc" in header.blocks.parts:
         return by_profile(header.blocks.parts["icc"], channels, dtype)
     if header.srgb:

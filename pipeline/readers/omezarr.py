@@ -1,11 +1,11 @@
 """OME-Zarr (OME-NGFF 0.4 and 0.5): a folder with one multiscale image, of which the full resolution is read.
 
-The folder comes from anywhere, so its metadata is taken at its word for nothing: codecs are those of a list that ends
-with bytes (Zarr v2's object filters can run code), names stay inside the folder and no symbolic link is followed,
-sizes are checked before a chunk is opened, and no codec may give more than the chunk declares.
+The folder may come from anywhere, so its metadata is not trusted: codecs come from a fixed list that handles only bytes
+(Zarr v2's object filters can run code), names stay inside the folder, no symbolic link is followed, sizes are checked
+before a chunk is opened, and no codec may return more than the chunk declares.
 
-A hard choice: chunks are decoded here, with imagecodecs and zlib, not by zarr-python, whose codecs give whatever a
-stream inflates to. A shard's inner chunks are read one by one, through its index.
+Chunks are decoded here, with imagecodecs and zlib, not by zarr-python, because its codecs return whatever a stream
+inflates to. A shard's inner chunks are read one by one, through its index.
 
 References
 ----------
@@ -55,7 +55,7 @@ _RGBA = ["red", "green", "blue", "alpha"]
 
 
 def recognizes_folder(path: Path) -> bool:
-    """Whether the folder's metadata names a multiscale image."""
+    """True if the folder's metadata describes a multiscale image."""
     try:
         return "multiscales" in _attributes(path)
     except (ScanError, OSError):
@@ -63,7 +63,7 @@ def recognizes_folder(path: Path) -> bool:
 
 
 def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
-    """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
+    """Open the full resolution. Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
     try:
         attributes = _attributes(path)
         multiscale, others = _multiscale_of(attributes)
@@ -83,12 +83,12 @@ def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
 
 
 def read_level(path: Path, side_px: int, limit_px: int) -> NDArray:
-    """(h, w, channels) samples of the smallest level with a long side of at least ``side_px``, or of the first.
+    """(h, w, channels) samples of the smallest level with a long side of at least ``side_px``, or of the first level.
 
     Raises
     ------
-    ScanUnreadableError, ScanUnsupportedError : damaged; or it has more than ``limit_px`` pixels. Other exceptions where
-    its metadata is not that of an OME-Zarr.
+    ScanUnreadableError, ScanUnsupportedError : damaged; or the level has more than ``limit_px`` pixels. Other
+    exceptions if the metadata is not that of an OME-Zarr.
     """
     multiscale, _ = _multiscale_of(_attributes(path))
     levels = [ZarrArray(path, str(each["path"])) for each in multiscale["datasets"]]
@@ -102,7 +102,7 @@ def read_level(path: Path, side_px: int, limit_px: int) -> NDArray:
 
 
 def _attributes(path: Path) -> Mapping[str, Any]:
-    """Of the group: in version 0.5 under "ome"; empty where there are none."""
+    """Attributes of the group, which are under "ome" in version 0.5; empty if there are none."""
     if (found := load_json(path, path / "zarr.json")) is not None:
         attributes = found.get("attributes", {})
         attributes = attributes.get("ome", {}) if isinstance(attributes, dict) else {}
@@ -123,7 +123,7 @@ def _multiscale_of(attributes: Mapping[str, Any]) -> tuple[Mapping[str, Any], li
 
 
 def _axes_of(multiscale: Mapping[str, Any], dimensions: int) -> str:
-    """One letter a dimension, of "tczyx"; y and x are the last two."""
+    """One letter of "tczyx" per dimension; y and x are the last two."""
     names = [str(axis["name"]).lower() for axis in multiscale["axes"]]
     axes = "".join(names)
     if len(names) != dimensions or len(set(names)) != len(names) or not set(names) <= set("tczyx"):
@@ -136,13 +136,13 @@ def _axes_of(multiscale: Mapping[str, Any], dimensions: int) -> str:
 
 
 def _is_rgba(attributes: Mapping[str, Any]) -> bool:
-    """Whether four channels are red, green, blue and opacity, by their labels."""
+    """True if four channels are labelled red, green, blue and opacity."""
     channels = attributes.get("omero", {}).get("channels", ())
     return [str(channel.get("label")).lower() for channel in channels] in (list("rgba"), _RGBA)
 
 
 def _told(path: Path) -> Mapping[str, Any]:
-    """What a result of this project says of itself, in an attribute of its own; empty in other folders."""
+    """The attribute in which a result of this project describes itself; empty in other folders."""
     attributes = (load_json(path, path / "zarr.json") or {}).get("attributes")
     told = attributes.get("colorize-archive") if isinstance(attributes, dict) else None
     return told if isinstance(told, dict) else {}
@@ -172,7 +172,7 @@ def _source_of(
         stored = array.read([where.get(axis, range(1)) for axis in axes])
         return np.ascontiguousarray(np.moveaxis(stored.reshape(-1, len(rows), len(columns)), 0, 2))
 
-    # Small chunks are read by the dozen, but lost one by one.
+    # Small chunks are read by the dozen, but in salvage one by one, so that damage costs only one.
     least = 1 if reading.salvage else _SEGMENT_PX
     tall, wide = (min(shape[axis], chunk[axis] * max(1, least // chunk[axis])) for axis in "yx")
 
@@ -215,7 +215,7 @@ def _rest(axis: str, size: int) -> str:
 
 
 def _resolution_of(multiscale: Mapping[str, Any], axes: str) -> list[float | str] | None:
-    """Pixels per centimetre, of the scales of the first data set and of the whole; None without a unit of length."""
+    """Pixels per centimetre, from the scales of the first data set and of the whole; None without a unit of length."""
     scale = {"y": 1.0, "x": 1.0}
     for where in (multiscale["datasets"][0], multiscale):
         for step in where.get("coordinateTransformations", ()):
@@ -231,7 +231,7 @@ def _resolution_of(multiscale: Mapping[str, Any], axes: str) -> list[float | str
 
 
 def _told_resolution(told: Mapping[str, Any]) -> list[float | str] | None:
-    """That of a result without a unit of length, for which OME-Zarr has no place."""
+    """The resolution of a result if it has no unit of length, which OME-Zarr itself cannot express."""
     with contextlib.suppress(TypeError, ValueError):
         x, y, unit = told.get("resolution", (0, 0, "none"))
         if unit == "none" and all(0 < float(value) < float("inf") for value in (x, y)):

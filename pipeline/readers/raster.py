@@ -1,15 +1,16 @@
-"""JPEG 2000, WebP, GIF, BMP, PNM, SGI, NITF and Erdas Imagine: what GDAL decodes from the one file itself.
+"""JPEG 2000, WebP, GIF, BMP, PNM, SGI, NITF and Erdas Imagine: formats that GDAL decodes from the file alone.
 
-A format is here only where its driver reads nothing but the file. Left out for what they refer to, by name, path or
-address: VRT, WMS, MRF, ERS, PCIDSK (its channels may lie in any other file), headers beside their data (ENVI, EHdr).
-The header is read first (`_declared`): size and what must be decoded at once are known before GDAL allocates.
+A format is here only if its driver reads nothing but the file. Left out, because they refer to other files or
+addresses: VRT, WMS, MRF, ERS, PCIDSK (its channels may lie in any other file), headers beside their data (ENVI, EHdr).
+The header is parsed first (`_raster_headers`), so the size and the largest unit of decoding are known before GDAL
+allocates.
 
-Samples of 8 and 16 bits are kept. Others are stretched linearly to 16 bits: floats between 0 and 1 as they are, all
-else from the smallest to the largest sample, which takes one pass over the picture when it is opened first.
+Samples of 8 and 16 bits are kept. Others are stretched linearly to 16 bits: floats between 0 and 1 from 0 to 1, all
+else from the smallest to the largest sample, which takes one pass over the picture when it is first opened.
 
 References
 ----------
-GDAL raster drivers (gdal.org/drivers/raster); the formats as `_declared` names them.
+GDAL raster drivers (gdal.org/drivers/raster); the formats' specifications are in `_raster_headers`.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".p
 ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
 WHOLE_LIMIT_BYTES = 2**31
 _BAND_BYTES = 4 * 2**20
-_SALVAGE_ROWS = 16  # where it is not known which rows are there: what can be decoded is told that finely
-_BLOCK_COPIES = 2  # of the block that is decoded
+_SALVAGE_ROWS = 16  # how finely salvage separates readable from unreadable rows, if the header does not tell
+_BLOCK_COPIES = 2  # copies of a block while it is decoded
 _STRETCHES: FingerprintCache[tuple[Stretch | None]] = FingerprintCache(256)
 _RGB = "red", "green", "blue"
 _ROW_OF_BLOCKS_BYTES = 2**28  # a cache that holds less than a row of blocks decodes each of them many times
@@ -55,7 +56,7 @@ class _Format:
     declared: Callable[[BinaryIO, bool], Declared]
     magic: tuple[bytes, ...]
     at: int = 0
-    placed: bool = False  # may say where on Earth the picture lies; asked otherwise, some drivers make something up
+    placed: bool = False  # may hold a georeference; other drivers are not asked, because some make one up
 
     def matches(self, head: bytes) -> bool:
         return head[self.at :].startswith(self.magic)
@@ -89,7 +90,7 @@ def recognizes(head: bytes) -> bool:
 
 
 def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
-    """Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
+    """Open the file with its driver. Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
     try:
         with path.open("rb") as file:
             head = file.read(32)
@@ -125,7 +126,7 @@ def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
 
 @dataclass(frozen=True)
 class _Bands:
-    """``order``: numbers of the 1 or 3 bands to keep. ``alpha``: that of the band that is alpha, or 0."""
+    """``order``: numbers of the 1 or 3 bands to keep. ``alpha``: number of the alpha band, or 0."""
 
     order: tuple[int, ...]
     alpha: int
@@ -142,7 +143,7 @@ class _Bands:
 
 
 def _bands_of(raster: Raster, declared: Declared) -> _Bands:
-    """By what the file says of each band, which may come in any order; else the first ones."""
+    """The bands by the file's own description, in which they may come in any order; else the first ones."""
     meanings = [meaning.name for meaning in raster.ask("colorinterp")]
     alpha = meanings.index("alpha") + 1 if "alpha" in meanings else 0
     others = [number for number in range(1, len(meanings) + 1) if number != alpha]
@@ -222,9 +223,9 @@ def _salvage_rows(declared: Declared) -> int:
 
 
 def _segments_of(raster: Raster, pixel: int, most_rows: int = 0) -> tuple[tuple[int, int], int]:
-    """Rows and columns of what is decoded at once, by GDAL's blocks, and the bytes to keep of it.
+    """Rows and columns of the unit of decoding, a multiple of GDAL's blocks, and the bytes of them to cache.
 
-    ``pixel``: bytes of one. ``most_rows``: no more of them than a block has or this, where it is given.
+    ``pixel``: bytes per pixel. ``most_rows``: if given, at most this many rows, or those of one block.
     """
     (height, width), (tall, wide) = raster.shape_yx, raster.ask("block_shapes")[0]
     if tall * wide * pixel > WHOLE_LIMIT_BYTES:
@@ -293,7 +294,7 @@ def _palette_samples(raster: Raster, declared: Declared, stored: str, nodata: fl
         colours[int(nodata), 3] = 0
     light = by_profile(declared.blocks.parts.get("icc", b""), 3, "uint8")
     rgb, alpha = np.ascontiguousarray(colours[:, :3]), np.ascontiguousarray(colours[:, 3])
-    # Unused entries must not turn a gray palette into colour: they are black, which is gray.
+    # Unused entries must not make a gray palette coloured: set them to black, which is gray.
     table = light.convert(rgb[None])[0] if light.convert else palette_table(rgb)
     opacity = (lambda taken: alpha.take(taken[:, :, 0])) if alpha.min() < 255 else None
     return Conversion(
@@ -316,7 +317,7 @@ def _info_of(raster: Raster, known: _Format, declared: Declared, bands: _Bands, 
 
 
 def _compression_of(raster: Raster, declared: Declared) -> str:
-    # GDAL is asked only where it must be: for a JPEG 2000 it walks through all of the codestream, for ever in some.
+    # Ask GDAL only if necessary: for JPEG 2000 it walks through the whole codestream, in some files without end.
     return declared.compression or str(raster.ask("tags", ns="IMAGE_STRUCTURE").get("COMPRESSION", "none")).lower()
 
 

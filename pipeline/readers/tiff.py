@@ -1,9 +1,9 @@
 """TIFF and BigTIFF of any kind of gray or colour, decoded one strip or tile at a time.
 
-What a scan is gets decided from its tags, before any pixel memory is asked for; only numbers of unknown range take a
-pass through the picture. `tifffile` parses and decodes, GDAL what it leaves; `Segments` chooses the strips or tiles
-that a window touches and keeps the last ones it decoded. From there samples go through a scale (to 8 or 16 bits), the
-removal of opacity, and a tone (a profile, or another colour space).
+The kind of a scan is decided from its tags, before any memory for pixels is requested; only samples of unknown range
+take a pass through the picture. `tifffile` parses and decodes; GDAL decodes what `tifffile` cannot. `Segments` chooses
+the strips or tiles that a window touches and caches those decoded last. Samples then go through a scale (to 8 or 16
+bits), the removal of premultiplied opacity, and a tone (a profile, or another colour space).
 
 References
 ----------
@@ -59,7 +59,7 @@ from pipeline.types import Mask, ReadOptions, ScanInfo
 ENDINGS = (".tif", ".tiff")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# tifffile reports damage by logging and goes on; what matters here is raised as one of our errors instead.
+# tifffile logs damage and carries on; damage that matters here is raised as one of our errors instead.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 
@@ -76,7 +76,7 @@ def page_count(path: Path, reading: ReadOptions) -> int:
 
 
 class TiffReader(WindowReader):
-    """One picture of a TIFF or BigTIFF file, by windows. Several threads may read at once."""
+    """One picture of a TIFF or BigTIFF file, read by windows. Several threads may read at once."""
 
     def __init__(self, path: Path, reading: ReadOptions, cache_bytes: int = CACHE_BYTES) -> None:
         super().__init__(path, reading)
@@ -176,14 +176,14 @@ class TiffReader(WindowReader):
 
     @property
     def embedded(self) -> EmbeddedMetadata:
-        """The metadata blocks and tags of this page; read at the first call."""
+        """The metadata blocks and tags of this page; read on first access."""
         if self._closed and "_carried" not in self.__dict__:
             raise UsageError(f"{self._name}: asked what it carries after close; open the scan again")
         return self._carried
 
     @property
     def segment_yx(self) -> tuple[int, int]:
-        """Rows and columns of a tile, or of a strip or a cut of one: what is decoded at once."""
+        """Rows and columns of the unit of decoding: a tile, a strip, or a part of an uncompressed strip."""
         return self._segments.layout.size_yx
 
     @property
@@ -197,7 +197,7 @@ class TiffReader(WindowReader):
         self._file.close()
 
     def _salvaged(self, read: Decode, rows: range, columns: range, filling: Samples) -> Samples:
-        """As of any reader, but rows of a strip that is cut off are not lost with those that are missing."""
+        """As in any reader, but the complete rows of a truncated strip are not lost with its missing ones."""
         ends = [rows.start, *self._segments.breaks(rows), rows.stop]
         parts = [
             super(TiffReader, self)._salvaged(read, range(start, stop), columns, filling)
@@ -219,7 +219,7 @@ class TiffReader(WindowReader):
         return self._tone.convert(self._scaled(stored))
 
     def _unpremultiplied(self, stored: NDArray) -> Samples:
-        """Of colours and, last, the opacity that they were multiplied with."""
+        """The samples of stored colours that were multiplied with the opacity in the last channel."""
         opacity = to_depth(self._opacity(stored[:, :, -1]), self._scale.dtype)
         return self._tone.convert(unpremultiplied(self._scaled(stored[:, :, :-1]), opacity))
 
@@ -240,7 +240,7 @@ class TiffReader(WindowReader):
         return np.where(self._absent(rows, columns), dtype.type(0), opacity)
 
     def _absent(self, rows: range, columns: range) -> NDArray[np.bool_]:
-        """(h, w) where no-data, a missing segment or what is no number says that there is no picture."""
+        """(h, w), True for pixels without a picture: nodata, NaN or infinite samples, or a missing segment."""
         absent = ~self._segments.present(rows, columns)
         if self._nodata is not None or self._gaps:
             stored = self._stored(rows, columns, self._kind.channels)
