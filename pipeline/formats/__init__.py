@@ -1,7 +1,7 @@
-"""Write a coloured picture in any handled format, and read back what was written.
+"""Write a coloured picture in any handled format, and read it back.
 
-A format is one module of this package, called as the user calls it, with a :class:`Format` called ``FORMAT``; a new
-file is a new format. Modules with a leading underscore are what formats share.
+A format is one module of this package, named as in the command's options, with a :class:`Format` called ``FORMAT``; a
+new module is a new format. Modules with a leading underscore are shared by the formats.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FORMATS: dict[str, Format] = {
     if hasattr(module := importlib.import_module(f"{__name__}.{name}"), "FORMAT")
 }
 ENDINGS: dict[str, str] = {name: each.ENDING for name, each in FORMATS.items()}
-# The last part of it, by which a search through folders knows them: ".zarr".
+# The last suffix, such as ".zarr", by which a search through folders recognizes them.
 FOLDER_ENDINGS: tuple[str, ...] = tuple(Path(each.ENDING).suffix for each in FORMATS.values() if each.IS_FOLDER)
 UNFINISHED_ENDINGS: tuple[str, ...] = tuple(f"{ending}{PART}" for ending in ENDINGS.values())
 
@@ -58,18 +58,18 @@ def write_picture(name: str, path: Path, picture: OutputImage, threads: int) -> 
 
 
 def check_formats(names: Iterable[str], shape_yx: tuple[int, int], dtype: np.dtype) -> None:
-    """Raises UsageError where one of the formats ``names`` is not known, or cannot hold such a picture."""
+    """Raises UsageError if one of the formats ``names`` is unknown or cannot hold such a picture."""
     for name in names:
         _format_called(name).check(shape_yx, dtype)
 
 
 def held_bytes(names: Iterable[str]) -> int:
-    """What the libraries of these formats hold at most beside the windows; one format is written after the other."""
+    """Most memory that the libraries of these formats hold beside the windows; formats are written one by one."""
     return max((_format_called(name).HELD_BYTES for name in names), default=0)
 
 
 def level_problems(name: str, path: Path, shape_yx: tuple[int, int], levels: int) -> Iterator[str]:
-    """What is wrong with the smaller copies in the file of format ``name``, which is to have so many ``levels``.
+    """Problems of the smaller copies in a file of format ``name``, which should have this many ``levels``.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def level_problems(name: str, path: Path, shape_yx: tuple[int, int], levels: int
     """
     try:
         shapes = _format_called(name).levels(path, shape_yx)
-    except Exception as error:  # libraries have many kinds
+    except Exception as error:  # libraries raise many types
         yield f"its pyramid cannot be read ({reason_of(error)})"
         return
     if len(shapes) != levels:

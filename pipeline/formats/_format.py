@@ -1,7 +1,7 @@
-"""What a format offers: how a picture is written, how it is opened again, and how exact it is.
+"""The interface of a format: how a picture is written, how it is opened again, and how exact it is.
 
-Only ``ENDING`` and ``write`` are asked of a format. The rest has the answers of a plain lossless file without smaller
-copies that one of our readers opens.
+A format must define only ``ENDING`` and ``write``. The other defaults suit a plain lossless file without smaller copies
+that one of our readers opens.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
 from pipeline.types import ReadOptions, ScanReader
 
-# A picture of ours with smaller copies never needs more; one without any, or a stranger's, is not decoded as a whole.
+# Enough for our own pictures with smaller copies; others, or those without copies, are not decoded as a whole.
 OVERVIEW_LIMIT_PX = 2**24
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far the lightness of a lossy picture may be from the scan's.
+    """Largest allowed difference in lightness between a lossy picture and the scan.
 
     Attributes
     ----------
-    largest, mean : of |dL*|
+    largest, mean : bounds of |dL*|
     """
 
     largest: float
@@ -44,11 +44,11 @@ class Format(Protocol):
 
     Attributes
     ----------
-    ENDING : of the file or folder, after NAME; it begins with ".color."
+    ENDING : ending of the file or folder, after NAME; it begins with ".color."
     IS_FOLDER : True if the picture is a folder
-    OVERVIEW_COST : a rank; of several pictures of a result, the one with the lowest is read for the thumbnail
-    TOLERANCE : None where the samples are kept exactly
-    HELD_BYTES : the most that its library holds beside the windows
+    OVERVIEW_COST : a rank; of a result's pictures, the one with the lowest is read for the thumbnail
+    TOLERANCE : None if the samples are kept exactly
+    HELD_BYTES : most memory that its library holds beside the windows
     """
 
     ENDING: ClassVar[str]
@@ -59,12 +59,12 @@ class Format(Protocol):
 
     @abstractmethod
     def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
-        """Write ``path``, which appears only when it is complete; whatever goes wrong, an older one stays as it was.
+        """Write ``path``, which appears only when it is complete; on any error, an existing one stays unchanged.
 
         Raises
         ------
-        UsageError : the picture is one that ``check`` refuses.
-        OutputError : it cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+        UsageError : ``check`` refuses the picture.
+        OutputError : it cannot be written: disk full, permissions. Errors of ``picture.read_window`` pass unchanged.
         """
         ...
 
@@ -73,24 +73,24 @@ class Format(Protocol):
         return
 
     def levels(self, path: Path, shape_yx: tuple[int, int]) -> Sequence[tuple[int, int]]:
-        """Rows, columns of the picture of ``shape_yx`` and of each smaller copy that ``path`` has, largest first.
+        """Rows, columns of the picture of ``shape_yx`` and of each smaller copy in ``path``, largest first.
 
         Raises
         ------
-        Exception : of any kind, where they cannot be read
+        Exception : of any type, if they cannot be read
         """
         return [shape_yx]
 
     def overview(self, path: Path, shape_yx: tuple[int, int], side_px: int) -> NDArray:
-        """Samples of the smallest copy that is large enough to be looked at.
+        """Samples of the smallest copy that is large enough to look at.
 
-        A result may have been replaced by anything that has its name. So a format opens it by its own reader, which it
-        names, and follows no link from one file to another.
+        The file may have been replaced by anything of that name. So each format opens it with its own reader only, and
+        follows no reference from one file to another.
 
         Parameters
         ----------
         shape_yx : rows, columns of the whole picture
-        side_px : the least that the long side should have, where the picture has as much
+        side_px : shortest wanted long side; smaller if the picture itself is
 
         Returns
         -------
@@ -98,7 +98,7 @@ class Format(Protocol):
 
         Raises
         ------
-        Exception : of any kind, where it cannot be read; StoreError where it has no copy that is small enough
+        Exception : of any type, if it cannot be read; StoreError if no copy is small enough
         """
         with self.open_back(path, 1) as reader:
             check_overview(reader.info.shape_yx)
@@ -106,37 +106,37 @@ class Format(Protocol):
             return reader.read(slice(0, height), slice(0, width))
 
     def open_back(self, path: Path, orientation: int) -> ScanReader:
-        """The written picture, by windows of the scan.
+        """The written picture, read by windows of the scan.
 
         Parameters
         ----------
-        orientation : of the scan (TIFF tag 274), for a format that writes everything upright; 1 where it did not
+        orientation : the scan's (TIFF tag 274), if the format turned the picture upright; else 1
 
         Raises
         ------
         ScanError : it cannot be opened
         """
-        return open_scan(path, ReadOptions(world_file=""))  # what lies beside the file was not written with it
+        return open_scan(path, ReadOptions(world_file=""))  # files beside it were not written with it
 
     def embedded(self, path: Path) -> EmbeddedMetadata:
-        """What the written picture says beside its pixels.
+        """Embedded metadata of the written picture.
 
-        All that a result may carry is in it, also what a reader leaves out of a scan. Raises ScanError.
+        Unlike a reader of scans, it returns everything that a result may carry. Raises ScanError.
         """
         with self.open_back(path, 1) as reader:
             return reader.embedded
 
     def is_silent(self, not_carried: Mapping[str, str]) -> bool:
-        """True if the picture was written by a release that had no place for metadata in this format.
+        """True if the picture was written by a release that put no metadata into this format.
 
         Parameters
         ----------
-        not_carried : of the picture, as the sidecar has it
+        not_carried : the picture's ``not_carried`` in the sidecar
         """
         return False
 
 
 def check_overview(shape_yx: Sequence[int]) -> None:
-    """Raises StoreError for a picture that is too large to be decoded for a thumbnail."""
+    """Raises StoreError if a picture is too large to decode for a thumbnail."""
     if prod(shape_yx) > OVERVIEW_LIMIT_PX:
         raise StoreError(f"its smallest copy has {' x '.join(map(str, shape_yx))} pixels")

@@ -1,7 +1,7 @@
-"""What the formats that GDAL writes share: its settings, its errors as ours, and the picture as a dataset of its own.
+"""Shared by the formats that GDAL writes: its settings, translation of its errors, and the picture as a GDAL dataset.
 
-GDAL copies a whole dataset, so the picture is first written as one plain TIFF, with everything that GDAL knows how to
-carry. What the copy then does not have is found by comparing the two, not by what is believed of a driver.
+GDAL copies a whole dataset, so the picture is first written as one plain TIFF, with everything that GDAL can carry.
+What the copy lost is found by comparing the two, not by trusting a driver's documentation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipeline.support.gdal import Opened, environment
 
 PLAIN = "plain.part"
 
-# Of the descriptive tags, those that GDAL has a name for.
+# The descriptive tags that GDAL has a name for.
 _TAG_NAMES = {
     269: "TIFFTAG_DOCUMENTNAME",
     306: "TIFFTAG_DATETIME",
@@ -45,7 +45,7 @@ _GEO_KEYS, _RASTER_TYPE, _POINT = 34735, 1025, 2
 
 @contextlib.contextmanager
 def gdal(folder: Path, threads: int) -> Iterator[None]:
-    """GDAL without side files, its errors as OSError; it writes into ``folder``."""
+    """GDAL without side files, with its errors as OSError and its temporary files in ``folder``."""
     settings = {"GDAL_NUM_THREADS": threads, "CPL_TMPDIR": str(folder)}
     _quiet_libtiff()
     try:
@@ -57,9 +57,9 @@ def gdal(folder: Path, threads: int) -> Iterator[None]:
 
 @functools.cache
 def _quiet_libtiff() -> None:
-    """Stop libtiff from printing what it reports to GDAL as well, such as a full disk."""
+    """Stop libtiff from printing errors that it also reports to GDAL, such as a full disk."""
     for library in Path(rasterio.__file__).parents[1].glob("rasterio.libs/libtiff-*"):
-        # That in rasterio's wheel, which is loaded already; TIFFError(3TIFF): no handler, no message.
+        # The copy in rasterio's wheel, which is already loaded; TIFFError(3TIFF): no handler, no message.
         ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
 
 
@@ -69,13 +69,13 @@ def open_dataset(path: Path, mode: str = "r", driver: str = "GTiff") -> Opened:
 
 
 def copy_picture(picture: OutputImage, folder: Path, name: str, driver: str, threads: int, **options: Any) -> Path:
-    """``picture`` as the file ``name`` in ``folder``, by ``driver`` and its creation ``options``; its path.
+    """Write ``picture`` as the file ``name`` in ``folder``, by ``driver`` and its creation ``options``; its path.
 
-    GDAL does not say everything that goes wrong when it closes a file on a full disk: look at it before it is kept.
+    GDAL does not report all errors when it closes a file on a full disk: check the file before keeping it.
 
     Raises
     ------
-    OSError : the disk, or what GDAL says
+    OSError : errors of the disk or of GDAL
     """
     plain, made = folder / PLAIN, folder / name
     write_plain(plain, picture, threads, tags=_tags(picture))
@@ -89,7 +89,7 @@ def copy_picture(picture: OutputImage, folder: Path, name: str, driver: str, thr
 
 
 def lost_place(made: Path, place: Georeference | None, driver: str) -> dict[str, str]:
-    """What of ``place`` the file ``made`` does not say, each with the reason."""
+    """The parts of ``place`` that the file ``made`` lacks, each with the reason."""
     if place is None:
         return {}
     with open_dataset(made, driver=driver) as dataset:
@@ -104,12 +104,12 @@ def lost_place(made: Path, place: Georeference | None, driver: str) -> dict[str,
 
 
 def gdal_metadata(place: Georeference | None) -> tuple[TiffTag, ...]:
-    """The tag with what GDAL itself says of a GeoTIFF, if there is one."""
+    """GDAL's own metadata tag of a GeoTIFF, if there is one."""
     return tuple(tag for tag in place.tags if tag.code == _GDAL_METADATA) if place else ()
 
 
 def lost_tags(tags: tuple[TiffTag, ...]) -> dict[str, str]:
-    """The descriptive tags that GDAL has no name for."""
+    """A note on descriptive tags that GDAL has no name for."""
     codes = ", ".join(str(tag.code) for tag in tags if tag.code not in _TAG_NAMES)
     return {"tags": f"GDAL does not write TIFF tag {codes}"} if codes else {}
 
@@ -151,7 +151,7 @@ def _set_place(dataset: Any, place: Georeference) -> None:
 
 
 def _is_point(tags: tuple[TiffTag, ...]) -> bool:
-    """Whether the samples of a GeoTIFF are points: GTRasterTypeGeoKey (OGC 19-008r4, 7.2)."""
+    """True if the samples of a GeoTIFF are points: GTRasterTypeGeoKey (OGC 19-008r4, 7.2)."""
     for tag in tags:
         if tag.code == _GEO_KEYS and len(tag.value) % 8 == 0:
             keys = struct.iter_unpack("<4H", tag.value)
@@ -162,7 +162,7 @@ def _is_point(tags: tuple[TiffTag, ...]) -> bool:
 def _crs(wkt: str) -> CRS | None:
     try:
         return CRS.from_wkt(wkt) if wkt else None
-    except CRSError:  # what is missing then is found at the end
+    except CRSError:  # the final comparison reports the loss
         return None
 
 

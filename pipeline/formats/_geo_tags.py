@@ -1,7 +1,7 @@
-"""A place on Earth as GeoTIFF tags.
+"""A georeference as GeoTIFF tags.
 
-A GeoTIFF's own tags go on as they were. For a place from another format GDAL writes them, into a picture of one pixel
-in memory, and what it then reads from that is compared with what was to be written.
+A GeoTIFF's own tags are kept as they were. For a georeference from another format, GDAL writes the tags into a picture
+of one pixel in memory; reading that back shows what was lost.
 
 References
 ----------
@@ -30,7 +30,7 @@ GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 50844)
 
 
 def geo_tags(place: Georeference | None, missing: dict[str, str]) -> tuple[TiffTag, ...]:
-    """The tags of ``place``; what they cannot say goes into ``missing``, named as in ``WriteReport.not_carried``."""
+    """The tags of ``place``; parts that they cannot express go into ``missing``, named as in ``not_carried``."""
     if place is None:
         return ()
     if place.tags:
@@ -41,7 +41,7 @@ def geo_tags(place: Georeference | None, missing: dict[str, str]) -> tuple[TiffT
         gcps = ()
     try:
         return _made(place, gcps, missing)
-    except Exception as error:  # rasterio raises from several trees; whatever it is, the place is not in the file
+    except Exception as error:  # rasterio raises unrelated types; in any case the georeference is not in the file
         missing["place"] = f"GDAL cannot write it as GeoTIFF ({reason_of(error)})"
         return ()
 
@@ -53,7 +53,7 @@ def _made(place: Georeference, gcps: Iterable[tuple[float, ...]], missing: dict[
     wkt = place.gcps_crs or place.crs if points else place.crs
     crs = CRS.from_wkt(wkt) if wkt else None
     transform = rasterio.Affine(*place.transform) if place.transform else None
-    # Without a sidecar: what the tags cannot say must show. Quiet, for there may be a CRS and no transform.
+    # Without GDAL's sidecar, so that losses in the tags show. Quiet, because there may be a CRS and no transform.
     with quiet(), environment(), MemoryFile() as memory:
         with memory.open(**options) as made:
             made.write(np.zeros((1, 1, 1), np.uint8))
@@ -87,7 +87,7 @@ def _compare(
 
 
 def _rpc(values: Mapping[str, str]) -> RPC:
-    """From GDAL's names, such as LINE_NUM_COEFF; there may be others that are no coefficients."""
+    """RPCs from GDAL's names, such as LINE_NUM_COEFF; names that are not coefficients are ignored."""
     known = {name.upper() for name in RPC.__slots__}
     return RPC.from_gdal({name: value for name, value in values.items() if name in known})
 

@@ -1,4 +1,4 @@
-"""A folder of IIIF tiles as one picture: put together as a viewer does it, from the addresses that info.json leads to.
+"""A folder of IIIF tiles as one picture, assembled as a viewer does it, from the addresses that follow from info.json.
 
 References
 ----------
@@ -31,7 +31,7 @@ _SMALLEST_SIDE_PX, _MOST_FACTORS = 64, 32
 
 @dataclass(frozen=True)
 class Tile:
-    """Where one lies in the folder, what of the upright picture it shows, and its own rows and columns."""
+    """A tile: its path in the folder, the region of the upright picture that it shows, and its own rows and columns."""
 
     path: Path
     rows: slice
@@ -40,14 +40,13 @@ class Tile:
 
 
 class Tiles:
-    """Reads a folder; a context manager, as readers of scans are.
+    """Reads a folder; a context manager, like readers of scans.
 
-    Windows are those of the scan, however it is turned: tiles are upright where ``orientation`` is the scan's.
+    Windows are those of the scan as stored: the tiles are upright, and ``orientation`` is the scan's.
 
     Raises
     ------
-    ScanUnreadableError : info.json is not there, or does not say what it must; a tile is missing, damaged or of another
-        size
+    ScanUnreadableError : info.json is missing or incomplete; a tile is missing, damaged or of another size
     """
 
     def __init__(self, path: Path, orientation: int = 1) -> None:
@@ -74,7 +73,7 @@ class Tiles:
         self._cache.clear()
 
     def every(self, factor: int) -> Iterator[Tile]:
-        """The tiles of the picture made smaller ``factor`` times, in raster order."""
+        """The tiles of the picture reduced by ``factor``, in raster order."""
         height, width = self.shape_yx
         step = self.side_px * factor
         for y in range(0, height, step):
@@ -82,7 +81,7 @@ class Tiles:
                 yield self._tile(slice(y, min(y + step, height)), slice(x, min(x + step, width)), factor)
 
     def missing(self) -> Iterator[Path]:
-        """Addresses, of tiles and of whole pictures, where no file is, or one of another size or profile."""
+        """Addresses of tiles and of whole pictures whose file is missing or has another size or profile."""
         wanted = [(tile.path, tile.shape_yx) for factor in self.factors for tile in self.every(factor)]
         sizes = json.loads(read_text(self._path / "info.json")).get("sizes", [])
         wholes = [(int(size["height"]), int(size["width"])) for size in sizes]
@@ -136,7 +135,7 @@ class Tiles:
 
 
 def _look(path: Path) -> tuple[tuple[int, int] | None, bytes]:
-    """Rows, columns and the profile of one JPEG; None where there is none to read."""
+    """Rows, columns and the profile of one JPEG; None and no profile if it cannot be read."""
     try:
         with open_scan(path) as reader:
             return reader.info.shape_yx, reader.embedded.icc
@@ -145,7 +144,7 @@ def _look(path: Path) -> tuple[tuple[int, int] | None, bytes]:
 
 
 def _info_of(path: Path) -> tuple[tuple[int, int], int, tuple[int, ...]]:
-    """Rows and columns, the side of a tile, and how often smaller there are copies, as info.json says."""
+    """Rows and columns, the side of a tile, and the scale factors of the copies, from info.json."""
     try:
         told: dict[str, Any] = json.loads(read_text(path / "info.json"))
         (tiles,) = told["tiles"]

@@ -1,4 +1,4 @@
-"""Metadata blocks as a picture's own file says them: EXIF with its directory, Photoshop's resources with the IPTC."""
+"""Metadata blocks of a picture's file: EXIF with the picture's own tags, Photoshop's resources with the IPTC."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TEXT_BYTES = 2**14
 
 
 def exif_of(picture: OutputImage, limit_bytes: int = BLOCK_LIMIT_BYTES) -> tuple[bytes, dict[str, str]]:
-    """The picture's EXIF block, without "Exif" in front, and what of the scan's is lost, with the reason.
+    """The picture's EXIF block, without "Exif" in front, and the parts of the scan's that are lost, with the reason.
 
-    It has the scan's tags, those that describe it, and what the picture says: software, description, orientation,
-    resolution. A thumbnail is left out: it shows the scan without colours. Of more than ``limit_bytes`` only what the
-    picture says is kept, without a description that is too long alone.
+    It has the scan's EXIF and descriptive tags, and the picture's own: software, description, orientation, resolution.
+    A thumbnail is left out: it shows the scan without colours. If the block exceeds ``limit_bytes``, only the picture's
+    own tags are kept, and no description that is too long by itself.
     """
     embedded, own = picture.embedded, _own_tags(picture)
     lost: dict[str, str] = {}
@@ -73,9 +73,9 @@ def _rational(code: int, value: float) -> TiffTag | None:
 
 
 def image_resources(photoshop: bytes, iptc: bytes = b"") -> tuple[bytes, dict[str, str]]:
-    """Photoshop's image resources with ``iptc`` as one of them; what is lost, with the reason.
+    """Photoshop's image resources with ``iptc`` among them, and what is lost, with the reason.
 
-    Without those that show or describe the scan's own samples, such as thumbnails.
+    Resources that show or describe the scan's own samples, such as thumbnails, are left out.
     """
     lost: dict[str, str] = {}
     try:

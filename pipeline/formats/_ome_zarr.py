@@ -1,10 +1,10 @@
-"""A picture and its smaller copies as OME-Zarr: the layout and the attributes that any reader of it expects.
+"""A picture and its smaller copies as OME-Zarr, with the layout and the attributes that readers expect.
 
     NAME/
       zarr.json   attributes: ome (axes, levels and their scales, channels), and what the caller adds
       0, 1, ...   (channels, H, W) arrays, each level half the one before
 
-A shard is the work of one task, which writes it whole.
+Each shard is written whole by one task.
 
 References
 ----------
@@ -33,13 +33,13 @@ class Multiscale:
 
     Parameters
     ----------
-    path : of a folder that is not there yet
+    path : a folder that does not exist yet
     levels_yx : rows, columns of each level, largest first
     channels : 3 or 4
-    dtype : of the samples
-    fill : the value where nothing is written
-    pixel_um : height and width of a pixel in micrometers; None where they are not known
-    attributes : of the caller, beside those of OME
+    dtype : type of the samples
+    fill : value of samples that are never written
+    pixel_um : height and width of a pixel in micrometres; None if unknown
+    attributes : the caller's, in addition to those of OME
     """
 
     def __init__(
@@ -109,7 +109,7 @@ def _ome(
 
 
 def _transformations(level: int, pixel_yx: tuple[float, float]) -> list[dict[str, Any]]:
-    """Scale of a level, and where the centre of its first pixel lies: in the middle of those that it is the mean of."""
+    """Scale of a level, and the centre of its first pixel: the middle of the pixels that it is the mean of."""
     scale = 2**level
     scaled = {"type": "scale", "scale": [1.0, *(scale * size for size in pixel_yx)]}
     moved = {"type": "translation", "translation": [0.0, *((scale - 1) / 2 * size for size in pixel_yx)]}

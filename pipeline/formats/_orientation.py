@@ -1,4 +1,4 @@
-"""Pictures turned as their orientation says, for formats that have no place to say it: window by window, none is held.
+"""Pictures turned upright, for formats that cannot store an orientation; window by window, never as a whole.
 
 References
 ----------
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.formats.picture import OutputImage
 
 ReadWindow = Callable[[slice, slice], NDArray]
-# What is done to the stored rows and columns, the last one after the others.
+# Operations on stored rows and columns; the transposition comes last.
 _ROWS_REVERSED, _COLUMNS_REVERSED, _TRANSPOSED = (
     frozenset({3, 4, 6, 7}),
     frozenset({2, 3, 7, 8}),
@@ -26,7 +26,7 @@ _BACK = {6: 8, 8: 6}
 
 
 def upright(picture: OutputImage) -> OutputImage:
-    """``picture`` as it is to be looked at: of orientation 1. Where it lies on Earth is not turned with it."""
+    """``picture`` turned to orientation 1. Its georeference is not turned with it."""
     orientation = picture.orientation or 1
     shape_yx = turned_shape(picture.shape_yx, orientation)
     return replace(
@@ -39,12 +39,12 @@ def upright(picture: OutputImage) -> OutputImage:
 
 
 def turned_shape(shape_yx: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Rows, columns of what is stored in ``orientation``, upright; and the other way round."""
+    """Rows, columns of the upright picture, given those stored in ``orientation``; and the other way round."""
     return (shape_yx[1], shape_yx[0]) if orientation in _TRANSPOSED else shape_yx
 
 
 def turned(read: ReadWindow, shape_yx: tuple[int, int], orientation: int) -> ReadWindow:
-    """Reads windows of the upright picture out of the stored one, of ``shape_yx``, that ``read`` reads."""
+    """A function that reads windows of the upright picture; ``read`` reads the stored one, of ``shape_yx``."""
     height, width = shape_yx
 
     def window(rows: slice, columns: slice) -> NDArray:
@@ -63,7 +63,7 @@ def turned(read: ReadWindow, shape_yx: tuple[int, int], orientation: int) -> Rea
 
 
 def turned_back(read: ReadWindow, shape_yx: tuple[int, int], orientation: int) -> ReadWindow:
-    """Reads windows of the stored picture, of ``shape_yx``, out of the upright one that ``read`` reads."""
+    """A function that reads windows of the stored picture, of ``shape_yx``; ``read`` reads the upright one."""
     return turned(read, turned_shape(shape_yx, orientation), _BACK.get(orientation, orientation))
 
 

@@ -1,7 +1,7 @@
-"""A picture as one plain tiled TIFF, for a library that reads files and not windows.
+"""A picture as one plain tiled TIFF, for libraries that read files and not windows.
 
-Its tiles have no compression, so that each has its place from the start: any thread writes any tile, an error of the
-disk arrives as one of Python's, and memory holds a few windows. It takes as many bytes as the picture has samples.
+Its tiles are not compressed, so that each has a fixed position: any thread writes any tile, a disk error is a Python
+exception, and memory holds a few windows. The file is as large as the picture's samples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLASSIC_MAX_BYTES = 3_900_000_000
 
 
 def windows(shape_yx: tuple[int, int], rows: int = TILE_PX, columns: int = _WINDOW_COLUMNS) -> Iterator[Any]:
-    """Slices of rows and columns of every window of so many, in raster order."""
+    """Slices of every window of ``rows`` x ``columns``, in raster order."""
     for y in range(0, shape_yx[0], rows):
         for x in range(0, shape_yx[1], columns):
             yield slice(y, min(y + rows, shape_yx[0])), slice(x, min(x + columns, shape_yx[1]))
@@ -39,11 +39,11 @@ def write_plain(
     channels: int = 0,
     tags: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the samples of ``picture`` to ``path``, which is not there yet.
+    """Write the samples of ``picture`` to ``path``, which does not exist yet.
 
     Parameters
     ----------
-    depth : "uint8" to make 8 bit of 16
+    depth : "uint8" to reduce 16 bits to 8
     channels : 3 to leave alpha out
     tags : further arguments of ``tifffile.TiffWriter.write``
 
@@ -52,7 +52,7 @@ def write_plain(
     OSError : the disk or its permissions
     """
     dtype, channels = np.dtype(depth or picture.dtype), channels or picture.channels
-    # libvips takes a tile for damage that is far larger than its picture.
+    # libvips reports a tile that is far larger than the picture as damage.
     tile_yx = [min(TILE_PX, -(-extent // 16) * 16) for extent in picture.shape_yx]
     across = -(-picture.shape_yx[1] // tile_yx[1])
     tile_bytes = tile_yx[0] * tile_yx[1] * channels * dtype.itemsize
@@ -82,7 +82,7 @@ def write_plain(
 def _write_header(
     path: Path, shape: tuple[int, int, int], dtype: np.dtype, tile_yx: list[int], tags: Mapping[str, Any]
 ) -> int:
-    """Everything but the samples of (h, w, channels); where the first tile begins, which the others follow."""
+    """Write everything but the samples of (h, w, channels); the offset of the first tile, which the others follow."""
     padded_yx = [-(-extent // side) * side for extent, side in zip(shape[:2], tile_yx, strict=True)]
     big = padded_yx[0] * padded_yx[1] * shape[2] * dtype.itemsize > _CLASSIC_MAX_BYTES
     with tifffile.TiffWriter(path, bigtiff=big, byteorder="<") as tiff:

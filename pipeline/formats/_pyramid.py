@@ -1,4 +1,4 @@
-"""The smaller copies of a picture: their shapes, and means of two by two pixels that leave out what is no picture."""
+"""The smaller copies of a picture: their shapes, and means of two by two pixels without transparent or nodata ones."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def pyramid_levels(shape_yx: tuple[int, int], tile_px: int) -> tuple[tuple[int, 
 
 
 def halve(samples: NDArray, nodata: int | None = None) -> NDArray:
-    """Mean of each 2 x 2 of (h, w, 3 or 4) samples, rounded, halves up; at an odd edge, of the pixels that are there.
+    """Mean of each 2 x 2 of (h, w, 3 or 4) samples, rounded, halves up; at an odd edge, of the existing pixels.
 
-    Where there is a fourth channel it is opacity: colours are weighted by it, so that what lies under transparent parts
-    does not bleed into the picture. Where there is ``nodata``, means are of pixels that have another value in some
-    channel; a pixel of which there are none has it in every channel, and no channel of any other pixel has it.
+    A fourth channel is opacity: colours are weighted by it, so that colours of transparent pixels do not bleed into the
+    picture. With ``nodata``, pixels that have this value in every channel are left out. If all four are left out, the
+    mean is nodata in every channel; no other mean has that value in any channel.
     """
     if samples.shape[2] == 3 and nodata is None:
         return _area_half(samples)
-    # A strip at a time, for its weighted sums take more memory than the samples.
+    # A strip at a time, because weighted sums take more memory than the samples.
     rows = max(_STRIP_PX // samples.shape[1] // 2, 1) * 2
     strips = (samples[y : y + rows] for y in range(0, len(samples), rows))
     halves = [_opaque_half(each) if nodata is None else _there_half(each, nodata) for each in strips]
@@ -63,9 +63,9 @@ def _area_half(samples: NDArray) -> NDArray:
 
 
 def _weighted_half(colours: NDArray, weights: NDArray) -> NDArray:
-    """Means of (h, w, 3) with (h, w) integer weights; plain ones where all weights are zero."""
-    # Four products of two 8-bit numbers fit the 24 bits of float32, of two 16-bit numbers the 53 of float64: the sums
-    # are exact, so the mean of equal weights is the plain one to the bit.
+    """Means of (h, w, 3) with (h, w) integer weights; unweighted where all weights are zero."""
+    # The sum of four products fits the 24 bits of float32 for 8-bit factors, and the 53 of float64 for 16-bit factors.
+    # So sums are exact, and with equal weights the mean equals the unweighted one to the bit.
     kind = np.float32 if weights.dtype == bool or colours.dtype == np.uint8 else np.float64
     weight = weights.astype(kind)
     total = _area_half(weight)[..., None]

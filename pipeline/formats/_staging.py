@@ -1,7 +1,7 @@
-"""What every format made by a library shares: made in a folder beside its place, moved there when it is whole.
+"""Shared by all formats that a library writes: write into a folder beside the target, move the result when complete.
 
-The folder is called NAME.part. Whatever a library leaves in it goes with it, also what an earlier run left behind when
-it was killed. No file in it is called as a picture is, so that none is taken for a scan meanwhile.
+The folder is called NAME.part. It is deleted with everything that a library left in it, also that of an earlier run
+that was killed. No file in it has a picture's ending, so that none is mistaken for a scan.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MESSAGE_CHARACTERS = 200
 
 
 class WindowError(Exception):
-    """Carries what ``read_window`` raised past the handlers of what writing raises."""
+    """Carries an error of ``read_window`` past the handlers of write errors."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class WindowError(Exception):
 
 @contextlib.contextmanager
 def writing_picture(path: Path) -> Iterator[None]:
-    """An OSError of the body becomes an OutputError about ``path``; what :func:`window` met is raised as it was."""
+    """Turn an OSError of the body into an OutputError about ``path``; raise an error from :func:`window` unchanged."""
     failure: Exception | None = None
     try:
         with writing(path):
@@ -44,17 +44,17 @@ def writing_picture(path: Path) -> Iterator[None]:
     except WindowError as error:
         failure = error.reason
     if failure is not None:
-        # Outside of "writing", so that an OSError met while reading is not taken for one met while writing.
+        # Outside of "writing", so that an OSError from reading is not reported as a write error.
         raise failure
 
 
 @contextlib.contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path``, gone afterwards, by a name that libraries take; errors as ``writing_picture``.
+    """A temporary folder beside ``path``, under a name that libraries accept; errors as in ``writing_picture``.
 
     Raises
     ------
-    UsageError : its name is not UTF-8, and this system has no other way to it
+    UsageError : its name is not UTF-8, and this system offers no other name for it
     """
     part = path.with_name(path.name + PART)
     with writing_picture(path):
@@ -70,13 +70,13 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _in_utf8(folder: Path) -> Iterator[Path]:
-    """``folder``, or another way to it where its name is not UTF-8: libraries have no other names, file systems do."""
+    """``folder``, or another path to it if its name is not UTF-8, because libraries accept only UTF-8."""
     if os.fsencode(folder) == str(folder).encode("utf-8", "replace"):
         yield folder
         return
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        numbered = Path(f"/proc/self/fd/{opened}")  # proc(5): of this process, in all its threads
+        numbered = Path(f"/proc/self/fd/{opened}")  # proc(5): valid in all threads of this process
         if not numbered.is_dir():
             raise UsageError(
                 f"{str(folder.parent)!r}: a name that is not UTF-8, which libraries cannot be given here; "
@@ -88,7 +88,7 @@ def _in_utf8(folder: Path) -> Iterator[Path]:
 
 
 def place_file(made: Path, path: Path) -> int:
-    """Move the finished file ``made`` to ``path``, in place of an older one; its bytes."""
+    """Move the finished file ``made`` to ``path``, replacing an older one. Returns its size in bytes."""
     with made.open("rb") as stream:
         os.fsync(stream.fileno())
     size_bytes = made.stat().st_size
@@ -97,7 +97,7 @@ def place_file(made: Path, path: Path) -> int:
 
 
 def place_folder(made: Path, path: Path) -> int:
-    """Move the finished folder ``made`` to ``path``, in place of an older one; the bytes of its files."""
+    """Move the finished folder ``made`` to ``path``, replacing an older one. Returns the bytes of its files."""
     size_bytes = 0
     for file in sorted(made.rglob("*")):
         if file.is_file():
@@ -118,13 +118,13 @@ def place_folder(made: Path, path: Path) -> int:
 
 
 def library_error(error: Exception, folder: Path) -> OSError:
-    """The OSError behind what a C library reports as text, met while writing into ``folder``."""
+    """The OSError that a C library reported as text while it wrote into ``folder``."""
     text = " ".join(str(error).split())
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
         if os.strerror(code) in text:
             return OSError(code, os.strerror(code))
     with contextlib.suppress(OSError):
-        # The library may have removed what it was writing; less than the picture itself takes is not enough.
+        # The library may have removed its file; free space for less than the picture still means a full disk.
         largest = max((file.stat().st_size for file in folder.iterdir()), default=0)
         if shutil.disk_usage(folder).free < largest + _FULL_BELOW_BYTES:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -132,7 +132,7 @@ def library_error(error: Exception, folder: Path) -> OSError:
 
 
 def window(picture: OutputImage, rows: slice, columns: slice) -> NDArray:
-    """(h, w, channels) samples of ``picture``, which are what it announced; what reading raises is carried past."""
+    """(h, w, channels) samples of ``picture``, checked for shape and type; errors are raised as WindowError."""
     try:
         samples = picture.read_window(rows, columns)
     except Exception as error:
@@ -147,7 +147,7 @@ def window(picture: OutputImage, rows: slice, columns: slice) -> NDArray:
 
 
 def to_uint8(samples: NDArray) -> NDArray[np.uint8]:
-    """Samples of 8 or 16 bit over the range of 8, rounded.
+    """Samples of 8 or 16 bits scaled to 8 bits, rounded.
 
     >>> to_uint8(np.array([0, 128, 129, 65535], np.uint16)).tolist()
     [0, 0, 1, 255]
@@ -162,7 +162,7 @@ def to_uint8(samples: NDArray) -> NDArray[np.uint8]:
 
 
 def left_out(picture: OutputImage, reasons: Mapping[str, str]) -> dict[str, str]:
-    """Of ``reasons``, by what has no place in a format, those for what ``picture`` has."""
+    """The ``reasons``, by what a format cannot hold, that apply to ``picture``."""
     embedded, place = picture.embedded, picture.embedded.place
     has: dict[str, Any] = {
         "depth": picture.dtype != np.uint8,

@@ -1,6 +1,6 @@
-"""What formats that are TIFFs share: where their smaller copies and their metadata are.
+"""Shared by formats that are TIFFs: finding their smaller copies and their metadata.
 
-Only a file's own directories are read, not what tifffile takes for a series of files.
+Only a file's own directories are read, never further files of what tifffile considers a series.
 
 References
 ----------
@@ -24,7 +24,7 @@ from pipeline.support.files import open_file
 
 
 class TiffFormat(Format):
-    """A TIFF with smaller copies in it; ``write`` is the subclass's."""
+    """A TIFF that contains smaller copies; subclasses define ``write``."""
 
     def levels(self, path: Path, shape_yx: tuple[int, int]) -> Sequence[tuple[int, int]]:
         with tifffile.TiffFile(path) as tiff:
@@ -42,9 +42,9 @@ class TiffFormat(Format):
 
 
 def _copies(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The picture and its smaller copies: in SubIFDs, or in the directories that follow and say that they are copies.
+    """The picture and its smaller copies: in SubIFDs, or in later directories that are marked as copies.
 
-    Not tifffile's series: it leaves levels of one pixel out, and may open further files.
+    tifffile's series are not used: they omit levels of one pixel and may open further files.
     """
     first = tiff.pages.first
     if first.subifds:
@@ -53,7 +53,7 @@ def _copies(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
 
 
 def _first_tags(path: Path) -> tuple[TiffTag, ...]:
-    """All of the first directory, where a reader gives those that describe a scan."""
+    """All tags of the first directory, while a reader returns only those that describe a scan."""
     with tifffile.TiffFile(path) as file:
         found = []
         for tag in file.pages[0].tags:

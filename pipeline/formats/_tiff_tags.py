@@ -1,6 +1,6 @@
-"""What stands in a TIFF's first directory beside its samples, and the directories of Exif and GPS that hang from it.
+"""Metadata tags of a TIFF's first directory, and the directories of Exif and GPS that it points to.
 
-tifffile writes the tags; the directories are appended when it has finished, and their pointers, written as zeros, set.
+tifffile writes the tags, with zeros as pointers; then the directories are appended and the pointers are set.
 
 References
 ----------
@@ -25,7 +25,7 @@ from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 _RESOLUTION_UNITS = {"none": 1, "inch": 2, "cm": 3, "centimeter": 3}
 _DESCRIPTION, _SOFTWARE, _ORIENTATION, _NODATA = 270, 305, 274, 42113
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
-# What the picture itself says, and not a tag that comes with it.
+# Tags that come from the picture's own values, not from the scan's tags.
 _OWN = frozenset((_ORIENTATION, 282, 283, 296, _XMP, _IPTC, _PHOTOSHOP, _ICC, _NODATA, *GEO_TAGS))
 _BYTE, _ASCII, _SHORT, _LONG, _UNDEFINED, _IFD, _LONG8, _SLONG8, _IFD8, _UTF8 = 1, 2, 3, 4, 7, 13, 16, 17, 18, 129
 _RATIONALS = {5: "I", 10: "i"}
@@ -35,13 +35,13 @@ TagTuple = tuple[int | str, int, int, Any, bool]
 
 @dataclass(frozen=True)
 class Tags:
-    """Of one file.
+    """The tags of one file.
 
     Attributes
     ----------
-    options : of ``tifffile.TiffWriter.write`` for the main image, "extratags" among them
-    every : extra tags that each smaller level has, too
-    exif : the directories to append; the first one's tags are in ``options``
+    options : arguments of ``tifffile.TiffWriter.write`` for the main image, "extratags" among them
+    every : extra tags that each smaller level has too
+    exif : the directories to append; the tags of the first one are in ``options``
     not_carried : as in :class:`pipeline.formats.WriteReport`
     """
 
@@ -52,7 +52,7 @@ class Tags:
 
 
 def check_tags(picture: OutputImage) -> None:
-    """Raises UsageError where a resolution or an orientation has no meaning in a TIFF."""
+    """Raises UsageError if TIFF cannot express the resolution or the orientation."""
     if picture.resolution is not None and picture.resolution[2] not in _RESOLUTION_UNITS:
         raise UsageError(f"resolution unit {picture.resolution[2]!r}: TIFF has none, inch and cm; convert it")
     if picture.orientation is not None and not 1 <= picture.orientation <= 8:
@@ -60,7 +60,7 @@ def check_tags(picture: OutputImage) -> None:
 
 
 def tags_of(picture: OutputImage, bigtiff: bool) -> Tags:
-    """All tags of a file that are not about how its samples lie in it."""
+    """All tags of a file except those on how its samples are stored."""
     embedded = picture.embedded
     missing: dict[str, str] = {}
     exif = _parsed(embedded.exif, missing)
@@ -82,7 +82,7 @@ def tags_of(picture: OutputImage, bigtiff: bool) -> Tags:
     extra += map(_tuple, _writable(exif.ifd0, own, bigtiff, "exif", missing))
     extra += map(_tuple, geo_tags(embedded.place, missing))
     pointer = _LONG8 if bigtiff else _LONG  # Pillow does not know IFD8
-    # By their names: tifffile leaves these two out where they come as numbers.
+    # By name: tifffile drops these two if they are given as numbers.
     extra += [("ExifTag", pointer, 1, 0, True)] if exif.exif or exif.interop else []
     extra += [("GPSTag", pointer, 1, 0, True)] if exif.gps else []
     options["extratags"] = extra
@@ -90,7 +90,7 @@ def tags_of(picture: OutputImage, bigtiff: bool) -> Tags:
 
 
 def append_directories(stream: BinaryIO, exif: Exif, bigtiff: bool) -> None:
-    """Write the directories of ``exif`` but the first at the end of a little-endian TIFF, and set their pointers."""
+    """Append the directories of ``exif``, except the first, to a little-endian TIFF, and set their pointers."""
     if exif.interop or exif.exif:
         pointers = [(INTEROP_IFD, _append(stream, exif.interop, (), bigtiff))] if exif.interop else []
         _point(stream, EXIF_IFD, _append(stream, exif.exif, pointers, bigtiff), bigtiff)
@@ -106,7 +106,7 @@ def _append(stream: BinaryIO, tags: tuple[TiffTag, ...], pointers: Iterable[tupl
 
 
 def _point(stream: BinaryIO, code: int, offset: int, bigtiff: bool) -> None:
-    """Set the pointer ``code`` of the first directory, which is there already."""
+    """Set the existing pointer ``code`` of the first directory."""
     at, number, entry, room = (8, "<Q", "<HHQ", 8) if bigtiff else (4, "<I", "<HHI", 4)
     count = "<Q" if bigtiff else "<H"
     stream.seek(at)
@@ -138,7 +138,7 @@ def _parsed(block: bytes, missing: dict[str, str]) -> Exif:
 def _writable(
     tags: Iterable[TiffTag], own: Iterable[int], bigtiff: bool, name: str, missing: dict[str, str]
 ) -> Iterator[TiffTag]:
-    """Those of ``tags`` that can stand in the first directory."""
+    """The ``tags`` that the first directory can hold."""
     seen = {*own, *STRUCTURE}
     for tag in tags:
         if tag.code in seen:
@@ -155,12 +155,12 @@ def _writable(
 
 
 def _tuple(tag: TiffTag) -> TagTuple:
-    # Exif 3.0 has a type for UTF-8 that TIFF 6.0 lacks; in an ASCII field it is read as UTF-8 everywhere.
+    # Exif 3.0 has a type for UTF-8 that TIFF 6.0 lacks; all programs read UTF-8 in an ASCII field.
     return tag.code, _ASCII if tag.type == _UTF8 else tag.type, tag.count, _value(tag), True
 
 
 def _value(tag: TiffTag) -> bytes | tuple[int, ...]:
-    """Rationals as tops and bottoms in turn: of their bytes tifffile counts each number as a value of its own."""
+    """The value for tifffile. Rationals are numerators and denominators in turn: as bytes, it counts them wrongly."""
     if tag.type in _RATIONALS:
         return struct.unpack(f"<{2 * tag.count}{_RATIONALS[tag.type]}", tag.value)
     return tag.value

@@ -1,7 +1,7 @@
-"""What the formats that libvips writes share: the picture as one of its images, its errors as ours, and overviews.
+"""Shared by the formats that libvips writes: the picture as a libvips image, translation of errors, and overviews.
 
-libvips reads from the top to the bottom and keeps a few rows of tiles. It is asked to write no metadata: it makes EXIF
-anew and adds to it, so the formats put the blocks in themselves, as they are.
+libvips reads from top to bottom and keeps a few rows of tiles. It writes no metadata, because it would rebuild EXIF and
+add to it; the formats insert the blocks themselves, unchanged.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pipeline.formats.picture import OutputImage
 from pipeline.support.files import open_file
 
 _PLAIN = "plain.part"
-_JPEG_SHRINKS = (8, 4, 2, 1)  # what libjpeg can decode at
+_JPEG_SHRINKS = (8, 4, 2, 1)  # factors that libjpeg supports while decoding
 _FROM_THE_TOP = {"access": "sequential"}
 
-# Warnings of libvips about nothing of ours; errors arrive as exceptions.
+# libvips's warnings do not concern our pictures; errors arrive as exceptions.
 logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)
 
 
@@ -32,12 +32,12 @@ logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)
 def image_of(
     picture: OutputImage, folder: Path, threads: int, *, depth: str = "", channels: int = 0
 ) -> Iterator[pyvips.Image]:
-    """``picture`` to be written from top to bottom; errors of libvips become OSErrors.
+    """``picture`` as an image to write from top to bottom; errors of libvips become OSErrors.
 
     Parameters
     ----------
-    folder : where its samples may lie meanwhile
-    depth : "uint8" to make 8 bit of 16
+    folder : for a temporary file of its samples
+    depth : "uint8" to reduce 16 bits to 8
     channels : 3 to leave alpha out
     """
     write_plain(folder / _PLAIN, picture, threads, depth=depth, channels=channels)
@@ -49,7 +49,7 @@ def image_of(
 
 @contextlib.contextmanager
 def reopened(folder: Path) -> Iterator[pyvips.Image]:
-    """The image that :func:`image_of` has given, once more from its top."""
+    """The image of :func:`image_of`, once more from its top."""
     try:
         yield pyvips.Image.tiffload(str(folder / _PLAIN), access="sequential")
     except pyvips.Error as error:
@@ -57,18 +57,18 @@ def reopened(folder: Path) -> Iterator[pyvips.Image]:
 
 
 def jpeg_overview(path: Path, shape_yx: tuple[int, int], side_px: int) -> NDArray:
-    """Samples of a JPEG of ``shape_yx``, made smaller while it is decoded; as ``Format.overview``."""
+    """Samples of a JPEG of ``shape_yx``, reduced during decoding; as ``Format.overview``."""
     shrink = next(each for each in _JPEG_SHRINKS if max(shape_yx) >= each * side_px or each == 1)
     return _overview(path, side_px, lambda source: pyvips.Image.jpegload_source(source, shrink=shrink, **_FROM_THE_TOP))
 
 
 def png_overview(path: Path, side_px: int) -> NDArray:
-    """Samples of a PNG, which is decoded as a whole but not held as one; as ``Format.overview``."""
+    """Samples of a PNG, which is decoded completely but never held as a whole; as ``Format.overview``."""
     return _overview(path, side_px, lambda source: pyvips.Image.pngload_source(source, **_FROM_THE_TOP))
 
 
 def _overview(path: Path, side_px: int, load: Callable[[pyvips.Source], pyvips.Image]) -> NDArray:
-    # By its descriptor: "%" and the like in a name mean something to libvips.
+    # By its descriptor: libvips interprets "%" and other characters in a name.
     with open_file(path) as stream:
         image = load(pyvips.Source.new_from_descriptor(stream.fileno()))
         return np.asarray(image.thumbnail_image(side_px, size="down", no_rotate=True).numpy())

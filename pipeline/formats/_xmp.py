@@ -1,7 +1,7 @@
-"""XMP packets that are larger than their place: what must be there in front, and the rest.
+"""XMP packets that are larger than their place, split into a main part and the rest.
 
-What a picture says of its own making comes first: that an algorithm added its colour is to be found by any program,
-also by one that knows nothing of the rest.
+Statements on the picture's making come first: any program must find that an algorithm added the colour, even if it does
+not read the rest.
 
 References
 ----------
@@ -38,14 +38,14 @@ ET.register_namespace("xmpNote", _HAS_EXTENDED.partition("}")[0][1:])
 
 @dataclass(frozen=True)
 class Split:
-    """Two packets of one.
+    """A packet split into two.
 
     Attributes
     ----------
-    main : what must be there, and all else that it has room for
-    rest : the other properties; empty where there are none
-    digest : of ``rest``, which ``main`` names
-    moved : the names of those in ``rest``
+    main : the required properties, and all others that fit
+    rest : the other properties; empty if there are none
+    digest : digest of ``rest``, which ``main`` names
+    moved : names of the properties in ``rest``
     """
 
     main: bytes
@@ -55,14 +55,14 @@ class Split:
 
 
 def split(packet: bytes, limit_bytes: int, *, extended: bool = True) -> Split:
-    """``packet`` with a main part of at most ``limit_bytes``.
+    """Split ``packet`` into a main part of at most ``limit_bytes`` and the rest.
 
-    Properties go there in the order of what a picture must say, then the smaller before the larger; none is cut. Where
-    they are not ``extended``, it does not name the rest, which is to be left out.
+    The main part takes the required properties first, then smaller ones before larger ones; none is cut. Without
+    ``extended``, it does not name the rest, which the caller leaves out.
 
     Raises
     ------
-    ValueError : it is damaged, or refused; one line
+    ValueError : the packet is damaged or refused; one line
     """
     if len(packet) <= limit_bytes:
         return Split(packet)
@@ -76,7 +76,7 @@ def split(packet: bytes, limit_bytes: int, *, extended: bool = True) -> Split:
         over_bytes = len(_packet(kept, _DIGEST)) - limit_bytes
         if over_bytes <= 0:
             break
-        room, kept = room - over_bytes, []  # among others, a prefix may be longer than alone
+        room, kept = room - over_bytes, []  # among other properties, a prefix may be longer than alone
     there = {each.tag for each in kept}
     moved = [each for each in every if each.tag not in there]
     rest = ET.tostring(_root(moved), encoding="utf-8") if moved else b""
@@ -85,7 +85,7 @@ def split(packet: bytes, limit_bytes: int, *, extended: bool = True) -> Split:
 
 
 def _chosen(sizes: dict[str, int], room_bytes: int) -> set[str]:
-    """Of properties of so many bytes, those that have room."""
+    """The properties that fit, given the size of each in bytes."""
     ranks, chosen = {name: rank for rank, name in enumerate(_FIRST)}, set[str]()
     for name in sorted(sizes, key=lambda name: (ranks.get(name, len(_FIRST)), sizes[name])):
         if sizes[name] <= room_bytes:
@@ -95,7 +95,7 @@ def _chosen(sizes: dict[str, int], room_bytes: int) -> set[str]:
 
 
 def disclosure(packet: bytes, software: str, description: str) -> bytes:
-    """Instead of a packet that cannot be taken apart: that the colours are an algorithm's, where it said so."""
+    """A minimal packet instead of one that cannot be split: an algorithm made the colours, if ``packet`` said so."""
     if SOURCE_TYPE.encode() not in packet:
         return b""
     return xmp_packet(software[:_TEXT_CHARACTERS], description[-_TEXT_CHARACTERS:], "")

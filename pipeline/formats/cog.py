@@ -1,6 +1,6 @@
 """Cloud Optimized GeoTIFF, by GDAL's COG driver: deflate, overviews by averages, the georeference of the scan.
 
-Overviews are averages of the pixels that are there: nodata and what is fully transparent take no part.
+Overviews average only pixels with a picture: nodata and fully transparent pixels are left out.
 
 References
 ----------
@@ -28,18 +28,18 @@ _NO_PLACE = "GDAL's COG driver does not write it"
 
 
 class Cog(TiffFormat):
-    """GDAL's COG driver, with what it does not write listed."""
+    """GDAL's COG driver; what it cannot write is listed."""
 
     ENDING = ".color.cog.tif"
     OVERVIEW_COST = 2
-    HELD_BYTES = 128 * 2**20  # that GDAL holds: its cache, and tiles of several threads
+    HELD_BYTES = 128 * 2**20  # GDAL's cache, and tiles of several threads
 
     def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
-        """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+        """Write ``path``, which appears only when it is complete; on any error, an existing file stays unchanged.
 
         Raises
         ------
-        OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+        OutputError : the file cannot be written: disk full, permissions. Errors of ``picture.read_window`` pass on.
         """
         with folder_beside(path) as folder:
             made = copy_picture(
@@ -56,7 +56,7 @@ class Cog(TiffFormat):
             )
             with gdal(folder, threads):
                 with open_dataset(made):
-                    pass  # its directories, at least, are whole
+                    pass  # opens, so its directories at least are complete
                 levels_yx = _checked_levels_yx(made, threads)
                 lost = lost_place(made, picture.embedded.place, "GTiff")
             no_place = dict.fromkeys(("exif", "iptc", "photoshop", "orientation"), _NO_PLACE)
@@ -68,9 +68,9 @@ FORMAT: Format = Cog()
 
 
 def _checked_levels_yx(made: Path, threads: int) -> tuple[tuple[int, int], ...]:
-    """Rows, columns of each level, all of whose tiles are whole: deflate has a checksum, which GDAL does not look at.
+    """Rows, columns of each level, after a check of all tiles: deflate has a checksum, which GDAL ignores.
 
-    Raises OSError.
+    Raises OSError if a tile is incomplete.
     """
 
     def check(place: tuple[int, int]) -> None:

@@ -1,14 +1,14 @@
-"""A static IIIF Image API 3.0 service, level 0: a folder of JPEG tiles that any web server hands out as it is.
+"""A static IIIF Image API 3.0 service, level 0: a folder of JPEG tiles that any web server can serve as it is.
 
-``id`` in ``info.json`` must be the address where the folder is served, which nobody knows yet: it is the folder's own
-name, to be replaced by the full address. Everything else is relative to it.
+``id`` in ``info.json`` must be the address where the folder is served, which is not known yet: it is set to the name of
+the folder, to be replaced by the full address. Everything else is relative to it.
 
 Beside the tiles there are whole pictures of every size up to 2048 pixels, listed as ``sizes``; ``full/max`` is the
-largest of them, which ``maxWidth`` and ``maxHeight`` say.
+largest of them, given by ``maxWidth`` and ``maxHeight``.
 
-The service has no place for an orientation, so everything is upright. Every tile has the profile of its samples; the
-whole pictures have all that a JPEG has, and the XMP packet, which says that an algorithm added the colour, is a file of
-its own, too, that ``seeAlso`` names with the description.
+The service cannot express an orientation, so everything is upright. Every tile has the profile of its samples; the
+whole pictures have all metadata of a JPEG. The XMP packet, which says that an algorithm added the colour, is also a
+separate file, which ``seeAlso`` names with the description.
 
 References
 ----------
@@ -45,12 +45,12 @@ from pipeline.support.files import read_text
 from pipeline.types import ReadOptions, ScanReader
 
 QUALITY = 90
-LIMIT_SIDE_PX = 100_000_000  # of libvips (VIPS_MAX_COORD)
+LIMIT_SIDE_PX = 100_000_000  # libvips's limit (VIPS_MAX_COORD)
 
 _TILE_PX = 512
 _LARGEST_PX = 2048
 _NO_PLACE = ("resolution", "place", "gcps", "rpcs")
-_NOTHING_HAS_PLACE = "IIIF has no place for it"  # as sidecars have it of XMP where a release wrote bare tiles
+_NOTHING_HAS_PLACE = "IIIF has no place for it"  # the reason for XMP in sidecars of a release that wrote bare tiles
 _SUFFIX = f".jpg[Q={QUALITY},keep=icc]"
 _PACKET = "metadata.xmp"
 
@@ -61,9 +61,9 @@ class Iiif(Format):
     ENDING = ".color.iiif"
     IS_FOLDER = True
     OVERVIEW_COST = 3
-    # About twice what was met, 11.5 and 1.33: on photographs, noise, grain and halftone in saturated colours.
+    # About twice the measured 11.5 and 1.33, on photographs, noise, grain and halftone in saturated colours.
     TOLERANCE = Tolerance(largest=24.0, mean=2.5)
-    HELD_BYTES = 96 * 2**20  # that libvips holds
+    HELD_BYTES = 96 * 2**20  # libvips's buffers
 
     def check(self, shape_yx: tuple[int, int], dtype: np.dtype) -> None:
         """Raises UsageError for a picture that is too large for this format."""
@@ -78,14 +78,14 @@ class Iiif(Format):
 
         Raises
         ------
-        UsageError : a side is longer than libvips takes.
-        OutputError : it cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+        UsageError : a side is longer than libvips accepts.
+        OutputError : it cannot be written: disk full, permissions. Errors of ``picture.read_window`` pass unchanged.
         """
         self.check(picture.shape_yx, picture.dtype)
         picture = upright(picture)
-        parts, lost = segments(replace(picture, resolution=None))  # which is not that of smaller ones
+        parts, lost = segments(replace(picture, resolution=None))  # smaller copies have another one
         with folder_beside(path) as folder:
-            # "%" and the like in a name mean something to libvips; nothing of the name is in the tiles.
+            # libvips interprets "%" and other characters in a name; the tiles do not contain the name.
             made = folder / "made"
             with image_of(picture, folder, threads, depth="uint8", channels=3) as image:
                 image = _with_profile(image, picture.embedded.icc)
@@ -109,7 +109,7 @@ class Iiif(Format):
             return WriteReport(levels_yx, place_folder(made, path), lost | left_out(picture, no_place))
 
     def levels(self, path: Path, shape_yx: tuple[int, int]) -> Sequence[tuple[int, int]]:
-        """As info.json says; each of their files is there, or ValueError is raised."""
+        """Levels by info.json. Raises ValueError if one of their files is missing."""
         with Tiles(path) as tiles:
             missing = [str(each) for each in tiles.missing()]
             if missing:
@@ -127,7 +127,7 @@ class Iiif(Format):
         return Tiles(path, orientation)
 
     def embedded(self, path: Path) -> EmbeddedMetadata:
-        """That of the largest of its whole pictures."""
+        """Embedded metadata of the largest whole picture."""
         with open_scan(path / LARGEST, ReadOptions(world_file="")) as reader:
             return reader.embedded
 
@@ -152,7 +152,7 @@ def _with_profile(image: pyvips.Image, icc: bytes) -> pyvips.Image:
 def _write_whole(
     image: pyvips.Image, made: Path, sizes_yx: list[tuple[int, int]], parts: list[tuple[int, bytes]]
 ) -> None:
-    """The whole picture in each size, largest first, and the largest as "max"; with ``parts`` in front."""
+    """Write the whole picture in each size, largest first, and the largest as "max"; with ``parts`` in front."""
     for height, width in sizes_yx:
         if (height, width) != (image.height, image.width):
             image = image.thumbnail_image(width, height=height, size="force")
@@ -174,7 +174,7 @@ def _info(
     info["id"] = quote(os.fsencode(name))
     info["sizes"] = [{"width": width, "height": height} for height, width in reversed(sizes_yx)]
     if sizes_yx[0] != shape_yx:
-        # Of height, too, where nothing else is said (5.2).
+        # maxWidth limits the height too, unless maxHeight is given (5.2).
         info["maxWidth"] = max(sizes_yx[0])
     return info
 

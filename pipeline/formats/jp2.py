@@ -1,9 +1,9 @@
-"""Lossless JPEG 2000, by GDAL's OpenJPEG driver: 8 or 16 bit, tiles of 1024 pixels, its smaller copies by wavelets.
+"""Lossless JPEG 2000, by GDAL's OpenJPEG driver: 8 or 16 bits, tiles of 1024 pixels, its smaller copies by wavelets.
 
-Very large pictures have tiles of 2048 or 4096 pixels: what decoders take for the list of tiles grows with their number.
+Very large pictures have tiles of 2048 or 4096 pixels: decoders' memory for the list of tiles grows with their number.
 
-GDAL writes the georeference (GeoJP2 and GML). Resolution, EXIF, XMP, IPTC and Photoshop's resources are boxes put in
-here; the sRGB colour space is said by its number, which is what a JP2 has for it.
+GDAL writes the georeference (GeoJP2 and GML). Resolution, EXIF, XMP, IPTC and Photoshop's resources are inserted here
+as boxes. The sRGB colour space is given by its number, as usual in JP2.
 
 References
 ----------
@@ -32,8 +32,8 @@ from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.support.files import open_file
 from pipeline.support.gdal import read_smaller
 
-_SMALLEST_TILE_PX, _LARGEST_TILE_PX = 1024, 4096  # coding one takes about 30 bytes a pixel
-_MOST_TILES = 7000  # OpenJPEG takes 13 kB for each component of each before it reads any
+_SMALLEST_TILE_PX, _LARGEST_TILE_PX = 1024, 4096  # coding a tile takes about 30 bytes per pixel
+_MOST_TILES = 7000  # OpenJPEG allocates 13 kB for each component of each tile before it reads any
 _SMALLEST_PX = 256
 _COPY_BYTES = 2**22
 
@@ -43,7 +43,7 @@ class Jp2(Format):
 
     ENDING = ".color.jp2"
     OVERVIEW_COST = 5
-    HELD_BYTES = 64 * 2**20  # that GDAL and OpenJPEG hold
+    HELD_BYTES = 64 * 2**20  # buffers of GDAL and OpenJPEG
 
     def check(self, shape_yx: tuple[int, int], dtype: np.dtype) -> None:
         """Raises UsageError for a picture that is too large for this format."""
@@ -55,12 +55,12 @@ class Jp2(Format):
             )
 
     def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
-        """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+        """Write ``path``, which appears only when it is complete; on any error, an existing file stays unchanged.
 
         Raises
         ------
-        UsageError : it would have more tiles than it may.
-        OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+        UsageError : it would have too many tiles.
+        OutputError : the file cannot be written: disk full, permissions. Errors of ``picture.read_window`` pass on.
         """
         self.check(picture.shape_yx, picture.dtype)
         side = tile_px(picture.shape_yx)
@@ -99,7 +99,7 @@ class Jp2(Format):
         return read_smaller(path, "JP2OpenJPEG", (height, width))
 
     def embedded(self, path: Path) -> EmbeddedMetadata:
-        """With sRGB as the profile where a JP2 says so by its number."""
+        """Embedded metadata, with the sRGB profile if the JP2 declares sRGB by its number."""
         found = super().embedded(path)
         return replace(found, icc=found.icc or (SRGB_PROFILE if is_srgb_by_number(path) else b""))
 
@@ -108,7 +108,7 @@ FORMAT: Format = Jp2()
 
 
 def tile_px(shape_yx: tuple[int, int]) -> int:
-    """The side of the smallest tiles of which there are few enough.
+    """The smallest tile side that keeps the number of tiles within the limit.
 
     >>> tile_px((80_000, 80_000)), tile_px((132_000, 132_000))
     (1024, 2048)
@@ -120,14 +120,14 @@ def tile_px(shape_yx: tuple[int, int]) -> int:
 
 
 def _levels_yx(shape_yx: tuple[int, int], copies: int) -> tuple[tuple[int, int], ...]:
-    """As T.800 has them (B.5)."""
+    """Shapes of the levels by T.800 (B.5)."""
     return tuple((-(-shape_yx[0] // 2**level), -(-shape_yx[1] // 2**level)) for level in range(copies + 1))
 
 
 def _checked_copies(coded: Path) -> int:
-    """How many smaller copies there are; of a strip, GDAL makes other ones than it is asked for.
+    """Number of smaller copies; for a narrow strip, GDAL makes other ones than requested.
 
-    Raises OSError where GDAL did not say that the disk is full.
+    Raises OSError if the file is incomplete: GDAL does not always report a full disk.
     """
     try:
         with coded.open("rb") as stream:
@@ -138,7 +138,7 @@ def _checked_copies(coded: Path) -> int:
 
 
 def _add_boxes(coded: Path, made: Path, picture: OutputImage) -> dict[str, str]:
-    """Copy ``coded`` to ``made`` with boxes for what GDAL does not write; what has no place, with the reason."""
+    """Copy ``coded`` to ``made`` with boxes that GDAL does not write. Returns what is lost, with the reason."""
     embedded = picture.embedded
     exif, lost = exif_of(picture)
     resources, damaged = image_resources(embedded.photoshop)
@@ -154,11 +154,11 @@ def _add_boxes(coded: Path, made: Path, picture: OutputImage) -> dict[str, str]:
                 target.write(box(b"jp2h", inside + resolution_box(picture.resolution)))
                 continue
             if each.kind == b"jp2c":
-                # In front of the pixels: a reader that follows the file need not read past them.
+                # Before the pixels, so that a sequential reader need not read past them.
                 target.writelines(metadata_boxes(blocks))
                 source.seek(each.offset)
                 shutil.copyfileobj(source, target, _COPY_BYTES)
-                break  # with all that follows
+                break  # the rest is copied below
             target.write(source.read(each.size_bytes))
     return lost | left_out(
         picture,

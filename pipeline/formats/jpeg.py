@@ -27,7 +27,7 @@ from pipeline.formats._vips import image_of, jpeg_overview
 from pipeline.formats._xmp import Split, disclosure, split
 from pipeline.formats.picture import OutputImage, WriteReport
 
-LIMIT_SIDE_PX = 65_500  # of libjpeg; the format ends at 65,535
+LIMIT_SIDE_PX = 65_500  # libjpeg's limit; that of the format is 65,535
 QUALITY = 95
 
 _SEGMENT_BYTES = 65_533
@@ -35,7 +35,7 @@ _APP0, _APP1, _APP2, _APP13 = 0xE0, 0xE1, 0xE2, 0xED
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_EXTENDED = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC, _PHOTOSHOP = b"ICC_PROFILE\0", b"Photoshop 3.0\0"
-# JFIF's units (1: inch, 2: centimetre) with how many of ours there are in one, the preferred first.
+# JFIF's units (1: inch, 2: centimetre) by our unit, each with the number of ours in one of JFIF's; preferred first.
 _UNITS: dict[str, tuple[tuple[int, float], ...]] = {"none": (), "inch": ((1, 1.0),), "cm": ((1, 2.54), (2, 1.0))}
 _AS_WHOLE = 1e-5  # 118.11 pixels per centimetre are 300 per inch
 _RATIO_PARTS = 1000
@@ -46,7 +46,7 @@ class Jpeg(Format):
 
     ENDING = ".color.jpg"
     OVERVIEW_COST = 6
-    # About twice what was met, 5.4 and 0.68: on photographs, noise, grain and halftone in saturated colours.
+    # About twice the measured 5.4 and 0.68, on photographs, noise, grain and halftone in saturated colours.
     TOLERANCE = Tolerance(largest=12.0, mean=1.5)
 
     def check(self, shape_yx: tuple[int, int], dtype: np.dtype) -> None:
@@ -56,12 +56,12 @@ class Jpeg(Format):
             raise UsageError(f"{width} x {height} pixels, a JPEG ends at {LIMIT_SIDE_PX} a side; write tiff or cog")
 
     def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
-        """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+        """Write ``path``, which appears only when it is complete; on any error, an existing file stays unchanged.
 
         Raises
         ------
-        UsageError : a side is longer than a JPEG's can be.
-        OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+        UsageError : a side is too long for a JPEG.
+        OutputError : the file cannot be written: disk full, permissions. Errors of ``picture.read_window`` pass on.
         """
         self.check(picture.shape_yx, picture.dtype)
         parts, lost = segments(picture)
@@ -86,7 +86,7 @@ FORMAT: Format = Jpeg()
 
 
 def segments(picture: OutputImage) -> tuple[list[tuple[int, bytes]], dict[str, str]]:
-    """Marker and data of the segments in front, and what they have no room for, with the reason."""
+    """Marker and data of the leading segments, and what does not fit into them, with the reason."""
     embedded = picture.embedded
     exif, lost = exif_of(picture, _SEGMENT_BYTES - len(_EXIF))
     resources, damaged = image_resources(embedded.photoshop, embedded.iptc)
@@ -104,7 +104,7 @@ def segments(picture: OutputImage) -> tuple[list[tuple[int, bytes]], dict[str, s
 
 
 def _xmp(picture: OutputImage, lost: dict[str, str]) -> Iterator[bytes]:
-    """The packet, and what it has no room for as extended XMP."""
+    """The packet, and the properties that do not fit into it as extended XMP."""
     packet = picture.embedded.xmp
     try:
         made = split(packet, _SEGMENT_BYTES - len(_XMP))
@@ -124,9 +124,9 @@ def _parts(data: bytes, head_bytes: int) -> Iterator[bytes]:
 
 
 def _jfif(resolution: tuple[float, float, str] | None) -> bytes:
-    """JFIF 1.01 with whole pixels per inch or centimetre; the ratio of the sides of a pixel where they are not whole.
+    """JFIF 1.01 with whole pixels per inch or centimetre; the aspect ratio of a pixel if these are not whole.
 
-    Many programs, and verifying ones among them, believe it before the exact numbers of EXIF, so it rounds nothing.
+    Many programs, validators among them, prefer it to the exact numbers of EXIF, so nothing is rounded.
     """
     x, y, unit = resolution or (1, 1, "none")
     code, density = next(_whole(x, y, unit), (0, _ratio(x, y)))
@@ -134,7 +134,7 @@ def _jfif(resolution: tuple[float, float, str] | None) -> bytes:
 
 
 def _whole(x: float, y: float, unit: str) -> Iterator[tuple[int, tuple[int, int]]]:
-    """JFIF's number of each unit in which both are whole, and what they are."""
+    """JFIF's number of each unit in which both densities are whole, and these densities."""
     for code, per_unit in _UNITS[unit]:
         exact = x * per_unit, y * per_unit
         density = round(exact[0]), round(exact[1])
@@ -154,7 +154,7 @@ def _ratio(x: float, y: float) -> tuple[int, int]:
 
 
 def copy_with(segments: list[tuple[int, bytes]], source: BinaryIO, target: BinaryIO) -> None:
-    """``source`` with ``segments`` in front, without those for applications that it has itself."""
+    """Copy ``source`` to ``target`` with ``segments`` in front and without its own application segments."""
     target.write(source.read(2))
     for marker, data in segments:
         target.write(struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data)

@@ -1,7 +1,7 @@
 """OME-Zarr 0.5: a folder of sharded Zarr v3 arrays, for viewers and for programs that read a picture in parts.
 
-OME-Zarr has no place for what a scan says of itself, so it goes into an attribute of our own, ``colorize-archive``:
-software, description, orientation, nodata, XMP as text, and the blocks as base64, as in ``EmbeddedMetadata.to_json``.
+OME-Zarr has no place for a scan's metadata, so it goes into an attribute of our own, ``colorize-archive``: software,
+description, orientation, nodata, XMP as text, and the blocks as base64, as in ``EmbeddedMetadata.to_json``.
 
 References
 ----------
@@ -48,14 +48,14 @@ class OmeZarr(Format):
     ENDING = ".color.ome.zarr"
     IS_FOLDER = True
     OVERVIEW_COST = 4
-    HELD_BYTES = 288 * 2**20  # that Zarr holds: shards of several threads, encoded and not
+    HELD_BYTES = 288 * 2**20  # Zarr's shards in several threads, encoded and not
 
     def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write the folder ``path``, which appears only when it is complete.
 
         Raises
         ------
-        OutputError : it cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+        OutputError : it cannot be written: disk full, permissions. Errors of ``picture.read_window`` pass unchanged.
         """
         levels_yx = pyramid_levels(picture.shape_yx, _SMALLEST_PX)
         attributes, lost = _attributes(picture)
@@ -103,7 +103,7 @@ def _written(
     level: int,
     pool: OrderedThreadMap,
 ) -> Iterator[Any]:
-    """Write every shard of a level, one task each; the level above it is complete."""
+    """Write every shard of a level, one task each; the next larger level must be complete."""
 
     def make(shard: tuple[slice, slice]) -> None:
         rows, columns = shard
@@ -136,7 +136,7 @@ def _pixel_um(resolution: tuple[float, float, str] | None) -> tuple[float, float
 
 
 def _attributes(picture: OutputImage) -> tuple[dict[str, Any], dict[str, str]]:
-    """Our own attribute, and the blocks that are too large for it."""
+    """Our own attribute, and the blocks that are too large for it, with the reason."""
     embedded, lost = picture.embedded, {}
     too_large: dict[str, Any] = {}
     for name in ("icc", "exif", "iptc", "photoshop"):
@@ -153,12 +153,12 @@ def _attributes(picture: OutputImage) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _as_utf8(text: str) -> str:
-    """``text`` without halves of surrogate pairs, which come from file names and are no JSON."""
+    """``text`` with unpaired surrogates escaped: they come from file names and are not valid JSON."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _xmp(picture: OutputImage, lost: dict[str, str]) -> bytes:
-    """The packet without what makes it too large."""
+    """The packet without the properties that make it too large."""
     packet = picture.embedded.xmp
     try:
         made = split(packet, _BLOCK_LIMIT_BYTES, extended=False)

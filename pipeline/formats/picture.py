@@ -1,4 +1,4 @@
-"""What every format is given, and what it says of what it wrote."""
+"""The input of every format, and its report of what it wrote."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ ReadWindow = Callable[[slice, slice], NDArray]
 
 @dataclass(frozen=True)
 class OutputImage:
-    """A coloured picture, sRGB-encoded, and all that is to be said of it. No time stamp: the same scan, the same bytes.
+    """A coloured picture, sRGB-encoded, and its metadata. No time stamp: the same scan gives the same bytes.
 
     Attributes
     ----------
     shape_yx : rows, columns
     dtype : uint8 or uint16
-    read_window : gives (h, w, channels) samples of ``dtype`` of a slice of rows and one of columns; called from several
-        threads at once. What it raises is passed on unchanged.
+    read_window : returns (h, w, channels) samples of ``dtype`` for a slice of rows and one of columns; called from
+        several threads at once. Its errors are passed on unchanged.
     channels : 3 (RGB), or 4 (RGB and unassociated alpha)
-    nodata : the value that all channels have where there is no picture, and none elsewhere; None without one
+    nodata : the value of all channels in pixels without a picture, and of none elsewhere; None if there is none
     resolution : x, y in pixels per unit, and the unit: "none", "inch" or "cm"
     orientation : TIFF tag 274, 1-8
     software, description : for people
-    name : of the result, for formats that have it inside; the file's own where it is empty
-    embedded : what the scan said beside its pixels, and what is said of the picture: ``embedded.icc`` is the profile of
-        these samples, ``embedded.xmp`` says how they were made. Its descriptive tags are the scan's, without software
-        and description.
+    name : name of the result, for formats that store it; empty for the file's own
+    embedded : the scan's metadata and the picture's own: ``embedded.icc`` is the profile of these samples,
+        ``embedded.xmp`` says how they were made. The descriptive tags are the scan's, without software and
+        description.
     """
 
     shape_yx: tuple[int, int]
@@ -53,13 +53,13 @@ class OutputImage:
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What was written.
+    """Report of a written picture.
 
     Attributes
     ----------
     levels_yx : rows, columns of the picture and each smaller copy in it
-    bytes : of the file, or of all files of a folder
-    not_carried : what of the picture the format has no place for, each with the reason; names are "depth", "alpha",
+    bytes : size of the file, or of all files of a folder
+    not_carried : what the format cannot hold of the picture, each with the reason; names are "depth", "alpha",
         "nodata", "icc", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "description",
         "place", "gcps" and "rpcs", and of a scan "maker note"
     """

@@ -1,6 +1,6 @@
-"""PNG, 8 or 16 bit, with the metadata that it has chunks for: ICC, resolution, EXIF, XMP, and nodata as a colour.
+"""PNG, 8 or 16 bits, with the metadata that it has chunks for: ICC, resolution, EXIF, XMP, and nodata as a colour.
 
-PNG has no smaller copies and no tiles, so that large pictures belong elsewhere.
+PNG has no smaller copies and no tiles, so other formats suit large pictures better.
 
 References
 ----------
@@ -27,7 +27,7 @@ from pipeline.formats._vips import image_of, png_overview
 from pipeline.formats.picture import OutputImage, WriteReport
 
 LIMIT_PIXELS = 2**28
-LIMIT_SIDE_PX = 1_000_000  # of libpng, as it comes (PNG_USER_WIDTH_MAX)
+LIMIT_SIDE_PX = 1_000_000  # libpng's default limit (PNG_USER_WIDTH_MAX)
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _PER_METRE = {"inch": 1 / 0.0254, "cm": 100.0}
@@ -49,12 +49,12 @@ class Png(Format):
             )
 
     def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
-        """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+        """Write ``path``, which appears only when it is complete; on any error, an existing file stays unchanged.
 
         Raises
         ------
-        UsageError : more pixels than programs open a PNG of.
-        OutputError : the file cannot be written: disk full, permissions. What ``picture.read_window`` raises.
+        UsageError : more pixels than most programs open in a PNG.
+        OutputError : the file cannot be written: disk full, permissions. Errors of ``picture.read_window`` pass on.
         """
         self.check(picture.shape_yx, picture.dtype)
         exif, lost = exif_of(picture)
@@ -95,7 +95,7 @@ def _chunks(picture: OutputImage, exif: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _copy(source: BinaryIO, target: BinaryIO, chunks: list[tuple[bytes, bytes]]) -> None:
-    """``source`` with ``chunks`` behind its header, without what it has there itself."""
+    """Copy ``source`` to ``target`` with ``chunks`` after its header, instead of its own chunks there."""
     target.write(source.read(len(_MAGIC) + 25))  # IHDR is the first chunk, of 13 bytes
     for kind, data in chunks:
         target.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))

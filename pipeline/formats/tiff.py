@@ -1,18 +1,18 @@
-"""Tiled, compressed, pyramidal TIFF, written top to bottom in one pass with flat memory, however wide the picture is.
+"""Tiled, compressed, pyramidal TIFF, written top to bottom in one pass, in constant memory whatever the width.
 
 Level 0 is the main image; each further level is half the one above and hangs from it as a SubIFD (Adobe Photoshop TIFF
 Technical Notes, 2002: where Bio-Formats, QuPath, libvips and GDAL look for it).
 
 A level is cut into segments of about a megapixel. Each is one task of a small pool: read, halve, encode its tiles. The
-halves go to an unnamed temporary file beside the result, from which the next level is then streamed. A few segments are
-all that memory ever holds.
+halves go to an unnamed temporary file beside the result, from which the next level is then streamed. Memory holds only
+a few segments.
 
-Tiles lie in the file in raster order, but segments are two tiles tall: segments of one would make a store of 512-pixel
-chunks decode every chunk twice. Where a picture is several segments wide, the encoded tiles of the lower row wait, in
-memory or on disk, until the upper row is out.
+Tiles are in the file in raster order, but segments are two tiles tall: with segments of one, a store of 512-pixel
+chunks would decode every chunk twice. If a picture is several segments wide, the encoded tiles of the lower row wait,
+in memory or on disk, until the upper row is written.
 
-Compression is deflate by libdeflate at its fastest level. ISA-L is faster, but its bytes, not the pixels in them,
-differ between kinds of processor, and now and then, for reasons not found, between two runs on one.
+Compression is deflate by libdeflate at its fastest level. ISA-L is faster and also lossless, but its bytes differ
+between kinds of processor and occasionally, for unknown reasons, between two runs on one.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from pipeline.formats.picture import OutputImage, ReadWindow, WriteReport
 from pipeline.support.ordered_map import OrderedThreadMap
 from pipeline.support.scratch import ScratchRaster
 
-_SEGMENT_PX = 2**20  # composing takes about 20 bytes a pixel, and several segments are worked on at once
+_SEGMENT_PX = 2**20  # composing takes about 20 bytes per pixel, for several segments at once
 _SEGMENT_ROWS = 512
-_HELD_BYTES = 8 * 2**20  # of encoded tiles that wait for their turn in memory; the rest waits on disk
-_CLASSIC_MAX_BYTES = 3_900_000_000  # of 2**32; the rest is for tags and for tiles that compression makes larger
+_HELD_BYTES = 8 * 2**20  # for encoded tiles that wait in memory; the rest waits on disk
+_CLASSIC_MAX_BYTES = 3_900_000_000  # out of 2**32; the rest is for tags and for tiles that compression enlarges
 _DEFLATE_LEVEL = 1
 _COMPRESSION: dict[str, dict[str, Any]] = {
     "deflate": {"compression": "adobe_deflate", "predictor": True},
@@ -55,7 +55,7 @@ _COMPRESSION: dict[str, dict[str, Any]] = {
 
 
 class Tiff(TiffFormat):
-    """The usual one: lossless, pyramidal, in one file, with all that a scan says of itself."""
+    """The default format: lossless, pyramidal, in one file, with all metadata of the scan."""
 
     ENDING = ".color.tif"
     OVERVIEW_COST = 1
@@ -69,7 +69,7 @@ FORMAT: Format = Tiff()
 
 
 def segment_yx(width: int, tile_px: int) -> tuple[int, int]:
-    """Rows and columns of the segments that a level is read in: whole tiles, about a megapixel at most.
+    """Rows and columns of the segments in which a level is read: whole tiles, about a megapixel at most.
 
     >>> segment_yx(700, 256), segment_yx(100_000, 256)
     ((512, 700), (512, 2048))
@@ -80,7 +80,7 @@ def segment_yx(width: int, tile_px: int) -> tuple[int, int]:
 
 
 def is_bigtiff_needed(shape_yx: tuple[int, int], dtype: np.dtype, tile_px: int, channels: int = 3) -> bool:
-    """Whether the uncompressed tiles of all levels come near the 4 GiB that a classic TIFF can address."""
+    """True if the uncompressed tiles of all levels come near the 4 GiB that a classic TIFF can address."""
     tiles = sum(-(-height // tile_px) * -(-width // tile_px) for height, width in pyramid_levels(shape_yx, tile_px))
     return tiles * tile_px**2 * channels * np.dtype(dtype).itemsize > _CLASSIC_MAX_BYTES
 
@@ -88,21 +88,21 @@ def is_bigtiff_needed(shape_yx: tuple[int, int], dtype: np.dtype, tile_px: int, 
 def write_pyramid(
     path: Path, picture: OutputImage, *, tile_px: int = 256, compression: str = "deflate", threads: int = 2
 ) -> WriteReport:
-    """Write ``path``, which appears only when it is complete; whatever goes wrong, an older file stays as it was.
+    """Write ``path``, which appears only when it is complete; on any error, an existing file stays unchanged.
 
     ``picture.read_window`` is called once for each segment, with slices that start at a multiple of ``tile_px``, in
-    raster order; no pixel is asked for twice.
+    raster order; no pixel is requested twice.
 
     Parameters
     ----------
     tile_px : side of a tile, a multiple of 16
     compression : "deflate" (with horizontal predictor) or "none"
-    threads : that read and encode segments, each calling ``read_window``; the bytes written do not depend on it
+    threads : number of threads that read and encode segments, each calling ``read_window``; does not change the bytes
 
     Raises
     ------
     OutputError : the file cannot be written: disk full, permissions
-    UsageError : an argument makes no sense, or a window has another shape or type than announced
+    UsageError : an argument is invalid, or a window has another shape or type than announced
     """
     if min(picture.shape_yx) < 1 or compression not in _COMPRESSION or tile_px < 16 or tile_px % 16:
         raise UsageError(
@@ -134,7 +134,7 @@ def write_pyramid(
 
 @dataclass(frozen=True)
 class _Segment:
-    """One segment, encoded: its tiles by tile row, and its half for the next level (None on the last)."""
+    """One encoded segment: its tiles by tile row, and its half-size copy for the next level (None on the last)."""
 
     tiles: list[list[bytes]]
     half: NDArray | None
@@ -160,7 +160,7 @@ class _Pyramid:
         return is_bigtiff_needed(self.picture.shape_yx, self.dtype, self.tile_px, self.picture.channels)
 
     def write(self, stream: Any, folder: Path) -> dict[str, str]:
-        """Write the whole file into ``stream``; temporary files go to ``folder``. Returns what is not in it."""
+        """Write the whole file into ``stream``; temporary files go to ``folder``. Returns what is not carried."""
         tags = tags_of(self.picture, self.bigtiff)
         with contextlib.ExitStack() as stack:
             tiff = stack.enter_context(tifffile.TiffWriter(stream, bigtiff=self.bigtiff, byteorder="<"))
@@ -170,7 +170,7 @@ class _Pyramid:
                 )
                 for above_yx, level_yx in itertools.pairwise(self.levels)
             ]
-            # Entered last, left first: no segment is still being read when the files are closed.
+            # Entered last, so closed first: no segment is still being read when the files are closed.
             pool = stack.enter_context(OrderedThreadMap(self.threads))
             read: ReadWindow = functools.partial(window, self.picture)
             for index, level_yx in enumerate(self.levels):
@@ -191,7 +191,7 @@ class _Pyramid:
     def _segments(
         self, read: ReadWindow, level_yx: tuple[int, int], spill: ScratchRaster | None, pool: OrderedThreadMap
     ) -> Iterator[_Segment]:
-        """Every segment of a level in raster order, encoded; its half is in ``spill`` when it is handed out."""
+        """Every segment of a level in raster order, encoded; its half is in ``spill`` by the time it is yielded."""
 
         def encode(place: tuple[slice, slice]) -> _Segment:
             samples = read(*place)
@@ -247,7 +247,7 @@ def _differences(samples: NDArray) -> NDArray:
 
 
 class _Tiles:
-    """Encoded tiles of a level, brought from the order of segments into raster order."""
+    """Encoded tiles of a level, reordered from segments into raster order."""
 
     def __init__(self, folder: Path, level_yx: tuple[int, int], tile_px: int) -> None:
         rows, columns = segment_yx(level_yx[1], tile_px)
@@ -277,7 +277,7 @@ class _Tiles:
 
 
 class _Queue:
-    """Byte strings that wait, first in, first out; beyond ``limit_bytes`` in a nameless file."""
+    """A first-in, first-out queue of byte strings; beyond ``limit_bytes`` they wait in an unnamed file."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=limit_bytes, dir=str(folder))  # noqa: SIM115
@@ -288,7 +288,7 @@ class _Queue:
         self._sizes += map(len, items)
 
     def drain(self) -> Iterator[bytes]:
-        """Everything that was put, once; the queue is empty afterwards."""
+        """Yield everything that was put; the queue is empty afterwards."""
         self._file.seek(0)
         for size in self._sizes:
             item = self._file.read(size)
