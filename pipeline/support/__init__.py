@@ -1,1 +1,1 @@
-"""Files, threads, memory and GDAL: what any program that reads large files needs. No word of the domain in here."""
+"""Files, threads, memory and GDAL: helpers for any program that reads large files, free of domain knowledge."""

@@ -1,4 +1,4 @@
-"""Writing so that nothing half-written ever looks finished: beside first, renamed last, errors in one line."""
+"""Atomic writes: files are written beside their target and renamed when complete; errors in one line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pipeline.errors import ColorizeError, FolderBusyError, OutputError, UsageEr
 
 LOCK_FILE = ".lock"
 UNFINISHED = ".01234567.part"
-"""As long as what :func:`write_whole` puts behind a name while it writes."""
+"""A suffix as long as the one that :func:`write_whole` appends to a name while it writes."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 def output_error(error: OSError, target: Path) -> OutputError:
-    """The one-line OutputError for an OSError met while writing ``target``."""
+    """The one-line OutputError for an OSError while writing ``target``."""
     if error.errno in _FULL:
         return OutputError(f"{target}: disk full or quota reached, nothing was kept; free space and run again")
     reason = error.strerror or str(error)
@@ -35,7 +35,7 @@ def output_error(error: OSError, target: Path) -> OutputError:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn any OSError of the body into an OutputError about ``target``; errors of ours pass as they are."""
+    """Turn any OSError of the body into an OutputError about ``target``; our own errors pass unchanged."""
     try:
         yield
     except ColorizeError:
@@ -45,14 +45,14 @@ def writing(target: Path) -> Iterator[None]:
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a regular file to read its bytes. A pipe would be waited for, and opening a device may do something.
+    """Open a regular file to read its bytes. Opening a pipe could block, and opening a device may have side effects.
 
     Raises
     ------
-    OSError : it is not there, cannot be read, or is no regular file: that is then never opened
+    OSError : it is missing, cannot be read, or is not a regular file, which is then never opened
     """
     check_regular(path)
-    # Whatever has taken its place since is not waited for; a file that another program has a lease on is.
+    # The file may have been replaced by a pipe: do not wait for it. Do wait for a file under another program's lease.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except BlockingIOError:
@@ -66,7 +66,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def check_regular(path: Path) -> None:
-    """Raises OSError : it is not there, or no regular file."""
+    """Raises OSError if the path is missing or not a regular file."""
     _check_regular(path.stat().st_mode, path)
 
 
@@ -78,13 +78,13 @@ def _check_regular(mode: int, path: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """A small file of UTF-8. Raises OSError as :func:`open_file`, UnicodeDecodeError."""
+    """Read a small UTF-8 file. Raises OSError as :func:`open_file`, UnicodeDecodeError."""
     with open_file(path) as stream:
         return stream.read().decode("utf-8")
 
 
 def read_json(path: Path) -> Mapping[str, Any] | None:
-    """An object of JSON in a small file, or None where there is none to read."""
+    """The JSON object in a small file, or None if it cannot be read."""
     try:
         value = json.loads(read_text(path))
     except (OSError, ValueError):
@@ -94,12 +94,12 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; the lock goes with the process, however it ends.
+    """Lock ``folder`` for this process; the lock ends with the process, even if that is killed.
 
     Raises
     ------
-    FolderBusyError : another process holds it. UsageError : its file system has no locks. OutputError : the file cannot
-    be made.
+    FolderBusyError : another process holds it. UsageError : its file system has no locks. OutputError : the lock file
+    cannot be created.
     """
     path = folder / LOCK_FILE
     with writing(path), path.open("ab") as stream:
@@ -123,10 +123,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def walk(
     folder: Path, cannot_list: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Folders from the top down, each once, with the sorted names of folders and files in it, as os.walk has them.
+    """Folders from the top down, each once, with the sorted names of folders and files in it, as os.walk yields them.
 
-    Folders that links lead to are among them: parts of an archive may lie on other disks. What is removed from the
-    names of folders is not looked into; what cannot be listed is told to ``cannot_list``.
+    Links to folders are followed: parts of an archive may be on other disks. Folders whose names the caller removes are
+    not visited; ``cannot_list`` is called with the error for a folder that cannot be listed.
     """
     seen: set[tuple[int, int]] = set()
     for parent, names, files in os.walk(folder, followlinks=True, onerror=cannot_list):
@@ -140,14 +140,14 @@ def walk(
 
 
 def size_bytes(path: Path) -> int:
-    """Of a file, or of all files below a folder. Raises OSError where it is not there."""
+    """Size of a file, or of all files below a folder. Raises OSError if the path is missing."""
     if path.is_dir():
         return sum(found.stat().st_size for found in path.rglob("*") if found.is_file())
     return path.stat().st_size
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder, if it is there."""
+    """Remove a file or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -155,8 +155,8 @@ def remove(path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, to the disk itself, and rename. Raises OutputError."""
-    # Two workers may write one record: one that was taken for lost, and the one that was given its block.
+    """Write ``data`` beside ``path``, flush it to the disk, and rename. Raises OutputError."""
+    # Two workers may write the same record: one that was taken for lost, and the one that got its block.
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     with writing(path):
         try:
@@ -172,12 +172,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` as indented JSON, whole or not at all. Raises OutputError."""
+    """Write ``value`` as indented JSON, atomically. Raises OutputError."""
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def tree_sha256(path: Path) -> str:
-    """SHA-256 of a file, or of the list of all files below a folder: names, in order, each with its own hash."""
+    """SHA-256 of a file; of a folder, SHA-256 of the sorted list of its files' names and hashes."""
     if not path.is_dir():
         return file_sha256(path)
     digest = hashlib.sha256()

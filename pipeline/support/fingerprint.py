@@ -1,8 +1,8 @@
-"""When a scan file that was read before need not be read again: its state tells of any change.
+"""Whether a scan file must be read again to know its hash: its state reveals any change.
 
-A hash vouches for a file as long as size, modification time, change time and inode stay as they were all the while it
-was read. Clocks of file systems tick as slowly as every two seconds (FAT), so a file that was written just before may
-be written once more without its times showing it: that one is read again.
+A hash stays valid as long as size, modification time, change time and inode are those that the file had during the
+whole reading. Clocks of file systems tick as slowly as every two seconds (FAT), so a file written just before the
+reading may change once more without its times showing it: such a file is read again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _KEPT_FILES = 2**16  # some 25 MB
 
 @dataclass(frozen=True)
 class StatFingerprint:
-    """What changes when a file is written, replaced (its inode), or has its times set back (its change time).
+    """Values that change when a file is written, replaced (inode), or has its times set back (change time).
 
-    Not its device: network drives are given another number whenever they are mounted.
+    The device is not among them: network drives get another number at each mount.
     """
 
     bytes: int
@@ -33,28 +33,28 @@ class StatFingerprint:
 
     @classmethod
     def of(cls, path: Path) -> StatFingerprint:
-        """Of a file, or of a folder with all that is in it, now. Raises OSError."""
+        """The current state of a file, or of a folder with all its contents. Raises OSError."""
         if path.is_dir():
             return cls._of_folder(path)
-        with open_file(path) as stream:  # opened: a network drive then asks its server
+        with open_file(path) as stream:  # opening makes a network drive ask its server
             status = os.fstat(stream.fileno())
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     @classmethod
     def _of_folder(cls, path: Path) -> StatFingerprint:
-        # Folders too: a file that is gone changes the times of the one that it was in.
+        # Include folders: deleting a file changes the times of its folder.
         every = [path.stat(), *(found.stat() for found in path.rglob("*"))]
         modified, changed = (max(getattr(s, f"st_{kind}time_ns") for s in every) for kind in "mc")
         return cls(size_bytes(path), modified, changed, every[0].st_ino)
 
     def is_quiescent(self, read_from_ns: int) -> bool:
-        """Whether the file was at rest for so long when reading began that any later change shows in its times."""
+        """True if the file was unchanged for so long before reading began that any later change shows in its times."""
         return max(self.modified_ns, self.changed_ns) < read_from_ns - _CLOCK_TICK_NS
 
 
 @dataclass(frozen=True)
 class KnownFile:
-    """The hash of a file in a state, and how many pages it has; 0 where they were not counted."""
+    """The hash of a file in a given state, and its number of pages; 0 if not counted."""
 
     state: StatFingerprint
     sha256: str
@@ -66,9 +66,9 @@ _keeping = threading.Lock()
 
 
 def hashed(path: Path) -> tuple[KnownFile, bool]:
-    """The hash of a file or folder, read once while it stays as it is.
+    """The hash of a file or folder, which is read only once as long as it does not change.
 
-    Says too whether the file can be known by its state alone from now on. Raises OSError.
+    Also returns whether the state alone identifies the file from now on. Raises OSError.
     """
     began_ns, before = time.time_ns(), StatFingerprint.of(path)
     if (sha256 := hash_in(path, before)) is not None:
@@ -84,6 +84,6 @@ def hashed(path: Path) -> tuple[KnownFile, bool]:
 
 
 def hash_in(path: Path, state: StatFingerprint) -> str | None:
-    """The hash of a file in that state, where this process has read it so, at rest."""
+    """The hash of a file in that ``state``, if this process has read it then, unchanged; else None."""
     found = _safe.get(path)
     return found.sha256 if found is not None and found.state == state else None

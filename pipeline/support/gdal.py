@@ -1,7 +1,7 @@
-"""GDAL, the same way everywhere: one set of options, one fence to the network, one lock around what is global.
+"""The only way to use GDAL here: one set of options, no network, one lock around process-wide state.
 
-The driver is always named, so that no other can take a file; no sidecar file is looked for, and nothing is fetched
-from the network whatever a file says.
+The driver is always named, so that no other can open a file. GDAL looks for no sidecar files and fetches nothing from
+the network, whatever a file says.
 
 References
 ----------
@@ -48,16 +48,16 @@ __all__ = [
 ]
 
 CACHE_BYTES = 16 * 2**20
-"""What GDAL keeps of decoded blocks, of all files together, where none of them has larger ones."""
+"""GDAL's cache of decoded blocks for all files together, unless one of them has larger blocks."""
 _MOST_CACHE_BYTES = 2**28
-# By itself it keeps a twentieth of the machine's memory. The limit is the process's and not a thread's.
+# GDAL's default is a twentieth of the machine's memory. The limit holds for the process, not for a thread.
 os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_BYTES // 2**20))
 _RAISING = threading.Lock()
 
 OPTIONS = {
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # A second fence, should a driver follow a name that it found in a file: nothing is fetched.
+    # A second barrier, in case a driver follows a name in a file: nothing is fetched.
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
     "GDAL_HTTP_PROXY": "127.0.0.1:1",
@@ -66,24 +66,24 @@ OPTIONS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "1",
 }
 _OPEN_FILES = Path("/proc/self/fd")
-# Filters of `warnings` and the hooks of `sys` are global to the process; one thread at a time may exchange them.
+# Filters of `warnings` and hooks of `sys` are process-wide; only one thread at a time may replace them.
 _GLOBAL_LOCK = threading.Lock()
-# GDAL's messages arrive as exceptions too; logged, they would reach the user a second time.
+# GDAL's messages also arrive as exceptions; if logged, they would reach the user twice.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL + 1)
 
 
 def environment(**more: Any) -> Any:
-    """A context with `OPTIONS` and ``more`` of GDAL's configuration options."""
+    """A context with `OPTIONS` and ``more`` GDAL configuration options."""
     return rasterio.Env(**{**OPTIONS, **more})
 
 
 def cache_for(block_bytes: int) -> int:
-    """Let GDAL keep a block of that size, with all its bands; the bytes that it keeps then.
+    """Enlarge GDAL's cache for a block of ``block_bytes``, with all its bands. Returns the cache's size in bytes.
 
-    A driver that decodes all bands of a block at once would otherwise do it again for each of them.
+    Otherwise a driver that decodes all bands of a block at once would decode the block again for each band.
     """
     wanted = min(max(CACHE_BYTES, block_bytes * 5 // 4), _MOST_CACHE_BYTES)
-    with _RAISING:  # never lowered: another thread may be reading such blocks, too
+    with _RAISING:  # never lowered: another thread may be reading large blocks too
         if get_gdal_config("GDAL_CACHEMAX") < wanted:
             set_gdal_config("GDAL_CACHEMAX", wanted)
     return wanted
@@ -91,8 +91,8 @@ def cache_for(block_bytes: int) -> int:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No NotGeoreferencedWarning, for a scan has no place on Earth; and no word of rasterio on words of GDAL that quote
-    a file's bytes and are therefore no UTF-8: it prints those."""
+    """Suppress NotGeoreferencedWarning, because most scans have no georeference, and rasterio's printed complaints
+    about GDAL messages that are not UTF-8 because they quote a file's bytes."""
     with _GLOBAL_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         uncaught, unraisable = sys.excepthook, sys.unraisablehook
@@ -113,22 +113,22 @@ def quiet() -> Iterator[None]:
 
 
 class Opened:
-    """An open dataset, to be closed; as a context manager it gives the dataset itself.
+    """An open dataset, which must be closed; as a context manager it returns the dataset itself.
 
     Parameters
     ----------
-    path : a file; its name may be of any bytes
-    driver : the only one that may open it
+    path : a file; its name may be any bytes
+    driver : the only driver that may open it
     mode : "r" or "r+"
-    prefix : of GDAL's name for a part of the file, such as "GTIFF_DIR:off:8:"
-    alone : let the driver know nothing of the file's name and folder: some, of BMP, PNM, SGI and HFA, open neighbours
-        whatever `OPTIONS` say
-    ending : bytes to read behind those of the file as if they were there, a letter of Latin-1 for each
-    options : further configuration options, for the opening
+    prefix : prefix of GDAL's name for a part of the file, such as "GTIFF_DIR:off:8:"
+    alone : hide the file's name and folder from the driver: those of BMP, PNM, SGI and HFA open neighbours whatever
+        `OPTIONS` say
+    ending : bytes to append to those of the file, as Latin-1 text
+    options : further configuration options while opening
 
     Raises
     ------
-    OSError, rasterio.errors.RasterioError : as rasterio, or the system, has it
+    OSError, rasterio.errors.RasterioError : from the system or rasterio
     """
 
     def __init__(
@@ -148,13 +148,14 @@ class Opened:
         name = str(path.absolute())
         numbered = _OPEN_FILES.exists()
         if numbered and (alone or ending or not _is_utf8(name)):
-            # GDAL takes names in UTF-8 only, and beside a number lies nothing. Drivers open a file more than once, so
-            # this stays open as long as they do.
+            # GDAL accepts only UTF-8 names, and a descriptor's path has no neighbours. Drivers open a file more than
+            # once, so the descriptor stays open as long as the dataset.
             self._descriptor = os.open(path, os.O_RDWR if mode == "r+" else os.O_RDONLY)
             name = str(_OPEN_FILES / str(self._descriptor))
         try:
             with quiet(), environment(**options):
-                # Where files have no numbers. A directory of a TIFF cannot be asked of a part: that is not alone there.
+                # For systems without descriptor paths. It does not work for a single TIFF directory, whose driver then
+                # sees the file's name.
                 if ending or (alone and not numbered and not prefix):
                     self._extended = _extended(name, path.stat().st_size, ending.encode("latin-1"))
                     name = f"/vsisparse/{self._extended[-1].name}"
@@ -185,7 +186,7 @@ class Opened:
 
 
 def read_smaller(path: Path, driver: str, shape_yx: tuple[int, int]) -> NDArray:
-    """(h, w, 3) means of the first three bands of a picture, of ``shape_yx`` pixels, from its smaller copies if it can.
+    """(h, w, 3) means of the first three bands of a picture, at ``shape_yx`` pixels, from its smaller copies if any.
 
     Raises
     ------
@@ -197,7 +198,7 @@ def read_smaller(path: Path, driver: str, shape_yx: tuple[int, int]) -> NDArray:
 
 
 def _extended(name: str, size: int, ending: bytes) -> tuple[MemoryFile, ...]:
-    """The ending, and the list of parts (GDAL's /vsisparse/) that puts it behind the file, both in memory."""
+    """Two files in memory: the ending, and the list of parts (GDAL's /vsisparse/) that appends it to the file."""
     last = MemoryFile(ending)
     parts = [(name, 0, size)] + [(last.name, size, len(ending))] * bool(ending)
     regions = "".join(

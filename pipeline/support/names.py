@@ -1,12 +1,12 @@
-"""Names as people see them, and when two of them are one to a file system.
+"""File names as shown to people, and whether two names are equal to a file system.
 
-A name in a file system is bytes of any kind: it may hold a line feed, an escape code that turns a terminal's letters
-around, or bytes that are no text. It is used as it is and shown as :func:`shown` has it.
+A file name is arbitrary bytes: it may contain a line feed, an escape code that reverses a terminal's text, or bytes
+that are not text. It is used unchanged and displayed by :func:`shown`.
 
 References
 ----------
 Unicode Standard Annex 15 (normalization forms), 3.13 (default caseless matching) and 9 (directional formatting
-characters); PEP 383 (bytes that are no text).
+characters); PEP 383 (bytes that are not text).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-# Control, half of a pair, line and paragraph separators. Format characters join letters in many scripts, and stay.
+# Control characters, surrogates, line and paragraph separators. Format characters stay: many scripts need them.
 _UNSEEN = frozenset(("Cc", "Cs", "Zl", "Zp"))
 _TURNING = frozenset(map(chr, (0x061C, *range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def shown(text: object) -> str:
-    r"""A name, or a message with names in it, on one line that does nothing to a terminal, a log or a page.
+    r"""A name, or a message with names in it, on one line that is harmless to a terminal, a log or a page.
 
     >>> print(shown("a\nb\x1b[31mc\udcff"), shown("Straße 東京"))
     a\nb\x1b[31mc\xff Straße 東京
@@ -36,7 +36,7 @@ def shown(text: object) -> str:
 
 
 def shown_json(value: Any) -> str:
-    """JSON for people and programs: letters of all scripts as they are, what is not seen as JSON escapes it."""
+    """JSON for people and programs: letters of all scripts unchanged, invisible characters as JSON escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return "".join(f"\\u{ord(letter):04x}" if _is_unseen(letter) and letter != "\n" else letter for letter in text)
 
@@ -47,18 +47,18 @@ def _is_unseen(letter: str) -> bool:
 
 def _escaped(letter: str) -> str:
     code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return _SHORT.get(letter) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
 def name_limit_bytes(folder: Path) -> int:
-    """The longest name that the file system of ``folder``, which need not be there yet, takes."""
+    """The longest name that the file system of ``folder`` accepts; the folder need not exist yet."""
     return _limit(folder, "PC_NAME_MAX", 255)
 
 
 def path_limit_bytes(folder: Path) -> int:
-    """The longest path there, with the zero at its end."""
+    """The longest path there, including the final zero byte."""
     return _limit(folder, "PC_PATH_MAX", 4096)
 
 
@@ -66,21 +66,21 @@ def _limit(folder: Path, name: str, usual: int) -> int:
     for each in (folder, *folder.parents):
         try:
             found = os.pathconf(each, name)
-        except (OSError, ValueError):  # not there, or its name is too long itself
+        except (OSError, ValueError):  # missing, or its own name is too long
             continue
         return found if found > 0 else usual
     return usual
 
 
 def folded(name: str) -> str:
-    """A name such that two of them are equal where some file system takes one for the other.
+    """A normalized name: two names are equal after folding if some file system considers them the same.
 
-    exFAT, NTFS, SMB and APFS ignore capitals, HFS+ and APFS how a letter is composed, Windows a full stop or a space
-    at the end; a few ignore width and ligatures. Slashes part names.
+    exFAT, NTFS, SMB and APFS ignore case, HFS+ and APFS how a letter is composed, Windows a full stop or a space
+    at the end; a few ignore width and ligatures. Slashes separate names.
 
     >>> folded("Box/É") == folded("box/e\u0301"), folded("a.") == folded("A"), folded("a") == folded("b")
     (True, True, False)
     """
     parts = (unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", part).casefold()) for part in name.split("/"))
-    # Once more: a letter may only be composed of what folding gave.
+    # Normalize again, because folding may produce letters that can be composed.
     return "/".join(unicodedata.normalize("NFKC", part.casefold()).rstrip(" .") or part for part in parts)

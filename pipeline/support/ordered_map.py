@@ -1,4 +1,4 @@
-"""The same work on many pieces, in a few threads, with the results in order and only a few of them in memory."""
+"""The same function over many items, in a few threads, with ordered results and only a few of them in memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Result = TypeVar("Result")
 
 
 class OrderedThreadMap:
-    """A context manager; on leaving, what has begun is waited for and what has not is dropped.
+    """A context manager; on exit, running tasks are awaited and pending ones are dropped.
 
     Parameters
     ----------
-    threads : at work at once; with one, everything runs in the caller's own thread
+    threads : number of threads; with one, everything runs in the caller's own thread
     """
 
     def __init__(self, threads: int) -> None:
-        self._ahead = threads + 1  # one more than there are threads: none is idle while a result is being used
+        self._ahead = threads + 1  # one more than threads: none is idle while the caller uses a result
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def __enter__(self) -> Self:
@@ -31,9 +31,9 @@ class OrderedThreadMap:
             self._pool.shutdown(cancel_futures=True)
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-        """Each item with the result of ``work`` on it, in order. What ``work`` raises is raised in its item's place.
+        """Each item with its result of ``work``, in order. An error of ``work`` is raised at its item's turn.
 
-        Unlike ``ThreadPoolExecutor.map`` it takes items only a few ahead of what has been used.
+        Unlike ``ThreadPoolExecutor.map`` it takes only a few items ahead of those already used.
         """
         if self._pool is None:
             for item in items:

@@ -1,4 +1,4 @@
-"""Work on pictures by strips of whole rows: what it needs beside them stays small, and in the processor's cache."""
+"""Work on pictures by strips of whole rows, so that temporaries stay small and in the processor's cache."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def row_strips(shape_yx: tuple[int, ...]) -> Iterator[slice]:
 
 
 def by_strips(convert: Callable[[NDArray], NDArray], samples: NDArray) -> NDArray:
-    """``convert(samples)`` for a function of (h, w, ...) arrays that treats every row alike; made strip by strip.
+    """``convert(samples)``, computed strip by strip, for a function of (h, w, ...) arrays that treats every row alike.
 
-    Where it gives a view of what it is given, so does this.
+    If ``convert`` returns a view of its argument, so does this.
     """
     converted: NDArray | None = None
     for rows in row_strips(samples.shape):

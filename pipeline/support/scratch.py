@@ -1,7 +1,7 @@
-"""Pixels that wait on disk: written once, read by window, in a file without a name.
+"""Temporary pixels on disk: written once, read by window, in an unnamed file.
 
-Plain files and not ``np.memmap``: a full disk is then an error that can be reported (a mapped page that finds no space
-kills the process with SIGBUS), and a file without a name cannot be left behind, not even by a kill.
+Plain files are used instead of ``np.memmap``: a full disk is then a reportable error (writing to a mapped page without
+disk space kills the process with SIGBUS). An unnamed file cannot be left behind, not even by a kill.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 
 class ScratchRaster:
-    """An array of rows, columns and maybe channels; a context manager.
+    """An array of rows, columns and optionally channels; a context manager.
 
-    It lies in the file in vertical strips, each as wide as the windows that it is written or read in, so that such a
-    window is one piece of the file.
+    The file stores it in vertical strips, each as wide as the usual windows, so that a window is contiguous in the
+    file.
 
     Parameters
     ----------
-    folder : where there is space for it
+    folder : where the file is created
     shape : rows, columns, and channels if there are any
     strip_columns : width of a strip
-    dtype : of the samples
+    dtype : type of the samples
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], strip_columns: int, dtype: np.dtype) -> None:
@@ -41,7 +41,7 @@ class ScratchRaster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What is still buffered may not fit on a full disk; nobody needs it any more.
+        # Buffered data may not fit on a full disk, but nobody needs it any more.
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -51,7 +51,7 @@ class ScratchRaster:
             strip = samples[:, start - x : start - x + self._strip_columns]
             self._file.seek(self._offset(y, start))
             self._file.write(np.ascontiguousarray(strip).data)
-        self._file.flush()  # `read` goes past the buffer
+        self._file.flush()  # `read` bypasses the buffer
 
     def read(self, rows: slice, columns: slice) -> NDArray:
         """The samples of any window; from any number of threads."""

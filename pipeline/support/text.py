@@ -7,11 +7,11 @@ from pipeline.support.names import shown
 
 
 def one_line(message: object) -> str:
-    """A message that does nothing to a terminal. Ours have one line: what breaks them is a name, and is shown."""
+    """A message on one line, harmless to a terminal. Our own messages have one line: a break in them is from a name."""
     text = str(message)
     return shown(text if isinstance(message, ColorizeError) else " ".join(text.split()))
 
 
 def reason_of(error: BaseException) -> str:
-    """The first 200 characters of what a library's error says, as one line; its kind where it says nothing."""
+    """The first 200 characters of a library's error, as one line; its type if the message is empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__
