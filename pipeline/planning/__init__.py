@@ -1,1 +1,1 @@
-"""What a scan will cost, worked out before any work starts."""
+"""The cost of a scan, computed before any work starts."""

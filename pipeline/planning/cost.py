@@ -1,18 +1,18 @@
-"""What a run costs: seconds, hours of processors or GPUs, disk and network, from a few measured rates. No I/O.
+"""The cost of a run: seconds, processor or GPU hours, disk and network, from a few measured rates. No I/O.
 
 Tiles, blocks and bytes are counted exactly, axis by axis, because a scan of ten gigapixels at stride 32 has ten million
-tiles. Seconds are a model: each resource's work over how much of it there is, and the most loaded one decides.
+tiles. Seconds are a model: the work of each resource divided by its capacity; the most loaded resource decides.
 
 engines      predict tiles: a thread of a processor each, or a GPU each
-blocks       what processors do around the engine: read samples, cut and blend tiles, compress and write chroma
+blocks       processor work around the engine: read samples, cut and blend tiles, compress and write chroma
 streams      ingest and export, by the processors of the machine that runs the command
 scheduler    hands out one task after the other, on one processor
 storage      moves every byte of store and picture
 
-A worker's thread predicts and blends one block at a time; where an engine has several threads, one blends while another
+A worker's thread predicts and blends one block at a time; if several threads share an engine, one blends while another
 predicts. Stages of different scans overlap unless they use the same processors; those of one scan follow each other.
-Not in it: scans that fail, other work on the machines, the reading of the scan files themselves (twice: once for the
-hash, once for the samples), and a slow start of GPU engines.
+Not included: scans that fail, other work on the machines, reading the scan files themselves (twice: once for the hash,
+once for the samples), and a slow start of GPU engines.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from pipeline.store.arrays import CHUNK_PX
 from pipeline.tiling.grid import TileAxis, TileGrid
 from pipeline.types import ScanInfo
 
-# Blocks of small scans share a task until it has so many tiles; see flows.cluster.queue.
+# Blocks of small scans share a task until it has this many tiles; see flows.cluster.queue.
 TASK_TILES = 64
 _CHROMA_BYTES = 4
 _PICTURE_CHANNELS = 3
-# All levels of a pyramid against the first: 1 + 1/4 + 1/16 + ...
+# Pixels of all levels of a pyramid, relative to the first: 1 + 1/4 + 1/16 + ...
 _PYRAMID = 4 / 3
 _MEGA, _HOUR_SECONDS = 1e6, 3600.0
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What was measured.
+    """Measured rates.
 
     Attributes
     ----------
-    seconds_per_tile : of one engine, for one tile of the size in question
-    ingest_megapixels_per_second, export_megapixels_per_second : scan pixels, of one processor
+    seconds_per_tile : seconds of one engine for one tile of the workload's size
+    ingest_megapixels_per_second, export_megapixels_per_second : scan pixels per second of one processor
     block_megapixels_per_second : scan pixels that one processor reads, averages, compresses and writes
-    blend_megapixels_per_second : pixels of tiles that one processor cuts out and adds up
-    scan_left, chroma_left, picture_left : what compression leaves of the bytes
-    start_seconds : once a run; seconds_per_scan : of each scan beside its pixels, one scan after the other
-    scheduler_seconds_per_task : between two tasks that scheduler and client hand out as fast as they can
-    storage_bytes_per_second : of the storage as a whole, reading and writing together
+    blend_megapixels_per_second : tile pixels that one processor cuts out and adds up
+    scan_left, chroma_left, picture_left : fraction of the bytes that remains after compression
+    start_seconds : once per run; seconds_per_scan : per scan, independent of its size, one scan after the other
+    scheduler_seconds_per_task : shortest time between two tasks that scheduler and client hand out
+    storage_bytes_per_second : rate of the whole storage, reading and writing together
     """
 
     seconds_per_tile: float
@@ -76,7 +76,7 @@ class Rates:
 
 
 # One processor of a shared two-processor machine, OpenVINO 2026, the model `default`, tile 256, 8-bit gray:
-# python -m tests.benchmarks.costs --rates; the scheduler's is of python -m tests.benchmarks.scheduler.
+# python -m tests.benchmarks.costs --rates; the scheduler's rate is from python -m tests.benchmarks.scheduler.
 MEASURED = Rates(
     seconds_per_tile=0.049,
     ingest_megapixels_per_second=89.0,
@@ -98,8 +98,8 @@ class Workload:
 
     Attributes
     ----------
-    scans : how many
-    shape_yx, channels, dtype : of each; as in :class:`pipeline.types.ScanInfo`
+    scans : number of scans
+    shape_yx, channels, dtype : of each scan, as in :class:`pipeline.types.ScanInfo`
     tile_yx, stride_yx, block_px : the grid, and the side of an output block
     """
 
@@ -127,7 +127,7 @@ class Workload:
 
     @property
     def scan_pixels(self) -> int:
-        """Of one scan."""
+        """Pixels of one scan."""
         return self.shape_yx[0] * self.shape_yx[1]
 
     @property
@@ -137,14 +137,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What works.
+    """The available machines.
 
     Attributes
     ----------
-    engines : that predict at once: threads of processors, or GPUs
-    threads : that feed each engine, with a processor each
-    processors : of the machine that ingests and exports
-    is_shared : the engines run on those very processors
+    engines : number of engines that predict at once: processor threads, or GPUs
+    threads : number of threads that feed each engine, with a processor each
+    processors : number of processors of the machine that ingests and exports
+    is_shared : the engines run on these same processors
     """
 
     engines: int
@@ -169,14 +169,14 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of all scans together.
+    """Counts for all scans together.
 
     Attributes
     ----------
-    tiles : of the grids
-    predictions : tiles predicted, counting those on block edges once for each block
-    blocks, tasks : output blocks; what the scheduler hands out. Where small scans share tasks there are fewer than that
-    samples_read : pixels of the scan that blocks read, margins and whole 512-px chunks included
+    tiles : tiles of the grids
+    predictions : predicted tiles; those on block edges count once for each block
+    blocks, tasks : output blocks, and tasks of the scheduler, which are fewer if small scans share tasks
+    samples_read : scan pixels that blocks read, including margins and whole 512-px chunks
     """
 
     tiles: int
@@ -195,7 +195,7 @@ class _Bytes:
 
 @dataclass(frozen=True)
 class Disk(_Bytes):
-    """Bytes on disk: samples and chroma of the store, pictures, and what waits in nameless files meanwhile."""
+    """Bytes on disk: samples and chroma of the store, pictures, and unnamed temporary files."""
 
     scan_bytes: int
     chroma_bytes: int
@@ -205,7 +205,7 @@ class Disk(_Bytes):
 
 @dataclass(frozen=True)
 class Traffic(_Bytes):
-    """Bytes to and from the storage of the store and the pictures, temporary files left out.
+    """Bytes to and from the storage of the store and the pictures, without temporary files.
 
     Attributes
     ----------
@@ -225,7 +225,7 @@ class Traffic(_Bytes):
 
 @dataclass(frozen=True)
 class Load:
-    """Seconds that each resource would need alone, with all there is of it."""
+    """Seconds that each resource would need by itself, at full capacity."""
 
     engines: float
     blocks: float
@@ -235,20 +235,20 @@ class Load:
 
     @property
     def limit(self) -> str:
-        """The resource with the most to do."""
+        """The most loaded resource."""
         return max((field.name for field in fields(self)), key=lambda name: float(getattr(self, name)))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a workload costs.
+    """The cost of a workload.
 
     Attributes
     ----------
     wall_seconds : from the command to its end
-    engine_hours : predicting, over all engines
-    processor_hours : work of processors around the engines; where the engines are processors, theirs too
-    held_hours : engines times wall time: what GPUs that are rented for the run are paid for
+    engine_hours : prediction time of all engines
+    processor_hours : processor work around the engines, and that of the engines if they run on processors
+    held_hours : engines times wall time: the hours to pay for if GPUs are rented for the run
     """
 
     workload: Workload
@@ -268,7 +268,7 @@ class Cost:
 
 
 def tiles_per_block(axis: TileAxis, block_px: int) -> list[int]:
-    """How many tiles touch each block along one axis."""
+    """Number of tiles that touch each block along one axis."""
     return [len(axis.touching(begin, end)) for begin, end in _ranges(axis, block_px)]
 
 
@@ -288,7 +288,7 @@ def _ranges(axis: TileAxis, block_px: int) -> list[tuple[int, int]]:
 
 
 def tasks_of(tiles: Iterable[int], most_tiles: int = TASK_TILES) -> int:
-    """Tasks for blocks of so many tiles, in order: neighbours share one up to ``most_tiles``.
+    """Number of tasks for blocks with these numbers of tiles, in order: neighbours share a task up to ``most_tiles``.
 
     >>> tasks_of([30, 30, 30, 200, 4])
     4
@@ -316,10 +316,10 @@ def count(workload: Workload) -> Counts:
 
 
 def disk_of(workload: Workload, rates: Rates, at_once: int = 1) -> Disk:
-    """Bytes on disk, with ``at_once`` scans being exported."""
+    """Bytes on disk, while ``at_once`` scans are being exported."""
     pixels = workload.scans * workload.scan_pixels
     picture_bytes = _PICTURE_CHANNELS * workload.sample_bytes
-    # The lower levels wait without compression.
+    # Lower levels wait uncompressed.
     waiting = min(at_once, workload.scans) * workload.scan_pixels * picture_bytes * (_PYRAMID - 1)
     return Disk(
         scan_bytes=round(pixels * workload.channels * workload.sample_bytes * rates.scan_left),
@@ -330,7 +330,7 @@ def disk_of(workload: Workload, rates: Rates, at_once: int = 1) -> Disk:
 
 
 def traffic_of(workload: Workload, rates: Rates, counts: Counts, disk: Disk) -> Traffic:
-    """Bytes that cross the network where store and pictures are on network storage and nothing is cached."""
+    """Bytes that cross the network if store and pictures are on network storage and nothing is cached."""
     sample_bytes = workload.channels * workload.sample_bytes * rates.scan_left
     return Traffic(
         scan_written_bytes=disk.scan_bytes,
@@ -344,7 +344,7 @@ def traffic_of(workload: Workload, rates: Rates, counts: Counts, disk: Disk) -> 
 
 
 def cost_of(workload: Workload, rates: Rates, fleet: Fleet) -> Cost:
-    """What ``workload`` costs on ``fleet`` at ``rates``."""
+    """The cost of ``workload`` on ``fleet`` at ``rates``."""
     counts = count(workload)
     disk = disk_of(workload, rates, fleet.processors)
     traffic = traffic_of(workload, rates, counts, disk)
@@ -381,20 +381,20 @@ def cost_of(workload: Workload, rates: Rates, fleet: Fleet) -> Cost:
 
 
 def _colorize_seconds(engine: float, blocks: float, tasks: int, load: Load, fleet: Fleet) -> float:
-    """Equal tasks in rounds; within one, an engine predicts for one thread while the others blend."""
+    """Seconds for equal tasks in rounds; within a round, an engine predicts for one thread while the others blend."""
     rounds, turns = ceil(tasks / (fleet.engines * fleet.threads)), ceil(tasks / fleet.engines)
     return max(rounds * (engine + blocks) / tasks, turns * engine / tasks, load.scheduler)
 
 
 def _overlapped(colorize: float, streams: float, workload: Workload, fleet: Fleet) -> float:
-    """Scan after scan: while one is coloured, the next is ingested and the one before exported."""
+    """Seconds for scan after scan: while one is coloured, the next is ingested and the previous one exported."""
     if fleet.is_shared:
         return colorize + streams
     return max(colorize, streams) + min(colorize, streams) / workload.scans
 
 
 def to_table(costs: Mapping[str, Cost]) -> str:
-    """Markdown, one line for each named cost."""
+    """A Markdown table with one line for each named cost."""
     lines = [
         "| what | tiles | predicted | tasks | time | engine hours | processor-hours | held engine hours |"
         " store | picture | temporary | network | limit |",

@@ -1,6 +1,7 @@
-"""What a scan will cost, worked out before any work starts, and the block size that fits.
+"""The cost of a scan, computed before any work starts, and the block size that fits.
 
-The byte counts are what the stages hold at once, read off the code and checked against a measured run in the tests.
+The byte counts are the memory that the stages hold at once, derived from the code and checked against a measured run in
+the tests.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ MIB = 2**20
 CLIENT_BYTES = 330 * MIB
 SERVER_BYTES = 260 * MIB
 WORKER_BYTES = 420 * MIB
-# A worker's second engine, which takes a whole scan shrunk to 512 px, and a window of the scan while it is shrunk.
+# A worker's second engine, for the whole scan shrunk to 512 px, and a window of the scan during shrinking.
 ANCHOR_BYTES = 120 * MIB
-# What is taken where nobody says how much, of a machine with two processors, and for each one more.
+# The default memory limit on a machine with two processors, and the increment for each further processor.
 _DEFAULT_BYTES, _PROCESSOR_BYTES = 2 * 2**30, 2**29
-# A U-Net keeps a few full-resolution feature maps alive while a tile passes through it.
+# A U-Net holds a few full-resolution feature maps while a tile passes through it.
 _ACTIVATION_BYTES_PER_PX = 260
 # Lightness 4, two sums 8, coverage 4, one float16 copy 4, its encoded chunks 4, temporaries of RGB reduction 12.
 _BLOCK_BYTES_PER_PX = 36
 _WIDEST_SAMPLE_BYTES = 6
-# Windows in hand at once are one more than there are threads. Of a shard that is ingested: samples, chunks, shard; of a
-# segment that is exported: samples, stored and wide chroma, L*, RGB, its half and encoded tiles.
+# There is one window more in memory than threads. Ingesting a shard holds samples, chunks and the shard; exporting a
+# segment holds samples, stored and wide chroma, L*, RGB, its half-size copy and encoded tiles.
 _INGEST_COPIES = 3
 _EXPORT_PX = 2**20
 _EXPORT_BYTES_PER_PX = 40
-# Decoded tiles that a reader keeps, and encoded ones that wait for their turn.
+# Decoded tiles in a reader's cache, and encoded ones that wait for their turn.
 _KEPT_BYTES = 64 * MIB
-# A scan of no more tiles is not divided among the workers where other scans are there for them.
+# A scan with at most this many tiles is not divided among the workers if they have other scans to do.
 _SMALL_TILES = 128
-# Threads of an ingest and of an export: with more of them the disk is the limit.
+# Threads of an ingest and of an export: with more threads the disk is the limit.
 STREAM_THREADS = 4
 # Kept free for ingest and export of the neighbouring scans when the number of threads is chosen.
 _STREAM_BYTES = 352 * MIB
@@ -46,7 +47,7 @@ _STREAM_BYTES = 352 * MIB
 
 @dataclass(frozen=True)
 class Workers:
-    """How the processor is split: ``processes`` x ``threads`` blocks at once, each with ``engine_threads``."""
+    """Division of the processors: ``processes`` x ``threads`` blocks at once, each with ``engine_threads``."""
 
     processes: int
     threads: int
@@ -59,14 +60,14 @@ class Workers:
 
 @dataclass(frozen=True)
 class LibraryMemory:
-    """What libraries hold beside the arrays of our own.
+    """Memory that libraries hold beside our own arrays.
 
     Attributes
     ----------
     engine_bytes : in each worker, beyond a float32 engine with one stream
-    decoder_bytes : of the scan's reader (:class:`pipeline.types.ScanReader`); 0 where the file is not read
-    writer_bytes : of the formats that the result is written in
-    palette_bytes : of the palette network in each worker, which is gone again before blocks are made
+    decoder_bytes : for the scan's reader (:class:`pipeline.types.ScanReader`); 0 if the file is not read
+    writer_bytes : for the formats in which the result is written
+    palette_bytes : for the palette network in each worker, which is freed before blocks are computed
     """
 
     engine_bytes: int = 0
@@ -84,10 +85,10 @@ class Plan:
 
     Attributes
     ----------
-    megapixels, tiles : of the scan and its grid
-    block_px, blocks : side of an output block; how many there are
-    predictions : tiles predicted, counting those on block edges once for each block
-    stream_threads : of the ingest and of the export
+    megapixels, tiles : size of the scan; number of tiles in its grid
+    block_px, blocks : side of an output block; number of blocks
+    predictions : predicted tiles; those on block edges count once for each block
+    stream_threads : threads of the ingest and of the export
     memory_bytes : peak of all processes together
     disk_bytes : store, result and temporary files, before compression
     """
@@ -102,15 +103,15 @@ class Plan:
     disk_bytes: int
 
 
-# No scan fits below this: the processes alone have it.
+# No scan fits below this: the processes alone need it.
 LEAST_BYTES = CLIENT_BYTES + SERVER_BYTES + WORKER_BYTES + _KEPT_BYTES
 
 
 def default_limit_bytes(memory_bytes: int, processors: int) -> int:
-    """Memory for a plan where nobody says how much, on a machine or in a container that has ``memory_bytes``.
+    """The default memory limit on a machine or in a container with ``memory_bytes``.
 
-    2 GiB, and half a GiB for each processor beyond two, which is what their blocks need; but at most half of the
-    memory, because other programs live there too. Of less than 4 GiB it is 2 GiB all the same, or seven eighths.
+    2 GiB, and half a GiB for each processor beyond two, which their blocks need; but at most half of the memory,
+    because other programs run too. With less than 4 GiB of memory it is still 2 GiB, but at most seven eighths.
 
     >>> [default_limit_bytes(gib << 30, processors) / 2**30 for gib, processors in [(24, 2), (64, 16), (8, 16), (2, 4)]]
     [2.0, 9.0, 4.0, 1.75]
@@ -120,7 +121,7 @@ def default_limit_bytes(memory_bytes: int, processors: int) -> int:
 
 
 def batch_for(tile_yx: tuple[int, int]) -> int:
-    """Tiles per prediction: eight of 256x256, one of anything from 512x1024 up."""
+    """Tiles per prediction: eight of 256x256, one of 512x1024 or more."""
     return max(1, min(8, 8 * 256 * 256 // (tile_yx[0] * tile_yx[1])))
 
 
@@ -129,12 +130,12 @@ def _tiles_per_block(axis: TileAxis, block_px: int) -> list[int]:
 
 
 def _filled(tiles: int, batch: int) -> int:
-    """Tiles that the engine computes: every batch is a full one."""
+    """Tiles that the engine computes: every batch is padded to full size."""
     return -(-tiles // batch) * batch
 
 
 def _makespan(tiles: list[int], workers: int) -> int:
-    """Tiles that the busiest of ``workers`` predicts when the longest blocks go first."""
+    """Tiles that the busiest of ``workers`` predicts if the largest blocks go first."""
     load = [0] * workers
     for count in sorted(tiles, reverse=True):
         heapq.heappush(load, heapq.heappop(load) + count)
@@ -146,7 +147,7 @@ def _tile_bytes(tile_yx: tuple[int, int], batch: int) -> int:
 
 
 def threads_that_fit(processes: int, tile_yx: tuple[int, int], limit_bytes: int) -> int:
-    """Blocks of the smallest size that each of ``processes`` can work on at once within ``limit_bytes``; at least 1."""
+    """Number of smallest blocks that each of ``processes`` can compute at once within ``limit_bytes``; at least 1."""
     sides = [BLOCK_SIZES_PX[-1] + 2 * side for side in tile_yx]
     each = sides[0] * sides[1] * (_BLOCK_BYTES_PER_PX + _WIDEST_SAMPLE_BYTES) + _tile_bytes(tile_yx, batch_for(tile_yx))
     free = limit_bytes - CLIENT_BYTES - SERVER_BYTES - processes * (WORKER_BYTES + ANCHOR_BYTES) - _STREAM_BYTES
@@ -180,26 +181,26 @@ def _memory_bytes(
     export = (stream_threads + 1) * min(_EXPORT_PX, pixels) * _EXPORT_BYTES_PER_PX + held.writer_bytes
     each = WORKER_BYTES + held.engine_bytes + (ANCHOR_BYTES if has_anchor and not held.palette_bytes else 0)
     fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * each
-    # Of several, one is exported, and the next ingested, while another is coloured.
+    # With several scans, one is exported and another ingested while a third is coloured.
     stages = max(colorize, ingest + export) if scans == 1 else colorize + ingest + export
     return fixed + stages + _KEPT_BYTES
 
 
 def ingest_bytes(info: ScanInfo, threads: int, decoder_bytes: int = 0) -> int:
-    """What an ingest holds at most, beside a reader's cache; ``decoder_bytes`` as its reader says."""
+    """Most memory that an ingest holds, beside the reader's cache; ``decoder_bytes`` is the reader's."""
     window_px = min(SCAN_SHARD_PX**2, info.shape_yx[0] * info.shape_yx[1])
     return (threads + 1) * window_px * _sample_bytes(info) * _INGEST_COPIES + decoder_bytes
 
 
 def _sample_bytes(info: ScanInfo) -> int:
-    """A pixel's samples as they are held, with its mask; those that are L* are blended as float32."""
+    """Bytes of a pixel's samples in memory, with its mask; L* samples are held as float32."""
     samples = info.channels * np.dtype(info.dtype).itemsize
     return (samples if info.tone == "srgb" else 4) + (info.result_dtype.itemsize if info.mask else 0)
 
 
 def _disk_bytes(info: ScanInfo, pictures: int) -> int:
     picture_bytes = (4 if info.mask == "alpha" else 3) * info.result_dtype.itemsize
-    # Five thirds: a picture with its smaller levels, which wait beside it while it is written.
+    # Five thirds: a picture with its smaller levels, and these once more while they wait in temporary files.
     return int(info.shape_yx[0] * info.shape_yx[1] * (_sample_bytes(info) + 4 + pictures * picture_bytes * 5 / 3))
 
 
@@ -218,20 +219,20 @@ def make_plan(
 ) -> Plan:
     """Choose the block size with the shortest projected run that stays below ``limit_bytes``.
 
-    Ingest and export get as many threads as have room beside it: the engine takes longer than both.
+    Ingest and export get as many threads as fit beside it, because the engine takes longer than both.
 
     Parameters
     ----------
-    scans : in the run; where there are many, a small one need not keep every worker busy and its blocks may be large
-    begun_px : block size of an interrupted run, kept if it fits, so that its blocks count
-    has_anchor : whether the workers make a palette of the whole scan first
-    held : by libraries
-    pictures : formats that the result is written in
-    memory_bytes : that the machine, or its container, has; ``limit_bytes`` is not believed beyond it
+    scans : scans in the run; if there are many, a small one need not occupy every worker and its blocks may be large
+    begun_px : block size of an interrupted run, kept if it fits, so that its finished blocks count
+    has_anchor : whether the workers first compute a palette of the whole scan
+    held : memory held by libraries
+    pictures : number of formats in which the result is written
+    memory_bytes : memory of the machine or its container; a larger ``limit_bytes`` is reduced to it
 
     Raises
     ------
-    UsageError : not even the smallest block fits; the message names what would.
+    UsageError : not even the smallest block fits; the message says how much would.
     """
     most_threads = min(STREAM_THREADS, 2 * workers.blocks_at_once * workers.engine_threads)
 
@@ -274,14 +275,14 @@ def make_plan(
 
 
 def check_limit(limit_bytes: int, memory_bytes: int) -> None:
-    """Raises UsageError where not even the processes of a run fit, before any of them is started."""
+    """Raises UsageError if not even the processes of a run fit, before any of them is started."""
     if min(limit_bytes, memory_bytes) < LEAST_BYTES:
         least = f"a run's processes alone need {LEAST_BYTES / 2**30:.2f} GiB of memory, which"
         raise UsageError(_too_much(least, LEAST_BYTES, limit_bytes, memory_bytes, "or more"))
 
 
 def _too_much(what: str, needed_bytes: int, limit_bytes: int, memory_bytes: int | None, instead: str) -> str:
-    """What is above which limit, and the remedy."""
+    """The message for a need above a limit, with the remedy."""
     if memory_bytes is not None and needed_bytes > memory_bytes:
         return (
             f"{what} is above the {memory_bytes / 2**30:.2f} GiB that this machine, or its container, has: processes "
