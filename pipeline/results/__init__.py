@@ -1,1 +1,1 @@
-"""The record beside every result, its versions, and the certificate that the result still is what it was."""
+"""The sidecar beside every result, its versions, and the certificate that the result is unchanged."""

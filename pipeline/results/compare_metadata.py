@@ -1,7 +1,6 @@
-"""Whether a written file says all that was to be written beside its pixels.
+"""Compare the metadata of a written file with what should have been written.
 
-Values are compared, not their order or place: what a TIFF says in tags and what it says in its EXIF block are taken
-together.
+Values are compared, not their order or position: a TIFF's tags and its EXIF block are taken together.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _SHOWN_CHARACTERS = 60
 
 
 def differences(wanted: EmbeddedMetadata, found: EmbeddedMetadata) -> dict[str, str]:
-    """What of ``wanted`` is not in ``found``, with what differs, by the names of ``WriteReport.not_carried``.
+    """The parts of ``wanted`` that ``found`` lacks, with the reason, by the names of ``WriteReport.not_carried``.
 
-    Values are compared, not their order or place; what ``found`` has beyond ``wanted`` is no difference.
+    Values are compared, not their order or position; additional values in ``found`` are not a difference.
 
     Parameters
     ----------
-    wanted : what was to be written
-    found : what a reader found in the written file
+    wanted : the metadata that should have been written
+    found : the metadata that a reader found in the written file
     """
     missing = {
         "icc": "another profile" if wanted.icc and wanted.icc != found.icc else "",
@@ -46,7 +45,7 @@ def differences(wanted: EmbeddedMetadata, found: EmbeddedMetadata) -> dict[str, 
 
 
 def missing_description(wanted: str, found: EmbeddedMetadata) -> str:
-    """What is wrong where ``found`` does not have the text ``wanted`` within its description; empty where it has."""
+    """A problem if the description in ``found`` does not contain the text ``wanted``; else empty."""
     text = tiff_text(wanted).decode().strip()
     return "" if text in description_of(found) else f"not there: {text[:_SHOWN_CHARACTERS]!r}"
 
@@ -106,7 +105,7 @@ def _same_crs(wanted: str, found: str) -> bool:
         return True
     try:
         return bool(found) and bool(CRS.from_wkt(wanted) == CRS.from_wkt(found))
-    except Exception:  # rasterio raises from several trees; what cannot be read is not the same
+    except Exception:  # rasterio raises unrelated types; unreadable values count as different
         return False
 
 
@@ -129,7 +128,7 @@ def _values(tags: Iterable[TiffTag]) -> dict[int, Any]:
 
 
 def _value(tag: TiffTag) -> Any:
-    """The numbers of a tag, or its bytes, whatever the type they are stored in."""
+    """The numbers of a tag, or its bytes, independent of their stored type."""
     if tag.type in (2, 129):
         return tag.value.rstrip(b"\0")
     size = struct.calcsize(_FORMATS.get(tag.type, "B"))

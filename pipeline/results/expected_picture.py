@@ -1,4 +1,4 @@
-"""What a sidecar tells of one picture of a result: what :mod:`pipeline.results.verify` holds the picture to."""
+"""A sidecar's facts about one picture of a result, against which :mod:`pipeline.results.verify` checks it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from pipeline.formats import FORMATS
 from pipeline.results.sidecar import Sidecar
 
-# Half a level of the darkest grays of 8 bit is 0.14, and of gray turned into RGB 0.25; 65,535 levels leave a fiftieth.
+# Half a level of 8 bits is 0.14 L* in the darkest grays, and 0.25 for gray turned into RGB; 16 bits leave a fiftieth.
 BOUNDS = {"uint8": 0.5, "uint16": 0.02}
 
 
 @dataclass(frozen=True)
 class ExpectedPicture:
-    """As the sidecar of a result has it."""
+    """The properties of a picture by the result's sidecar."""
 
     picture: Path
     format: str
@@ -39,7 +39,7 @@ class ExpectedPicture:
 
     @classmethod
     def of(cls, sidecar: Sidecar, picture: Path, name: str) -> ExpectedPicture:
-        """``picture``, of the format ``name``. Raises SidecarError where the sidecar does not say all of it."""
+        """``picture``, of the format ``name``. Raises SidecarError if the sidecar lacks any of the properties."""
         source, result = sidecar.needed("source", sidecar.whole_source), sidecar.needed("result", sidecar.result)
         store, spec = sidecar.needed("store", sidecar.store), sidecar.needed("settings", sidecar.spec)
         record = sidecar.needed(name, sidecar.pictures.get(name))
@@ -68,7 +68,7 @@ class ExpectedPicture:
 
     @property
     def beside(self) -> str:
-        """The world file that the scan's place is from; empty without one."""
+        """The world file with the scan's georeference; empty if there is none."""
         return str(self.metadata.get("beside") or "")
 
     @property

@@ -1,4 +1,4 @@
-"""From a store to a picture with all that it says of itself, and a look into the written file whether it is there."""
+"""The metadata that a result should carry, and a check that the written file has it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.metadata.provenance import SOURCE_TYPE, xmp_packet
 from pipeline.metadata.xmp import lacking
 from pipeline.results.compare_metadata import differences, missing_description
 
-# What tifffile, OME, ImageJ, ScanImage and Aperio put where others have a description.
+# Texts that tifffile, OME, ImageJ, ScanImage and Aperio write into the description.
 _OF_SAMPLES = re.compile(
     r"""\{"shape":\ ?\[ | shape=\(\d | (?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:\w+:)?OME\b | ImageJ=\d
     | SI\.[A-Za-z]\w*(?:\.\w+)*\ =\  | Aperio\ (?:Image\ Library|Leica)\b""",
@@ -27,16 +27,16 @@ _OF_SAMPLES = re.compile(
 def carried_by_result(
     scan: EmbeddedMetadata, software: str, description: str, source: str
 ) -> tuple[EmbeddedMetadata, str, dict[str, str]]:
-    """What the result of a scan says beside its pixels.
+    """The metadata of a scan's result.
 
     Parameters
     ----------
-    scan : what the scan says
-    software, description, source : of the result, for its XMP packet; ``source`` is what the scan is
+    scan : the scan's metadata
+    software, description, source : of the result, for its XMP packet; ``source`` identifies the scan
 
     Returns
     -------
-    What it carries; its description, with the scan's own in front; and what cannot go on into any format, by name.
+    The result's metadata; its description, with the scan's own in front; and what no format can carry, by name.
     """
     lost: dict[str, str] = {}
     try:
@@ -48,7 +48,7 @@ def carried_by_result(
         lost["maker note"] = "its offsets would point elsewhere in another file; it stays in the store"
     own = description_of(scan)
     if _OF_SAMPLES.match(own):
-        # Of axes and channels that the result has not; readers would take it for the result's.
+        # It describes axes and channels that the result does not have; readers would apply it to the result.
         lost |= (
             {} if own.startswith("{") else {"description": "it is about the scan's own samples; it stays in the store"}
         )
@@ -57,7 +57,7 @@ def carried_by_result(
 
 
 def missing_in(name: str, path: Path, picture: OutputImage, known: Mapping[str, str]) -> dict[str, str]:
-    """What of ``picture`` a reader does not find in the file ``path`` of format ``name``, beyond what is ``known``."""
+    """The metadata of ``picture`` that is missing in the file ``path`` of format ``name``, except ``known`` losses."""
     try:
         there = FORMATS[name].embedded(path)
         found = differences(picture.embedded, there)
@@ -69,10 +69,10 @@ def missing_in(name: str, path: Path, picture: OutputImage, known: Mapping[str, 
 
 
 def missing_of_scan(name: str, path: Path, scan: EmbeddedMetadata) -> dict[str, str]:
-    """What the picture ``path`` of format ``name`` lacks of what its scan says, and of what any result says.
+    """The metadata of its scan, and of any result, that the picture ``path`` of format ``name`` lacks.
 
-    Unlike :func:`missing_in` it does not ask which software and model the result names, which a later look cannot know.
-    Raises ScanError where the file cannot be read.
+    Unlike :func:`missing_in` it does not check the software and model that the result names, which are not known later.
+    Raises ScanError if the file cannot be read.
     """
     wanted, description, lost = carried_by_result(scan, "", "", "")
     found = FORMATS[name].embedded(path)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-# Raised when the same settings would give other bytes, so that results of older code count as out of date.
+# Incremented when the same settings would give other bytes, so that results of older code count as out of date.
 ALGORITHM = 2
 
 
@@ -17,12 +17,12 @@ ALGORITHM = 2
 class RunSpec:
     """Everything that decides the bytes of a result; two equal specs on equal scans give equal pictures.
 
-    ``tile_yx`` and ``stride_yx`` are pixels; tiles start at multiples of ``align`` where the stride is one; ``anchor``
-    says whether the palette comes from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0
-    for none, and ``stride_yx`` then the coarsest; ``vivid`` and ``cautious`` say what is taken of a palette
-    network's possible colours (:mod:`pipeline.palettes.answers`), ``palette_engine`` and ``palette_precision`` by what
-    and in what that network is computed; ``reused`` names the version whose tiles were taken over, which its storage
-    rounds to float16. Workers, blocks and schedulers are not in it: they must not matter.
+    ``tile_yx`` and ``stride_yx`` are in pixels. Tiles start at multiples of ``align`` if the stride is such a multiple.
+    ``anchor`` says whether the palette comes from the whole scan. ``quality`` is the seam score that finer tiles should
+    reach, 0 for none; ``stride_yx`` is then the coarsest stride. ``vivid`` and ``cautious`` decide how colours are
+    chosen from a palette network's distribution (:mod:`pipeline.palettes.answers`); ``palette_engine`` and
+    ``palette_precision`` are the engine and precision of that network. ``reused`` names the version whose tiles were
+    taken over, rounded to float16 by its store. Workers, blocks and schedulers are left out: they must not matter.
     """
 
     tile_yx: tuple[int, int]
@@ -52,13 +52,13 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunSpec:
-        """The settings that :meth:`to_json` gave. Raises TypeError, KeyError where they are others."""
+        """The settings from the output of :meth:`to_json`. Raises TypeError, KeyError for anything else."""
         sizes = {name: (int(values[name][0]), int(values[name][1])) for name in ("tile_yx", "stride_yx")}
         return cls(**{**values, **sizes})
 
     @property
     def version(self) -> str:
-        """The name of what these settings make: tile-stride-window-model-hash, such as 256-128-hann-default-1f2e3d4c.
+        """The name of a version with these settings: tile-stride-window-model-hash, as 256-128-hann-default-1f2e3d4c.
 
         Two different settings never share a name: the hash is the first 32 bits of the SHA-256 of all of them.
         """
@@ -73,5 +73,5 @@ def _size_text(size_yx: tuple[int, int]) -> str:
 
 
 def utc_now() -> str:
-    """The time as ISO 8601, to the second, in UTC."""
+    """The current time in UTC as ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,8 +1,8 @@
 """``NAME.color.json``, the sidecar beside a result: what was done, by what, to which bytes.
 
-``docs/sidecar.md`` is its layout. One key decides nothing about the others: a part that is damaged, or of another
-release, is None or empty, and the rest still says whose picture lies there. Whoever needs a part asks for it with
-:meth:`Sidecar.needed`, and gets the :class:`SidecarError` that says what is wrong with it.
+``docs/sidecar.md`` describes its layout. Parts are independent: one that is damaged, or of another release, is None or
+empty, and the rest still says whose picture it is. Code that needs a part asks with :meth:`Sidecar.needed`, which
+raises the :class:`SidecarError` that says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class _Record:
 
     Attributes
     ----------
-    unwritten : keys of this release's layout that the file does not have: an earlier release wrote it
-    further : keys of the file that this release's layout does not have, with their values
+    unwritten : keys of this release's layout that the file lacks, because an earlier release wrote it
+    further : keys of the file that are not in this release's layout, with their values
     """
 
     unwritten: frozenset[str] = field(default=frozenset(), repr=False)
@@ -45,7 +45,7 @@ class _Record:
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """What :meth:`to_json` gave. Raises KeyError, TypeError where it is something else."""
+        """A record from the output of :meth:`to_json`. Raises KeyError, TypeError for anything else."""
         kinds = cls.kinds()
         known = {name: value for name, value in _object(values).items() if name in kinds}
         for name, value in known.items():
@@ -55,7 +55,7 @@ class _Record:
         return cls(**known, unwritten=frozenset(kinds.keys() - known.keys()), further=further)
 
     def to_json(self) -> dict[str, Any]:
-        """In the order of the layout."""
+        """A JSON object with keys in the order of the layout."""
         return {
             **{name: getattr(self, name) for name in self.kinds() if name not in self.unwritten},
             **self.further,
@@ -84,7 +84,7 @@ class SourceRecord(_Record):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it says all that every release wrote."""
+        """True if the record has all keys that every release wrote."""
         return not self.unwritten & {"path", "bytes", "sha256", "height_px", "width_px"}
 
     @property
@@ -94,16 +94,16 @@ class SourceRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRecord(_Record):
-    """One picture of the result; None where the sidecar does not say it.
+    """One picture of the result; None for values that the sidecar lacks.
 
     Attributes
     ----------
     file : its name beside the sidecar
     bytes, sha256 : of the file, or of all files of a folder
-    levels : the picture and its smaller copies
-    carries_metadata : whether it should carry what the scan says beside its pixels
-    not_carried : what of that it does not carry, and why
-    premis : the PREMIS event of its making
+    levels : number of levels, the picture itself included
+    carries_metadata : whether it should carry the scan's embedded metadata
+    not_carried : the parts of the metadata that it does not carry, and why
+    premis : the PREMIS event of its creation
     """
 
     file: str = ""
@@ -117,7 +117,7 @@ class PictureRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRecord(_Record):
-    """Name of the version, and of its store beside the sidecar."""
+    """Names of the version and of its store beside the sidecar."""
 
     version: str
     store: str
@@ -125,7 +125,7 @@ class ResultRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class StoreRecord(_Record):
-    """SHA-256 of the store's small files by their path in it, and of the records of all blocks."""
+    """SHA-256 of the store's small files, by path within the store, and of the records of all blocks."""
 
     sha256: Mapping[str, str]
     records_sha256: str
@@ -133,7 +133,7 @@ class StoreRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkRecord(_Record):
-    """What a result took; ``seconds`` by stage."""
+    """The work that a result took; ``seconds`` by stage."""
 
     megapixels: float = 0.0
     tiles: int = 0
@@ -146,15 +146,15 @@ class WorkRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """All that the JSON says. A part is None, a text or mapping empty, where it is missing or damaged.
+    """The contents of the JSON. A missing or damaged part is None, a missing text or mapping empty.
 
-    ``settings`` and ``quality`` are as they are in the file; :attr:`spec` and :attr:`figures` are the same as values of
+    ``settings`` and ``quality`` are as in the file; :attr:`spec` and :attr:`figures` are the same, parsed as values of
     this release.
 
     Attributes
     ----------
-    path : where it was read from; None where it was made
-    faults : the parts that are damaged, each with what is wrong with it
+    path : the file that it was read from; None if it was not read
+    faults : the damaged parts, each with its error
     unwritten, further : as in the records of its parts
     """
 
@@ -177,12 +177,12 @@ class Sidecar:
 
     @classmethod
     def read(cls, path: Path) -> Sidecar:
-        """Raises SidecarError where there is no JSON object to read."""
+        """Read a sidecar. Raises SidecarError if the file holds no JSON object."""
         return cls.from_json(_parsed(str(path), lambda: _object(json.loads(read_text(path)))), path)
 
     @classmethod
     def find(cls, path: Path) -> Sidecar | None:
-        """As :meth:`read`, but None where there is none to read."""
+        """As :meth:`read`, but None if there is no readable sidecar."""
         try:
             return cls.read(path)
         except SidecarError:
@@ -190,7 +190,7 @@ class Sidecar:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], path: Path | None = None) -> Sidecar:
-        """What :meth:`to_json` gave; what of it is something else is among the ``faults``."""
+        """A sidecar from the output of :meth:`to_json`; invalid parts are listed in ``faults``."""
         faults: dict[str, SidecarError] = {}
 
         def part(name: str, parse: Callable[[Any], T], of: Mapping[str, Any] = values) -> T | None:
@@ -201,7 +201,7 @@ class Sidecar:
                 return None
 
         entries = {name: each for name, each in (part("pictures", _object) or {}).items() if isinstance(each, Mapping)}
-        # Of a damaged entry it is still known that the picture is this project's.
+        # Even a damaged entry shows that the picture is this project's.
         unknown = PictureRecord(unwritten=frozenset(PictureRecord.kinds()))
         return cls(
             what=part("what", _text) or "",
@@ -223,7 +223,7 @@ class Sidecar:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """In the order of the layout, which is that of the fields."""
+        """A JSON object with keys in the order of the layout, which is that of the fields."""
         known = {each.name: getattr(self, each.name) for each in fields(self) if each.name in _LAYOUT}
         known["pictures"] = {name: each.to_json() for name, each in self.pictures.items()}
         for name, value in known.items():
@@ -232,18 +232,18 @@ class Sidecar:
 
     @cached_property
     def spec(self) -> RunSpec | None:
-        """The settings; None where they are not this release's."""
+        """The settings; None if this release cannot parse them."""
         return self._value("settings", lambda: RunSpec.from_json(self.settings))
 
     @cached_property
     def figures(self) -> Quality | None:
-        """The quality; None where there is none, or not one of this release's."""
+        """The quality; None if it is missing or this release cannot parse it."""
         quality = self.quality
         return self._value("quality", lambda: Quality.from_json(quality)) if quality else None
 
     @property
     def version(self) -> str | None:
-        """The name that the settings have in this release; None where they are not this release's."""
+        """The version's name by the settings; None if this release cannot parse them."""
         return self.spec.version if self.spec else None
 
     def _value(self, name: str, parse: Callable[[], T]) -> T | None:
@@ -253,26 +253,26 @@ class Sidecar:
             return None
 
     def is_of(self, sha256: str) -> bool:
-        """Whether the result was made from a scan file of these bytes."""
+        """True if the result was made from a scan file with this hash."""
         return self.source is not None and self.source.sha256 == sha256 != ""
 
     def says(self, *names: str) -> bool:
-        """Whether all these parts are there, and none is damaged."""
+        """True if all these parts are present and undamaged."""
         return not (self.unwritten | self.faults.keys()) & set(names)
 
     @property
     def whole_source(self) -> SourceRecord | None:
-        """The scan file, where the sidecar says all that every release wrote of it."""
+        """The scan file, if its record has all keys that every release wrote; else None."""
         return self.source if self.source is not None and self.source.is_whole else None
 
     def needed(self, name: str, part: T | None) -> T:
-        """``part``, the part of that name. Raises SidecarError where it is missing or damaged."""
+        """Return ``part``, which is called ``name``. Raises SidecarError if it is missing or damaged."""
         if part is None:
             raise self.faults.get(name) or self._lacks(name, "it is missing, or of another release")
         return part
 
     def needs(self, name: str, record: _Record, *keys: str) -> None:
-        """Raises SidecarError where the file does not have all of ``keys`` in the ``record`` of that name."""
+        """Raises SidecarError if ``record``, the part called ``name``, lacks any of ``keys`` in the file."""
         if lacking := sorted(record.unwritten & set(keys)):
             raise self.faults.get(name) or self._lacks(name, f"no {', '.join(map(repr, lacking))}")
 
@@ -284,7 +284,7 @@ _LAYOUT = frozenset(each.name for each in fields(Sidecar)) - {"path", "faults", 
 
 
 def _parsed(where: str, parse: Callable[[], T]) -> T:
-    """What ``parse`` gives; the only place that finds a sidecar wrong. Raises SidecarError."""
+    """The result of ``parse``. Errors in sidecars are reported only here. Raises SidecarError."""
     try:
         return parse()
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
@@ -306,7 +306,7 @@ def _kinds(record: type) -> dict[str, Any]:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON is of a type such as ``Mapping[str, float]``."""
+    """True if a JSON value has a type such as ``Mapping[str, float]``."""
     parts = get_args(kind)
     if get_origin(kind) is Mapping:
         return isinstance(value, Mapping) and all(_fits(each, parts[1]) for each in value.values())
@@ -330,7 +330,7 @@ def _text(value: Any) -> str:
 
 
 def sidecar_of(result: Path) -> Path | None:
-    """The JSON of a picture of this project's, by its name, or that JSON itself; None for other names."""
+    """The sidecar's path for a picture of this project, by its name, or the sidecar itself; None for other names."""
     for ending in (SIDECAR_ENDING, *sorted(ENDINGS.values(), key=len, reverse=True)):
         if result.name.endswith(ending):
             return result.with_name(result.name.removesuffix(ending) + SIDECAR_ENDING)
@@ -338,12 +338,12 @@ def sidecar_of(result: Path) -> Path | None:
 
 
 def version_of(path: Path) -> str | None:
-    """The version that a sidecar describes, or None where there is no sidecar of this project's."""
+    """The version that a sidecar describes, or None if there is no readable sidecar."""
     sidecar = Sidecar.find(path)
     return sidecar.version if sidecar else None
 
 
 def pictures_of(path: Path) -> dict[str, PictureRecord]:
-    """What a sidecar says of the pictures that it describes, by format; formats that are not known are left out."""
+    """The records of a sidecar's pictures, by format; unknown formats are left out."""
     sidecar = Sidecar.find(path)
     return {} if sidecar is None else {name: each for name, each in sidecar.pictures.items() if name in ENDINGS}

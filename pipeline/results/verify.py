@@ -1,8 +1,8 @@
-"""A certificate of a result: whether the picture still says what the scan said, and whether any byte was changed since.
+"""A certificate of a result: whether the picture still agrees with the scan, and whether any byte has changed.
 
-What is certified is what this project promises: the lightness of every pixel is the scan's, at its depth and size; the
-pyramid is whole; resolution, orientation, mask and metadata are the scan's, but for what the sidecar lists as not
-carried; picture and store are the bytes that were written.
+It certifies what this project promises: the lightness of every pixel is the scan's, at its depth and size; the pyramid
+is complete; resolution, orientation, mask and metadata are the scan's, except those that the sidecar lists as not
+carried; picture and store have the bytes that were written.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from pipeline.types import ReadOptions, Roi, ScanInfo, ScanReader
 
 BLOCK_PX = 1024
 _SAME_RESOLUTION = 1e-4
-_PER_METRE = 0.0051  # what PNG and JPEG 2000 round to, in pixels per centimetre
+_PER_METRE = 0.0051  # rounding of PNG and JPEG 2000, in pixels per centimetre
 
 Read = Callable[[Roi], NDArray]
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was found.
+    """The findings on one picture.
 
     Attributes
     ----------
-    picture : the result that was looked at
-    lightness_max, lightness_mean : of |dL*| to the scan, over every pixel; None where the scan is not there any more
-    worst : rows and columns of the block (of a megapixel) with the largest
-    bound : the largest that is allowed in this format at this depth
-    mean_bound : the largest mean that is allowed; None where ``bound`` says enough
+    picture : the result that was checked
+    lightness_max, lightness_mean : maximum and mean of |dL*| to the scan over all pixels; None if the scan is gone
+    worst : rows and columns of the block (of a megapixel) with the maximum
+    bound : largest allowed maximum in this format at this depth
+    mean_bound : largest allowed mean; None if ``bound`` is enough
     unread : parts of the scan that could not be read, and are plain gray
-    not_compared : what could not be looked at, and why; one line each
-    problems : one line each; none is a result that keeps its promises
+    not_compared : what could not be checked, and why; one line each
+    problems : one line each; empty if the result keeps its promises
     """
 
     picture: str
@@ -84,11 +84,11 @@ class Certificate:
 
 
 def verify(result: Path) -> list[Certificate]:
-    """Look at every picture of a result (of a ``NAME.color.json``) or at one of them, and at the store.
+    """Check all pictures of a result (given its ``NAME.color.json``) or one of them, and the store.
 
     Raises
     ------
-    SidecarError : it has no sidecar of this project's: what it should be is not known.
+    SidecarError : there is no sidecar of this project, so the expected values are unknown.
     """
     path = sidecar_of(result)
     if path is None or not (path.exists() or result.exists()):
@@ -136,7 +136,7 @@ def _certificate(expected: ExpectedPicture, store_problems: tuple[str, ...]) -> 
 
 
 def _not_compared(expected: ExpectedPicture, source: _Source) -> Iterator[str]:
-    """What the scan said and cannot be asked for any more."""
+    """Facts about the scan that are no longer available."""
     if source.embedded is None:
         yield "metadata not compared: its store keeps none any more"
     elif expected.carries_metadata and expected.beside and source.info.metadata.get("beside") != expected.beside:
@@ -154,7 +154,7 @@ def _byte_problems(expected: ExpectedPicture) -> Iterator[str]:
 
 
 def _picture_problems(expected: ExpectedPicture, source: _Source | None, found: _Lightness) -> Iterator[str]:
-    """What the picture itself says and shows; its lightness into ``found``."""
+    """Problems of the picture's facts and pixels; its lightness goes into ``found``."""
     try:
         with _opened(expected) as reader:
             info = reader.info
@@ -176,7 +176,7 @@ def _opened(expected: ExpectedPicture) -> ScanReader:
 
 
 def _lost_metadata(expected: ExpectedPicture, source: _Source | None) -> Iterator[str]:
-    """What the scan says beside its pixels and the picture does not, beyond what the sidecar lists."""
+    """The scan's metadata that the picture lacks, except what the sidecar lists."""
     if FORMATS[expected.format].is_silent(expected.not_carried):
         return
     scan = source.embedded if source is not None and source.embedded is not None else EmbeddedMetadata()
@@ -214,9 +214,9 @@ def _text(resolution: Sequence[Any] | None) -> str:
 
 
 def _store_problems(expected: ExpectedPicture) -> Iterator[str]:
-    """Every shard of the samples and of the result's version, and the files that describe them."""
+    """Problems of the shards of the samples and of the result's version, and of the files that describe them."""
     if not expected.store.is_dir():
-        return  # it may be deleted
+        return  # users may delete it
     try:
         store = ScanStore.open(expected.store)
     except StoreError as error:
@@ -250,7 +250,7 @@ def _store_problems(expected: ExpectedPicture) -> Iterator[str]:
 
 
 def _is_of_another_run(store: ScanStore, expected: ExpectedPicture) -> bool:
-    """Whether a later run has left metadata out, or taken it in."""
+    """True if a later run changed whether the store keeps metadata."""
     try:
         return store.keeps_metadata != expected.carries_metadata
     except StoreError:
@@ -266,7 +266,7 @@ def _version_problems(store: ScanStore, version: ChromaVersion) -> Iterator[str]
 
 @dataclass(frozen=True)
 class _Source:
-    """The scan's L* and mask by window, and what a result carries of it; None where that is not known any more."""
+    """The scan's L* and mask by window, and its metadata; None if that is no longer known."""
 
     lightness: Read
     mask: Read | None
@@ -276,7 +276,7 @@ class _Source:
 
 
 def _source(expected: ExpectedPicture, stack: contextlib.ExitStack) -> _Source | None:
-    """The scan, from the store or else from the scan file where that is still the same."""
+    """The scan, from the store or else from the scan file if that is unchanged."""
     try:
         store = ScanStore.open(expected.store)
         mask = store.read_mask if store.info.mask else None
@@ -286,7 +286,7 @@ def _source(expected: ExpectedPicture, stack: contextlib.ExitStack) -> _Source |
     try:
         if not expected.source.exists() or tree_sha256(expected.source) != expected.source_sha256:
             return None
-        # A world file that came later says nothing of this result.
+        # A world file added later does not concern this result.
         reading = ReadOptions(page=expected.page, salvage=True, world_file=expected.beside)
         reader = stack.enter_context(open_scan(expected.source, reading))
     except (ColorizeError, OSError):
@@ -324,7 +324,7 @@ class _Lightness:
 
 
 def _lightness_problems(expected: ExpectedPicture, found: _Lightness) -> Iterator[str]:
-    # Not "larger", which what is no number is not.
+    # Written as "not <=" so that NaN fails too.
     if not found.largest <= expected.bound:
         yield f"lightness is not the scan's: more than {expected.bound:g} at rows, columns {found.worst}"
     if expected.mean_bound is not None and not found.mean <= expected.mean_bound:
@@ -336,7 +336,7 @@ def _compare(expected: ExpectedPicture, reader: ScanReader, source: _Source, fou
     if reader.info.mask and source.mask is None:
         yield f"it has {reader.info.mask}, the scan none"
     same_mask = True
-    # What is decoded from the top down only is read from the top down.
+    # Read from top to bottom what can only be decoded from top to bottom.
     is_by_rows = reader.segment_yx[1] >= expected.shape_yx[1] or source.is_by_rows
     for roi in _bands(expected.shape_yx) if is_by_rows else _blocks(expected.shape_yx):
         seen = lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone)

@@ -1,4 +1,4 @@
-"""File names that have a version of a result in them, as ``RunSpec.version`` makes it."""
+"""File names that contain the version of a result, as made by ``RunSpec.version``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _VERSION = re.compile(r"\.\d+(x\d+)?-\d+(x\d+)?-\w+-\w+-[0-9a-f]{8}")  # with th
 
 
 def is_of_version(stem: str) -> bool:
-    """Whether a name ends as that of a version does, so that it may be one of another scan's."""
+    """True if a name ends like that of a version, so that it may be a version of another scan."""
     return re.search(f"{_VERSION.pattern}$", stem) is not None
 
 
 def leftovers(folder: Path, stem: str) -> list[Path]:
-    """What stopped writes of the scan ``stem``, current or of a version, have left in ``folder``: files and folders.
+    """Files and folders that stopped writes of the scan ``stem``, current or of a version, left in ``folder``.
 
     Nobody else may be writing there.
     """
@@ -26,6 +26,6 @@ def leftovers(folder: Path, stem: str) -> list[Path]:
 
 
 def _is_version(name: str, stem: str) -> bool:
-    """Whether between ``stem`` and the ending is nothing, or a version: not so in another scan's name."""
+    """True if there is nothing between ``stem`` and the ending, or a version; not so in another scan's name."""
     between = {name.removeprefix(stem).removesuffix(ending) for ending in UNFINISHED_ENDINGS if name.endswith(ending)}
     return any(part == "" or _VERSION.fullmatch(part) for part in between)

@@ -1,6 +1,6 @@
-"""The versions of a scan's colours: where each lies, which one is current, and how another one becomes it.
+"""The versions of a scan's colours: their paths, which one is current, and how another one becomes current.
 
-The current version is ``NAME.color.json`` with its pictures, one in each format that was asked for (``NAME.color.tif``,
+The current version is ``NAME.color.json`` with its pictures, one in each requested format (``NAME.color.tif``,
 ``NAME.color.jp2``); earlier ones that are kept are ``NAME.<version>.color.*`` beside them.
 """
 
@@ -20,7 +20,7 @@ from pipeline.support.files import remove, size_bytes, tree_sha256, writing
 
 @dataclass(frozen=True)
 class ResultPaths:
-    """Where one scan's results lie: ``store`` is NAME.zarr, the others begin with ``stem``: NAME for the current."""
+    """Paths of one scan's results: ``store`` is NAME.zarr; others begin with ``stem``, which is NAME if current."""
 
     store: Path
     stem: str
@@ -35,25 +35,25 @@ class ResultPaths:
         return self.store.with_name(f"{self.stem}{SIDECAR_ENDING}")
 
     def picture(self, name: str) -> Path:
-        """In the format ``name``; a folder for some."""
+        """Path of the picture in the format ``name``; a folder for some formats."""
         return self.store.with_name(self.stem + ENDINGS[name])
 
     def of_version(self, version: str) -> ResultPaths:
-        """Where a version that is not the current one lies."""
+        """Paths of a version that is not current."""
         return replace(self, stem=f"{self.store.name.removesuffix('.zarr')}.{version}")
 
     def all_versions(self) -> list[ResultPaths]:
-        """Of every version beside the current one that has a sidecar."""
+        """Paths of every version with a sidecar, except the current one."""
         start, end = self.store.name.removesuffix("zarr"), SIDECAR_ENDING
         names = (p.name for p in self.store.parent.iterdir()) if self.store.parent.is_dir() else ()
         found = sorted(n for n in names if n.startswith(start) and n.endswith(end) and len(n) > len(start + end))
         versions = [(name[len(start) : -len(end)], self.store.parent / name) for name in found]
-        # Another scan's name may begin with this one's: its sidecar says another version.
+        # Another scan's name may begin with this one's, but then its sidecar says another version.
         return [self.of_version(version) for version, sidecar in versions if version_of(sidecar) == version]
 
 
 def has_recorded_size(picture: Path, record: PictureRecord) -> bool:
-    """Whether a picture has as many bytes as were written."""
+    """True if the file has the recorded size."""
     try:
         return size_bytes(picture) == record.bytes
     except OSError:
@@ -63,15 +63,15 @@ def has_recorded_size(picture: Path, record: PictureRecord) -> bool:
 def valid_pictures(
     paths: ResultPaths, source: Source, spec: RunSpec, metadata: bool = True, is_exact: bool = False
 ) -> dict[str, PictureRecord]:
-    """The pictures that are there, whole, and made from these bytes with these settings, by format.
+    """The existing, complete pictures that were made from these bytes with these settings, by format.
 
-    A picture for which tiles of another version were taken over counts too, as it differs by rounding only, unless
-    ``is_exact``. ``metadata`` says whether it should carry the scan's.
+    Unless ``is_exact``, a picture that reused tiles of another version counts too, as it differs by rounding only.
+    ``metadata`` says whether pictures should carry the scan's.
     """
     sidecar = Sidecar.find(paths.sidecar)
     if sidecar is None or not sidecar.is_of(source.sha256):
         return {}
-    # As they are in the file: settings of another release are others, also where this one can read them.
+    # Compare them as in the file: settings of another release differ, even if this one can parse them.
     settings = sidecar.settings if is_exact else {**sidecar.settings, "reused": ""}
     if settings != (spec if is_exact else replace(spec, reused="")).to_json():
         return {}
@@ -83,9 +83,9 @@ def valid_pictures(
 
 
 def find_conflict(paths: ResultPaths, names: Iterable[str]) -> Path | None:
-    """A picture's place that is taken by something which no sidecar of this project's tells of; None where all is well.
+    """The path of a picture that is taken by a file of which no sidecar knows; None if there is no conflict.
 
-    A publication that was stopped leaves pictures without a sidecar, which one of the scan's other versions tells of.
+    A stopped publication leaves pictures without a sidecar, but the sidecar of another version of the scan knows them.
     """
     current, *others = (pictures_of(each.sidecar) for each in (paths, *paths.all_versions()))
     for name in names:
@@ -98,11 +98,11 @@ def find_conflict(paths: ResultPaths, names: Iterable[str]) -> Path | None:
 
 
 def publish(paths: ResultPaths, version: str) -> str | None:
-    """Make ``version``, which lies finished under its own name, the current one; the one before gets its own name.
+    """Make ``version``, which is finished under its own name, the current one; the previous one gets its own name.
 
-    Returns the one before, if there was another. Pictures of ``version`` that are current already stay where they are.
+    Returns the previous version, if it was another. Pictures of ``version`` that are already current stay in place.
 
-    A stop between two of the renamings is put right by the next call (see :func:`recover_publish`). Raises OutputError.
+    If stopped between two renamings, the next call recovers (see :func:`recover_publish`). Raises OutputError.
     """
     new = paths.of_version(version)
     with writing(paths.sidecar):
@@ -111,7 +111,7 @@ def publish(paths: ResultPaths, version: str) -> str | None:
         if before is not None and before != version:
             old, names = paths.of_version(before), list(pictures_of(paths.sidecar))
             if old.sidecar.exists():
-                # An export into further formats was stopped before it was published: its list has these, too.
+                # An export to further formats was stopped before publication: the sidecar there lists all formats.
                 remove(paths.sidecar)
             else:
                 os.replace(paths.sidecar, old.sidecar)
@@ -126,7 +126,7 @@ def publish(paths: ResultPaths, version: str) -> str | None:
 
 
 def _move(old: Path, new: Path) -> None:
-    """Rename a file or folder over one that may be there; one that is not there is there already."""
+    """Rename a file or folder, replacing an existing one; if ``old`` is missing, it was moved before."""
     if old.exists():
         if new.is_dir():
             remove(new)
@@ -134,14 +134,14 @@ def _move(old: Path, new: Path) -> None:
 
 
 def recover_publish(paths: ResultPaths) -> None:
-    """Bring a publication that was stopped half-way to rest: pictures that lost their sidecar go back beside it."""
+    """Undo a publication that was stopped half-way: move pictures without a sidecar back to their version's name."""
     if paths.sidecar.exists():
         return
     versions = [(version, pictures_of(version.sidecar)) for version in paths.all_versions()]
     for name in ENDINGS:
         lacking = [(v, told[name]) for v, told in versions if name in told and not v.picture(name).exists()]
         fitting = [(v, told) for v, told in lacking if has_recorded_size(paths.picture(name), told)]
-        if len(fitting) > 1:  # as large as each other
+        if len(fitting) > 1:  # of equal size
             sha256 = tree_sha256(paths.picture(name))
             fitting = [(v, told) for v, told in fitting if told.sha256 == sha256]
         if fitting:
@@ -149,7 +149,7 @@ def recover_publish(paths: ResultPaths) -> None:
 
 
 def remove_version(paths: ResultPaths, version: str) -> None:
-    """Remove pictures and sidecar of a version that is not the current one. Raises OutputError."""
+    """Remove pictures and sidecar of a version that is not current. Raises OutputError."""
     old = paths.of_version(version)
     with writing(old.sidecar):
         remove(old.sidecar)
