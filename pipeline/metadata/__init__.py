@@ -1,1 +1,1 @@
-"""What a file says beside its pixels, as bytes: parsed, merged, written."""
+"""Embedded metadata as bytes: parsed, merged, written."""

@@ -1,12 +1,12 @@
 """EXIF blocks: tags with their raw values to a TIFF structure and back.
 
-A block is the TIFF structure that a JPEG's APP1 holds after "Exif": a first directory, and from it those of Exif, of
-GPS and of interoperability. The second one in its chain (IFD1) describes a thumbnail and is not read: it shows the
-picture before its colours.
+A block is the TIFF structure that a JPEG's APP1 holds after "Exif": a first directory, which points to those of Exif,
+GPS and interoperability. The second one in its chain (IFD1) describes a thumbnail and is not read: it shows the picture
+without colours.
 
-Values are bytes, little-endian, whatever the order of the block they came from, so that blocks compare tag by tag. What
-has the type "undefined" stays as it is. A maker note that counts its offsets from the start of its block would say
-something else in another block, with our own texts for the camera's: :func:`is_movable_note` tells those that do not.
+Values are little-endian bytes, whatever the order of their block, so that blocks compare tag by tag. Values of type
+"undefined" are kept unchanged. If a maker note counts offsets from the start of its block, in another block they would
+point to our own texts instead of the camera's: :func:`is_movable_note` finds those that can be moved.
 
 References
 ----------
@@ -24,8 +24,8 @@ from pipeline.metadata.model import BLOCK_LIMIT_BYTES, TiffTag
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 MAKER_NOTE = 37500
-# How notes begin that have their own byte order and count offsets from their own start: Nikon type 3, Olympus and
-# OM System, Fujifilm, Apple, Pentax. Canon, Sony, Panasonic, older Olympus and others count from the block's.
+# First bytes of notes that have their own byte order and count offsets from their own start: Nikon type 3, Olympus and
+# OM System, Fujifilm, Apple, Pentax. Canon, Sony, Panasonic, older Olympus and others count from the block's start.
 _MOVABLE_NOTES = (
     b"OLYMPUS\0II",
     b"OLYMPUS\0MM",
@@ -43,11 +43,11 @@ STRUCTURE = frozenset((
     EXIF_IFD, GPS_IFD, INTEROP_IFD,
 ))
 # fmt: on
-"""Tags of a first directory that say how samples lie in a file and what they mean there; of no use in another one."""
+"""Tags of a first directory on how samples are stored in a file and what they mean there; useless in another file."""
 DESCRIPTION, SOFTWARE = 270, 305
 # Description, software, orientation, resolution, blocks and profile.
 OF_PICTURE = STRUCTURE | {DESCRIPTION, SOFTWARE, 274, 282, 283, 296, 700, 33723, 34377, 34675}
-"""Tags of a first directory that a written picture has of its own, not from its scan."""
+"""Tags of a first directory that a written picture defines itself and does not take from its scan."""
 # Bytes of one number of each type; a rational is two of them. 129 is the UTF-8 of Exif 3.0, 16-18 are BigTIFF's.
 _NUMBER_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 129: 1}
 _NUMBER_BYTES |= {16: 8, 17: 8, 18: 8}
@@ -56,14 +56,14 @@ _RATIONALS = (5, 10)
 
 @dataclass(frozen=True)
 class Exif:
-    """The tags of an EXIF block, by directory, each in the order of its codes and without pointers to another.
+    """The tags of an EXIF block, by directory, each sorted by code and without pointers to another.
 
     Attributes
     ----------
-    ifd0 : of the picture: device, artist, dates, and maybe its structure in the file it comes from
-    exif : of the exposure
-    gps : of the place
-    interop : of the rules that the file followed
+    ifd0 : on the picture: device, artist, dates, and possibly its structure in the original file
+    exif : on the exposure
+    gps : on the location
+    interop : on the rules that the file follows
     """
 
     ifd0: tuple[TiffTag, ...] = ()
@@ -73,7 +73,7 @@ class Exif:
 
 
 def value_bytes(kind: int) -> int:
-    """Bytes of one value of a TIFF data type; 0 for a type that is not known.
+    """Bytes of one value of a TIFF data type; 0 for an unknown type.
 
     >>> value_bytes(3), value_bytes(5), value_bytes(99)
     (2, 8, 0)
@@ -82,7 +82,7 @@ def value_bytes(kind: int) -> int:
 
 
 def is_movable_note(note: bytes) -> bool:
-    """Whether a maker note says the same wherever it lies.
+    """True if a maker note keeps its meaning when it is moved to another block.
 
     >>> is_movable_note(b"FUJIFILM\\x0c\\0\\0\\0"), is_movable_note(b"Panasonic\\0\\0\\0")
     (True, False)
@@ -107,11 +107,11 @@ def swapped(kind: int, value: bytes) -> bytes:
 def parse_exif(block: bytes) -> Exif:
     """The tags of ``block``, of either byte order, with or without "Exif" in front.
 
-    Tags of a type that is not known are left out (TIFF 6.0, section 2), and of several with one code all but the first.
+    Tags of unknown type are left out (TIFF 6.0, section 2), and of several tags with one code all but the first.
 
     Raises
     ------
-    ValueError : it is no EXIF block, or a damaged one; one line
+    ValueError : not an EXIF block, or a damaged one; one line
     """
     parser = _Parser(block)
     ifd0 = parser.directory(parser.first)
@@ -122,7 +122,7 @@ def parse_exif(block: bytes) -> Exif:
 
 
 def readable_tags(block: bytes) -> dict[int, TiffTag]:
-    """The tags of a block's first directory by code, without those that are damaged; none of what is no EXIF block."""
+    """The undamaged tags of a block's first directory, by code; empty if it is not an EXIF block."""
     try:
         parser = _Parser(block)
         return parser.readable(parser.first)
@@ -131,7 +131,7 @@ def readable_tags(block: bytes) -> dict[int, TiffTag]:
 
 
 class _Parser:
-    """Reads directories of one block; no more bytes of values than twice what it has."""
+    """Reads directories of one block; their values may total at most twice the block's size."""
 
     def __init__(self, block: bytes) -> None:
         block = block.removeprefix(b"Exif\0\0")
@@ -145,7 +145,7 @@ class _Parser:
             raise ValueError(f"an EXIF block that begins with {begins}, no TIFF header; leave it out")
         self._block, self._order = block, order
         self.first: int = struct.unpack_from(order + "I", block, 4)[0]
-        self._left_bytes = 2 * len(block)  # writers let equal values share their place, none much more than that
+        self._left_bytes = 2 * len(block)  # some writers let equal values overlap, but not by more than this
         self._seen: set[int] = set()
 
     def directory(self, offset: int) -> dict[int, TiffTag]:
@@ -162,7 +162,7 @@ class _Parser:
         return dict(sorted(tags.items()))
 
     def readable(self, offset: int) -> dict[int, TiffTag]:
-        """Of a directory that may be damaged."""
+        """The readable tags of a directory that may be damaged."""
         count = struct.unpack(self._order + "H", self._bytes(offset, 2))[0]
         entries = self._block[offset + 2 : offset + 2 + 12 * count]
         tags: dict[int, TiffTag] = {}
@@ -206,15 +206,15 @@ def exif_block(
     gps: tuple[TiffTag, ...] = (),
     interop: tuple[TiffTag, ...] = (),
 ) -> bytes:
-    """A little-endian block of these tags, sorted; empty where there are none. Pointers among them are made anew.
+    """A little-endian block of these tags, sorted; empty if there are none. Pointers are recomputed.
 
-    Raises ValueError where the value of a tag has another size than its type and count say.
+    Raises ValueError if the value of a tag does not have the size given by its type and count.
     """
     if not (ifd0 or exif or gps or interop):
         return b""
     header = b"II*\0\x08\0\0\0"
     interop_at = len(header) + directory_bytes(ifd0, bool(exif or interop) + bool(gps))
-    # Each directory follows the one before; one that is empty takes no bytes and gets no pointer.
+    # Each directory follows the previous one; an empty one takes no bytes and gets no pointer.
     exif_at = interop_at + (directory_bytes(interop) if interop else 0)
     gps_at = exif_at + (directory_bytes(exif, bool(interop)) if exif or interop else 0)
     pointers = ([(EXIF_IFD, exif_at)] if exif or interop else []) + ([(GPS_IFD, gps_at)] if gps else [])
@@ -227,19 +227,19 @@ def exif_block(
 
 
 def directory_bytes(tags: Iterable[TiffTag], pointers: int = 0, bigtiff: bool = False) -> int:
-    """Bytes that :func:`directory` takes of these tags and so many pointers."""
+    """Size in bytes of a :func:`directory` with these tags and this number of pointers."""
     return len(directory(tags, 0, (), bigtiff)) + pointers * (20 if bigtiff else 12)
 
 
 def directory(
     tags: Iterable[TiffTag], offset: int, pointers: Iterable[tuple[int, int]] = (), bigtiff: bool = False
 ) -> bytes:
-    """A little-endian TIFF directory that will lie at byte ``offset`` (even) of its file, with its values behind it.
+    """A little-endian TIFF directory for byte ``offset`` (even) of its file, followed by its values.
 
     Parameters
     ----------
     pointers : code and offset of directories to point to
-    bigtiff : with the longer fields of a BigTIFF
+    bigtiff : use the longer fields of a BigTIFF
     """
     kept = {tag.code: tag for tag in reversed(_without_pointers(tags))}
     kept |= {code: TiffTag(code, 4, 1, struct.pack("<I", at)) for code, at in pointers if not bigtiff}
@@ -268,5 +268,5 @@ def _without_pointers(tags: Iterable[TiffTag]) -> tuple[TiffTag, ...]:
 
 
 def tiff_text(text: str) -> bytes:
-    """As a TIFF string, without the NUL at its end: UTF-8; unpaired surrogates come from file names that are not."""
+    """``text`` as a TIFF string in UTF-8, without the final NUL; unpaired surrogates from file names are escaped."""
     return text.replace("\0", " ").encode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Photoshop's image resource blocks and IPTC's datasets: into their parts and back, bounded.
+"""Photoshop's image resource blocks and IPTC's datasets: parsing and writing, with size limits.
 
 References
 ----------
@@ -19,7 +19,7 @@ _ONLY_SCAN = frozenset((1033, 1036, 1039, 1058, 1059, 1060))
 
 @dataclass(frozen=True)
 class Resource:
-    """One image resource: its number, its name (mostly empty), its data, and the four letters before them."""
+    """One image resource: its number, its name (mostly empty), its data, and its four-letter signature."""
 
     number: int
     name: bytes
@@ -30,13 +30,13 @@ class Resource:
 def parse_resources(block: bytes) -> tuple[Resource, ...]:
     """The resources of ``block``, with or without "Photoshop 3.0" in front; zeros may follow the last.
 
-    Raises ValueError, one line, where it is something else or is cut off.
+    Raises ValueError, one line, if it is something else or cut off.
     """
     return tuple(resources_of(block))
 
 
 def resources_of(block: bytes) -> Iterator[Resource]:
-    """As :func:`parse_resources`, one after the other: those before a damage come before its ValueError."""
+    """As :func:`parse_resources`, but lazily: resources before any damage are yielded before the ValueError."""
     _check_size(block, "Photoshop resources")
     block = block.removeprefix(b"Photoshop 3.0\0")
     at = 0
@@ -55,7 +55,7 @@ def resources_of(block: bytes) -> Iterator[Resource]:
 
 
 def resource_block(resources: tuple[Resource, ...]) -> bytes:
-    """The resources one after the other, as :func:`parse_resources` reads them."""
+    """The resources concatenated into a block that :func:`parse_resources` reads."""
     block = bytearray()
     for each in resources:
         block += each.signature + each.number.to_bytes(2, "big") + bytes([len(each.name)]) + each.name
@@ -65,14 +65,14 @@ def resource_block(resources: tuple[Resource, ...]) -> bytes:
 
 
 def without_scan_parts(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
-    """Without thumbnails (1033, 1036), the profile (1039), and EXIF and XMP, which have places of their own."""
+    """The resources without thumbnails (1033, 1036), profile (1039), EXIF and XMP; the last three have other places."""
     return tuple(each for each in resources if each.number not in _ONLY_SCAN)
 
 
 def parse_iim(block: bytes) -> tuple[tuple[int, int, bytes], ...]:
     """Record, dataset and value of each IPTC dataset, in their order; zeros may follow the last.
 
-    Raises ValueError, one line, where it is something else or is cut off.
+    Raises ValueError, one line, if it is something else or cut off.
     """
     _check_size(block, "IPTC datasets")
     found, at = [], 0
@@ -80,7 +80,7 @@ def parse_iim(block: bytes) -> tuple[tuple[int, int, bytes], ...]:
         if block[at] != 0x1C or at + 5 > len(block):
             raise ValueError(f"damaged IPTC: {block[at : at + 5].hex()} at byte {at} begins no dataset; leave it out")
         size, start = int.from_bytes(block[at + 3 : at + 5], "big"), at + 5
-        if size & 0x8000:  # an extended dataset: that many bytes of length follow
+        if size & 0x8000:  # an extended dataset: the low bits count the bytes of the length that follows
             size, start = int.from_bytes(block[start : start + (size & 0x7FFF)], "big"), start + (size & 0x7FFF)
         if start + size > len(block):
             raise ValueError(f"damaged IPTC: {size} bytes at byte {start} are cut off; leave it out")

@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-# Metadata as a "uuid" box: 16 bytes that say which, then the block as it is.
+# Metadata in a "uuid" box: 16 bytes that identify its kind, then the unchanged block.
 UUIDS = {
     "exif": b"JpgTiffExif->JP2",
     "iptc": bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"),
@@ -31,7 +31,7 @@ _INCHES_PER_METRE, _CM_PER_METRE = Fraction(10000, 254), Fraction(100)
 
 @dataclass(frozen=True)
 class Box:
-    """Where a box lies in its file: its type, its first byte, its size, and that of its header."""
+    """A box in its file: its type, its first byte, its size, and the size of its header."""
 
     kind: bytes
     offset: int
@@ -40,7 +40,7 @@ class Box:
 
 
 def boxes(stream: BinaryIO, size_bytes: int) -> Iterator[Box]:
-    """The top-level boxes of a file of so many bytes. Raises ValueError where they do not fill it."""
+    """The top-level boxes of a file of ``size_bytes``. Raises ValueError if they do not fill it."""
     offset = 0
     while offset < size_bytes:
         stream.seek(offset)
@@ -58,7 +58,7 @@ def boxes(stream: BinaryIO, size_bytes: int) -> Iterator[Box]:
 
 
 def is_srgb_by_number(path: Path) -> bool:
-    """Whether it is a JP2 whose first colour specification is enumerated colour space 16 (I.5.3.3)."""
+    """True for a JP2 whose first colour specification is enumerated colour space 16 (I.5.3.3)."""
     with path.open("rb") as stream:
         if stream.read(12) != _SIGNATURE:
             return False
@@ -76,9 +76,9 @@ def is_srgb_by_number(path: Path) -> bool:
 
 
 def check_codestream(stream: BinaryIO, codestream: Box) -> int:
-    """Follow a codestream from tile to tile to its end (A.4.2): the number of its smaller copies (A.6.1).
+    """Follow a codestream from tile to tile to its end (A.4.2). Returns the number of its smaller copies (A.6.1).
 
-    Raises ValueError where it is not whole.
+    Raises ValueError if it is incomplete.
     """
     copies = -1
     at, end = codestream.offset + codestream.header_bytes + 2, codestream.offset + codestream.size_bytes
@@ -104,7 +104,7 @@ def box(kind: bytes, data: bytes) -> bytes:
 
 
 def resolution_box(resolution: tuple[float, float, str]) -> bytes:
-    """Superbox "res " with the capture resolution (I.5.3.7); empty for one without a unit or out of its range."""
+    """Superbox "res " with the capture resolution (I.5.3.7); empty if it has no unit or is out of range."""
     unit = {"inch": _INCHES_PER_METRE, "cm": _CM_PER_METRE}.get(resolution[2])
     if unit is None or not all(0 < value < 1e9 for value in resolution[:2]):
         return b""
@@ -113,7 +113,7 @@ def resolution_box(resolution: tuple[float, float, str]) -> bytes:
 
 
 def _per_metre(value: Fraction) -> tuple[int, int, int]:
-    """Numerator and denominator of 16 bit, and a power of ten."""
+    """Numerator and denominator of 16 bits, and a power of ten."""
     power = 0
     while value >= 10:
         value, power = value / 10, power + 1
@@ -124,7 +124,7 @@ def _per_metre(value: Fraction) -> tuple[int, int, int]:
 
 
 def metadata_boxes(blocks: dict[str, bytes]) -> Iterator[bytes]:
-    """A "uuid" box for each block that is there."""
+    """A "uuid" box for each block that is not empty."""
     for name, block in blocks.items():
         if block:
             yield box(b"uuid", UUIDS[name] + block)

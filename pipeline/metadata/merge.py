@@ -1,7 +1,7 @@
-"""What a result takes over of what its scan says beside its pixels, put together with what is said of the result.
+"""The metadata of a result: what it takes over from its scan, merged with its own.
 
-A TIFF says in tags what a JPEG says in the first directory of its EXIF block. A result has it in both ways, so that
-each format writes what it has a place for.
+A TIFF stores in tags what a JPEG stores in the first directory of its EXIF block. A result has both, so that each
+format writes what it can hold.
 """
 
 from __future__ import annotations
@@ -27,20 +27,19 @@ from pipeline.metadata.xmp import parsed
 
 _GDAL_METADATA = 42112
 _COLOR_SPACE, _ENCODING = 40961, (37121, 37122)
-_TAG_LIMIT_BYTES = 8192  # of one that goes into an EXIF block, for which a JPEG has 64 kB
+_TAG_LIMIT_BYTES = 8192  # for a tag in an EXIF block, which has 64 kB in a JPEG
 
 
 def for_result(scan: EmbeddedMetadata, xmp: bytes, icc: bytes) -> EmbeddedMetadata:
-    """What a result carries of what its scan said: all but what was true of the scan's own samples and file.
+    """The result's metadata: all of the scan's except what holds only for the scan's own samples and file.
 
-    Left out are its profile, its structural tags, its thumbnails, and its software and description, for a result has
-    its own (:func:`software_of`, :func:`description_of`); and a maker note that only holds where it was
-    (:func:`has_bound_note`). A block that is damaged stays as it is: writers then say that
-    they do not carry it.
+    Left out are its profile, structural tags, thumbnails, and software and description, because a result has its own
+    (:func:`software_of`, :func:`description_of`); and a maker note that cannot be moved (:func:`has_bound_note`). A
+    damaged block is kept unchanged: writers then report that they do not carry it.
 
     Parameters
     ----------
-    xmp, icc : of the result
+    xmp, icc : packet and profile of the result
     """
     return replace(
         scan,
@@ -54,7 +53,7 @@ def for_result(scan: EmbeddedMetadata, xmp: bytes, icc: bytes) -> EmbeddedMetada
 
 
 def tags_as_exif(tags: tuple[TiffTag, ...], exif: bytes = b"") -> bytes:
-    """An EXIF block of a TIFF's descriptive tags and what ``exif`` says beside them. Raises ValueError if damaged."""
+    """An EXIF block of a TIFF's descriptive tags and the other tags of ``exif``. Raises ValueError if damaged."""
     found = parse_exif(exif) if exif else Exif()
     small = [tag for tag in tags if len(tag.value) <= _TAG_LIMIT_BYTES]
     exposure = tuple(_as_srgb(tag) for tag in found.exif if tag.code not in _ENCODING and not _is_bound_note(tag))
@@ -62,33 +61,33 @@ def tags_as_exif(tags: tuple[TiffTag, ...], exif: bytes = b"") -> bytes:
 
 
 def exif_as_tags(exif: bytes, tags: tuple[TiffTag, ...] = ()) -> tuple[TiffTag, ...]:
-    """A TIFF's descriptive tags: ``tags``, and what the first directory of ``exif`` says beside them."""
+    """A TIFF's descriptive tags: ``tags``, and the other ones in the first directory of ``exif``."""
     return described(tags, parsed_exif(exif).ifd0)
 
 
 def has_bound_note(scan: EmbeddedMetadata) -> bool:
-    """Whether the scan has a maker note whose offsets point elsewhere once it is in another block."""
+    """True if the scan has a maker note whose offsets become wrong in another block."""
     return any(map(_is_bound_note, parsed_exif(scan.exif).exif))
 
 
 def description_of(scan: EmbeddedMetadata) -> str:
-    """The scan's own description, of its tags or its EXIF block; empty without one."""
+    """The scan's own description, from its tags or its EXIF block; empty if there is none."""
     return _text_of(scan, DESCRIPTION)
 
 
 def software_of(scan: EmbeddedMetadata) -> str:
-    """What the scan says it was made with; empty where it does not."""
+    """The software that made the scan, by its metadata; empty if not given."""
     return _text_of(scan, SOFTWARE)
 
 
 def described(tags: Iterable[TiffTag], others: Iterable[TiffTag]) -> tuple[TiffTag, ...]:
-    """Descriptive tags of both, sorted; the first ones prevail."""
+    """Descriptive tags of both, sorted; ``tags`` take precedence."""
     found = {tag.code: tag for tag in (*others, *tags) if tag.code not in OF_PICTURE}
     return tuple(found[code] for code in sorted(found))
 
 
 def parsed_exif(exif: bytes) -> Exif:
-    """An EXIF block, empty where it is damaged."""
+    """The parsed EXIF block; empty if it is damaged."""
     try:
         return parse_exif(exif) if exif else Exif()
     except ValueError:
@@ -109,7 +108,7 @@ def _text_of(scan: EmbeddedMetadata, code: int) -> str:
 
 
 def _decoded(text: bytes) -> str:
-    """UTF-8, or else what programs of Western Windows and Unix wrote where only ASCII was allowed; nothing is lost."""
+    """Decode UTF-8, or else Windows-1252 or Latin-1, which many programs wrote into ASCII fields; nothing is lost."""
     for encoding in ("utf-8", "cp1252"):
         with contextlib.suppress(UnicodeDecodeError):
             return text.decode(encoding)
@@ -121,8 +120,8 @@ def _kept_resources(block: bytes) -> bytes:
 
 
 def _kept_geo(tags: Iterable[TiffTag]) -> Iterator[TiffTag]:
-    """Of GDAL's own metadata, what is said of the whole picture: not of a band, of its samples, or of how the file is
-    written, which a result is not."""
+    """The tags, with only those items of GDAL's metadata that describe the whole picture: not a band, its samples, or
+    how the file is written, because the result differs in these."""
     for tag in tags:
         if tag.code != _GDAL_METADATA:
             yield tag

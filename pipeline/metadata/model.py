@@ -1,4 +1,4 @@
-"""What a scan file says beside its pixels, as bytes: taken from any format, kept in the store, written into any other.
+"""Embedded metadata of a scan file, as bytes: read from any format, kept in the store, written into any other.
 
 References
 ----------
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 BLOCK_LIMIT_BYTES = 16 * 2**20
-"""A block of metadata above this is neither read nor written, and said to be left out."""
+"""A larger block of metadata is neither read nor written, and is reported as left out."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class TiffTag:
     ----------
     code : such as 315 (Artist)
     type : TIFF's number of the data type, such as 2 (ASCII)
-    count : of values
-    value : those values, little-endian
+    count : number of values
+    value : the values, little-endian
     """
 
     code: int
@@ -36,16 +36,16 @@ class TiffTag:
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where on Earth a picture lies.
+    """The position of a picture on Earth.
 
     Attributes
     ----------
-    crs : as WKT; empty where there is none
-    transform : a, b, c, d, e, f of x = a col + b row + c, y = d col + e row + f; empty where there is none
+    crs : coordinate reference system as WKT; empty if there is none
+    transform : a, b, c, d, e, f of x = a col + b row + c, y = d col + e row + f; empty if there is none
     gcps : row, column, x, y, z of each ground control point
-    gcps_crs : as WKT
+    gcps_crs : coordinate reference system of these points as WKT
     rpcs : rational polynomial coefficients, by GDAL's names
-    tags : of a GeoTIFF, as they were
+    tags : unchanged tags of a GeoTIFF
     """
 
     crs: str = ""
@@ -58,7 +58,7 @@ class Georeference:
 
 @dataclass(frozen=True)
 class EmbeddedMetadata:
-    """Everything beside the pixels but resolution and orientation, which are in ``ScanInfo.metadata``.
+    """All metadata except resolution and orientation, which are in ``ScanInfo.metadata``.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class EmbeddedMetadata:
     xmp : an XMP packet, UTF-8
     photoshop : image resource blocks
     tags : descriptive TIFF tags (document and page name, artist, copyright, dates, device)
-    place : georeference; None where there is none
+    place : georeference; None if there is none
     """
 
     icc: bytes = b""
@@ -84,7 +84,7 @@ class EmbeddedMetadata:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EmbeddedMetadata:
-        """What :meth:`to_json` gave. Raises KeyError, TypeError, ValueError where it is something else."""
+        """Metadata from the output of :meth:`to_json`. Raises KeyError, TypeError, ValueError for anything else."""
         place = values.get("place")
         blocks = {n: base64.b64decode(values.get(n, "")) for n in ("icc", "exif", "iptc", "xmp", "photoshop")}
         return cls(**blocks, tags=_tags(values.get("tags", ())), place=_place(place) if place else None)

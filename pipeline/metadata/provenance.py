@@ -1,10 +1,10 @@
-"""What a picture says of itself to any reader: that its colour was added by an algorithm, by which, and from what.
+"""Provenance in a picture, for any program: an algorithm added its colour, which one, and from what source.
 
-An XMP packet with IPTC's Digital Source Type. ``compositeWithTrainedAlgorithmicMedia`` is its term for media that a
-trained model augmented, which is the most that can be said of a scan whose chroma a network predicted.
+It is an XMP packet with IPTC's Digital Source Type. ``compositeWithTrainedAlgorithmicMedia`` is IPTC's term for media
+that a trained model augmented, which fits a scan whose chroma a network predicted best.
 
-A sidecar also has the colouring as an event of PREMIS, which archives' systems take over. Its type is "modification",
-by which, since 2017, a new object is made that is related to the old one.
+A sidecar also describes the colouring as a PREMIS event, which archives' systems can import. Its type is
+"modification", which since 2017 means that a new object, related to the old one, is created.
 
 References
 ----------
@@ -54,11 +54,11 @@ def xmp_packet(software: str, description: str, source: str, scan: bytes = b"", 
     ----------
     software : with its version and the model
     description : for people
-    source : what the scan is, such as its name and hash
-    scan : the scan's own packet, whose properties go on in this one
-    scan_software : that made the scan, where its packet does not say so
+    source : identification of the scan, such as its name and hash
+    scan : the scan's own packet, whose properties are taken over
+    scan_software : the software that made the scan, if its packet does not name it
 
-    Raises ValueError, one line, where the scan's packet is damaged or refused.
+    Raises ValueError, one line, if the scan's packet is damaged or refused.
     """
     fields = {"software": software, "description": description, "source": source, "source_type": SOURCE_TYPE}
     packet = _PACKET.format(**{name: escape(clean(value)) for name, value in fields.items()}).encode()
@@ -66,7 +66,7 @@ def xmp_packet(software: str, description: str, source: str, scan: bytes = b"", 
 
 
 def is_of_result(packet: bytes) -> bool:
-    """Whether an XMP packet is that of a picture which this project coloured."""
+    """True if an XMP packet belongs to a picture that this project coloured."""
     return SOURCE_TYPE.encode() in packet and _SOFTWARE in packet
 
 
@@ -78,15 +78,15 @@ def premis_event(
     result: tuple[str, str],
     notes: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """The colouring of a scan as an event of PREMIS 3, by the dictionary's names; JSON values.
+    """The colouring of a scan as a PREMIS 3 event, with the dictionary's names; JSON values.
 
     Parameters
     ----------
-    when : end of the event, ISO 8601 with its zone
-    detail : what was done, for people
+    when : end of the event, ISO 8601 with time zone
+    detail : description of the event, for people
     agents : software and model, each with its version or SHA-256, such as {"colorize-archive": "0.5.0"}
     source, result : name and SHA-256 of the scan and of the picture
-    notes : such as what was not carried; the outcome is then "warning", and "success" without
+    notes : such as metadata not carried; with notes the outcome is "warning", else "success"
     """
     outcome = _term("eventOutcome", "war", "warning") if notes else _term("eventOutcome", "suc", "success")
     identifier = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([when, *source, *result]))
@@ -112,7 +112,7 @@ def premis_event(
                 "linkingObjectIdentifierType": "file name",
                 "linkingObjectIdentifierValue": name,
                 "linkingObjectRole": [_term("eventRelatedObjectRole", code, role)],
-                # Of the object (1.5.2): here too, so that the event alone says which bytes it was about.
+                # Belongs to the object (1.5.2); repeated here so that the event alone identifies the bytes.
                 "fixity": {
                     "messageDigestAlgorithm": _term("cryptographicHashFunctions", "sha256", "SHA-256"),
                     "messageDigest": sha256,

@@ -1,7 +1,7 @@
-"""XMP packets: what they say, and two of them made one.
+"""XMP packets: reading and merging them.
 
-A packet comes from a file that anyone may have made. One with a document type is refused, for that is where entities
-are declared that can grow without bound or name other files; size, depth and number of elements are bounded.
+A packet comes from an untrusted file. One with a document type is refused, because it can declare entities that expand
+without limit or refer to other files; size, depth and number of elements are limited.
 
 References
 ----------
@@ -49,9 +49,9 @@ _PREFIXES = {
     "plus": "http://ns.useplus.org/ldf/xmp/1.0/",
     "lr": "http://ns.adobe.com/lightroom/1.0/",
 }
-for _prefix, _namespace in _PREFIXES.items():  # of this process's writer; other namespaces get ns0, ns1, ...
+for _prefix, _namespace in _PREFIXES.items():  # process-wide; other namespaces get ns0, ns1, ...
     ET.register_namespace(_prefix, _namespace.strip("{}"))
-# How samples lay in the file of the scan, and pictures of it without its colours.
+# Properties on how samples were stored in the scan's file, and thumbnails without colours.
 # fmt: off
 _STRUCTURE = frozenset((
     *(_TIFF + name for name in (
@@ -70,17 +70,17 @@ _BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 
 
 def merged(scan: bytes, ours: bytes, tool: str = "") -> bytes:
-    """One packet with every property of both; ``ours`` prevails.
+    """One packet with every property of both; ``ours`` takes precedence.
 
-    The scan's description stands before ours and its source before ours. What it says of its own making (tool,
-    instance, digital source type) becomes an entry of the history, before one for ours. What says how its samples lay
-    in its file is left out.
+    Descriptions and sources are joined, the scan's first. Statements on the scan's own making (tool, instance, digital
+    source type) become an entry of the history, before one for ours. Properties on how its samples were stored are left
+    out.
 
     Parameters
     ----------
     scan : the packet of a scan; may be empty
     ours : the packet of :func:`pipeline.metadata.provenance.xmp_packet`
-    tool : the software that made the scan, where its packet does not say so
+    tool : the software that made the scan, if its packet does not name it
 
     Raises
     ------
@@ -89,7 +89,7 @@ def merged(scan: bytes, ours: bytes, tool: str = "") -> bytes:
     theirs, made = _elements(scan) if scan else {}, _elements(ours)
     kept = {name: each for name, each in theirs.items() if name not in _STRUCTURE and name not in made}
     kept.pop(_INSTANCE, None)
-    if f"{_TIFF}ImageDescription" in theirs:  # the same by an older name
+    if f"{_TIFF}ImageDescription" in theirs:  # an older name of the description
         theirs.setdefault(f"{_DC}description", theirs[f"{_TIFF}ImageDescription"])
     for name, joint in ((f"{_DC}description", "\n\n"), (f"{_DC}source", "; ")):
         if name in theirs and name in made:
@@ -106,9 +106,9 @@ def merged(scan: bytes, ours: bytes, tool: str = "") -> bytes:
 
 
 def with_extended(packet: bytes, extended: bytes) -> bytes:
-    """A packet with what the extended XMP of a JPEG adds to it (XMP Specification Part 3, 1.1.3.1).
+    """A packet completed by the extended XMP of a JPEG (XMP Specification Part 3, 1.1.3.1).
 
-    Raises ValueError as :func:`merged`, of either.
+    Raises ValueError as :func:`merged`, for either packet.
     """
     root = parsed(packet)
     into, more = _rdf_of(root), _rdf_of(parsed(extended))
@@ -122,7 +122,7 @@ def with_extended(packet: bytes, extended: bytes) -> bytes:
 
 
 def properties(packet: bytes) -> dict[str, str]:
-    """The value of each property by its name ("{namespace}name"), the same however it is written in RDF/XML.
+    """The value of each property by its name ("{namespace}name"), independent of its notation in RDF/XML.
 
     Raises ValueError as :func:`merged`.
     """
@@ -130,9 +130,9 @@ def properties(packet: bytes) -> dict[str, str]:
 
 
 def lacking(wanted: bytes, found: bytes) -> str:
-    """Names of the properties of the packet ``wanted`` that ``found`` lacks or says otherwise; empty without any.
+    """Names of the properties of the packet ``wanted`` that are missing or different in ``found``; empty if none are.
 
-    Of those that a result adds to, it is enough that they contain what is wanted.
+    Properties to which a result adds need only contain the wanted value.
     """
     try:
         told, there = _values_of(wanted), _values_of(found)
@@ -152,7 +152,7 @@ def _values_of(packet: bytes) -> dict[str, Any]:
 
 
 def _holds(found: Any, wanted: Any) -> bool:
-    """Whether every text, field and item of ``wanted`` is within ``found``."""
+    """True if every text, field and item of ``wanted`` is contained in ``found``."""
     if isinstance(wanted, dict):
         return isinstance(found, dict) and all(name in found and _holds(found[name], wanted[name]) for name in wanted)
     if isinstance(wanted, list):
@@ -161,7 +161,7 @@ def _holds(found: Any, wanted: Any) -> bool:
 
 
 def clean(text: str) -> str:
-    """``text`` without the characters that XML cannot hold: control characters, halves of surrogate pairs.
+    """``text`` without the characters that XML cannot hold: control characters, unpaired surrogates.
 
     >>> clean("a\\0b\\udcff")
     'ab'
@@ -170,7 +170,7 @@ def clean(text: str) -> str:
 
 
 def _elements(packet: bytes) -> dict[str, ET.Element]:
-    """Each property of the resource as an element; those in attribute form are made elements."""
+    """Each property of the resource as an element; properties in attribute form are converted."""
     found: dict[str, ET.Element] = {}
     for description in _rdf_of(parsed(packet)).findall(f"{_RDF}Description"):
         for name, text in description.attrib.items():
@@ -191,7 +191,7 @@ def _rdf_of(root: ET.Element) -> ET.Element:
 
 
 def parsed(packet: bytes) -> ET.Element:
-    """The root of an XML document from a file that anyone may have made. Raises ValueError as :func:`merged`."""
+    """The root of an XML document from an untrusted file. Raises ValueError as :func:`merged`."""
     packet = packet.strip(b"\0 \r\n\t")
     if len(packet) > BLOCK_LIMIT_BYTES:
         raise ValueError(f"an XMP packet of {len(packet)} bytes, above the limit of {BLOCK_LIMIT_BYTES}; leave it out")
@@ -203,7 +203,7 @@ def parsed(packet: bytes) -> ET.Element:
 
 
 def _check(packet: bytes) -> None:
-    """Raises ValueError for a document type, or more elements or deeper ones than a packet has."""
+    """Raises ValueError for a document type, too many elements, or elements nested too deeply."""
     depth = count = 0
 
     def refuse(*_: object) -> None:
@@ -228,7 +228,7 @@ def _check(packet: bytes) -> None:
 
 
 def _value(element: ET.Element) -> Any:
-    """Plain values: a text, a list of an array's items, or the fields of a structure."""
+    """An element's value as plain data: a text, a list of an array's items, or the fields of a structure."""
     fields: dict[str, Any] = {
         name: text for name, text in element.attrib.items() if not name.startswith((_RDF, _XML)) and name[0] == "{"
     }
@@ -249,7 +249,7 @@ def _item(item: ET.Element) -> Any:
 
 
 def _text(element: ET.Element | None) -> str:
-    """Of a simple property, or the default language of one in several."""
+    """The text of a simple property, or of the default language if there are several."""
     if element is None:
         return ""
     items = element.findall(f"{_RDF}Alt/{_RDF}li")
@@ -258,12 +258,12 @@ def _text(element: ET.Element | None) -> str:
 
 
 def _joined(theirs: ET.Element, ours: ET.Element, joint: str) -> ET.Element:
-    """Ours with their text in front, and their other languages behind."""
+    """Our element with their text in front, and their other languages at the end."""
     both = copy.deepcopy(ours)
     items = both.findall(f"{_RDF}Alt/{_RDF}li")
     target = items[0] if items else both
     before, text = _text(theirs), target.text or ""
-    if before not in text:  # a scan may have passed its description on, or be a result itself
+    if before not in text:  # ours may already contain the scan's text, or the scan be a result itself
         target.text = before if text in before else before + joint + text
     for alternatives in both.findall(f"{_RDF}Alt"):
         others = theirs.findall(f"{_RDF}Alt/{_RDF}li")
@@ -272,7 +272,7 @@ def _joined(theirs: ET.Element, ours: ET.Element, joint: str) -> ET.Element:
 
 
 def _history(theirs: dict[str, ET.Element], ours: dict[str, ET.Element], tool: str) -> ET.Element:
-    """Their history, then an entry of how the scan was made and one of its colouring; without times, as all of ours."""
+    """Their history, then an entry for the making of the scan and one for its colouring; without times, as always."""
     history = ET.Element(_HISTORY)
     entries = ET.SubElement(history, f"{_RDF}Seq")
     if _HISTORY in theirs:
