@@ -1,1 +1,1 @@
-"""Where the palette of a scan is decided, how its answers are read, and how far they can be trusted."""
+"""The palette of a scan: the windows that decide it, the choice of its colours, and how far these can be trusted."""

@@ -1,14 +1,14 @@
-"""How wrong a palette's colours probably are: the spread of its distribution, and what spreads came to on photographs.
+"""The expected error of a palette's colours: the spread of its distribution, calibrated on photographs.
 
-The spread of a cell is the root mean square distance of its possible colours, in a* and b*, from their mean. (Shortened
-where colours are strong, as CIEDE2000 shortens it, it tells less well which scans come out wrong.) By itself it is in
-no unit that means something to anybody: :class:`Calibration` says what CIEDE2000 pictures of such a spread had, and
-between which bounds nine out of ten of them lay. It was measured on photographs that neither network learnt from.
+The spread of a cell is the root mean square distance of its possible colours, in a* and b*, from their mean. (With
+CIEDE2000's compression of strong colours, it predicts less well which scans come out wrong.) The spread itself has no
+meaningful unit: :class:`Calibration` maps it to the CIEDE2000 of pictures with such a spread, and to the bounds of nine
+tenths of them. It was measured on photographs that neither network was trained on.
 
 References
 ----------
-Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005 (split conformal intervals: by quantiles of a part
-that is kept for it).
+Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005 (split conformal intervals: by quantiles of a
+held-out part).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Word = Literal["likely", "unsure", "a guess"]
 
-LIKELY_BELOW, GUESS_FROM = 8.0, 11.0  # CIEDE2000; of held-out photographs 46 % and 22 %
+LIKELY_BELOW, GUESS_FROM = 8.0, 11.0  # CIEDE2000; 46 % of held-out photographs are likely, 22 % a guess
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What spreads came to: knots of a line that never falls.
+    """The error by spread: knots of a line that never falls.
 
     Attributes
     ----------
     spreads : ascending
-    expected, low, high : mean CIEDE2000 of such a spread, and the bounds of its middle nine tenths
+    expected, low, high : mean CIEDE2000 at each spread, and the bounds of the middle nine tenths
     """
 
     spreads: tuple[float, ...]
@@ -56,19 +56,19 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Of one scan: the CIEDE2000 that its colours probably have, between which bounds, and that as a word."""
+    """The doubt of one scan: the expected CIEDE2000 of its colours, its bounds, and a word for it."""
 
     expected: float
     low: float
     high: float
 
     def to_json(self) -> dict[str, float | str]:
-        """With its word, for those who read the file."""
+        """JSON values, including the word for human readers."""
         return {**{name: round(value, 2) for name, value in asdict(self).items()}, "word": self.word}
 
     @classmethod
     def from_json(cls, values: Mapping[str, float]) -> Doubt:
-        """What :meth:`to_json` gave. Raises KeyError, TypeError, ValueError where it is something else."""
+        """A doubt from the output of :meth:`to_json`. Raises KeyError, TypeError, ValueError for anything else."""
         return cls(float(values["expected"]), float(values["low"]), float(values["high"]))
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Doubt:
 
     @property
     def word(self) -> Word:
-        """For people who know no CIEDE2000."""
+        """A word for people who do not know CIEDE2000."""
         if self.expected < LIKELY_BELOW:
             return "likely"
         return "unsure" if self.expected < GUESS_FROM else "a guess"
@@ -87,7 +87,7 @@ def spread_of(distribution: F32, colours_ab: F32, chosen_ab: F32 | None = None) 
 
     Parameters
     ----------
-    chosen_ab : (2, rows, columns) colours that are taken instead of the mean: what is possible spreads around these
+    chosen_ab : (2, rows, columns) colours to use instead of the mean; the spread is then around these
     """
     mean = mean_ab(distribution, colours_ab)
     square = np.einsum("krc,k->rc", distribution, np.square(colours_ab).sum(axis=1))
@@ -99,17 +99,17 @@ def spread_of(distribution: F32, colours_ab: F32, chosen_ab: F32 | None = None) 
 
 
 def doubt_of(spread: F32, calibration: Calibration) -> Doubt:
-    """Of a scan whose cells have such a ``spread``."""
+    """The doubt of a scan whose cells have this ``spread``."""
     mean = float(spread.mean())
     return Doubt(float(calibration.expect(mean)), *calibration.interval(mean))
 
 
 def calibrated(spreads: ArrayLike, errors: ArrayLike, knots: int = 12) -> Calibration:
-    """What spreads came to, by as many parts of equal size as ``knots``, each part's figures kept from falling.
+    """A calibration from ``knots`` parts of equal size, made monotonic.
 
     Parameters
     ----------
-    spreads, errors : (N,) of pictures that nothing was learnt from, N at least ten times ``knots``
+    spreads, errors : (N,) values of pictures that were not used in training, N at least ten times ``knots``
 
     Raises
     ------
@@ -126,7 +126,7 @@ def calibrated(spreads: ArrayLike, errors: ArrayLike, knots: int = 12) -> Calibr
 
 
 def _conformal(errors: F64, share: float) -> float:
-    """The quantile that a further error of the same kind exceeds with the right chance, for so few."""
+    """The quantile of few samples that a further error exceeds with the intended probability."""
     count = len(errors)
     rank = np.ceil((count + 1) * share) if share > 0.5 else np.floor((count + 1) * share)
     return float(np.sort(errors)[int(np.clip(rank, 1, count)) - 1])

@@ -1,10 +1,11 @@
-"""The pictures on a page: straight cuts through a scan, between pictures that have nothing to do with each other.
+"""The pictures on a page: straight cuts through a scan, between unrelated pictures.
 
-A palette network that sees sixteen unlike photographs at once knows none of them. So a page is cut where a straight
-line runs through all of it with two different pictures at its sides, or a gutter of bare paper, and each part is cut
-again (the recursive X-Y cut of document analysis). A horizon or a wall is no such line: along it one side is the
-brighter one nearly everywhere, while between unlike pictures it is now this side and now that. Of a page with pictures
-less is asked, and least where a line goes on that was found elsewhere on it: pictures on pages stand in rows.
+A palette network that sees sixteen different photographs at once recognizes none of them. So a page is cut along a
+straight line that runs through all of it between two different pictures, or along a gutter of bare paper, and each part
+is cut again (the recursive X-Y cut of document analysis). A horizon or a wall is not such a line: there one side is
+brighter nearly everywhere, while between unrelated pictures the brighter side alternates. The criteria are looser on a
+page that is known to have pictures, and loosest where a line continues one found elsewhere, because pictures on pages
+stand in rows.
 
 References
 ----------
@@ -24,25 +25,25 @@ from pipeline.types import Roi
 F32 = NDArray[np.float32]
 
 LEAST_PANELS, MOST_PANELS = 3, 64
-_SHORT_PX = 600  # of the overview that lines are looked for in, at most
-_LEAST_SIDE_PX = 72  # of a panel there
-_GAP_PX = 2  # from a line to the samples that are compared: shrinking has blurred it
-_AROUND_PX = 16  # what a line is compared with
-_TOP = 20.0  # L* from which a difference counts no more
+_SHORT_PX = 600  # largest short side of the overview in which lines are searched
+_LEAST_SIDE_PX = 72  # smallest side of a panel there
+_GAP_PX = 2  # from a line to the compared samples, because shrinking blurs the line
+_AROUND_PX = 16  # neighbourhood with which a line is compared
+_TOP = 20.0  # L*; larger differences are clipped
 _LEAST_STEP = 4.0  # L*
 _BARE_DEVIATION = 2.5  # L* along a gutter
-_PAPER, _INK = 80.0, 15.0  # L* beyond which it may lie
-_WIDEST_GUTTER = 0.2  # of the part's shorter side
+_PAPER, _INK = 80.0, 15.0  # L*; a gutter is lighter than the first or darker than the second
+_WIDEST_GUTTER = 0.2  # as a fraction of the part's shorter side
 
 
 @dataclass(frozen=True)
 class _Strictness:
-    """What makes a line.
+    """Criteria for a line.
 
     Attributes
     ----------
-    rise, factor : of the mean step at it over those around it, in L*, and as a factor
-    share, mixed : of its length with a step, and of those steps the ones of the rarer sign
+    rise, factor : how much its mean step exceeds those around it, in L* and as a factor
+    share, mixed : fraction of its length with a step, and fraction of these steps with the rarer sign
     """
 
     rise: float
@@ -51,17 +52,17 @@ class _Strictness:
     mixed: float
 
 
-# Of 250 photographs 2 % have such a line somewhere, and of the lines between unlike ones 87 % are such.
+# 2 % of 250 photographs contain such a line, and 87 % of the lines between different photographs are such lines.
 _STRICT = _Strictness(rise=8.0, factor=2.6, share=0.7, mixed=0.2)
-# Of a page that is known to have several pictures, and of a line that goes on there.
+# For a page that is known to have several pictures, and for a line that continues another one there.
 _LENIENT = _Strictness(rise=5.0, factor=2.2, share=0.6, mixed=0.08)
 _GOING_ON = _Strictness(rise=2.0, factor=1.3, share=0.4, mixed=0.0)
-_ROW_PX = 3  # within which two lines are one that goes on
+_ROW_PX = 3  # two lines at most this far apart continue each other
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """Along ``axis`` (0: a horizontal line): first and last + 1 pixel of what lies between both parts."""
+    """A cut across ``axis`` (0: a horizontal line): first pixel and last + 1 of the strip between both parts."""
 
     strength: float
     axis: int
@@ -70,7 +71,7 @@ class _Cut:
 
 
 def panels_of(small: F32, factor: int, shape_yx: tuple[int, int]) -> tuple[Roi, ...]:
-    """The pictures on a scan, in its pixels; nothing where it is one picture.
+    """The pictures on a scan, in its pixels; empty if it is a single picture.
 
     Parameters
     ----------
@@ -97,14 +98,14 @@ def panels_of(small: F32, factor: int, shape_yx: tuple[int, int]) -> tuple[Roi, 
 
 
 class _Page:
-    """A shrunk scan, and the lines that were found on it so far."""
+    """A shrunk scan, and the lines found on it so far."""
 
     def __init__(self, seen: F32) -> None:
         self._seen = seen
         self._rows: tuple[list[int], list[int]] = ([], [])
 
     def cut_up(self, strictness: _Strictness) -> list[Roi]:
-        """The pictures on it, bare parts left out; what is found counts the next time."""
+        """The pictures on it, without bare parts; lines found now count as known the next time."""
         height, width = self._seen.shape
         return self._parts(Roi(0, height, 0, width), strictness)
 
@@ -131,7 +132,7 @@ def _is_bare(part: F32) -> bool:
 
 
 def _best_line(part: F32, axis: int, strictness: _Strictness, known: set[int]) -> _Cut | None:
-    """The line between two pictures that stands out most; less is asked of ``known`` ones."""
+    """The most distinct line between two pictures; ``known`` lines need to meet looser criteria."""
     lines = part if axis == 0 else part.T
     if len(lines) < 2 * _LEAST_SIDE_PX or lines.shape[1] < _LEAST_SIDE_PX:
         return None
@@ -156,13 +157,13 @@ def _best_line(part: F32, axis: int, strictness: _Strictness, known: set[int]) -
 
 
 def _steps(lines: F32) -> F32:
-    """What changes across a line: from line i to line i + 1 + _GAP_PX."""
+    """Differences across each line: from line i to line i + 1 + _GAP_PX."""
     step: F32 = lines[_GAP_PX + 1 :] - lines[: -_GAP_PX - 1]
     return step
 
 
 def _best_gutter(part: F32, axis: int) -> _Cut | None:
-    """The widest strip of bare paper or film from side to side, with a picture on each of its sides."""
+    """The widest strip of bare paper or film across the part, with a picture on each side."""
     lines = part if axis == 0 else part.T
     count = len(lines)
     if lines.shape[1] < _LEAST_SIDE_PX:
@@ -184,6 +185,6 @@ def _best_gutter(part: F32, axis: int) -> _Cut | None:
 
 
 def _is_sharp(lines: F32, start: int, stop: int) -> bool:
-    """Whether a strip is set off along most of both its sides; mist and sky are not."""
+    """True if a strip has sharp edges along most of both sides; mist and sky do not."""
     beside = lines[start - _GAP_PX] - lines[start + 1], lines[stop - 2] - lines[stop + _GAP_PX - 1]
     return all(float((np.abs(step) > _LEAST_STEP).mean()) >= _STRICT.share for step in beside)

@@ -1,11 +1,11 @@
-"""Which parts of a scan its palette is decided on, and how their answers become one.
+"""The parts of a scan that decide its palette, and how their answers are combined.
 
-The palette network sees small squares. Of every scan it sees the whole, squeezed into one, and at a second scale its
-four corners, three quarters of each side; of long ones squares of the short side instead; and of very large ones
-windows of half that side, and half of that, down to 4096 px, so that a map or a sheet of many pictures is understood in
-its parts. A page of several pictures is cut up first (:mod:`pipeline.palettes.panels`), and each is looked at as if it
-were alone. Windows overlap and are weighted as tiles are. An answer counts by how sure it is: a window that knows what
-it shows outweighs a view in which that is a dot, and the view outweighs a window of bare sky.
+The palette network sees small squares. It sees the whole of every scan, squeezed into a square, and at a second scale
+its four corners, three quarters of each side. In long scans it sees squares of the short side instead of corners. Very
+large scans are also seen in windows of half that side, and half of that, down to 4096 px, so that a map or a sheet of
+many pictures is understood in its parts. A page of several pictures is cut up first (:mod:`pipeline.palettes.panels`),
+and each picture is seen by itself. Windows overlap and are weighted like tiles. Answers are weighted by certainty: a
+window that recognizes an object outweighs a view in which it is a dot, and the view outweighs a window of bare sky.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ See = Callable[[F32], F32]
 Reader = Callable[[Roi], NDArray]
 
 LEAST_WINDOW_PX = 4096
-_LONG = 1.25  # times the short side, from which on squares of it are looked at
-_CORNER = 0.75  # of each side
+_LONG = 1.25  # scans longer than this times the short side are seen in squares of the short side
+_CORNER = 0.75  # fraction of each side
 _MOST_CELLS = 192  # along each side of a palette
 
 
 @dataclass(frozen=True)
 class PaletteGrid:
-    """Windows that a scan is looked at in, and the cells that come of them.
+    """The windows in which the network sees a scan, and the size of the palette.
 
     Attributes
     ----------
-    views : for each of the scan's pictures, or the scan, its windows: the whole of it first, then its parts, large ones
-        before small. Of a page with several pictures the page comes first.
-    rows, columns : of the palette
+    views : the windows of each of the scan's pictures, or of the scan: the whole of it first, then its parts, large
+        ones before small. On a page with several pictures, the page comes first.
+    rows, columns : cells of the palette
     """
 
     views: tuple[tuple[Roi, ...], ...]
@@ -51,16 +51,16 @@ class PaletteGrid:
 
     @property
     def windows(self) -> tuple[Roi, ...]:
-        """Of all pictures."""
+        """The windows of all pictures."""
         return tuple(window for view in self.views for window in view)
 
 
 def palette_grid(shape_yx: tuple[int, int], cells: int, panels: tuple[Roi, ...] = ()) -> PaletteGrid:
-    """The windows and the palette of a scan of ``shape_yx`` for a network that gives ``cells`` x ``cells``.
+    """The windows and the palette of a scan of ``shape_yx`` for a network with an output of ``cells`` x ``cells``.
 
     Parameters
     ----------
-    panels : the pictures on a page, which are looked at each by itself
+    panels : the pictures on a page, each seen by itself
     """
     whole = Roi(0, shape_yx[0], 0, shape_yx[1])
     views = ((whole,), *map(_view, panels)) if panels else (_view(whole),)
@@ -70,7 +70,7 @@ def palette_grid(shape_yx: tuple[int, int], cells: int, panels: tuple[Roi, ...] 
 
 
 def _view(picture: Roi) -> tuple[Roi, ...]:
-    """The windows that one picture is looked at in."""
+    """The windows in which the network sees one picture."""
     short, long = min(picture.shape_yx), max(picture.shape_yx)
     is_long = long > _LONG * short
     sides = [short] if is_long else []
@@ -85,7 +85,7 @@ def _view(picture: Roi) -> tuple[Roi, ...]:
 
 
 def _sides(view: tuple[Roi, ...]) -> list[int]:
-    """Short sides of the windows that decide how fine a palette is: all but the corners, which are hardly smaller."""
+    """Short sides of the windows that set the palette's resolution: all but the corners, which are hardly smaller."""
     whole = min(view[0].shape_yx)
     return [side for side in (min(window.shape_yx) for window in view) if side <= whole / 2] or [whole]
 
@@ -106,7 +106,7 @@ def distribution_of(read: Reader, shape_yx: tuple[int, int], side_px: int, cells
 
     Parameters
     ----------
-    read : gives the samples of a region, as for :func:`pipeline.tiling.anchor.overview`
+    read : returns the samples of a region, as for :func:`pipeline.tiling.anchor.overview`
     see : (side_px, side_px) L* to (K, cells, cells) probabilities
     """
     grid = palette_grid(shape_yx, cells)
@@ -120,7 +120,7 @@ def distribution_of(read: Reader, shape_yx: tuple[int, int], side_px: int, cells
 
 
 def _factor(grid: PaletteGrid, side_px: int) -> int:
-    """The power of two by which a scan may be shrunk so that no window has to be enlarged."""
+    """The largest power of two by which the scan can be shrunk without having to enlarge any window."""
     smallest, factor = min(min(window.shape_yx) for window in grid.windows), 1
     while smallest >= 2 * factor * side_px:
         factor *= 2
@@ -128,7 +128,7 @@ def _factor(grid: PaletteGrid, side_px: int) -> int:
 
 
 def _assembled(grid: PaletteGrid, shape_yx: tuple[int, int], cells: int, look: Callable[[Roi], F32]) -> F32:
-    """What all windows say, by how sure each is; a page says nothing of the pictures on it."""
+    """The answers of all windows, weighted by certainty; the view of a page does not count for the pictures on it."""
     total: F32 | None = None
     weights = np.zeros((grid.rows, grid.columns), np.float32)
     for picture, *parts in grid.views:
@@ -166,7 +166,7 @@ def _square(small: F32, window: Roi, factor: int, side_px: int) -> F32:
     rows = slice(window.y0 // factor, max(window.y0 // factor + 1, -(-window.y1 // factor)))
     columns = slice(window.x0 // factor, max(window.x0 // factor + 1, -(-window.x1 // factor)))
     seen = small[rows, columns]
-    # Areas are averaged only where neither side grows.
+    # Average areas only if neither side grows.
     less = min(seen.shape[0], side_px), min(seen.shape[1], side_px)
     if less != seen.shape:
         seen = cv2.resize(seen, less[::-1], interpolation=cv2.INTER_AREA)
@@ -177,7 +177,7 @@ def _square(small: F32, window: Roi, factor: int, side_px: int) -> F32:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Where a window lies along one axis, and the picture that it is of, in pixels of the scan."""
+    """A window and its picture along one axis, in scan pixels."""
 
     start: int
     stop: int
@@ -186,12 +186,12 @@ class _Axis:
 
 
 def _under(window: _Axis, extent: int, cells: int, count: int, fades: bool) -> tuple[slice, F32]:
-    """Cells of the palette whose middles lie under a window along one axis, and (these, count) linear weights.
+    """Cells of the palette whose centres are under a window along one axis, and (these, count) linear weights.
 
     Parameters
     ----------
-    cells, count : of the palette along the whole axis, and of the window
-    fades : whether the window counts less towards its edges, but for those that are its picture's
+    cells, count : number of cells of the palette along the whole axis, and of the window
+    fades : whether the window's weight falls towards its edges, except at its picture's edges
     """
     middles = (np.arange(cells) + 0.5) * extent / cells
     inside = np.flatnonzero((middles >= window.start) & (middles < window.stop))
@@ -211,6 +211,6 @@ def _under(window: _Axis, extent: int, cells: int, count: int, fades: bool) -> t
 
 
 def _entropy(shares: F32) -> F32:
-    """Of each cell's distribution, in nats."""
+    """Entropy of each cell's distribution, in nats."""
     entropy: F32 = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=0)
     return entropy
