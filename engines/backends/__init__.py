@@ -1,17 +1,17 @@
-"""One file a runtime; its name is the backend's name. A package's own are found by entry point (engines/select.py).
+"""One module per runtime, named as the backend. Backends of other packages are found by entry point (registry.py).
 
-``RANK``         place among those that ``auto`` tries, lowest first; None: only by name
-``REASON``       why ``auto`` took it, in words
-``PRECISIONS``   what it computes in, of :data:`engines.spec.PRECISIONS`
-``version()``    of the runtime; ImportError where it is missing, EngineUnavailableError where it cannot run
-``NETWORKS``     optional: of a model's networks those that it computes; its generator alone if not said
-``PROCESSOR``    optional: "gpu" where it computes on one, else "cpu"
-``lacks(precision)``    optional: why this machine cannot compute in it; empty where it can
-``INSTALL``      optional: what pip installs for it, where that is not the backend's name
+``RANK``         order in which ``auto`` tries it, lowest first; None: only by name
+``REASON``       why ``auto`` chose it, in words
+``PRECISIONS``   its precisions, from :data:`engines.spec.PRECISIONS`
+``version()``    version of the runtime; ImportError if it is missing, EngineUnavailableError if it cannot run
+``NETWORKS``     optional: the networks of a model that it supports; by default the generator alone
+``PROCESSOR``    optional: "gpu" if it computes on one, else "cpu"
+``lacks(precision)``    optional: why this machine cannot compute in it; empty if it can
+``INSTALL``      optional: the package for pip, if it does not have the backend's name
 ``extra_bytes(spec)``    optional: memory beyond that of a float32 engine with one stream
-``RECIPE``       optional: raised when a compiled engine would be another one of the same file
-``CARD``         only where no model is needed: the card that stands for it
+``RECIPE``       optional: incremented when the same file would give another compiled engine
+``CARD``         only if no model is needed: the card to use instead
 ``open_engine(model, spec)``    an Engine
 
-One whose engines are compiled to bytes that can be kept is a :class:`engines.engine_files.Compiling` as well.
+A backend whose engines are compiled to bytes that can be cached is also a :class:`engines.engine_files.Compiling`.
 """

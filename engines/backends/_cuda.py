@@ -1,6 +1,6 @@
-"""The CUDA runtime through cuda-python: every call checked, every failure one line.
+"""The CUDA runtime through cuda-python: every call is checked, every failure is one line.
 
-The device is always number 0 of those that ``CUDA_VISIBLE_DEVICES`` shows, as is usual for one worker per GPU.
+The device is always number 0 of those in ``CUDA_VISIBLE_DEVICES``, as is usual for one worker per GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def runtime() -> Any:
 
 
 def call(name: str, *args: Any) -> Any:
-    """Call function ``name`` of the CUDA runtime; its one result, or None where it has none. Raises GpuError."""
+    """Call function ``name`` of the CUDA runtime. Returns its result, or None if it has none. Raises GpuError."""
     cuda = runtime()
     status, *results = getattr(cuda, name)(*args)
     if status != cuda.cudaError_t.cudaSuccess:
@@ -45,7 +45,7 @@ def call(name: str, *args: Any) -> Any:
 
 
 def let_go(name: str, *args: Any) -> None:
-    """As :func:`call` for giving something back: a failure is logged, so that the one that led here is the one told."""
+    """As :func:`call`, for releasing a resource: a failure is only logged, so as not to hide the original error."""
     try:
         call(name, *args)
     except GpuError as error:
@@ -73,14 +73,14 @@ def _error(cuda: Any, name: str, status: Any) -> GpuError:
 
 
 def out_of_memory(what: str) -> GpuError:
-    """The error for ``what`` that found no room."""
+    """The error if ``what`` does not fit into memory."""
     return GpuError(
         f"{what}: out of GPU memory: the engine cannot hold its batches; give a smaller --batch or fewer --workers"
     )
 
 
 def compute_capability() -> tuple[int, int]:
-    """Major and minor of the device that would be used. Raises GpuError where there is none, ImportError."""
+    """Major and minor compute capability of the device. Raises GpuError if there is none, ImportError."""
     if not call("cudaGetDeviceCount"):
         cuda = runtime()
         raise _error(cuda, "cudaGetDeviceCount", cuda.cudaError_t.cudaErrorNoDevice)
@@ -98,9 +98,9 @@ def new_stream(release: ExitStack) -> Any:
 
 
 def new_event(release: ExitStack) -> Any:
-    """An event that the host waits for asleep; ``release`` destroys it.
+    """An event for which the host waits asleep; ``release`` destroys it.
 
-    Waiting for a stream spins, and would take a processor each from the other workers of this machine.
+    Waiting for a stream spins, and would take a processor from the machine's other workers.
     """
     cuda = runtime()
     event = call("cudaEventCreateWithFlags", cuda.cudaEventBlockingSync | cuda.cudaEventDisableTiming)
@@ -109,23 +109,23 @@ def new_event(release: ExitStack) -> Any:
 
 
 def let_pass(first: Any, second: Any, event: Any) -> None:
-    """What ``second`` is given from now on begins when all that ``first`` was given is done. The host does not wait.
+    """Make later work of the stream ``second`` wait for all earlier work of ``first``. The host does not wait.
 
-    The event may be used again at once: a stream that waits keeps to what was recorded when it was told to.
+    The event can be reused at once: the waiting stream refers to its state at the time of the call.
     """
     call("cudaEventRecord", event, first)
     call("cudaStreamWaitEvent", second, event, 0)
 
 
 def device_memory(shape: tuple[int, ...], release: ExitStack) -> int:
-    """Address of room for float32 of ``shape`` on the device; ``release`` frees it."""
+    """Allocate float32 memory of ``shape`` on the device and return its address; ``release`` frees it."""
     address = int(call("cudaMalloc", math.prod(shape) * 4))
     release.callback(let_go, "cudaFree", address)
     return address
 
 
 def pinned_array(shape: tuple[int, ...], release: ExitStack) -> F32:
-    """A zeroed float32 array that the device copies from and to by itself; not to be touched after ``release``."""
+    """A zeroed float32 array in pinned memory, for direct copies by the device; invalid after ``release``."""
     address = int(call("cudaHostAlloc", math.prod(shape) * 4, runtime().cudaHostAllocDefault))
     release.callback(let_go, "cudaFreeHost", address)
     memory = (ctypes.c_float * math.prod(shape)).from_address(address)
@@ -135,9 +135,9 @@ def pinned_array(shape: tuple[int, ...], release: ExitStack) -> F32:
 
 
 def array_namespace(module: str = _ARRAYS) -> Any | None:
-    """CuPy as :mod:`array_api_compat` names it, or None where it is not installed or cannot compute.
+    """CuPy's namespace from :mod:`array_api_compat`, or None if CuPy is not installed or cannot compute.
 
-    It compiles its kernels when they are first needed, so only one that ran shows that it has all it needs for that.
+    CuPy compiles kernels on first use, so only running one shows that it has everything it needs.
     """
     try:
         xp = importlib.import_module(module)
@@ -148,16 +148,16 @@ def array_namespace(module: str = _ARRAYS) -> Any | None:
         address_and_stream(ones)
         if not bool(xp.all(ones * 2.0 == 2.0)):
             raise ArithmeticError("twice one is not two")
-    except Exception as error:  # the library's own kinds
+    except Exception as error:  # the library's own types
         _log.warning("CuPy cannot be used, blocks are made in the host's memory: %s", one_line(error))
         return None
     return xp
 
 
 def address_and_stream(array: Any) -> tuple[int, int]:
-    """Where an array of the device begins, and the stream that its library is working in now.
+    """Address of a device array, and the current stream of its library.
 
-    Raises KeyError where the library does not tell the stream, as CuPy when it is set to export version 2.
+    Raises KeyError if the library does not reveal the stream, as CuPy when it is set to export version 2.
 
     References
     ----------
@@ -169,7 +169,7 @@ def address_and_stream(array: Any) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def array_failures() -> Iterator[None]:
-    """What CuPy raises, as one line of ours. Raises GpuError."""
+    """Turn CuPy's errors into a GpuError of one line."""
     try:
         yield
     except EngineUnavailableError:

@@ -1,4 +1,4 @@
-"""What the backends on ONNX Runtime share: one session, and a provider that is there or is refused."""
+"""Shared by the backends on ONNX Runtime: sessions, and a provider that must be available."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from engines.spec import PALETTE, EngineSpec, Model
 
 
 def library_version() -> str:
-    """Of ONNX Runtime. Raises ImportError."""
+    """Version of ONNX Runtime. Raises ImportError."""
     import onnxruntime
 
     return str(onnxruntime.__version__)
 
 
 def gpu_version(provider: str) -> str:
-    """The version, where ``provider`` is built in and there is a driver. Raises ImportError, EngineUnavailableError."""
+    """The version, if ``provider`` is built in and there is a driver. Raises ImportError, EngineUnavailableError."""
     import onnxruntime
 
     if provider not in onnxruntime.get_available_providers():
@@ -45,13 +45,13 @@ class OrtEngine(ScaledEngine):
         settings.intra_op_num_threads = spec.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
-        # Spinning threads would take the processor from the other workers of this machine.
+        # Spinning threads would take processors from the machine's other workers.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # A provider that cannot start is replaced by the processor without a word, unless it is asked not to.
+        # Unless told otherwise, ONNX Runtime silently falls back to the CPU if a provider cannot start.
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "0" if provider.startswith("CPU") else "1")
         if spec.network == PALETTE:
-            # With the size of its batch known, all that its graph does with shapes is worked out here: a GPU's provider
-            # has no kernels for that.
+            # With a fixed batch size, shape computations in the graph are folded now: GPU providers have no kernels for
+            # them.
             settings.add_free_dimension_override_by_name("batch", spec.batch)
         self._sessions: list[Any] = [
             onnxruntime.InferenceSession(str(path), settings, providers=[(provider, dict(options))])

@@ -1,8 +1,8 @@
 """Building an engine of TensorRT or TensorRT for RTX from ONNX.
 
-Networks are strongly typed (engines/convert/typed_graph.py writes the types) and TF32 is off. The builder is asked for
-identical operations at each place of a batch, so that a tile's bytes do not depend on its neighbours; NVIDIA documents
-that for products and reductions, not for convolutions, so a test on a GPU looks.
+Networks are strongly typed (engines/convert/typed_graph.py writes the types) and TF32 is off. The builder is told to
+use identical operations at each position of a batch, so that a tile's bytes do not depend on its neighbours. NVIDIA
+documents that for products and reductions, not for convolutions, so a test on a GPU checks it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from engines.convert.typed_graph import typed_graph, typed_row
 from engines.errors import ModelError
 from engines.spec import GENERATOR, EngineSpec, Model
 
-# Raised when another network is made of the same model, here or in engines/convert/typed_graph.py.
+# Incremented when another network is built from the same model, here or in engines/convert/typed_graph.py.
 RECIPE = 2
 _timings: dict[str, bytes] = {}
 
@@ -24,7 +24,7 @@ def build(library: Library, model: Model, spec: EngineSpec) -> bytes:
 
     Raises
     ------
-    ModelError : the library cannot make it, with the library's first reason. EngineUnavailableError : no GPU, where the
+    ModelError : the library cannot build it; the message is its first error. EngineUnavailableError : no GPU, if the
     library needs one to build. ImportError : no library, or no onnx.
     """
     device(library)
@@ -46,7 +46,7 @@ def build(library: Library, model: Model, spec: EngineSpec) -> bytes:
 
 
 def parsed(library: Library, graph: bytes, source: str, planes: int = 2) -> tuple[Any, Any]:
-    """The library's builder and its network of an ONNX ``graph`` that gives ``planes`` for a tile.
+    """The library's builder and its network for an ONNX ``graph`` with ``planes`` output planes per tile.
 
     Raises ModelError with the parser's first error.
     """
@@ -75,7 +75,7 @@ def parsed(library: Library, graph: bytes, source: str, planes: int = 2) -> tupl
 def configured(library: Library, builder: Any, network: Any, spec: EngineSpec) -> Any:
     trt = library.load()
     config = builder.create_builder_config()
-    # Rounds float32 to 10 bits before multiplying: no nearer to the other engines than fp16.
+    # TF32 rounds float32 to 10 bits before multiplying: no closer to the other engines than fp16.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.set_flag(trt.BuilderFlag.DISTRIBUTIVE_INDEPENDENCE)
     tile = network.get_input(0)

@@ -1,9 +1,9 @@
-"""NVIDIA's two libraries, and what they say in their logs.
+"""NVIDIA's two libraries and their logs.
 
-They differ in three things. TensorRT times kernels on the GPU that it builds for, so its engines are good for that kind
-of GPU and a timing cache spares repeated timing. TensorRT for RTX builds without a GPU and compiles the kernels when an
-engine is opened; a cache of these is shared by the engine's slots. And its kernels for a batch's shape must be compiled
-at once: by default it computes with general ones until the others are ready, and the first tiles would get other bytes.
+They differ in three ways. TensorRT times kernels on the GPU that it builds for, so its engines run on that kind of GPU
+only, and a timing cache avoids repeated timing. TensorRT for RTX builds without a GPU and compiles the kernels when an
+engine is opened; the engine's slots share a cache of these. It must compile the kernels for a batch's shape at once: by
+default it uses general kernels until the others are ready, and the first tiles would get other bytes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from engines.backends import _cuda
 from engines.errors import EngineUnavailableError
 
 PORTABLE = "any"
-# The oldest that an engine for any GPU runs on; before it, one must be built for that GPU alone.
+# The oldest GPUs that a portable engine runs on; for older ones, it must be built for that GPU alone.
 _PORTABLE_SINCE = (8, 0)
 
 _log = logging.getLogger(__name__)
-# Without a handler anywhere, Python would print the libraries' warnings.
+# Without any handler, Python would print the libraries' warnings.
 _log.addHandler(logging.NullHandler())
-# One at a time: the libraries tell what went wrong only in their log, which is one for the whole process.
+# One at a time: the libraries report errors only in their log, which is shared by the whole process.
 _compiling = threading.Lock()
 
 
@@ -38,9 +38,9 @@ class Library:
 
     Attributes
     ----------
-    module : what to import
+    module : the module to import
     name : for people
-    portable : engines are built without a GPU and run on each kind that the library knows
+    portable : engines are built without a GPU and run on every kind of GPU that the library supports
     """
 
     module: str
@@ -48,21 +48,21 @@ class Library:
     portable: bool
 
     def load(self) -> Any:
-        """The module. Raises ImportError where it or one of its libraries is missing."""
+        """The module. Raises ImportError if it or one of its libraries is missing."""
         return importlib.import_module(self.module)
 
 
 def library_version(library: Library) -> str:
-    """Needs no GPU. Raises ImportError."""
+    """The library's version; needs no GPU. Raises ImportError."""
     return str(library.load().__version__)
 
 
 def usable_version(library: Library) -> str:
-    """The library's version where engines can run.
+    """The library's version, if engines can run here.
 
     Raises
     ------
-    ImportError : not installed. EngineUnavailableError : no driver, no GPU, or one that the library does not know.
+    ImportError : not installed. EngineUnavailableError : no driver, no GPU, or one that the library does not support.
     """
     version = library_version(library)
     major, minor = _cuda.compute_capability()
@@ -77,7 +77,7 @@ def usable_version(library: Library) -> str:
 
 
 def device(library: Library) -> str:
-    """What a compiled engine is good for: any GPU, or the kind of GPU found here. Raises as :func:`usable_version`."""
+    """The target of a compiled engine: any GPU, or the kind of GPU found here. Raises as :func:`usable_version`."""
     if library.portable:
         return PORTABLE
     major, minor = _cuda.compute_capability()
@@ -86,9 +86,9 @@ def device(library: Library) -> str:
 
 @functools.cache
 def logger(library: Library) -> Any:
-    """The process's one logger of the library, passing all on to :mod:`logging` and keeping the errors."""
+    """The process-wide logger of the library, which forwards to :mod:`logging` and keeps the errors."""
     trt = library.load()
-    # What is information to the library's authors is detail here; its verbose lines are thousands.
+    # The library's information messages are details here; it writes thousands of verbose lines.
     levels = {"INTERNAL_ERROR": 40, "ERROR": 40, "WARNING": 30, "INFO": 10, "VERBOSE": 5}
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -107,7 +107,7 @@ def logger(library: Library) -> Any:
 
 @contextlib.contextmanager
 def first_complaint(library: Library) -> Iterator[Callable[[], str]]:
-    """Alone with the library's log; gives a function that tells its first error since."""
+    """Exclusive use of the library's log; yields a function that returns the first error since."""
     with _compiling:
         errors = logger(library).errors
         errors.clear()

@@ -1,10 +1,10 @@
 """Running an engine of TensorRT or TensorRT for RTX with two batches in flight. A batch is always run whole.
 
-Tiles come from the host, through pinned memory, or with CuPy from the device. Those of the device are copied there and
-nobody waits: events make the caller's stream and the slot's go on in turn. A slot's buffers keep their addresses, which
-its CUDA graph was captured with; so the graph holds the network alone, and either kind of copy goes around it. What is
-held on the device is two slots, and the caller's block: CuPy gives freed memory out again in the order of the stream,
-so that a host far ahead of the device takes no more of it.
+Tiles come from the host, through pinned memory, or with CuPy from the device. Tiles on the device are copied there
+without waiting: events order the caller's stream and the slot's. A slot's buffers keep the addresses with which its
+CUDA graph was captured; so the graph contains only the network, and both kinds of copy are outside it. The device holds
+two slots and the caller's block: CuPy reuses freed memory in stream order, so a host far ahead of the device needs no
+more memory.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from engines.scaling import ScaledEngine
 from engines.spec import EngineSpec, Model
 
 F32 = NDArray[np.float32]
-# While one batch is computed, another is copied, scaled or waited for; more than two only take memory.
+# While one batch is computed, another is copied, scaled or awaited; more than two would only take memory.
 SLOTS = 2
 _log = logging.getLogger(__name__)
 
 
 class TensorRtEngine(ScaledEngine):
-    """A deserialized engine with two slots; a call of :meth:`predict` takes a free one or waits for it.
+    """A deserialized engine with two slots; a call of :meth:`predict` takes a free slot or waits for one.
 
-    Its ``array_namespace`` is CuPy's where that can be used, else NumPy's.
+    Its ``array_namespace`` is CuPy's if that is usable, else NumPy's.
     """
 
     def __init__(self, library: Library, model: Model, spec: EngineSpec, compiled: bytes, namespace: Any) -> None:
         super().__init__(model.card, spec)
         self._output_shape = (spec.batch, *model.output_shape(spec.tile_yx))
-        # None in it: closed
+        # None in the queue means closed.
         self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         with ExitStack() as release, first_complaint(library) as complaint:
@@ -52,7 +52,7 @@ class TensorRtEngine(ScaledEngine):
                     self._free.put(_Slot(self._loaded, self._shape, self._output_shape, release))
             except (EngineError, ImportError):
                 raise
-            except Exception as error:  # the bindings' own kinds
+            except Exception as error:  # the bindings' own types
                 raise EngineUnavailableError(
                     f"{model.onnx_path}: {library.name} cannot run it ({shortened(str(error))}): nothing could be "
                     "predicted; use another engine"
@@ -70,14 +70,14 @@ class TensorRtEngine(ScaledEngine):
             return super().to_device(array)
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """As the base's; tells also what went wrong on the device since. Raises GpuError."""
+        """As the base's; also reports earlier failures on the device. Raises GpuError."""
         with _cuda.array_failures():
             return super().to_host(array)
 
     def predict(self, lightness: Any) -> Any:
         """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch.
 
-        NumPy to NumPy, complete, or an array of the namespace to another, without waiting for the device.
+        NumPy arrays give NumPy arrays, after waiting; arrays of the namespace give such arrays, without waiting.
 
         Raises
         ------
@@ -87,13 +87,13 @@ class TensorRtEngine(ScaledEngine):
             with _cuda.array_failures():
                 return super().predict(lightness)
         with self._slot() as slot:
-            # Straight into and out of the memory that the device copies: no further copy, and no other slot's tiles.
+            # Directly into and out of pinned memory: no further copy, and no tiles of another slot.
             self._fill(slot.inputs, lightness)
             slot.run()
             return self._chroma(slot.outputs, len(lightness))
 
     def _run(self, inputs: Any) -> Any:
-        # Before the slot is told to wait for the caller's stream: in that stream, this memory may still be another's.
+        # Allocate before the slot waits for the caller's stream: work in that stream may still use this memory.
         outputs = self.array_namespace.empty(self._output_shape, dtype=inputs.dtype, device=inputs.device)
         with self._slot() as slot:
             slot.run_there(inputs, outputs)
@@ -101,7 +101,7 @@ class TensorRtEngine(ScaledEngine):
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[_Slot]:
-        """A slot of one's own. Raises EngineUnavailableError where the engine is closed."""
+        """A slot for exclusive use. Raises EngineUnavailableError if the engine is closed."""
         slot = self._free.get()
         try:
             if slot is None:
@@ -111,7 +111,7 @@ class TensorRtEngine(ScaledEngine):
             self._free.put(slot)
 
     def close(self) -> None:
-        """Wait for the calls under way, then release all memory. Later predictions raise."""
+        """Wait for running calls, then release all memory. Later predictions raise."""
         with self._closing:
             if self._release is None:
                 return
@@ -123,7 +123,7 @@ class TensorRtEngine(ScaledEngine):
 
 
 class _Loaded:
-    """A deserialized engine and what it needs alive: the library frees none of them before the last reference goes."""
+    """A deserialized engine and the objects that must outlive it; the library frees them with the last reference."""
 
     def __init__(self, library: Library, model: Model, compiled: bytes, complaint: Callable[[], str]) -> None:
         usable_version(library)
@@ -144,14 +144,14 @@ class _Loaded:
             self._settings = [settings]
 
     def new_context(self) -> Any:
-        """An execution context, of which each slot needs its own. Raises GpuError."""
+        """A new execution context; each slot needs its own. Raises GpuError."""
         context = self.engine.create_execution_context(*self._settings)
         if context is None:
             raise self.failure("no execution context")
         return context
 
     def failure(self, what: str) -> _cuda.GpuError:
-        """The error for ``what``, with the library's last words; these tell apart the lack of memory."""
+        """The error for ``what``, with the library's last message, which also reveals a lack of memory."""
         said = list(self._log.errors) or ["no reason given"]
         signs = ("out of memory", "outofmemory", "memoryallocation")
         if any(sign in line.lower() for line in said for sign in signs):
@@ -162,7 +162,7 @@ class _Loaded:
 class _Slot:
     """One batch in flight: an execution context, a stream, pinned and device memory, and the network as a CUDA graph.
 
-    ``release`` frees it all, also where the constructor fails half-way.
+    ``release`` frees everything, even if the constructor fails half-way.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class _Slot:
         self._device_outputs = _cuda.device_memory(outputs_shape, release)
         self._failure = loaded.failure
         self._context = loaded.new_context()
-        # Registered last, so done first: the library lets go of the buffers and the stream before they are freed.
+        # Registered last, so called first: the library releases buffers and stream before they are freed.
         release.callback(self._forget)
         names = [loaded.engine.get_tensor_name(i) for i in range(2)]
         if not (
@@ -187,12 +187,12 @@ class _Slot:
         ):
             raise ModelError(f"compiled engine does not take batches of {shape}: made for others; compile it again")
         self._graph: Any = None
-        # Once without a graph: the library loads or compiles its kernels now, which may not be captured.
+        # Run once without a graph: the library now loads or compiles its kernels, which cannot be captured.
         self.run()
         self._graph = self._captured(release)
 
     def run(self) -> None:
-        """From ``inputs`` to ``outputs``, waiting for the end. Raises GpuError."""
+        """Run from ``inputs`` to ``outputs`` and wait for the end. Raises GpuError."""
         kinds = _cuda.runtime().cudaMemcpyKind
         self._copy_in(self.inputs.ctypes.data, kinds.cudaMemcpyHostToDevice)
         self._start_network()
@@ -201,7 +201,7 @@ class _Slot:
         _cuda.call("cudaEventSynchronize", self._done)
 
     def run_there(self, inputs: Any, outputs: Any) -> None:
-        """From one array of the device to another, both a full batch of float32, C-contiguous; waits for nothing.
+        """Run from one device array to another, both full batches of float32, C-contiguous; does not wait.
 
         Raises GpuError.
         """
@@ -209,7 +209,7 @@ class _Slot:
         target, _ = _cuda.address_and_stream(outputs)
         kind = _cuda.runtime().cudaMemcpyKind.cudaMemcpyDeviceToDevice
         with ExitStack() as failure:
-            # Their memory is given out again when this raises: nothing of what was started may touch it then.
+            # If this raises, the arrays' memory is reused: work already started must not touch it then.
             failure.callback(_cuda.let_go, "cudaStreamSynchronize", self._stream)
             _cuda.let_pass(theirs, self._stream, self._given)
             self._copy_in(source, kind)
@@ -235,11 +235,11 @@ class _Slot:
             raise self._failure("a batch could not be started")
 
     def _captured(self, release: ExitStack) -> Any:
-        """The network as one graph, started by one call; None where the library's kernels cannot be captured."""
+        """The network as one graph, started by one call; None if the library's kernels cannot be captured."""
         runtime = _cuda.runtime()
         if not getattr(self._context, "is_stream_capturable", lambda stream: True)(int(self._stream)):
             return None
-        # Of this thread alone: another engine's memory may be reserved in another thread meanwhile.
+        # Restricted to this thread: another thread may allocate memory for another engine at the same time.
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _cuda.call("cudaStreamBeginCapture", self._stream, mode)
         try:
@@ -247,13 +247,13 @@ class _Slot:
                 try:
                     self._enqueue()
                 finally:
-                    # After a failure too, or the stream would record for ever.
+                    # Also after a failure, or the stream would stay in capture mode.
                     graph = _cuda.call("cudaStreamEndCapture", self._stream)
                     recorded.callback(_cuda.let_go, "cudaGraphDestroy", graph)
                 ready = _cuda.call("cudaGraphInstantiate", graph, 0)
         except _cuda.GpuError as error:
             _log.info("no CUDA graph, batches are started step by step: %s", error)
-            # The failed capture's error stays with the thread until it is asked for, and then belongs to nobody.
+            # The error of a failed capture stays in the thread until it is read; clear it for later calls.
             runtime.cudaGetLastError()
             self.run()
             return None
@@ -261,7 +261,7 @@ class _Slot:
         return ready
 
     def _forget(self) -> None:
-        # After a failure half-way, and with predictions that nobody waited for, work may still use the slot's memory.
+        # After a failure half-way, or with predictions nobody waited for, work may still use the slot's memory.
         _cuda.let_go("cudaStreamSynchronize", self._stream)
         self._context = None
 
@@ -269,11 +269,11 @@ class _Slot:
 def open_engine(
     library: Library, model: Model, spec: EngineSpec, compiled: bytes, namespace: Any = None
 ) -> TensorRtEngine:
-    """Load what :func:`build` made.
+    """Load an engine that :func:`build` made.
 
     Parameters
     ----------
-    namespace : of the device arrays that are taken as well, which have the CUDA array interface; None looks for CuPy
+    namespace : namespace of accepted device arrays, which have the CUDA array interface; None looks for CuPy
 
     Raises
     ------

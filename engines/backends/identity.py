@@ -1,7 +1,7 @@
-"""No network: both planes are the tile's lightness, scaled to nothing by the card when a picture is made.
+"""No network: both planes are the tile's lightness, which the card scales to zero when a picture is made.
 
-For tests of everything around the network. The planes carry L* itself, so a shifted, dropped or wrongly weighted tile
-shows in the stored chroma, while the exported picture is the scan.
+It serves tests of everything around the network. The planes are L* itself, so a shifted, dropped or wrongly weighted
+tile shows in the stored chroma, while the exported picture equals the scan.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engines.spec import EngineSpec, Model, ModelCard
 RANK = None
 REASON = "for tests"
 PRECISIONS = ("fp32",)
-# Takes the place of a model's card: any tile size, and a chroma scale of zero.
+# Used instead of a model's card: any tile size, and a chroma scale of zero.
 CARD = ModelCard(
     name="identity",
     generator="none",
@@ -34,9 +34,9 @@ def version() -> str:
 
 
 class IdentityEngine:
-    """(N, 1, T, U) in, the same plane twice out, on the float16 grid that chroma is kept on.
+    """(N, 1, T, U) in, the same plane twice out, rounded to float16 like stored chroma.
 
-    On that grid a blend that is right to float32 rounding stores exactly what was predicted.
+    A blend that is correct to float32 rounding then stores exactly what was predicted.
     """
 
     def predict(self, lightness: NDArray[np.float32]) -> NDArray[np.float32]:

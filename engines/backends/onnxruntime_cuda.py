@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU: for networks that TensorRT does not take, and where it is not installed."""
+"""ONNX Runtime on an NVIDIA GPU: for networks that TensorRT does not support, and if it is not installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PRECISIONS = ("fp32",)
 NETWORKS = (GENERATOR, PALETTE)
 PROCESSOR = "gpu"
 _PROVIDER = "CUDAExecutionProvider"
-# TensorFloat-32 has ten bits of fraction: a picture would differ from the reference more than float32 may.
+# TensorFloat-32 has a 10-bit mantissa: pictures would differ from the reference by more than is allowed for float32.
 _OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 

@@ -19,7 +19,7 @@ def version() -> str:
 
 
 def _key(model: Model, spec: EngineSpec) -> str:
-    """The provider names its files after shapes and nodes only: other weights would be taken for the same engine."""
+    """A cache key with the weights: the provider names files by shapes and nodes only, and would mix up models."""
     shape = f"{spec.batch}x{spec.tile_yx[0]}x{spec.tile_yx[1]}"
     return f"{model.sha256_for(spec.precision)[:16]}-{spec.precision}-{shape}"
 

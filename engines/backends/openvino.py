@@ -1,14 +1,14 @@
-"""OpenVINO on the CPU: fixed shapes, one stream per caller thread, and no precision that was not asked for.
+"""OpenVINO on the CPU: fixed shapes, one stream per caller thread, and only the requested precision.
 
-Float32 is asked for by name: on processors with bfloat16 units OpenVINO would otherwise use them silently, and the same
-scan would get other bytes on another machine.
+Float32 is requested explicitly: on processors with bfloat16 units OpenVINO would otherwise use these silently, and the
+same scan would get other bytes on another machine.
 
-bfloat16 is used where it does no harm, which was measured: with all of the shipped network in it, one pixel in a
-thousand is off by 5 CIEDE2000, and nearly all of that comes from two places, the encoder, which decides on colours, and
-the last convolution, whose output is scaled by 110. With these two in float32 it is 0.3, and most of the arithmetic
-lies between them. So a network is cut in three: what comes before its first up-sampling, the last convolution and what
-follows it, and the rest. A palette network is computed in it whole: what it gives are shares of colours, and their mean
-hardly moves (``colorize-archive engines check --network palette``).
+bfloat16 is used only where measurements show no harm. With all of the shipped network in bfloat16, one pixel in a
+thousand is off by 5 CIEDE2000. Nearly all of that comes from two places: the encoder, which decides on colours, and the
+last convolution, whose output is scaled by 110. With these two in float32 it is 0.3, and most of the arithmetic is
+between them. So a network is cut in three: the part before its first up-sampling, the last convolution and what follows
+it, and the rest. A palette network is computed in bfloat16 as a whole: its outputs are shares of colours, whose mean
+hardly changes (``colorize-archive engines check --network palette``).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def version() -> str:
 
 
 def lacks(precision: str) -> str:
-    """Why this machine cannot compute in ``precision``; empty where it can."""
+    """The reason why this machine cannot compute in ``precision``; empty if it can."""
     import openvino
 
     if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -53,12 +53,12 @@ def lacks(precision: str) -> str:
 
 
 def extra_bytes(spec: EngineSpec) -> int:
-    """Three networks in a row keep what passes between them, for each stream."""
+    """Memory for bfloat16: for each stream, three networks in a row keep the tensors between them."""
     return (_BF16_BYTES + (spec.streams - 1) * _BF16_STREAM_BYTES) if spec.precision == "bf16" else 0
 
 
 class OpenVinoEngine(ScaledEngine):
-    """One compiled network, or several in a row; each calling thread has its own requests: calls run side by side."""
+    """One compiled network, or several in a row; each calling thread has its own requests, so calls run in parallel."""
 
     def __init__(self, model: Model, spec: EngineSpec) -> None:
         import openvino
@@ -76,8 +76,8 @@ class OpenVinoEngine(ScaledEngine):
             parts = [(early, "f32"), (middle, "bf16"), (late, "f32")]
         self._compiled: Any = [core.compile_model(part, "CPU", _settings(spec, hint)) for part, hint in parts]
         self._local = threading.local()
-        # The binding sets up static tables in a process's first inference, and waits for Python's lock while it holds
-        # theirs: two threads that both come first block each other for ever. So the first one is done here, alone.
+        # In a process's first inference the binding initializes static tables, and waits for Python's lock while it
+        # holds theirs: two threads that do it at once deadlock. So the first inference is done here, by one thread.
         with _first_inference:
             self._run(np.zeros(self._shape, np.float32))
 
@@ -105,7 +105,7 @@ def _settings(spec: EngineSpec, hint: str) -> dict[str, Any]:
 
 
 def _chained(requests: list[Any]) -> list[Any]:
-    """The same requests, each reading what the one before it wrote, without a copy."""
+    """The same requests, each of which reads the outputs of the previous one without a copy."""
     for before, after in pairwise(requests):
         for index in range(len(before.model_outputs)):
             after.set_input_tensor(index, before.get_output_tensor(index))
@@ -138,9 +138,9 @@ def _downstream(network: Any, start: str) -> set[str]:
 
 
 def _cut(network: Any, late: set[str]) -> tuple[Any, Any]:
-    """Two networks: what is not ``late``, and what is, with an input for every output of the first.
+    """Two networks: the operations not in ``late``, and those in it, with an input for every output of the first.
 
-    What ends early but is a result, as a palette that is only added at the end, goes through the second as it is.
+    Early values that are results, such as a palette that is only added at the end, pass through the second unchanged.
     """
     import openvino
     from openvino import opset13
@@ -155,7 +155,7 @@ def _cut(network: Any, late: set[str]) -> tuple[Any, Any]:
                 continue
             key = (node.get_friendly_name(), source.get_index())
             if key not in borders:
-                # Channels last, as the kernels have it: otherwise each border costs two passes over its pixels.
+                # Channels last, like the kernels: otherwise each border costs two passes over its pixels.
                 out = opset13.transpose(source, [0, 2, 3, 1]).output(0)
                 into = opset13.parameter(out.get_partial_shape(), out.get_element_type())
                 borders[key] = out, into, opset13.transpose(into, [0, 3, 1, 2]).output(0)
@@ -166,7 +166,7 @@ def _cut(network: Any, late: set[str]) -> tuple[Any, Any]:
 
 
 def _constants(network: Any) -> Callable[[Any], bool]:
-    """Tells operations that depend on no input, as stored weights that are converted."""
+    """A predicate for operations that depend on no input, such as converted weights."""
     names: set[str] = set()
     for operation in network.get_ordered_ops():
         sources = list(_sources(operation))

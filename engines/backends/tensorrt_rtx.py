@@ -1,4 +1,4 @@
-"""TensorRT for RTX: engines are compiled anywhere, also without a GPU, and run on GPUs since Ampere that it knows."""
+"""TensorRT for RTX: engines are compiled anywhere, even without a GPU, and run on supported GPUs since Ampere."""
 
 from __future__ import annotations
 
