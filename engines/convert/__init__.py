@@ -1,1 +1,1 @@
-"""Networks into other number formats: typed graphs for strongly typed compilers, int8."""
+"""Conversion of networks to other number formats: typed graphs for strongly typed compilers, int8."""

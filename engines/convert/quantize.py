@@ -1,8 +1,8 @@
-"""int8 beside the weights of a model folder: post-training quantization on real tiles.
+"""An int8 file for a model folder: post-training quantization on real tiles.
 
-NNCF puts quantize and dequantize nodes into the ONNX graph, which OpenVINO, ONNX Runtime and TensorRT all understand,
-and chooses their ranges from what real tiles make of them. Whether the picture stays the same is measured afterwards,
-by :mod:`engines.measure.parity`; a file that misses its bound is not kept.
+NNCF inserts quantize and dequantize nodes into the ONNX graph, which OpenVINO, ONNX Runtime and TensorRT all support,
+and chooses their ranges from the activations on real tiles. :mod:`engines.measure.parity` then measures whether the
+picture stays the same; a file that misses its bound is not kept.
 
 References
 ----------
@@ -51,7 +51,7 @@ def quantized(model: Model, lightness: F32) -> bytes:
     inputs = np.empty_like(lightness)
     fill(model.card, inputs, lightness)
     with tempfile.TemporaryDirectory() as folder:
-        # Folds the casts of stored weights, which nncf does not understand, and nothing that is for one processor only.
+        # Fold the casts of stored weights, which nncf does not support, without optimizations for one processor.
         plain = Path(folder, "plain.onnx")
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -65,7 +65,7 @@ def quantized(model: Model, lightness: F32) -> bytes:
             made = nncf.quantize(
                 network, tiles, preset=nncf.QuantizationPreset.MIXED, subset_size=len(inputs), fast_bias_correction=True
             )
-        except Exception as error:  # each library has its own kinds
+        except Exception as error:  # each library has its own types
             raise ModelError(f"{model.onnx_path}: cannot be quantized ({one_line(error)}); use it in fp32") from error
         data: bytes = made.SerializeToString()
         return data
@@ -76,7 +76,7 @@ def write_int8_model(model: Model, data: bytes, out: Path) -> Model:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for path in (model.onnx_path, *(model.palette_paths() if model.card.palette else ())):
-            if path.parent == model.folder:  # a stem that models share stays where it is
+            if path.parent == model.folder:  # a shared stem stays where it is
                 shutil.copyfile(path, out / path.name)
         write_whole(out / INT8_FILE, data)
         card = dataclasses.replace(model.card, int8_sha256=file_sha256(out / INT8_FILE))

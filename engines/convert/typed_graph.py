@@ -1,21 +1,21 @@
-"""The ONNX graph that is given to a strongly typed compiler: every tensor's type as it will be computed in.
+"""The ONNX graph for a strongly typed compiler: every tensor has the type in which it is computed.
 
 TensorRT chooses no types by itself, so ``fp16`` and ``bf16`` are written into the graph: a cast where a float32 tensor
-enters the narrow part, a cast where one leaves it, and its weights converted once, here.
+enters the narrow part, a cast where it leaves, and weights converted once, here.
 
-Only the decoder is narrow: from the first up-sampling on, up to but without the last convolutions. The encoder
-multiplies its own rounding, and the last convolution turns its input into the colour itself. p99.9 CIEDE2000 of the
-shipped default to float32, on 36 tiles of 256 px from tests/scans, each operation's result rounded, and the share of
-multiplications that is narrow:
+Only the decoder is narrow: from the first up-sampling to just before the last convolutions. The encoder amplifies its
+own rounding, and the last convolution turns its input into the colour itself. p99.9 CIEDE2000 between the shipped
+default and float32, on 36 tiles of 256 px from tests/scans, with each operation's result rounded, and the share of
+narrow multiplications:
 
     fp16, last convolution in float32          0.24    87 %
     bf16, last convolution in float32          1.95    87 %
     bf16, last two convolutions in float32     0.22    71 %
 
-So bfloat16, with 3 bits less, must leave the last two alone: nearly all of its error is the rounding of what the last
-one reads. A compiler that is not strongly typed hides this: it hands on its float32 sums there. General converters
-(onnxconverter-common, ModelOpt's AutoCast) decide per node by name or range, not by this rule, and do not know bfloat16
-or bring torch along.
+So bfloat16, with 3 bits less, must keep the last two in float32: nearly all of its error is rounding of the last one's
+input. A compiler that is not strongly typed hides this, because it passes on its float32 sums there. General converters
+(onnxconverter-common, ModelOpt's AutoCast) decide per node by name or range, not by this rule, and do not support
+bfloat16 or depend on torch.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from engines.errors import ModelError
 
 UPSAMPLING = frozenset({"Resize", "Upsample", "ConvTranspose", "DepthToSpace"})
 CONVOLUTION = frozenset({"Conv", "ConvTranspose"})
-# ONNX's name of the type, and how many of the last convolutions stay float32.
+# ONNX's name of the type, and the number of last convolutions that stay float32.
 NARROW = {"fp16": ("FLOAT16", 1), "bf16": ("BFLOAT16", 2)}
 
 
 def typed_graph(path: Path, precision: str) -> bytes:
-    """The model of ``path`` as serialized ONNX whose tensors have the types that ``precision`` computes in.
+    """The model of ``path`` as serialized ONNX whose tensors have the types of ``precision``.
 
     ``fp32`` and ``int8`` keep the file's own types; weights stored in float16 are widened, which is exact, and biases
     stored as scaled int32 are multiplied out. A graph without up-sampling has no narrow part and stays float32.
 
     Raises
     ------
-    ModelError : not an ONNX file, or one that cannot be narrowed. ImportError : no onnx.
+    ModelError : not an ONNX file, or it cannot be narrowed. ImportError : no onnx.
     """
     import onnx
 
@@ -54,14 +54,14 @@ def typed_graph(path: Path, precision: str) -> bytes:
 
 
 def typed_row(paths: Sequence[Path], precision: str) -> bytes:
-    """A palette network's files, each of which takes what the one before it gives, as one typed graph.
+    """A palette network's files, each of which takes the output of the previous one, as one typed graph.
 
-    In ``fp16`` and ``bf16`` its matrix products are narrow, which are nearly all of its arithmetic; sums of what they
-    give, normalizing and softmax stay float32.
+    In ``fp16`` and ``bf16`` its matrix products are narrow, which are nearly all of its arithmetic; sums of their
+    results, normalization and softmax stay float32.
 
     Raises
     ------
-    ModelError : not ONNX files, or they do not follow one another. ImportError : no onnx.
+    ModelError : not ONNX files, or their inputs and outputs do not match. ImportError : no onnx.
     """
     import onnx
 
@@ -75,7 +75,7 @@ def typed_row(paths: Sequence[Path], precision: str) -> bytes:
 
 
 def _typed(model: Any, precision: str, narrow_part: Callable[[Any, int], dict[int, Any]]) -> bytes:
-    """The graph with its weights widened and, where ``precision`` is narrow, the part of it that may be."""
+    """The graph with widened weights and, if ``precision`` is narrow, with its narrow part converted."""
     from onnx import TensorProto
 
     _widen_weights(model.graph)
@@ -91,25 +91,25 @@ def _products(graph: Any) -> dict[int, Any]:
 
 @contextlib.contextmanager
 def _preparing(path: Path, precision: str) -> Iterator[None]:
-    """What goes wrong with ``path`` as a ModelError of one line."""
+    """Turn any error about ``path`` into a ModelError of one line."""
     try:
         yield
     except ModelError:
         raise
-    except Exception as error:  # protobuf, the checker and the schemas each have their own kinds
+    except Exception as error:  # protobuf, the checker and the schemas each have their own types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path}: cannot be prepared for {precision} ({reason}); export the model again") from error
 
 
 def _refuse_uint8(graph: Any, path: Path) -> None:
-    """The compilers know int8 around zero only, and take uint8 for it with a mere warning: values above 127 are cut."""
+    """Refuse uint8: compilers support only int8 around zero, and clip uint8 values above 127 with a mere warning."""
     from onnx import TensorProto
 
     types = {weight.name: weight.data_type for weight in graph.initializer}
     for node in graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        # Without a zero point, and without a type, the standard says uint8.
+        # Without a zero point and a type, the standard default is uint8.
         untyped = (
             node.op_type == "QuantizeLinear"
             and len(node.input) < 3
@@ -123,7 +123,7 @@ def _refuse_uint8(graph: Any, path: Path) -> None:
 
 
 def _widen_weights(graph: Any) -> None:
-    """Replace each Cast of a weight, and each scaled int32 bias, by a float32 weight: convolutions want constants."""
+    """Replace each Cast of a weight, and each scaled int32 bias, by a float32 weight: convolutions need constants."""
     from onnx import TensorProto, numpy_helper
 
     weights = {weight.name: weight for weight in graph.initializer}
@@ -147,7 +147,7 @@ def _drop_unused_weights(graph: Any) -> None:
 
 
 def _narrow_nodes(graph: Any, wide_at_end: int) -> dict[int, Any]:
-    """By index: what follows from the first up-sampling, before the last convolutions, as ONNX lists nodes in order."""
+    """By index: nodes that depend on the first up-sampling and precede the last convolutions; ONNX sorts its nodes."""
     first = next((i for i, node in enumerate(graph.node) if node.op_type in UPSAMPLING), len(graph.node))
     last = [0, *(i for i, node in enumerate(graph.node) if node.op_type in CONVOLUTION)][-wide_at_end:][0]
     nodes: dict[int, Any] = {}
@@ -160,9 +160,9 @@ def _narrow_nodes(graph: Any, wide_at_end: int) -> dict[int, Any]:
 
 
 def _narrow(model: Any, narrow: int, nodes: dict[int, Any]) -> None:
-    """Rewrite the narrow part, ``nodes`` by their index, in place.
+    """Rewrite the narrow part, ``nodes`` by index, in place.
 
-    Tensor ``x`` becomes ``x.narrow`` there, and is cast at the borders.
+    Tensor ``x`` becomes ``x.narrow`` there, with casts at the borders.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -188,12 +188,12 @@ def _narrow(model: Any, narrow: int, nodes: dict[int, Any]) -> None:
             node.output[i] = f"{name}.narrow"
             available.add(name)
     _place_casts(graph, nodes, cast_before)
-    del graph.value_info[:]  # an exporter's notes of the old types
+    del graph.value_info[:]  # the exporter's record of the old types
     _drop_unused_weights(graph)
 
 
 def _values(node: Any, opset: int) -> list[int]:
-    """Indices of the inputs that have the type of the output: not, say, the scales of a Resize, always float32."""
+    """Indices of the inputs with the type of the output: not, for example, a Resize's scales, which are float32."""
     from onnx import defs
 
     schema = defs.get_schema(node.op_type, opset, node.domain)
@@ -203,7 +203,7 @@ def _values(node: Any, opset: int) -> list[int]:
 
 
 def _narrowed_constant(graph: Any, name: str, narrow: int) -> bool:
-    """Add ``name.narrow`` where ``name`` is a weight; whether it is. Raises ModelError where a value does not fit."""
+    """Add ``name.narrow`` if ``name`` is a weight. Returns whether it is. Raises ModelError if a value does not fit."""
     from onnx import helper, numpy_helper
 
     weight = next((w for w in graph.initializer if w.name == name), None)
@@ -221,10 +221,10 @@ def _narrowed_constant(graph: Any, name: str, narrow: int) -> bool:
 
 
 def _place_casts(graph: Any, nodes: dict[int, Any], cast_before: dict[int, list[Any]]) -> None:
-    """List the nodes again, with each cast before its first use, and one back to float32 after what is used outside."""
+    """Rebuild the list of nodes, with casts before their first use and casts to float32 after outputs used outside."""
     from onnx import TensorProto, helper
 
-    # what the narrow part itself takes is x.narrow by now; what still asks for x asks for float32
+    # Inputs within the narrow part are x.narrow by now; whatever still reads x needs float32.
     wanted = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     ordered = []
     for index, node in enumerate(graph.node):
@@ -233,7 +233,7 @@ def _place_casts(graph: Any, nodes: dict[int, Any], cast_before: dict[int, list[
             wide = name.removesuffix(".narrow")
             if wide != name and wide in wanted:
                 ordered.append(helper.make_node("Cast", [name], [wide], f"{wide}.wide", to=TensorProto.FLOAT))
-    # copies: emptying the list that the nodes belong to would take them along
+    # Copy the nodes, because clearing the list that owns them would clear them too.
     copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
     del graph.node[:]
     graph.node.extend(copies)

@@ -1,7 +1,7 @@
-"""Which precision of a backend is worth using: measured once for a model on a machine, and kept.
+"""The best precision of a backend: measured once per model and machine, and cached.
 
-A precision must keep the picture (:mod:`engines.measure.parity`), and must be faster than float32 by more than these
-measurements scatter; half the arithmetic in half the precision is no gain where its kernels are missing.
+A precision must keep the picture (:mod:`engines.measure.parity`), and must be faster than float32 by more than the
+scatter of these measurements; a lower precision gains nothing if kernels for it are missing.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ _BATCH = 8
 _TILES = {GENERATOR: 24, PALETTE: 8}
 _ALONE = {GENERATOR: 6, PALETTE: 2}
 _GAIN = 1.15
-# Tiles of whole scans take minutes each: their precisions are judged by tiles of the usual size.
+# Tiles as large as whole scans take minutes each: their precision is chosen on tiles of the usual size.
 _LARGEST_PX = 512 * 512
 _USUAL_PX = 256
-# Raised when trials of older code do not count any more.
+# Incremented when trials of older code become invalid.
 _FORMAT = 4
 
 
-# What could not be kept on the disk, for this process.
+# Trials that could not be cached on disk, kept for this process.
 _not_kept: dict[str, list[Trial]] = {}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one precision does.
+    """The result of trying one precision.
 
     Attributes
     ----------
     precision : as in EngineSpec
-    keeps : whether the picture stays what it was
+    keeps : whether the picture stays the same
     said : the figures, or why there are none
-    tiles_per_s : the best that was seen; 0 where it was not measured
-    lasts : whether it would come out the same another time; a lack of memory may pass
+    tiles_per_s : the best measured rate; 0 if not measured
+    lasts : whether the result is permanent; a lack of memory may be temporary
     """
 
     precision: str
@@ -64,7 +64,7 @@ class Trial:
 def fastest_that_keeps_the_picture(
     backend: str, version: str, model: Model, offered: list[str], tile_yx: tuple[int, int] | None
 ) -> tuple[str, str]:
-    """One of ``offered``, and in words what was measured of it and of those that were refused.
+    """One of ``offered``, and a text on its measurements and on the refused ones.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def fastest_that_keeps_the_picture(
 def trials(
     backend: str, version: str, model: Model, offered: list[str], tile_yx: tuple[int, int] | None
 ) -> list[Trial]:
-    """Of each of ``offered``; measured where this machine has not done so yet, and kept where that can be done."""
+    """Trials of all ``offered`` precisions; measured if this machine has not done so yet, and cached if possible."""
     key = _key(backend, version, model, offered, tile_yx)
     name = f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
     try:
@@ -113,7 +113,7 @@ def trials(
 
 
 def remove_trials() -> int:
-    """Delete what was measured on this machine; how many files that were. Raises EngineError."""
+    """Delete this machine's cached trials. Returns the number of files. Raises EngineError."""
     paths = list(cache_folder(_KIND).glob("*.json*"))
     for path in paths:
         path.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def _measured(backend: str, model: Model, offered: list[str], tile_yx: tuple[int
 def _parity(spec: EngineSpec) -> Trial:
     try:
         parity = measure_parity(spec, _TILES[spec.network], _ALONE[spec.network])
-    except Exception as error:  # each runtime has its own kinds
+    except Exception as error:  # each runtime has its own types
         return Trial(spec.precision, False, one_line(error), lasts=not isinstance(error, EngineUnavailableError))
     what = "pixels" if spec.network == GENERATOR else "a palette's cells"
     said = f"99.9 % of {what} within {parity.p999:.2f} CIEDE2000 of fp32 (bound {parity.bound:g})"
@@ -146,7 +146,7 @@ def _parity(spec: EngineSpec) -> Trial:
 
 
 def _shape(model: Model, tile_yx: tuple[int, int] | None) -> tuple[int, int]:
-    """The run's own tiles, where they are not too large."""
+    """Tile shape for the trials: the run's own, unless it is too large."""
     if tile_yx is not None and math.prod(tile_yx) <= _LARGEST_PX:
         return tile_yx
     side = -(-_USUAL_PX // model.card.size_multiple) * model.card.size_multiple
@@ -178,7 +178,7 @@ def _read(path: Path) -> list[Trial] | None:
 
 
 def _machine() -> list[str]:
-    """What a processor's speed and arithmetic depend on: machines of one kind share their trials."""
+    """The processor's properties that affect speed and arithmetic: machines of one kind share their trials."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         flags = "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

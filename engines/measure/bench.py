@@ -1,12 +1,12 @@
-"""How fast each engine predicts, beside how fast this machine could do the arithmetic alone.
+"""The speed of each engine, compared with the speed of the arithmetic alone on this machine.
 
 The floor is the time that the model's multiplications and additions take at the rate of a large float32 matrix product
-on as many threads. A share of 0.5 says that the engine takes twice as long as that. It is a yardstick, not a bound:
-int8 and half precisions have faster instructions, Winograd's transform saves multiplications, and a GPU is no
-processor; all of them may pass 1.
+on as many threads. A share of 0.5 means that the engine takes twice as long. It is a yardstick, not a bound: int8 and
+half precisions have faster instructions, Winograd's transform saves multiplications, and a GPU is not a CPU; all of
+them may exceed 1.
 
-Engines are measured in turns: a shared machine changes speed within seconds, and a figure taken a minute after another
-cannot be compared with it. Medians of the turns are reported, the matrix product's among them.
+Engines are measured in turns: a shared machine changes speed within seconds, so figures taken a minute apart cannot be
+compared. Medians of the turns are reported, also for the matrix product.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from engines.spec import GENERATOR, EngineSpec, Model
 TURNS = 5
 _WARM_UP = 2
 _MATRIX_PX = 1536
-# What the BLAS libraries that NumPy comes with read when they are loaded.
+# Variables that NumPy's BLAS libraries read when they are loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MATRIX_PRODUCT = """
 import statistics, sys, time
@@ -60,8 +60,8 @@ for product in (lambda: request.infer([a], share_inputs=True, share_outputs=True
     medians.append(statistics.median(seconds))
 print(2 * size**3 / min(medians))
 """
-# Of the input's or the output's elements, how many multiply-adds each takes: the product of the weights' shape from
-# this axis on. A transposed convolution spreads each input, a plain one gathers for each output.
+# Multiply-adds per element of the output (or of the input): the product of the weights' shape from this axis on. A
+# plain convolution gathers for each output, a transposed one spreads each input.
 _GATHERS = {"Convolution": 1, "GroupConvolution": 2}
 _SHORT_SECONDS = 0.2
 _PRODUCT = "MatMul"
@@ -74,11 +74,11 @@ class Speed:
 
     Attributes
     ----------
-    backend, version, precision, batch, tile_yx, threads : what ran; ``threads`` of one prediction
-    tiles_per_s, megapixels_per_s : of one caller that waits for each batch
-    floor_tiles_per_s : the same if the model's arithmetic ran at the rate of a float32 matrix product
+    backend, version, precision, batch, tile_yx, threads : the engine; ``threads`` per prediction
+    tiles_per_s, megapixels_per_s : rates of one caller that waits for each batch
+    floor_tiles_per_s : the rate if the model's arithmetic ran at the rate of a float32 matrix product
     share_of_floor : ``tiles_per_s / floor_tiles_per_s``
-    network : of the model, whose tiles are whole views where it is the palette network
+    network : the model's network; tiles of the palette network are whole views
     """
 
     backend: str
@@ -96,7 +96,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An engine that was asked for and not measured, with the reason in one line."""
+    """A requested engine that was not measured, with the reason in one line."""
 
     spec: EngineSpec
     reason: str
@@ -117,12 +117,12 @@ class _Subject:
 def model_flop(onnx_path: Path, tile_yx: tuple[int, int]) -> int:
     """Floating-point operations of all convolutions and matrix products of one tile, two for each multiply-add.
 
-    Taps that fall on zero padding are counted, as matrix-product kernels compute them. All else (activations, sums,
-    resizing) is left out: below one part in a hundred for U-Nets.
+    Taps on zero padding are counted, because matrix-product kernels compute them. Everything else (activations, sums,
+    resizing) is left out: it is less than one percent for U-Nets.
 
     Raises
     ------
-    ModelError : the file is no network, or does not take such tiles.
+    ModelError : the file is not a network, or does not accept such tiles.
     """
     import openvino
 
@@ -162,13 +162,13 @@ def flop_of(model: Model, tile_yx: tuple[int, int]) -> int:
 def matrix_rate(threads: int, size: int = _MATRIX_PX) -> float:
     """FLOP/s of the float32 product of two ``size`` x ``size`` matrices on ``threads`` threads.
 
-    The faster of NumPy's and OpenVINO's, each the median of five. NumPy alone will not do: the OpenBLAS in its wheels
-    knows processors by name and takes its AVX2 kernels where it does not know one. On a processor with AVX-512 that
-    was 250 GFLOP/s of 460, and every engine passed the floor.
+    The faster of NumPy's and OpenVINO's, each the median of five. NumPy alone is not enough: the OpenBLAS in its wheels
+    recognizes processors by name and uses AVX2 kernels for unknown ones. On a processor with AVX-512 that gave 250 of
+    460 GFLOP/s, and every engine exceeded the floor.
 
-    In a process of its own: OpenBLAS makes its threads when it is loaded, one for each processor unless the environment
-    says otherwise, and the setting reaches no BLAS that is loaded already. Threads beyond the processors add nothing.
-    Apple's Accelerate takes ``VECLIB_MAXIMUM_THREADS`` as a wish.
+    It runs in a process of its own: OpenBLAS creates its threads when it is loaded, one per processor unless the
+    environment says otherwise, and the setting has no effect on a BLAS already loaded. More threads than processors add
+    nothing. Apple's Accelerate treats ``VECLIB_MAXIMUM_THREADS`` as a hint.
     """
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
     words = [sys.executable, "-c", _MATRIX_PRODUCT, str(threads), str(size)]
@@ -176,7 +176,7 @@ def matrix_rate(threads: int, size: int = _MATRIX_PX) -> float:
 
 
 def calls_per_second(run: Callable[[], object], seconds: float) -> float:
-    """``run`` again and again for at least ``seconds``, at least once."""
+    """Rate of calling ``run`` repeatedly for at least ``seconds``, at least once."""
     calls, started = 0, time.perf_counter()
     while True:
         run()
@@ -187,16 +187,16 @@ def calls_per_second(run: Callable[[], object], seconds: float) -> float:
 
 
 def in_turns(measures: Sequence[Callable[[], float]], turns: int = TURNS) -> list[float]:
-    """The median of ``turns`` figures of each measure, one of each before any comes again."""
+    """The median of ``turns`` figures of each measure, taken in rounds of one figure each."""
     rounds = [[measure() for measure in measures] for _ in range(turns)]
     return [statistics.median(figures) for figures in zip(*rounds, strict=True)]
 
 
 def best_rates(specs: Iterable[EngineSpec], turns: int = 6) -> list[float]:
-    """Tiles a second of each engine, the best of ``turns`` short ones in turn.
+    """Tiles per second of each engine, the best of ``turns`` short measurements in rounds.
 
-    What else the machine does can only slow an engine down, so on a busy one the best turn says more than a median.
-    Raises EngineError where one cannot be opened.
+    Other work can only slow an engine down, so on a busy machine the best figure says more than the median.
+    Raises EngineError if an engine cannot be opened.
     """
     with ExitStack() as stack:
         subjects = [_subject(spec, stack) for spec in specs]
@@ -210,8 +210,8 @@ def best_rates(specs: Iterable[EngineSpec], turns: int = 6) -> list[float]:
 def bench(specs: Iterable[EngineSpec], seconds: float = 3.0) -> tuple[list[Speed], list[Skipped]]:
     """Measure engines against each other, ``seconds`` each, and against the machine's arithmetic.
 
-    All are open at once and have one caller each, whatever their streams. Those that cannot run here, or have no
-    network (identity), are returned with the reason.
+    All are open at once, with one caller each, whatever their number of streams. Engines that cannot run here, or have
+    no network (identity), are returned with the reason.
     """
     skipped = []
     subjects = []
@@ -235,7 +235,7 @@ def bench(specs: Iterable[EngineSpec], seconds: float = 3.0) -> tuple[list[Speed
 
 
 def _subject(spec: EngineSpec, stack: ExitStack) -> _Subject:
-    """A warm engine; ``stack`` closes it. Raises EngineError where there is none."""
+    """A warmed-up engine; ``stack`` closes it. Raises EngineError if it cannot be opened."""
     version = usable_version(spec.backend)
     model = model_for(spec.backend, spec.model_folder, spec.network)
     if not model.onnx_path.is_file():
@@ -292,7 +292,7 @@ def _label(speed: Speed) -> str:
 
 
 def plot(speeds: Sequence[Speed], path: Path) -> None:
-    """Draw tiles/s as bars, and each one's floor as a line across it, into ``path``; its ending chooses the format.
+    """Draw tiles/s as bars, each with its floor as a line across, into ``path``; its ending chooses the format.
 
     Raises
     ------

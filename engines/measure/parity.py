@@ -1,18 +1,18 @@
-"""Does an engine still predict what the model says? Measured on real tiles, as a colour difference that people see.
+"""Does an engine still predict the model's colours? Measured on real tiles, as a perceptual colour difference.
 
 The reference is the model's float32 file in ONNX Runtime, one thread, one tile at a time: the plainest way to run it.
 The measure is CIEDE2000 between both predictions at the tile's own lightness, over all pixels of all tiles. The 99.9th
-percentile decides: a maximum over three million pixels tells of one pixel, a median hides a corner that went wrong.
+percentile decides: a maximum over three million pixels depends on a single pixel, a median hides a wrong corner.
 
-Of a palette network the pictures are the same tiles, each seen as a whole scan, and what is compared is the palette:
-the mean a*, b* of each cell at the cell's own lightness.
+For a palette network, the inputs are the same tiles, each seen as a whole scan, and palettes are compared: the mean
+a*, b* of each cell at the cell's own lightness.
 
-An engine must also give a tile the same bytes alone as among others. Where it does not, colours depend on the order of
-the work, and tiles show seams.
+An engine must also return the same bytes for a tile alone as in a batch. Otherwise colours depend on the order of the
+work, and tiles show seams.
 
 References
 ----------
-CIE 142-2001 (CIEDE2000); about 1 is the smallest difference that is seen between two colours side by side.
+CIE 142-2001 (CIEDE2000); about 1 is the smallest visible difference between two colours side by side.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from engines.spec import PALETTE, Engine, EngineSpec, Model
 F32 = NDArray[np.float32]
 
 REFERENCE = "onnxruntime"
-# Largest 99.9th percentile of CIEDE2000 that an engine of each precision may have. Float32 engines differ by the order
-# of their sums, half precisions stay below what is seen, int8 is seen side by side only and in few pixels.
+# Largest allowed 99.9th percentile of CIEDE2000 for each precision. Float32 engines differ by the order of their sums,
+# half precisions stay invisible, int8 is visible only side by side and in few pixels.
 BOUNDS = {"fp32": 0.05, "fp16": 0.5, "bf16": 0.5, "int8": 1.5}
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an engine is from the reference.
+    """The difference of an engine from the reference.
 
     Attributes
     ----------
-    median, p999 : of CIEDE2000 over all pixels of all tiles; 99.9th percentile
-    worst_tile_mean, worst_tile_index : the largest mean over one tile, and which tile it is, from 0
+    median, p999 : median and 99.9th percentile of CIEDE2000 over all pixels of all tiles
+    worst_tile_mean, worst_tile_index : the largest mean over one tile, and its index, from 0
     rows_equal : each row of a batch has the bytes of the same tile alone
     batch_difference : largest difference between the two, in units of a*, b*
-    tiles : how many were compared
-    bound : the largest ``p999`` allowed
+    tiles : number of compared tiles
+    bound : largest allowed ``p999``
     passes : ``p999`` is within the bound and ``rows_equal``
     """
 
@@ -72,7 +72,7 @@ class Parity:
 
     @classmethod
     def from_json(cls, text: str) -> Parity:
-        """Raises ModelError where ``text`` is not what :meth:`to_json` wrote."""
+        """A parity from the output of :meth:`to_json`. Raises ModelError for anything else."""
         try:
             values = json.loads(text)
             values.pop("passes")  # follows from the others
@@ -90,7 +90,7 @@ class Parity:
 
 
 def compare(reference: F32, other: F32, lightness: F32, bound: float = BOUNDS["fp32"]) -> Parity:
-    """Two predictions for the same tiles; ``rows_equal`` is left true.
+    """Compare two predictions for the same tiles; ``rows_equal`` is left true.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def compare(reference: F32, other: F32, lightness: F32, bound: float = BOUNDS["f
 
     Raises
     ------
-    ValueError : shapes that do not belong together, or no tile.
-    ModelError : values that are no numbers, as from a half-precision engine that overflows.
+    ValueError : shapes that do not match, or no tile.
+    ModelError : NaN or infinite values, as from a half-precision engine that overflows.
     """
     count, _, *tile = lightness.shape
     expected = (count, 2, *tile)
@@ -127,10 +127,10 @@ def compare(reference: F32, other: F32, lightness: F32, bound: float = BOUNDS["f
 
 
 def measure_parity(spec: EngineSpec, tiles: int = COUNT, alone: int = 6) -> Parity:
-    """An engine against the reference on ``tiles`` reference tiles, ``alone`` of them predicted one by one as well.
+    """Compare an engine with the reference on ``tiles`` reference tiles; ``alone`` of them are also predicted singly.
 
-    The two are open one after the other, so memory is that of one engine and the predictions: 0.5 MB for each tile of
-    256x256 pixels.
+    The two engines are opened one after the other, so memory is that of one engine and the predictions: 0.5 MB per tile
+    of 256x256 pixels.
 
     Raises
     ------
@@ -153,14 +153,14 @@ def measure_parity(spec: EngineSpec, tiles: int = COUNT, alone: int = 6) -> Pari
 
 
 def reference_inputs(model: Model, tile_yx: tuple[int, int], count: int = COUNT) -> F32:
-    """:func:`reference_tiles` as a network of ``model`` takes them: (count, 1 or 3, T, U)."""
+    """:func:`reference_tiles` in the input format of ``model``'s network: (count, 1 or 3, T, U)."""
     if model.network == PALETTE:
         return gray_of(reference_tiles(tile_yx, count))
     return reference_tiles(tile_yx, count, model.card.channels)
 
 
 def _cell_means(lightness: F32, cells: int) -> F32:
-    """(N, 1, T, U) to the (N, 1, cells, cells) means; cells of a whole number of pixels."""
+    """(N, 1, T, U) to (N, 1, cells, cells) means; cells must be a whole number of pixels."""
     count, _, height, width = lightness.shape
     parts = lightness.reshape(count, 1, cells, height // cells, cells, width // cells)
     means: F32 = parts.mean(axis=(3, 5), dtype=np.float32)
@@ -168,9 +168,9 @@ def _cell_means(lightness: F32, cells: int) -> F32:
 
 
 def predict_in_full_batches(engine: Engine, lightness: F32, batch: int) -> F32:
-    """(N, 1 or 3, T, U) to what the engine gives of each.
+    """(N, 1 or 3, T, U) to the engine's output for each tile.
 
-    The last batch is filled up with the first tiles, not left short.
+    The last batch is padded with the first tiles, not left short.
     """
     count = len(lightness)
     parts = [engine.predict(lightness[np.arange(i, i + batch) % count]) for i in range(0, count, batch)]
@@ -178,9 +178,9 @@ def predict_in_full_batches(engine: Engine, lightness: F32, batch: int) -> F32:
 
 
 def rows_against_alone(engine: Engine, lightness: F32, together: F32, alone: int) -> tuple[bool, float]:
-    """Whether ``alone`` of the tiles, predicted one by one, have the bytes of ``together``; the largest difference.
+    """Whether ``alone`` tiles, predicted one by one, have the bytes of ``together``, and the largest difference.
 
-    The tiles are spread over the set, its last one included, so they come from several rows of a batch.
+    The tiles are spread over the set, including its last one, so they come from several rows of a batch.
     """
     equal, largest = True, 0.0
     for index in np.unique(np.linspace(0, len(lightness) - 1, min(alone, len(lightness))).round().astype(int)):

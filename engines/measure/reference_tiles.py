@@ -1,8 +1,8 @@
-"""The reference tiles: 48 real gray pictures of 256x256 pixels that every engine is judged on.
+"""The reference tiles: 48 real gray pictures of 256x256 pixels on which every engine is judged.
 
-``reference/tiles.png`` holds them one below the other: people, sky, land and water, towns by day and night, text and
-paper margins, aerial photographs, very dark and very bright ones, six with film grain. ``reference/LICENCES.tsv`` says
-where each comes from; all are CC0 or in the public domain. PNG, because a JPEG's samples depend on who decodes it.
+``reference/tiles.png`` holds them stacked vertically: people, sky, land and water, towns by day and night, text and
+paper margins, aerial photographs, very dark and very bright ones, six with film grain. ``reference/LICENCES.tsv`` lists
+their sources; all are CC0 or in the public domain. PNG, because a JPEG's samples depend on the decoder.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _PALETTE_SPREAD = 15.0
 def lightness_from_gray(gray: NDArray[np.uint8]) -> F32:
     """CIE L* in [0, 100] of sRGB-encoded 8-bit gray samples; any shape.
 
-    IEC 61966-2-1 and CIE 15:2018, 8.2.1. The same bits as :func:`pipeline.colour.lab.lightness_from_samples`, which
-    this package may not import.
+    IEC 61966-2-1 and CIE 15:2018, 8.2.1. Gives the same bits as :func:`pipeline.colour.lab.lightness_from_samples`,
+    which this package must not import.
     """
     return _lightness_table().take(gray)
 
@@ -44,10 +44,10 @@ def _lightness_table() -> F32:
 
 
 def reference_tiles(tile_yx: tuple[int, int] = (SIZE_PX, SIZE_PX), count: int = COUNT, channels: int = 1) -> F32:
-    """Real tiles to try an engine on; the same ones every time.
+    """Real tiles for testing an engine; the same ones every time.
 
-    Other sizes are cut from the middle of a tile, or continued past its edges by reflection. Fewer than all are spread
-    over the whole set, so that a handful is varied too.
+    Other sizes are cut from the middle of a tile, or extended past its edges by reflection. If fewer than all are
+    requested, they are spread over the whole set, so that even a handful is varied.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ def reference_tiles(tile_yx: tuple[int, int] = (SIZE_PX, SIZE_PX), count: int = 
 
 
 def with_palettes(lightness: F32, numbers: Iterable[int]) -> F32:
-    """(N, 1, T, U) L* to (N, 3, T, U) with the a*, b* of 4 x 4 cells, as strong as photographs' own, enlarged.
+    """(N, 1, T, U) L* to (N, 3, T, U) with the enlarged a*, b* of 4 x 4 cells, as strong as in photographs.
 
-    ``numbers`` say which colours each tile gets; equal ones get the same.
+    ``numbers`` seed the colours of each tile; equal numbers give equal colours.
     """
     size_xy = lightness.shape[:1:-1]
     made = []
@@ -100,7 +100,7 @@ def _samples() -> NDArray[np.uint8]:
 
 
 def _resized(gray: NDArray[np.uint8], axis: int, size: int) -> NDArray[np.uint8]:
-    """The middle ``size`` pixels along ``axis``, reflected as often as it takes."""
+    """The middle ``size`` pixels along ``axis``, reflected as often as needed."""
     before = (size - SIZE_PX) // 2
     if before < 0:
         return gray.take(range(-before, -before + size), axis)
