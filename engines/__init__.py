@@ -1,11 +1,11 @@
-"""A generator file to something that predicts fast.
+"""From a generator's file to an engine that predicts fast.
 
-Nothing leaves the machine: what the runtimes would tell their makers is off before any of them is imported, in every
-process that imports anything of this package, and in those that it starts.
+Nothing leaves the machine: the runtimes' telemetry is disabled before any of them is imported, in every process that
+imports this package, and in the processes that it starts.
 
-- ONNX Runtime (from 1.29 on, on every system) tells of each model, and keeps a number for this user in ``~/.cache``.
-- OpenVINO, and NNCF with it, tells of each import, and keeps one in ``~/intel``. Its only switch is a file in that
-  folder, so the module that sends is kept from being imported; both then take the stand-in that they bring.
+- ONNX Runtime (from 1.29 on, on every system) reports each model, and keeps a user id in ``~/.cache``.
+- OpenVINO, and NNCF with it, reports each import, and keeps a user id in ``~/intel``. Its only switch is a file in that
+  folder, so the module that sends is blocked from being imported; both then use their built-in stub.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Files that are made once for a machine and found again: compiled engines and their parity figures.
+"""Files that are created once per machine and reused: compiled engines and their parity figures.
 
-They lie in the user's cache folder, or in that of ``COLORIZE_ARCHIVE_CACHE``; deleting them costs only time.
+They are in the user's cache folder, or in that of ``COLORIZE_ARCHIVE_CACHE``; deleting them costs only time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDER_VARIABLE = "COLORIZE_ARCHIVE_CACHE"
 
 
 def cache_folder(kind: str) -> Path:
-    """The folder of one kind of file, made if need be. Raises EngineError."""
+    """The folder for one kind of file, created if needed. Raises EngineError."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     try:
         folder = (Path(chosen) if chosen else platformdirs.user_cache_path("colorize-archive")) / kind
@@ -46,7 +46,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside and rename: another process sees all of it or nothing. Raises EngineError."""
+    """Write beside and rename: another process sees the whole file or none. Raises EngineError."""
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     with writing(path):
         try:
@@ -61,7 +61,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Wait until no other process or thread is making ``path``; the lock goes with the process, however it ends."""
+    """Wait until no other process or thread is creating ``path``; the lock ends with the process, even if killed."""
     lock = path.with_name(f"{path.name}.lock")
     with contextlib.ExitStack() as stack:
         with writing(lock):

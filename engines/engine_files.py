@@ -1,8 +1,8 @@
-"""Model folder to engine file: built where it runs, kept under everything that it depends on.
+"""From a model folder to an engine file, built on the machine that runs it and cached by all that it depends on.
 
-A file is a line of JSON, which says what was built from what, and the runtime's own bytes. It is named after model,
-backend, precision and shape and the SHA-256 of the whole key, so two keys never share a file, and a file of another
-release, GPU or model is found by its name's beginning, to say why it is not used.
+A file is a line of JSON with the key, followed by the runtime's own bytes. Its name consists of model, backend,
+precision and shape and the SHA-256 of the whole key, so two keys never share a file. Files of another release, GPU or
+model are found by the first part of the name, to explain why they are not used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _LOG = logging.getLogger("colorize_archive.engines")
 _KIND = "engines"
 _ENDING = ".engine"
 _FORMAT = 1
-# What tells two keys apart, in words; the rest is in the beginning of a file's name.
+# Names of the fields that may differ between two keys; the others are in the first part of a file's name.
 _WORDS = {"sha256": "the model's hash", "version": "the runtime's version", "device": "the processor"}
 
 
 class Compiling(Protocol):
-    """A backend whose engines are compiled to bytes that can be kept; see ``engines/backends``."""
+    """A backend whose engines are compiled to bytes that can be cached; see ``engines/backends``."""
 
     def device(self) -> str: ...
 
@@ -48,8 +48,8 @@ class EngineKey:
     Attributes
     ----------
     model, sha256 : name of the model and hash of the ONNX file that was compiled
-    recipe : the backend's RECIPE, raised when it makes another network of the same file
-    backend, version, device : the runtime, its version, and what it was compiled for, such as "sm_90"
+    recipe : the backend's RECIPE, incremented when it builds another network from the same file
+    backend, version, device : the runtime, its version, and the device that it compiled for, such as "sm_90"
     precision, tile_yx, batch : as in EngineSpec; the profile is 1 to ``batch`` tiles
     """
 
@@ -65,7 +65,7 @@ class EngineKey:
 
     @classmethod
     def of(cls, backend: Compiling, model: Model, spec: EngineSpec) -> EngineKey:
-        """The key of what ``spec`` asks for on this machine. Raises ModelError, EngineUnavailableError."""
+        """The key of the engine for ``spec`` on this machine. Raises ModelError, EngineUnavailableError."""
         return cls(
             model=model.card.name,
             sha256=model.sha256_for(spec.precision),
@@ -101,7 +101,7 @@ class EngineKey:
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine file: its key, when it was built, the runtime's bytes, and whether they were built just now."""
+    """An engine file: its key, the time it was built, the runtime's bytes, and whether they were built just now."""
 
     path: Path
     key: EngineKey
@@ -111,7 +111,7 @@ class EngineFile:
 
 
 def read_engine(path: Path) -> EngineFile:
-    """Read and check an engine file. Raises ValueError saying what is wrong with it, OSError."""
+    """Read and check an engine file. Raises ValueError, which says what is wrong with it, and OSError."""
     head, _, compiled = path.read_bytes().partition(b"\n")
     try:
         values = json.loads(head)
@@ -131,7 +131,7 @@ def engine_files() -> list[Path]:
 
 
 def remove_engines(is_meant: Callable[[Path], bool]) -> list[Path]:
-    """Delete engine files and what lies beside them; those that were deleted."""
+    """Delete the engine files for which ``is_meant`` is true. Returns their paths."""
     gone = [path for path in engine_files() if is_meant(path)]
     for path in gone:
         path.unlink(missing_ok=True)
@@ -141,16 +141,16 @@ def remove_engines(is_meant: Callable[[Path], bool]) -> list[Path]:
 def build_engine(
     backend: Compiling, model: Model, spec: EngineSpec, anew: bool = False, refused: EngineFile | None = None
 ) -> EngineFile:
-    """The engine file of ``spec``, built if it is not there; ``anew`` builds it in any case.
+    """The engine file of ``spec``, built if it is missing; ``anew`` builds it in any case.
 
-    With ``refused``, a file that could not be used, it is built unless somebody else has done so since.
+    With ``refused``, a file that could not be used, it is built unless another process has replaced that file since.
 
-    Two processes that ask for one file build it once. What is found and cannot be used is said in one line of the log
-    and built again.
+    Two processes that request the same file build it once. An unusable file is built again, with one line in the log.
 
     Raises
     ------
-    ModelError : the model cannot be compiled. EngineUnavailableError : not here. EngineError : no room for the file.
+    ModelError : the model cannot be compiled. EngineUnavailableError : not on this machine. EngineError : the file
+    cannot be written.
     """
     key = EngineKey.of(backend, model, spec)
     path = cache_folder(_KIND) / key.file_name
@@ -170,7 +170,7 @@ def build_engine(
 
 
 def _why_not(path: Path, key: EngineKey) -> str:
-    """Why the file cannot be used as it is; empty where it can."""
+    """The reason why the file cannot be used; empty if it can."""
     if path.is_file():
         try:
             found = read_engine(path).key
@@ -194,16 +194,16 @@ def _difference(old: EngineKey, new: EngineKey) -> str:
 
 
 def open_compiled(backend: Compiling, model: Model, spec: EngineSpec) -> Engine:
-    """Open the engine of ``spec`` from its file, building it first where that is needed.
+    """Open the engine of ``spec`` from its file, which is built first if needed.
 
-    A file that the runtime refuses, as one of another driver, is built again once.
+    A file that the runtime refuses, for example after a driver update, is built again once.
     """
     kept = build_engine(backend, model, spec)
     try:
         return backend.open_engine(model, spec, kept.compiled)
     except EngineUnavailableError:
-        raise  # the machine's fault, such as too little memory: another file would not help
-    except Exception as error:  # each runtime has its own kinds
+        raise  # a problem of the machine, such as too little memory: another file would not help
+    except Exception as error:  # each runtime has its own types
         if kept.is_new:
             raise
         _LOG.info("%s: refused by the runtime (%s)", kept.path.name, one_line(error))

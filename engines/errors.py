@@ -26,5 +26,5 @@ class BackendNotInstalledError(EngineUnavailableError):
 
 
 def one_line(error: BaseException) -> str:
-    """Its message as one line, or its kind where it has none."""
+    """The error's message as one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

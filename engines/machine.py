@@ -1,9 +1,9 @@
-"""What this process may use of the machine: memory and processors, by what its container or group is given.
+"""Memory and processors that this process may use, by the limits of its container or control group.
 
-A container's limits are those of its control group, and a group never has more than the groups around it (systemd's
-slices, a batch system's jobs, a pod around its containers), so all of them are asked, up to the one that is visible as
-the root. Version 2 of the interface has one tree (``memory.max``, ``memory.high``, ``cpu.max``), version 1 one for each
-resource (``memory.limit_in_bytes``, ``cpu.cfs_quota_us``), and a machine may have both.
+A container's limits are those of its control group, and a group never has more than its ancestors (systemd's slices, a
+batch system's jobs, a pod around its containers), so all of them are read, up to the visible root. Version 2 of the
+interface has one tree (``memory.max``, ``memory.high``, ``cpu.max``), version 1 one for each resource
+(``memory.limit_in_bytes``, ``cpu.cfs_quota_us``), and a machine may have both.
 
 References
 ----------
@@ -26,12 +26,12 @@ _ROOT = Path("/")
 
 
 def memory_bytes(root: Path = _ROOT) -> int:
-    """Memory for this process and those that it starts: the machine's, or its container's if that is less."""
+    """Total memory for this process and its children: the machine's, or its container's if that is less."""
     return min([int(psutil.virtual_memory().total), *(limit for _, limit in _memory_limits(root))])
 
 
 def memory_left_bytes(root: Path = _ROOT) -> int:
-    """What of it can be taken now without swapping, or being killed."""
+    """Memory that can be allocated now without swapping or being killed."""
     left = [int(psutil.virtual_memory().available)]
     for folder, limit in _memory_limits(root):
         used = _numbers(folder / "memory.current") or _numbers(folder / "memory.usage_in_bytes")
@@ -40,15 +40,15 @@ def memory_left_bytes(root: Path = _ROOT) -> int:
 
 
 def processors(root: Path = _ROOT) -> int:
-    """Processors that this process may use at once: a quota of one and a half is two, which wait for each other."""
+    """Processors that this process may use at once: a quota of one and a half is rounded up to two."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas(root))]))
 
 
 def no_semaphores() -> str:
-    """Why no lock or queue can be made that processes share (there is no ``/dev/shm``); empty where they can."""
+    """The reason why processes cannot share locks or queues (such as no ``/dev/shm``); empty if they can."""
     try:
-        multiprocessing.get_context("fork").Lock()  # of this kind of start it leaves no name behind
+        multiprocessing.get_context("fork").Lock()  # with this start method it leaves no name behind
     except (OSError, ImportError, ValueError) as error:
         return str((error.strerror if isinstance(error, OSError) else None) or error)
     return ""
@@ -62,7 +62,7 @@ def _memory_limits(root: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _cached_bytes(folder: Path) -> int:
-    """Of files that a group has read and that nobody looks at: given up before anything is killed."""
+    """Bytes of a group's inactive file cache, which the kernel frees before it kills a process."""
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines():
             name, _, value = line.partition(" ")
@@ -72,7 +72,7 @@ def _cached_bytes(folder: Path) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Processors' worth of time that each group around this process is given in any period."""
+    """The quota of each group around this process, in processors."""
     for folder in _groups("cpu", root):
         both = _numbers(folder / "cpu.max")
         both = both or _numbers(folder / "cpu.cfs_quota_us")[:1] + _numbers(folder / "cpu.cfs_period_us")[:1]
@@ -81,7 +81,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _numbers(path: Path) -> list[int]:
-    """The numbers of a group's file; none where it is not there, or says that there is no limit (``max``, ``-1``)."""
+    """The numbers in a group's file; empty if it is missing or sets no limit (``max``, ``-1``)."""
     try:
         words = path.read_text(encoding="ascii").split()
         return [int(word) for word in words] if words and words[0] not in ("max", "-1") else []
@@ -90,12 +90,12 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """Folders of the groups around this process that may limit a resource, from its own to the visible root's."""
+    """Folders of the groups that may limit a resource for this process, from its own group to the visible root."""
     try:
         memberships = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         mounts = (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
-        return  # no Linux, or no /proc
+        return  # not Linux, or no /proc
     for membership in memberships:
         _, _, rest = membership.partition(":")
         controllers, _, path = rest.partition(":")
@@ -111,9 +111,9 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _upwards(path: str, shown: str, point: Path) -> Iterator[Path]:
-    """The group ``path`` and those around it, below the mount ``point`` at which the group ``shown`` is the root."""
+    """The group ``path`` and its ancestors below the mount ``point``, where the group ``shown`` is the root."""
     below = os.path.relpath(path, shown)
-    # A container sees its own group as the root, and may be told of it by the name that it has outside.
+    # A container sees its own group as the root, but the kernel may report the group's name outside the container.
     folder = point if below.startswith("..") else point / below
     while True:
         yield folder

@@ -1,9 +1,9 @@
-"""Which backends there are, what each can do here, and the one place where an engine is opened.
+"""The available backends, what each can do on this machine, and the only place where engines are opened.
 
 A backend is one module with RANK, REASON, PRECISIONS, ``version()`` and ``open_engine(model, spec)``: a file under
 ``engines/backends``, or any module that an installed package names in the entry point group
-``colorize_archive.backends``. One that compiles has ``build``, ``device`` and ``library_version`` as well
-(:class:`engines.engine_files.Compiling`), and ``open_engine`` then takes the compiled bytes too.
+``colorize_archive.backends``. A compiling backend also has ``build``, ``device`` and ``library_version``
+(:class:`engines.engine_files.Compiling`), and its ``open_engine`` takes the compiled bytes too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def backend_names() -> list[str]:
-    """All backends that have a file or a plugin, usable here or not."""
+    """All backends with a file or a plugin, whether usable on this machine or not."""
     names = {module.name for module in pkgutil.iter_modules(engines.backends.__path__) if module.name[0] != "_"}
     return sorted(names | set(_plugins()))
 
@@ -56,7 +56,7 @@ def backend_module(name: str) -> ModuleType:
 
 
 def refusal(name: str, precision: str) -> str:
-    """Why a backend cannot compute in ``precision`` on this machine; empty where it can."""
+    """The reason why a backend cannot compute in ``precision`` on this machine; empty if it can."""
     module = backend_module(name)
     if precision not in module.PRECISIONS:
         return f"it has {', '.join(module.PRECISIONS)}"
@@ -64,17 +64,17 @@ def refusal(name: str, precision: str) -> str:
 
 
 def processor_of(name: str) -> str:
-    """Where a backend computes: "cpu" or "gpu". Raises EngineUnavailableError."""
+    """The kind of processor that a backend uses: "cpu" or "gpu". Raises EngineUnavailableError."""
     return str(getattr(backend_module(name), "PROCESSOR", "cpu"))
 
 
 def compiles(name: str) -> bool:
-    """Whether a backend compiles engines to files that are kept. Raises EngineUnavailableError."""
+    """True if a backend compiles engines to cached files. Raises EngineUnavailableError."""
     return hasattr(backend_module(name), "build")
 
 
 def usable_version(name: str) -> str:
-    """The version of a backend's runtime, where it can run here. Raises EngineUnavailableError."""
+    """The version of a backend's runtime, if it can run here. Raises EngineUnavailableError."""
     module = backend_module(name)
     try:
         return str(module.version())
@@ -90,18 +90,18 @@ def usable_version(name: str) -> str:
 
 
 def computes(name: str, network: str) -> bool:
-    """Whether a backend has such networks, and not generators alone. Raises EngineUnavailableError."""
+    """True if a backend supports this kind of network, not only generators. Raises EngineUnavailableError."""
     return network in getattr(backend_module(name), "NETWORKS", (GENERATOR,))
 
 
 def precisions_of(name: str, model: Model) -> list[str]:
-    """What a backend can compute ``model`` in on this machine, the one it prefers first."""
+    """The precisions in which a backend can compute ``model`` on this machine, its preferred one first."""
     offered = [precision for precision in backend_module(name).PRECISIONS if not refusal(name, precision)]
     return [precision for precision in offered if precision != "int8" or model.card.int8_sha256]
 
 
 def check_precision(name: str, precision: str) -> None:
-    """Raise EngineUnavailableError where a backend cannot compute in ``precision`` here."""
+    """Raise EngineUnavailableError if a backend cannot compute in ``precision`` here."""
     if reason := refusal(name, precision):
         raise EngineUnavailableError(
             f"engine {name} cannot compute in {precision} here ({reason}): nothing could be predicted; "
@@ -110,11 +110,11 @@ def check_precision(name: str, precision: str) -> None:
 
 
 def model_for(backend: str, name_or_folder: str, network: str = GENERATOR) -> Model:
-    """The model that ``backend`` runs: the named one, or the backend's own where it needs none.
+    """The model that ``backend`` runs: the named one, or the backend's own if it needs none.
 
     Raises
     ------
-    ModelError : no such model, or it has no such network. EngineUnavailableError : the backend has no such networks.
+    ModelError : no such model, or it has no such network. EngineUnavailableError : the backend does not support it.
     """
     if not computes(backend, network):
         raise EngineUnavailableError(
@@ -125,11 +125,11 @@ def model_for(backend: str, name_or_folder: str, network: str = GENERATOR) -> Mo
 
 
 def open_engine(spec: EngineSpec) -> Engine:
-    """Load the spec's model into its backend; one that compiles does so once, see :mod:`engines.engine_files`.
+    """Load the spec's model into its backend; a compiling backend compiles it once, see :mod:`engines.engine_files`.
 
     Raises
     ------
-    ModelError : damaged model, or tiles that the model cannot take. EngineUnavailableError : backend not usable.
+    ModelError : damaged model, or tiles that the model does not accept. EngineUnavailableError : backend not usable.
     """
     model = model_for(spec.backend, spec.model_folder, spec.network)
     check_tile(model, spec.tile_yx)
@@ -142,7 +142,7 @@ def open_engine(spec: EngineSpec) -> Engine:
         engine: Engine = module.open_engine(model, spec)
     except EngineError:
         raise
-    except Exception as error:  # each runtime has its own kinds
+    except Exception as error:  # each runtime has its own types
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise ModelError(
             f"{model.files_for(spec.precision)[-1]}: engine {spec.backend} cannot load it in {spec.precision} "
@@ -152,12 +152,12 @@ def open_engine(spec: EngineSpec) -> Engine:
 
 
 def extra_bytes(spec: EngineSpec) -> int:
-    """Memory of an engine in a process beyond that of a float32 one with a single stream, as its backend states it."""
+    """Memory of an engine beyond that of a float32 engine with a single stream, as stated by its backend."""
     return int(getattr(backend_module(spec.backend), "extra_bytes", lambda _: 0)(spec))
 
 
 def check_tile(model: Model, tile_yx: tuple[int, int]) -> None:
-    """Raise ModelError where the model cannot take tiles of ``tile_yx`` pixels, naming the nearest that it can."""
+    """Raise ModelError if the model does not accept tiles of ``tile_yx`` pixels; the message names the nearest size."""
     multiple = model.card.size_multiple
     if any(size % multiple or size < 1 for size in tile_yx):
         nearest = "x".join(str(max(multiple, round(size / multiple) * multiple)) for size in tile_yx)

@@ -1,4 +1,4 @@
-"""What every network backend shares: fixed batch shape, and the card's scaling where the network's numbers are."""
+"""Shared by all network backends: a fixed batch shape, and the card's scaling on the network's device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F32 = NDArray[np.float32]
 
 
 def fill(card: ModelCard, inputs: F32, lightness: F32) -> None:
-    """Write L*, and a palette, to ``inputs`` (batch, channels, T, U) in the network's units, both NumPy's.
+    """Write L*, and a palette if any, to ``inputs`` (batch, channels, T, U) in the network's units; both are NumPy's.
 
     Rows without a tile are zero.
     """
@@ -30,11 +30,11 @@ def fill(card: ModelCard, inputs: F32, lightness: F32) -> None:
 class ScaledEngine:
     """Base of the network backends: subclasses run the network on one full batch in network units.
 
-    A batch is always run at ``spec.batch`` rows, short ones filled up with zeros: one shape means one set of kernels,
-    so a tile's bytes do not depend on how many others came with it.
+    A batch always has ``spec.batch`` rows, padded with zeros: one shape means one set of kernels, so a tile's bytes do
+    not depend on the number of tiles in its batch.
 
-    A subclass whose network works in other memory names the namespace of its arrays, ``array_api_compat.cupy`` say, and
-    overrides :meth:`_run`, which is then given arrays of it; the ways up and down follow from that.
+    A subclass whose network works in other memory sets the namespace of its arrays, such as ``array_api_compat.cupy``,
+    and overrides :meth:`_run`, which then gets arrays of that namespace; upload and download follow from it.
     """
 
     array_namespace: Any = array_api_compat.numpy
@@ -54,9 +54,9 @@ class ScaledEngine:
     def predict(self, lightness: Any) -> Any:
         """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*; N at most the spec's batch.
 
-        (N, 3, T, U) where the card takes a palette.
+        The input is (N, 3, T, U) if the card takes a palette.
 
-        Arrays of the namespace, or NumPy's, which are then taken there and back.
+        Arrays are of the namespace, or NumPy's, which are transferred there and back.
         """
         xp = self.array_namespace
         if isinstance(lightness, np.ndarray) and xp is not array_api_compat.numpy:
@@ -70,7 +70,7 @@ class ScaledEngine:
         return self._run(inputs)[:rows, ...] * self._card.chroma_scale
 
     def _fill(self, inputs: F32, lightness: F32) -> None:
-        """:func:`fill` by the engine's own card."""
+        """:func:`fill` with the engine's own card."""
         fill(self._card, inputs, lightness)
 
     def _chroma(self, outputs: F32, rows: int) -> F32:

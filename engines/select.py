@@ -1,4 +1,4 @@
-"""``auto``: which backend and precision run, and why."""
+"""``auto``: the choice of a backend and a precision, with the reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """What will run: backend, its runtime's version, precision, and the reason in words."""
+    """The chosen backend, its runtime's version, the precision, and the reason in words."""
 
     backend: str
     version: str
@@ -42,14 +42,14 @@ def choose(
     tile_yx: tuple[int, int] | None = None,
     network: str = GENERATOR,
 ) -> tuple[EngineChoice, Model]:
-    """Resolve ``auto``: the first backend that is usable, in the fastest precision that keeps the picture.
+    """Resolve ``auto``: the first usable backend, in the fastest precision that keeps the picture.
 
-    What keeps it is measured once on this machine (:mod:`engines.measure.autotune`); a precision that is asked for by
-    name is taken as it is. ``tile_yx`` are the tiles that will be predicted, where they are known.
+    Which precisions keep it is measured once per machine (:mod:`engines.measure.autotune`); a precision requested by
+    name is used without a measurement. ``tile_yx`` is the size of the tiles, if known.
 
     Raises
     ------
-    EngineUnavailableError : unknown or not usable; for ``auto``, none is. ModelError : the model.
+    EngineUnavailableError : unknown or not usable; for ``auto``, none is. ModelError : the model cannot be used.
     """
     if precision not in (AUTO, *PRECISIONS):
         raise EngineUnavailableError(
@@ -71,8 +71,8 @@ def choose(
             continue
         except ModelError:
             raise
-        except Exception as error:  # whatever another's code does
-            refused.append(f"{candidate}: {one_line(error)}")  # of interest: somebody has installed its library
+        except Exception as error:  # plugins may raise anything
+            refused.append(f"{candidate}: {one_line(error)}")  # worth reporting: its library is installed
             continue
         reason = backend_module(candidate).REASON + why + "".join(f"; {each}" for each in refused)
         return EngineChoice(candidate, version, chosen, reason), found
@@ -80,7 +80,7 @@ def choose(
 
 
 def _ranked() -> list[str]:
-    """What ``auto`` tries, in order."""
+    """The backends that ``auto`` tries, in order."""
     ranks = []
     for name in backend_names():
         with contextlib.suppress(EngineUnavailableError):
@@ -92,7 +92,7 @@ def _ranked() -> list[str]:
 def _precision(
     name: str, version: str, model: Model, precision: str, tile_yx: tuple[int, int] | None
 ) -> tuple[str, str]:
-    """The precision that will be used, and what is to be said of it. Raises EngineUnavailableError, ModelError."""
+    """The precision to use, and the reason in words. Raises EngineUnavailableError, ModelError."""
     if tile_yx is not None:
         check_tile(model, tile_yx)
     offered = precisions_of(name, model)
@@ -110,15 +110,15 @@ def _precision(
 
 
 def choose_palette(model: Model, backend: str, precision: str = AUTO) -> EngineChoice:
-    """Where and in what a model's palette network is computed, in a run whose tiles are computed by ``backend``.
+    """Backend and precision of a model's palette network, in a run whose tiles are computed by ``backend``.
 
     Parameters
     ----------
-    precision : as asked for the tiles; the palette has it too where it can
+    precision : requested for the tiles; used for the palette too if possible
 
     Raises
     ------
-    EngineUnavailableError : nowhere. ModelError : the model has no palette network.
+    EngineUnavailableError : no backend is usable. ModelError : the model has no palette network.
     """
     name = backend if computes(backend, PALETTE) else plain_backend()
     found = model.as_network(PALETTE)

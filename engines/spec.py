@@ -1,4 +1,4 @@
-"""What a model states about itself, what an engine is, and how to ask for one."""
+"""Model cards, the interface of an engine, and the specification of one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MODELS = Path(__file__).parent / "models"
 MODEL_FILE = "model.onnx"
 INT8_FILE = "int8.onnx"
 PALETTE_FILE = "palette.onnx"
-SHARED = MODELS / "shared"  # stems that several models have in common
+SHARED = MODELS / "shared"  # stems that several models use
 CARD_FILE = "card.json"
-# What an engine computes in. int8 needs a model folder with a quantized file (engines/convert/quantize.py).
+# Number formats of an engine. int8 needs a model folder with a quantized file (engines/convert/quantize.py).
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-# The networks of a model: what colours a tile, and what makes a scan's palette.
+# The networks of a model: the generator colours a tile, the palette network computes a scan's palette.
 GENERATOR, PALETTE = "generator", "palette"
 
 F32 = NDArray[np.float32]
@@ -30,21 +30,21 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PaletteCard:
-    """The network beside a generator that tells the colours of a whole scan: a stem, and a head on its tokens.
+    """The network beside a generator that predicts the colours of a whole scan: a stem, and a head on its tokens.
 
-    The stem takes (N, 1, side_px, side_px) sRGB-encoded gray in [0, 1]; the head gives (N, K, cells, cells) logits, one
-    for each of K colours.
+    The stem takes (N, 1, side_px, side_px) sRGB-encoded gray in [0, 1]; the head returns (N, K, cells, cells) logits,
+    one for each of K colours.
 
     Attributes
     ----------
     stem, stem_sha256 : file of the stem, in the model's folder or among those that shipped models share
-    sha256 : of ``palette.onnx``, the head
-    side_px, cells : of the square that it sees, and of the grid that it gives
+    sha256 : hash of ``palette.onnx``, the head
+    side_px, cells : sides of the input square and of the output grid
     colours_ab : K pairs of a*, b*
-    temperature : of the softmax, below 1 is bolder
-    gain : what mean colours are multiplied by
-    scan_doubt, cell_doubt : what spreads of the distribution came to, for whole scans and for cells: the lines of
-        :class:`pipeline.palettes.doubt.Calibration`, spreads, expected, low and high; empty where it was not measured
+    temperature : temperature of the softmax; below 1 is bolder
+    gain : factor of the mean colours
+    scan_doubt, cell_doubt : calibration of the distribution's spread, for whole scans and for cells: the lines of
+        :class:`pipeline.palettes.doubt.Calibration`, spreads, expected, low and high; empty if not measured
     """
 
     stem: str
@@ -65,19 +65,19 @@ class PaletteCard:
 
     @property
     def network_sha256(self) -> str:
-        """Of what decides its colours: stem, head, and how its distribution is read."""
+        """Hash of all that decides its colours: stem, head, and how its distribution is read."""
         deciding = (self.stem_sha256, self.sha256, self.colours_ab, self.temperature, self.gain)
         return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
 
     @property
     def has_doubt(self) -> bool:
-        """True where it was measured how wrong its colours are."""
+        """True if the error of its colours was measured."""
         return bool(self.scan_doubt and self.cell_doubt)
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model folder's ``card.json`` says; the engine scales its input and output by it.
+    """The contents of a model folder's ``card.json``; the engine scales its input and output by it.
 
     Attributes
     ----------
@@ -85,11 +85,11 @@ class ModelCard:
     lightness_scale, lightness_offset : network input = L* * scale + offset, L* in [0, 100]
     chroma_scale : a*, b* = network output * chroma_scale
     size_multiple : tile height and width must be multiples of this many pixels
-    sha256 : of ``model.onnx``
-    int8_sha256 : of ``int8.onnx``, the same network with quantize and dequantize nodes; empty without one
-    takes_palette : the network sees three channels: lightness, and a palette's a*, b* over ``chroma_scale``
-    palette : the network that makes the palette; a model may take one and have none
-    colour_space : what is predicted; "CIELAB a*b*, D65"
+    sha256 : hash of ``model.onnx``
+    int8_sha256 : hash of ``int8.onnx``, the same network with quantize and dequantize nodes; empty if there is none
+    takes_palette : the network has three input channels: lightness, and a palette's a*, b* over ``chroma_scale``
+    palette : the palette network; a model may take a palette without having such a network
+    colour_space : colour space of the predictions; "CIELAB a*b*, D65"
     training : recipe, steps, data, licences, figures: free JSON for people
     """
 
@@ -112,7 +112,7 @@ class ModelCard:
 
     @property
     def channels(self) -> int:
-        """Of the network's input."""
+        """Channels of the network's input."""
         return 3 if self.takes_palette else 1
 
     def to_json(self) -> str:
@@ -121,7 +121,7 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder that was checked, as one of its networks: the card of that, and its ONNX files."""
+    """A checked model folder, seen as one of its networks: that network's card and its ONNX files."""
 
     folder: Path
     card: ModelCard
@@ -132,7 +132,7 @@ class Model:
         return self.folder / MODEL_FILE
 
     def onnx_for(self, precision: str) -> Path:
-        """The file that an engine of ``precision`` is made from. Raises ModelError where there is none."""
+        """The file for an engine of ``precision``. Raises ModelError if there is none."""
         if precision != "int8":
             return self.onnx_path
         if not self.card.int8_sha256:
@@ -143,14 +143,14 @@ class Model:
         return self.folder / INT8_FILE
 
     def files_for(self, precision: str) -> tuple[Path, ...]:
-        """All files of the network, each of which takes what the one before it gives. Raises ModelError."""
+        """All files of the network; each takes the output of the previous one. Raises ModelError."""
         return self.palette_paths() if self.network == PALETTE else (self.onnx_for(precision),)
 
     def as_network(self, network: str) -> Model:
-        """The model as its generator, which it is found as, or as its palette network.
+        """The model as its generator, which is the default, or as its palette network.
 
-        That one takes (N, 1, side_px, side_px) sRGB-encoded gray in [0, 1] and gives (N, K, cells, cells) logits, so
-        its card scales nothing. Raises ModelError where there is none.
+        The palette network takes (N, 1, side_px, side_px) sRGB-encoded gray in [0, 1] and returns (N, K, cells, cells)
+        logits, so its card scales nothing. Raises ModelError if there is none.
         """
         if network == self.network:
             return self
@@ -171,20 +171,20 @@ class Model:
         return Model(self.folder, card, PALETTE)
 
     def output_shape(self, tile_yx: tuple[int, int]) -> tuple[int, int, int]:
-        """What the network gives for one tile: planes, rows, columns."""
+        """Shape of the network's output for one tile: planes, rows, columns."""
         if self.network == PALETTE and self.card.palette is not None:
             return len(self.card.palette.colours_ab), self.card.palette.cells, self.card.palette.cells
         return 2, *tile_yx
 
     def palette_paths(self) -> tuple[Path, Path]:
-        """The files of the palette network: its stem and its head. Raises ModelError where it has none."""
+        """The files of the palette network: its stem and its head. Raises ModelError if there is none."""
         if self.card.palette is None:
             raise ModelError(f"model {self.card.name} has no palette network; give a model that has one")
         own = self.folder / self.card.palette.stem
         return own if own.is_file() else SHARED / self.card.palette.stem, self.folder / PALETTE_FILE
 
     def sha256_for(self, precision: str) -> str:
-        """Of :meth:`onnx_for`."""
+        """Hash of the file of :meth:`onnx_for`."""
         return self.card.int8_sha256 if precision == "int8" else self.card.sha256
 
 
@@ -197,11 +197,11 @@ class EngineSpec:
     backend : file name under ``engines/backends``
     model_folder : absolute path, readable by every worker
     tile_yx : tile height and width in pixels
-    batch : tiles per prediction; the shape is fixed, so that the bytes are too
-    threads : processor threads one prediction may use
+    batch : tiles per prediction; a fixed shape, for reproducible bytes
+    threads : processor threads that one prediction may use
     streams : predictions that run side by side in one process
     precision : one of PRECISIONS
-    network : GENERATOR or PALETTE; the tile of the latter is the square that it sees
+    network : GENERATOR or PALETTE; the tile of the latter is its input square
     """
 
     backend: str
@@ -220,11 +220,11 @@ class Engine(Protocol):
     def predict(self, lightness: F32) -> F32:
         """(N, 1, T, U) L* in [0, 100] to (N, 2, T, U) a*, b*, float32; N at most the spec's batch.
 
-        Of a model that takes a palette the input is (N, 3, T, U): L*, and the palette's a*, b* under each tile. What a
-        palette network takes and gives is said at :meth:`Model.as_network`.
+        For a model that takes a palette the input is (N, 3, T, U): L*, and the palette's a*, b* under each tile. For a
+        palette network, see :meth:`Model.as_network`.
 
-        NumPy in, NumPy out, with every engine. One that is :class:`OnDevice` takes arrays of its namespace as well, and
-        then gives such back without waiting for the device.
+        Every engine accepts NumPy arrays and then returns NumPy arrays. An engine that is :class:`OnDevice` accepts
+        arrays of its namespace too, and then returns such arrays without waiting for the device.
         """
         ...
 
@@ -237,23 +237,23 @@ class Engine(Protocol):
 
 @runtime_checkable
 class OnDevice(Protocol):
-    """What an :class:`Engine` has as well where it says in which memory it works; without it that is NumPy's.
+    """Additional members of an :class:`Engine` that works in device memory; without them it works in NumPy's.
 
-    Blocks are then cut and blended there, and only samples go up and finished chroma comes down.
+    Blocks are then cut and blended on the device; only samples are uploaded and finished chroma is downloaded.
 
     Attributes
     ----------
-    array_namespace : of the arrays that ``predict`` takes and gives, as :mod:`array_api_compat` names it
+    array_namespace : namespace of the arrays that ``predict`` takes and returns, from :mod:`array_api_compat`
     """
 
     array_namespace: Any
 
     def to_device(self, array: NDArray[Any]) -> Any:
-        """A NumPy array of any number type, and its dtype, in the namespace; it is not written to."""
+        """Upload a NumPy array of any numeric dtype, which is kept; the result is not written to."""
         ...
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """An array of the namespace as NumPy, complete."""
+        """Download an array of the namespace to NumPy, after waiting for it."""
         ...
 
 
@@ -269,7 +269,7 @@ def shipped_models() -> list[str]:
 
 
 def find_model(name_or_folder: str) -> Model:
-    """A shipped model by name or a model folder by path, its hash checked.
+    """A shipped model by name, or a model folder by path; its hash is checked.
 
     Raises
     ------
