@@ -1,11 +1,11 @@
-"""How light a sample is, where a colour profile, a power law or another colour space says so.
+"""Lightness of samples by a colour profile, a power law or another colour space.
 
-Lightness is CIE L* of the luminance that a profile gives, relative to its white (relative colorimetric intent), with
-the profile's D50 brought back to D65 (Bradford). That is what samples without a profile get from sRGB's own primaries,
-so that the same colours are as light in any profile.
+Lightness is CIE L* of the luminance by the profile, relative to its white (relative colorimetric intent), with the
+profile's D50 adapted back to D65 (Bradford). Samples without a profile get the same from sRGB's own primaries, so equal
+colours have equal lightness in any profile.
 
-A hard choice: what a profile has converted is kept as L* in 16 bits, not as samples of sRGB. Half a step is then
-0.0008 L* anywhere, dark or light, for 8-bit scans too, whose own steps no 8-bit sRGB would meet.
+Samples converted by a profile are kept as L* in 16 bits, not as sRGB samples. Half a step is then 0.0008 L* everywhere,
+dark or light. It also holds for 8-bit scans, whose own steps 8-bit sRGB could not represent.
 
 References
 ----------
@@ -32,8 +32,8 @@ ToLightness = Callable[[NDArray], NDArray[np.uint16]]
 
 _SIGNATURES: dict[str, bytes] = {"gray": b"GRAY", "rgb": b"RGB ", "cmyk": b"CMYK", "lab": b"Lab "}
 _CHANNELS: dict[str, int] = {"gray": 1, "rgb": 3, "cmyk": 4, "lab": 3}
-_AS_SRGB = 0.1  # L*; the many sRGB profiles differ among each other by up to 0.06
-# Bradford, D50 to D65: only the row of Y is wanted.
+_AS_SRGB = 0.1  # L*; the many sRGB profiles differ from each other by up to 0.06
+# Bradford, D50 to D65: only the row of Y is needed.
 _Y_D65 = np.array([-0.0283248, 1.0099429, 0.0210544], np.float64)
 
 
@@ -42,13 +42,13 @@ class ProfileError(ValueError):
 
 
 def to_lightness(icc: bytes, space: Space, dtype: DTypeLike) -> ToLightness | None:
-    """What turns samples into L*, or None where the profile says what sRGB says.
+    """A function from samples to L*, or None if the profile is equivalent to sRGB.
 
     Parameters
     ----------
     icc : the profile
-    space : of the samples
-    dtype : of the samples, uint8 or uint16
+    space : colour space of the samples
+    dtype : type of the samples, uint8 or uint16
 
     Returns
     -------
@@ -57,7 +57,7 @@ def to_lightness(icc: bytes, space: Space, dtype: DTypeLike) -> ToLightness | No
 
     Raises
     ------
-    ProfileError : no profile, of another space, or one that LittleCMS refuses
+    ProfileError : not a profile, of another space, or refused by LittleCMS
     """
     _check(icc, space)
     try:
@@ -88,10 +88,10 @@ def gamma_to_lightness(gamma: float, dtype: DTypeLike) -> ToLightness:
 
 
 def lab_to_lightness(top: int) -> ToLightness:
-    """As :func:`to_lightness`, for (h, w, c) samples whose first channel is L*, ``top`` for 100.
+    """As :func:`to_lightness`, for (h, w, c) samples whose first channel is L*, where ``top`` stands for 100.
 
-    255 of 8 bits and 65535 of CIE's and ITU's 16, 65280 of ICC's 16 (TIFF 6.0, section 23; Adobe Photoshop TIFF
-    Technical Notes, "ICCLAB").
+    ``top`` is 255 for 8 bits, 65535 for CIE's and ITU's 16 bits, 65280 for ICC's 16 bits (TIFF 6.0, section 23; Adobe
+    Photoshop TIFF Technical Notes, "ICCLAB").
     """
 
     def convert(samples: NDArray) -> NDArray[np.uint16]:
@@ -101,7 +101,7 @@ def lab_to_lightness(top: int) -> ToLightness:
 
 
 def description(icc: bytes) -> str:
-    """The profile's name for people; empty where it has none. Never raises."""
+    """The profile's name for people; empty if it has none. Never raises."""
     count = int.from_bytes(icc[128:132], "big") if len(icc) >= 132 else 0
     for at in range(132, min(132 + 12 * count, len(icc) - 11, 132 + 12 * 100), 12):
         if icc[at : at + 4] == b"desc":
@@ -142,7 +142,7 @@ def _gray(icc: bytes, dtype: np.dtype) -> ToLightness | None:
 
 
 def _is_srgb(icc: bytes) -> bool:
-    """Whether grays, pure colours and a few thousand others are as light as in sRGB."""
+    """True if grays, pure colours and a few thousand others have the same lightness as in sRGB."""
     levels = np.linspace(0, 65535, 17).astype(np.uint16)
     cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(1, -1, 3)
     difference = _lightness_by_profile(icc, "rgb", cube) - lightness_from_samples(cube)
@@ -161,7 +161,7 @@ class _Transformed:
 
 
 def _lightness_by_profile(icc: bytes, space: Space, samples: NDArray) -> NDArray:
-    """(h, w) L* of (h, w[, c]) samples. In floating point: LittleCMS rounds 16 bits of dark light to 0.03 L*."""
+    """(h, w) L* of (h, w[, c]) samples. In floating point, because LittleCMS rounds dark 16-bit light to 0.03 L*."""
     xyz = imagecodecs.cms_transform(
         np.ascontiguousarray(samples),
         icc,

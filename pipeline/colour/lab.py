@@ -1,8 +1,8 @@
-"""Gray, RGB and CIE L*a*b*: every conversion between scan samples and what a generator sees.
+"""Gray, RGB and CIE L*a*b*: all conversions between scan samples and the generator's input and output.
 
-The white is D65 taken as the row sums of the sRGB matrix, so that a neutral sample has a* = b* = 0 to the last
-bit that float32 allows. Lightness always comes from the scan; only chroma is ever predicted. Where L*, a*, b* leave the
-sRGB gamut the chroma is scaled down at constant lightness and hue angle until the colour fits.
+The white is D65 taken as the row sums of the sRGB matrix, so that a neutral sample has a* = b* = 0 to the last bit of
+float32. Lightness always comes from the scan; only chroma is predicted. If L*, a*, b* are outside the sRGB gamut, the
+chroma is scaled down at constant lightness and hue angle until the colour fits.
 
 References
 ----------
@@ -33,10 +33,10 @@ _RGB_TO_RELATIVE = (_RGB_TO_XYZ / _WHITE_XYZ[:, None]).astype(np.float32)
 _RELATIVE_TO_RGB = (np.linalg.inv(_RGB_TO_XYZ) * _WHITE_XYZ[None, :]).astype(np.float32)
 _DELTA = 6.0 / 29.0
 _GAMUT_STEPS = 12
-_GAMUT_SLACK = np.float32(1e-5)  # of linear light: float32 noise on a colour that lies on the gamut's edge
+_GAMUT_SLACK = np.float32(1e-5)  # in linear light: float32 noise of a colour on the gamut's edge
 _FIT_SLACK = np.float32(1e-6)
-# Steps of the sRGB encoding table over the square root of linear light. There the curve is nearly straight (at most
-# 1.5 full scales per unit), so the table errs by 0.02 of a level at 8 bits and by 0.2 of a level at 16.
+# Steps of the sRGB encoding table over the square root of linear light. In this variable the curve is nearly linear (at
+# most 1.5 full scales per unit), so the table's error is 0.02 of a level at 8 bits and 0.2 of a level at 16.
 _ENCODE_STEPS = {255: 2**13, 65535: 2**18}
 
 
@@ -64,7 +64,7 @@ def _f_from_relative(relative: NDArray) -> NDArray:
 
 
 def _relative_from_f(f: F32) -> F32:
-    # The linear part is the cube's tangent at delta, so both pieces are one expression in max(f, delta): no branch.
+    # The linear part is the cube's tangent at delta, so one expression in max(f, delta) covers both pieces.
     bent = np.maximum(f, np.float32(_DELTA))
     f = f - bent
     f *= np.float32(3 * _DELTA**2)
@@ -88,12 +88,12 @@ def _linear_table(maximum: int) -> F32:
 
 
 def lightness_of_luminance(luminance: NDArray) -> NDArray:
-    """CIE L* of luminance relative to white; any shape, in the precision that it comes in."""
+    """CIE L* of luminance relative to white; any shape, in the precision of the input."""
     return 116 * _f_from_relative(luminance) - 16
 
 
 def luminance_weights() -> tuple[float, float, float]:
-    """Of linear red, green and blue light of sRGB's primaries in its luminance."""
+    """Weights of linear red, green and blue light of sRGB's primaries in the luminance."""
     red, green, blue = _RGB_TO_XYZ[1]
     return float(red), float(green), float(blue)
 
@@ -104,7 +104,7 @@ def lightness_from_samples(samples: NDArray, tone: Tone = "srgb") -> F32:
     Parameters
     ----------
     samples : (H, W) gray or (H, W, 3) RGB, uint8 or uint16
-    tone : what they mean: sRGB-encoded, or (gray only) L* itself over full scale
+    tone : their meaning: sRGB-encoded, or (gray only) L* itself over full scale
 
     Returns
     -------
@@ -122,10 +122,10 @@ def lightness_from_samples(samples: NDArray, tone: Tone = "srgb") -> F32:
 
 
 def lightness_on(device: Device, samples: NDArray) -> Array:
-    """As :func:`lightness_from_samples`, made on ``device``, where the samples go up as they are.
+    """As :func:`lightness_from_samples`, computed on ``device``, to which the samples are uploaded unchanged.
 
-    That of gray is the same to the bit. For RGB a power takes the place of the cube root, which the array API has not:
-    1e-5 at most between them.
+    For gray the result is equal to the bit. For RGB a power replaces the cube root, which the array API lacks: results
+    differ by at most 1e-5.
     """
     if device.is_host:
         return lightness_from_samples(samples)
@@ -155,7 +155,7 @@ def _lightness_from_rgb(samples: NDArray, linear: F32) -> F32:
         part = linear.take(samples[..., channel])
         part *= weight
         luminance += part
-    # CIE's lightness is a cube root down to delta**3 and a straight line below; dark pixels are few, so patch them.
+    # CIE's lightness is a cube root down to delta**3 and linear below; dark pixels are few, so patch them.
     lightness = np.cbrt(luminance)
     lightness *= np.float32(116)
     lightness -= np.float32(16)
@@ -198,7 +198,7 @@ def _fit_chroma(fy: F32, step_x: F32, step_z: F32) -> tuple[F32, F32, F32]:
     """Linear R, G, B at the gamut's edge: chroma scaled down at constant L* and hue, by bisection.
 
     ``fy`` is (L* + 16) / 116, ``step_x`` a* / 500 and ``step_z`` -b* / 200, all (N,). The edge is found to 1/4096 of
-    the chroma asked for, always from inside.
+    the requested chroma, always from inside.
     """
     parts = _y_parts(_relative_from_f(fy))
     scale = np.zeros_like(fy)
@@ -212,7 +212,7 @@ def _fit_chroma(fy: F32, step_x: F32, step_z: F32) -> tuple[F32, F32, F32]:
 
 
 def _linear_in_gamut(lightness: F32, chroma_ab: F32) -> tuple[F32, F32, F32]:
-    """Linear R, G, B in [0, 1], each of the shape of ``lightness`` (any), of colours brought into the gamut."""
+    """Linear R, G, B in [0, 1], each in the shape of ``lightness`` (any), of colours mapped into the gamut."""
     fy = lightness + np.float32(16)
     fy *= np.float32(1 / 116)
     step_x = chroma_ab[0] * np.float32(1 / 500)
@@ -240,7 +240,7 @@ def _encode_table(maximum: int) -> NDArray:
 
 
 def rgb_from_lab(lightness: F32, chroma_ab: F32) -> F32:
-    """L*, a*, b* to sRGB-encoded values; chroma gives way where the colour leaves the gamut, lightness never does.
+    """L*, a*, b* to sRGB-encoded values; for a colour outside the gamut chroma is reduced, lightness never changes.
 
     Parameters
     ----------
@@ -261,8 +261,8 @@ def rgb_from_lab(lightness: F32, chroma_ab: F32) -> F32:
 def samples_from_lab(lightness: F32, chroma_ab: F32, dtype: np.dtype) -> NDArray:
     """As :func:`rgb_from_lab`, rounded to (H, W, 3) samples of ``dtype`` (uint8 or uint16).
 
-    The transfer curve comes from a table, which may pick a sample's neighbour where the value lies within 0.2 of a
-    level of the middle between two (0.02 at 8 bits). Gray is exact: a* = b* = 0 with the lightness of a gray sample
+    The transfer curve comes from a table, which may round to the wrong neighbour if the value is within 0.2 of a level
+    of the middle between two levels (0.02 at 8 bits). Gray is exact: a* = b* = 0 with the lightness of a gray sample
     gives that sample three times.
     """
     maximum = sample_max(dtype)
@@ -275,9 +275,9 @@ def samples_from_lab(lightness: F32, chroma_ab: F32, dtype: np.dtype) -> NDArray
             np.sqrt(channel, out=channel)
             channel *= steps
             channel += np.float32(0.5)
-            # The index is in range already; the default mode of take would check that again, more slowly.
+            # The index is already in range; the default mode of take would check it again, more slowly.
             planes.append(table.take(channel.astype(np.intp), mode="clip"))
-        # NumPy would write every third sample of a row, which takes three times as long.
+        # NumPy would write every third sample of a row, which is three times slower.
         samples[rows] = cv2.merge(planes)
     return samples
 
@@ -288,13 +288,13 @@ _HALF_BITS = np.uint32(0x8FFF_E000).view(np.int32)
 def chroma_from_half(half: NDArray[np.float16], scale: float) -> NDArray[np.float32]:
     """``half`` times ``scale`` in float32; any shape, finite values.
 
-    NumPy turns half into single precision in software, at 3.0 ns for a pixel's a* and b*; this takes 0.4. Sign,
-    exponent and fraction are shifted to where single precision has them; a multiplication then mends the exponent,
-    whose zero lies 112 powers of two higher there, and brings subnormal halves to where they belong.
+    NumPy converts half to single precision in software, at 3.0 ns for a pixel's a* and b*; this takes 0.4 ns. Sign,
+    exponent and fraction are shifted to their positions in single precision; a multiplication then corrects the
+    exponent, whose bias is larger by 112 there, and normalizes subnormal halves.
     """
     bits = np.ascontiguousarray(half).view(np.int16).astype(np.int32)
     bits <<= 13
-    bits &= _HALF_BITS  # shifted along by the widening, the sign is in the three bits below its place, too
+    bits &= _HALF_BITS  # sign extension also put the sign into the three bits below its place
     single = bits.view(np.float32)
     single *= np.float32(2.0**112 * scale)
     return single

@@ -1,7 +1,7 @@
-"""Means over parts of planes and straight lines between them, on any array namespace.
+"""Area means of planes and linear interpolation between them, on any array namespace.
 
-Everything is elementwise and in a fixed order, so a plane's bytes depend neither on how many others are in the array
-nor on the library. OpenCV does both faster on NumPy arrays, a plane at a time; the tests hold one against the other.
+Everything is elementwise and in a fixed order, so a plane's bytes depend neither on the number of planes in the array
+nor on the library. OpenCV does both faster on NumPy arrays, a plane at a time; the tests compare the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def area_means(planes: Array, counts_yx: tuple[int, int], device: Device) -> Arr
 
 
 def _means(planes: Array, count: int, axis: int, device: Device) -> Array:
-    """Along ``axis``, which is -1 or -2."""
+    """Means along ``axis``, which is -1 or -2."""
     xp, shape = device.xp, planes.shape
     size, behind = shape[axis], shape[len(shape) + axis + 1 :]
     if size % count == 0:
@@ -35,7 +35,7 @@ def _means(planes: Array, count: int, axis: int, device: Device) -> Array:
 
 
 def _sum_of(parts: Array, axis: int) -> Array:
-    """Sum along ``axis``, which is -1 or -2: halves onto halves, and what cannot be halved one by one."""
+    """Sum along ``axis``, which is -1 or -2: adds the two halves while the length is even, then one by one."""
 
     def at(which: slice | int) -> Array:
         return parts[..., which] if axis == -1 else parts[..., which, :]
@@ -50,7 +50,7 @@ def _sum_of(parts: Array, axis: int) -> Array:
 
 @functools.lru_cache(maxsize=16)
 def _shares(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Pixels that lie in each of ``count`` parts of ``size``, and how much they count: two (n, count)."""
+    """Pixels in each of ``count`` parts of ``size``, and their weights: two arrays (n, count)."""
     edges = np.arange(count + 1) * (size / count)
     first = np.floor(edges[:-1]).astype(np.int64)
     longest = int((np.ceil(edges[1:]) - first).max())
@@ -61,7 +61,7 @@ def _shares(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float3
 
 
 class StraightLines:
-    """Values in the middle of equal parts to pixels, on straight lines between middles and constant beyond them."""
+    """Linear interpolation from the centres of equal parts to pixels, constant beyond the outermost centres."""
 
     def __init__(self, counts_yx: tuple[int, int], shape_yx: tuple[int, int], device: Device) -> None:
         self._xp = device.xp
@@ -78,7 +78,7 @@ class StraightLines:
 
 
 def _between(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """For each of ``size`` pixels the parts whose middles lie before and behind it, and how far it is along."""
+    """For each of ``size`` pixels, the parts with centres before and after it, and its position between them."""
     at = np.clip((np.arange(size) + 0.5) * (count / size) - 0.5, 0, count - 1)
     low = np.floor(at).astype(np.int64)
     return low, np.minimum(low + 1, count - 1), (at - low).astype(np.float32)

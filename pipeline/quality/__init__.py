@@ -1,1 +1,1 @@
-"""What a coloured version shows of its tiles, and how two versions differ."""
+"""Visible traces of the tiles in a coloured version, and the difference of two versions."""

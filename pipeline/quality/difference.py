@@ -1,16 +1,16 @@
-"""How much, and where, two coloured versions of one scan differ.
+"""The difference of two coloured versions of one scan: how much, and where.
 
 Both versions carry the scan's own lightness, so the difference of a pixel is CIEDE2000 between (L*, a1*, b1*) and
-(L*, a2*, b2*), from which equal L* cancels out. About 1 is just noticeable side by side, 5 is plain to see, 10 is
-another colour. What is compared is the colour that was asked for: where the export had to scale chroma down to fit
-sRGB, as near black and white, the pictures may differ by less.
+(L*, a2*, b2*), from which equal L* cancels out. About 1 is just noticeable side by side, 5 is obvious, 10 is another
+colour. The predicted colours are compared: where the export had to scale chroma down to fit sRGB, such as near black
+and white, the pictures may differ less.
 
-Why scikit-image: its float32 CIEDE2000 takes 0.13 s a megapixel on one core and errs by less than 1e-4; a formula of
-our own would have to be several times as fast to be worth its tests. What keeps a gigapixel to tens of seconds is the
-subsample: up to ``FULL_PX`` pixels every pixel is used, above it every ``step_px``-th row and column, and the result
-says so. A texture that repeats exactly every ``step_px`` pixels is then seen at one phase only.
+Why scikit-image: its float32 CIEDE2000 takes 0.13 s per megapixel on one core with an error below 1e-4; our own formula
+would have to be several times as fast to be worth its tests. A subsample limits a gigapixel to tens of seconds: up to
+``FULL_PX`` pixels every pixel is used, above that every ``step_px``-th row and column, and the result says so. A
+texture that repeats exactly every ``step_px`` pixels is then seen at one phase only.
 
-Memory is flat: one window of each input, a histogram, and the sums of the cells.
+Memory is constant: one window of each input, a histogram, and the sums of the cells.
 
 References
 ----------
@@ -39,9 +39,9 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Reader = Callable[[Roi], NDArray[Any]]
 
-FULL_PX = 100_000_000  # Pixels up to which every one is compared: about 13 s.
+FULL_PX = 100_000_000  # Up to this size every pixel is compared: about 13 s.
 WINDOW_PX = 1024  # Side of a window read at once: whole chunks of the store, at most 12 MB of chroma in float32.
-QUANTILE_STEP = 0.01  # CIEDE2000 between two quantiles that can be told apart
+QUANTILE_STEP = 0.01  # resolution of quantiles in CIEDE2000
 QUANTILE_TOP = (
     100.0  # CIEDE2000 at which the histogram ends; two colours of sRGB of one lightness hardly differ by more
 )
@@ -65,18 +65,18 @@ class WorstWindow:
 
 @dataclass(frozen=True)
 class Difference:
-    """What :func:`difference` found; every difference is in units of CIEDE2000.
+    """The result of :func:`difference`; every difference is in units of CIEDE2000.
 
     Attributes
     ----------
     shape_yx : rows and columns of the scan
-    pixels, step_px : pixels compared, and the rows and columns from one to the next; 1 means every pixel
-    mean, max : exact for the pixels compared
-    median, p95, p99 : to ``QUANTILE_STEP / 2``; ``QUANTILE_TOP`` stands for itself and all above
-    share_above_1, share_above_5 : parts of the pixels, in [0, 1], that differ noticeably and plainly
-    chroma_old, chroma_new : mean sqrt(a*^2 + b*^2) of each version: how colourful it is, in CIELAB units
+    pixels, step_px : number of compared pixels, and the step between them in rows and columns; 1 means every pixel
+    mean, max : exact for the compared pixels
+    median, p95, p99 : accurate to ``QUANTILE_STEP / 2``; ``QUANTILE_TOP`` means that or more
+    share_above_1, share_above_5 : fractions of the pixels, in [0, 1], that differ noticeably and obviously
+    chroma_old, chroma_new : mean sqrt(a*^2 + b*^2) of each version: its colourfulness, in CIELAB units
     worst : the windows of 256 x 256 px (less at the far edges) with the largest sums of differences, largest first;
-        fewer than five where fewer differ
+        fewer than five if fewer differ
     cell_px : side of the cells of ``map_yx`` in scan pixels
     map_yx : (rows, columns) float32, mean of each cell, read-only; at most 1024 cells on the longer side
     """
@@ -133,14 +133,14 @@ def difference(
     Parameters
     ----------
     shape_yx : rows and columns of the scan
-    read_old, read_new : give (2, h, w) a*, b* of a Roi in CIELAB units
-    full_px : most pixels to compare; a larger scan is compared on a regular grid of its pixels, beginning at the first
-    window_px : side of the largest window asked of a reader. It changes time and memory, not the result.
+    read_old, read_new : return (2, h, w) a*, b* of a Roi in CIELAB units
+    full_px : most pixels to compare; a larger scan is compared on a regular grid of its pixels, starting at the first
+    window_px : side of the largest window to read. It changes time and memory, not the result.
 
     Raises
     ------
-    UsageError : an empty scan, a limit below 1, or a reader that gives another shape than was asked for.
-    StoreError : values that are not finite. Whatever the readers raise passes through.
+    UsageError : an empty scan, a limit below 1, or a reader that returns another shape than requested.
+    StoreError : values that are not finite. Errors of the readers pass unchanged.
     """
     if min(*shape_yx, full_px, window_px) < 1:
         raise UsageError(
@@ -179,7 +179,7 @@ def _samples(begin: int, end: int, step_px: int) -> NDArray[np.int64]:
 
 
 def _read(read: Reader, roi: Roi, planes: tuple[int, ...], picked: tuple[Any, ...]) -> F32:
-    """The picked pixels of a window as contiguous float32, refused where they are no colour."""
+    """The picked pixels of a window as contiguous float32; refuses wrong shapes and values that are not finite."""
     values = read(roi)
     if values.shape != (*planes, *roi.shape_yx):
         raise UsageError(
@@ -230,7 +230,7 @@ class _Cells:
         self.sums[np.ix_(rows, columns)] += np.add.reduceat(in_columns, row_starts, axis=0)
 
     def means(self) -> F64:
-        """Mean of each cell; 0 where a coarse subsample has no pixel in it."""
+        """Mean of each cell; 0 if a coarse subsample has no pixel in it."""
         counts = [
             np.bincount(_samples(0, extent, self.step_px) // self.cell_px, minlength=cells)
             for extent, cells in zip(self.shape_yx, self.sums.shape, strict=True)
@@ -243,7 +243,7 @@ class _Cells:
         return Roi(y, y + self.cell_px, x, x + self.cell_px).clipped(self.shape_yx)
 
     def worst(self, count: int) -> tuple[WorstWindow, ...]:
-        """The cells with the largest means times areas: a sliver at the edge must not hide a whole window."""
+        """The cells with the largest mean times area: a sliver at the edge must not outrank a whole window."""
         means = self.means()
         sides = [
             np.minimum(self.cell_px, extent - self.cell_px * np.arange(cells))
@@ -256,7 +256,7 @@ class _Cells:
 
 @dataclass
 class _Tally:
-    """What is known after the windows seen so far."""
+    """Statistics of the windows seen so far."""
 
     map_cells: _Cells
     worst_cells: _Cells
@@ -270,7 +270,7 @@ class _Tally:
 
     @classmethod
     def empty(cls, shape_yx: tuple[int, int], step_px: int) -> _Tally:
-        # A multiple of the step, so that every cell of the map begins on a pixel that is compared.
+        # A multiple of the step, so that every cell of the map begins at a compared pixel.
         cell_px = ceil(max(shape_yx) / (MAP_CELLS * step_px)) * step_px
         cells = [_Cells.empty(shape_yx, step_px, side_px) for side_px in (cell_px, WORST_PX)]
         return cls(cells[0], cells[1], np.zeros(_BINS, np.int64))
@@ -290,7 +290,7 @@ class _Tally:
         self.histogram += np.bincount(bins.ravel(), minlength=_BINS)
 
     def quantile(self, share: float) -> float:
-        """Smallest difference that at least ``share`` of the pixels do not exceed, to half a step."""
+        """Smallest difference that at least ``share`` of the pixels do not exceed, accurate to half a step."""
         cumulative = np.cumsum(self.histogram)
         rank = ceil(share * int(cumulative[-1]))
         return round(int(np.searchsorted(cumulative, rank)) * QUANTILE_STEP, 6)
@@ -319,7 +319,7 @@ class _Tally:
 
 
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
-_PICTURE_PX = 768  # A smaller map is enlarged towards this, by a whole factor: each cell stays a sharp square.
+_PICTURE_PX = 768  # A smaller map is enlarged towards this by an integer factor, so that cells stay sharp squares.
 _MARGIN_PX = 12
 _LINE_PX = 20
 _BAR_PX = 14
@@ -328,14 +328,15 @@ _TICKS = {0.0: "0", 1.0: "1", 2.0: "2", 5.0: "5", MAP_TOP: "10+"}
 
 
 def difference_map(difference: Difference) -> NDArray[np.uint8]:
-    """A heat map to look at, with a legend below it.
+    """A heat map with a legend below it.
 
     The scale is the same for every picture: black is 0, pale yellow is 10 CIEDE2000 and more (matplotlib's "inferno",
-    even in lightness, so it reads in gray and for the colour-blind too). White frames are the windows that differ most.
+    uniform in lightness, so it is readable in gray and for the colour-blind). White frames mark the windows that differ
+    most.
 
     Returns
     -------
-    (H, W, 3) uint8 RGB: the map, enlarged by a whole factor where it is small, above the legend.
+    (H, W, 3) uint8 RGB: the map, enlarged by an integer factor if it is small, above the legend.
     """
     factor = max(1, _PICTURE_PX // max(difference.map_yx.shape))
     heat = _heat(difference.map_yx).repeat(factor, axis=0).repeat(factor, axis=1)
@@ -355,7 +356,7 @@ def _heat(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _frame(picture: NDArray[np.uint8], roi: Roi, scale: float) -> None:
-    """Outline a window in place: white within black, seen on dark and on bright; around it, since it may be tiny."""
+    """Outline a window in place: white within black, visible on dark and bright; around it, since it may be tiny."""
     height, width = picture.shape[:2]
     first = max(0, round(roi.x0 * scale) - 2), max(0, round(roi.y0 * scale) - 2)
     last = min(width - 1, round(roi.x1 * scale) + 1), min(height - 1, round(roi.y1 * scale) + 1)
@@ -375,7 +376,7 @@ def _text_width(text: str) -> int:
 
 
 def _legend(width: int, captions: list[str]) -> NDArray[np.uint8]:
-    """A white strip with the captions and the scale; wider than ``width`` where the captions need it."""
+    """A white strip with the captions and the scale; wider than ``width`` if the captions need it."""
     width = max(width, 2 * _MARGIN_PX + max(map(_text_width, captions)))
     bar_y = _MARGIN_PX + _LINE_PX * len(captions)
     legend = np.full((bar_y + _BAR_PX + _LINE_PX + _MARGIN_PX, width, 3), 255, np.uint8)

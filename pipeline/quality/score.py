@@ -1,4 +1,4 @@
-"""What a coloured version shows of its tiles, as figures, and where finer tiles would mend it."""
+"""Visible traces of the tiles in a coloured version, as figures, and the places where finer tiles would help."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
 
-# The finest stride that a quality asks for is this part of the tile, as system 5's 32 px of 256.
+# The finest stride for a quality is the tile divided by this, as system 5's 32 px of 256.
 FINEST = 8
 MAP_TOP = 20.0  # spread, in CIELAB units, of the brightest colour of the map
 _MAP_SIDE_PX = 1024
-# Refining a place halves its tiles' weight twice over: what it adds to the score falls to about a third.
+# Refining a place halves its tiles' weight twice: its contribution to the score falls to about a third.
 _HELP = 1.2
 _LEAST_SHARE = 0.05
 _LEAST_GAIN = 0.9
@@ -36,12 +36,12 @@ class Quality:
 
     Attributes
     ----------
-    seam, seam_edge, seam_patch : see :mod:`pipeline.quality.seams`; None where the scan is too small to have a grid
+    seam, seam_edge, seam_patch : see :mod:`pipeline.quality.seams`; None if the scan is too small to have a grid
     disagreement_mean, disagreement_p95 : spread of the tiles (:mod:`pipeline.tiling.overlap_stats`), CIELAB units
     strides_px : the strides used, coarsest first
-    tiles : of all of them together
-    wanted : the seam score that finer tiles were to reach, 0 where none was asked for
-    doubt : how wrong the colours probably are, of models that know
+    tiles : number of tiles of all strides together
+    wanted : the seam score that finer tiles should reach, 0 if none was requested
+    doubt : expected error of the colours, for models that estimate it
     """
 
     seam: float | None
@@ -60,7 +60,7 @@ class Quality:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Quality:
-        """What :meth:`to_json` gave. Raises KeyError, TypeError where it is something else."""
+        """A quality from the output of :meth:`to_json`. Raises KeyError, TypeError for anything else."""
         doubt = Doubt.from_json(values["doubt"]) if values.get("doubt") else None
         strides = tuple((int(y), int(x)) for y, x in values["strides_px"])
         return cls(**{**values, "strides_px": strides, "doubt": doubt})
@@ -72,12 +72,12 @@ class Quality:
 
     @property
     def is_missed(self) -> bool:
-        """Whether finer tiles did not bring the score down to what was asked for."""
+        """True if finer tiles did not bring the score down to the requested one."""
         return bool(self.wanted and self.seam is not None and self.seam > self.wanted)
 
 
 def levels_of(grid: TileGrid) -> int:
-    """Grids from ``grid`` on, each of half the stride, down to an eighth of the tile."""
+    """Number of grids from ``grid`` on, each of half the stride, down to an eighth of the tile."""
     levels = 1
     while all(a.stride % 2 == 0 and a.stride // 2 * FINEST >= a.size for a in (grid.y, grid.x)):
         grid, levels = grid.refined(), levels + 1
@@ -92,9 +92,9 @@ def refined(grid: TileGrid, level: int) -> TileGrid:
 
 
 def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid, wanted: float = 0.0) -> Quality:
-    """Score a complete version against its grid and, where it was refined, against the finer ones; the worst counts.
+    """Score a complete version against its grid and, if it was refined, against the finer ones; the worst counts.
 
-    ``wanted`` is the score that was asked for, to be told beside it.
+    ``wanted`` is the requested score, which is recorded with the result.
     """
     shape_yx = store.info.shape_yx
 
@@ -127,27 +127,27 @@ def _figure(value: float) -> float | None:
 
 
 def has_helped(before: float, after: float) -> bool:
-    """Whether a refinement took away a tenth of what a score has above 1; if not, finer tiles chase the scatter."""
+    """True if a refinement removed a tenth of the score's excess above 1; if not, finer tiles only chase noise."""
     return after - 1 < _LEAST_GAIN * (before - 1)
 
 
 def tiles_to_add(
     spread: F32, grid: TileGrid, earlier: Sequence[NDArray[np.bool_]], score: float, wanted: float
 ) -> NDArray[np.bool_]:
-    """Which tiles of the next finer grid to predict, so that a score comes down to what is wanted.
+    """The tiles of the next finer grid to predict, so that the score comes down to the wanted one.
 
-    Those where the tiles disagree most: as many as hold a share of the whole disagreement that grows with the distance
-    to the goal. Nothing here depends on workers or blocks.
+    These are the tiles at places with most disagreement: as many as hold a share of the total disagreement that grows
+    with the distance to the goal. Nothing here depends on workers or blocks.
 
     Parameters
     ----------
-    spread : (h, w) of the squares of the whole scan
+    spread : (h, w) spread of the squares of the whole scan
     grid : the coarsest grid
-    earlier : for each refinement so far, what was chosen of its grid
+    earlier : for each refinement so far, the chosen tiles of its grid
 
     Returns
     -------
-    (rows, columns) of the finer grid's tiles
+    (rows, columns) bool, one for each tile of the finer grid
     """
     fine = refined(grid, len(earlier) + 1)
     there = np.zeros((len(fine.y.starts), len(fine.x.starts)), bool)
@@ -184,7 +184,7 @@ def _mean_over_tiles(spread: F32, grid: TileGrid) -> NDArray[np.float64]:
 def disagreement_map(store: ScanStore, version: ChromaVersion) -> NDArray[np.uint8]:
     """(h, w, 3) RGB: dark where the tiles agree, bright yellow from a spread of 20 CIELAB units on; 1024 px at most.
 
-    Of a model that knows its doubt it is that which is drawn: bright where a CIEDE2000 of 20 and more is expected.
+    For a model that estimates its doubt, that is drawn instead: bright where the expected CIEDE2000 is 20 or more.
     """
     height, width = store.info.shape_yx
     if version.doubt is not None:
@@ -193,7 +193,7 @@ def disagreement_map(store: ScanStore, version: ChromaVersion) -> NDArray[np.uin
     scale = min(8.0, _MAP_SIDE_PX / max(spread.shape))
     size = (max(1, round(spread.shape[1] * scale)), max(1, round(spread.shape[0] * scale)))
     shown = cv2.resize(spread, size, interpolation=cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA)
-    # The last squares reach beyond the scan: laid over it, the map must fit.
+    # The last squares reach beyond the scan: crop the map so that it fits when laid over the scan.
     shown = shown[: max(1, round(height / SQUARE_PX * scale)), : max(1, round(width / SQUARE_PX * scale))]
     return _inferno(shown)
 

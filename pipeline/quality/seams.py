@@ -1,20 +1,20 @@
-"""How much of the tile grid a result shows: a seam score.
+"""The seam score: how visible the tile grid is in a result.
 
-Where a tile begins or ends the colour may step. The step is CIEDE2000 between the two pixels beside the line, both with
-their mean lightness, so that the picture's own texture, which lies in L*, does not count. It is compared with the same
-step on lines shifted by eighths of the stride, which the picture's own colours are as likely to cross:
+Colour may step where a tile begins or ends. The step is CIEDE2000 between the two pixels beside the line, both with
+their mean lightness, so that the picture's own texture, which is in L*, does not count. It is compared with the same
+step on lines shifted by eighths of the stride, where the picture's own colours step as often:
 
 ``edge``
     mean step on the lines of the grid over the mean step on the shifted lines. Sees the hard edges that the plain
     average leaves.
 ``patch``
-    1 plus how much steps between means over 16 px swing with the period of the stride, as a part of their mean, beyond
-    what they swing at neighbouring periods. Sees the soft patches that smooth windows leave.
+    1 plus the amplitude of steps between means over 16 px at the period of the stride, relative to their mean and
+    beyond the amplitude at neighbouring periods. Sees the soft patches that smooth windows leave.
 
-Both are 1 where nothing has the period of the grid, and the score is the larger one. Small pictures have few lines, and
-scores that scatter more.
+Both are 1 if nothing has the period of the grid, and the score is the larger one. Small pictures have few lines, so
+their scores scatter more.
 
-Memory is one window of 1024 px. A scan above 100 megapixels is sampled: every n-th window counts.
+Memory holds one window of 1024 px. A scan above 100 megapixels is sampled: every n-th window counts.
 
 References
 ----------
@@ -40,24 +40,24 @@ STRIP_PX = 16
 HARMONICS = 3
 FULL_PX = 100_000_000
 WINDOW_PX = 1024
-# Of the pixels along a line every second one: neighbours see the same step.
+# Every second pixel along a line is used: neighbours see the same step.
 _ALONG = 2
-# With fewer periods the grid's frequency and those beside it are one.
+# With fewer periods the grid's frequency cannot be separated from neighbouring ones.
 _LEAST_PERIODS = 6
-# A step where all else is flat has no finite score.
+# A limit, because a step in an otherwise flat picture would have an infinite score.
 _MOST = 1000.0
 
 
 @dataclass(frozen=True)
 class SeamScore:
-    """See the module; NaN where the scan is too small to have a grid."""
+    """The two scores described above; NaN if the scan is too small to have a grid."""
 
     edge: float
     patch: float
 
     @property
     def score(self) -> float:
-        """The larger one; 1 is a picture that shows no grid."""
+        """The larger score; 1 means that no grid is visible."""
         return float(np.fmax(self.edge, self.patch))
 
 
@@ -73,7 +73,7 @@ class _Steps:
         return cls(np.zeros(kinds), np.zeros(kinds, np.int64))
 
     def add(self, kinds: NDArray[np.int64], steps: F32) -> None:
-        """(rows, lines) steps across lines of these kinds."""
+        """Add (rows, lines) steps across lines of these kinds."""
         np.add.at(self.total, kinds, steps.sum(0, dtype=np.float64))
         np.add.at(self.count, kinds, steps.shape[0])
 
@@ -83,7 +83,7 @@ class _Steps:
 
 
 def _windows(shape_yx: tuple[int, int]) -> Iterator[Roi]:
-    """All of a scan in windows; of a huge one those on diagonals, so that every row and column has its part."""
+    """All windows of a scan; in a huge scan only those on diagonals, so that every row and column is represented."""
     height, width = shape_yx
     every = max(1, -(-height * width // FULL_PX))
     for row, y in enumerate(range(0, height, WINDOW_PX)):
@@ -97,12 +97,12 @@ def seam_score(read: Reader, shape_yx: tuple[int, int], stride_yx: tuple[int, in
 
     Parameters
     ----------
-    read : gives (h, w) float32 L* and (2, h, w) float32 a*, b* of a region
+    read : returns (h, w) float32 L* and (2, h, w) float32 a*, b* of a region
     """
     edges = [_Steps.of(PHASES) for _ in stride_yx]
     patches = [_Steps.of(-(-extent // STRIP_PX)) for extent in shape_yx]
     for roi in _windows(shape_yx):
-        # The lines at a window's own start need what lies before it.
+        # Lines at the start of a window need the pixels before it.
         before_y, before_x = min(STRIP_PX, roi.y0), min(STRIP_PX, roi.x0)
         lightness, chroma = read(Roi(roi.y0 - before_y, roi.y1, roi.x0 - before_x, roi.x1))
         down = lightness[:, before_x:].T, chroma[:, :, before_x:].transpose(0, 2, 1), roi.y0, before_y
@@ -110,7 +110,7 @@ def seam_score(read: Reader, shape_yx: tuple[int, int], stride_yx: tuple[int, in
         for axis, across in enumerate((down, along)):
             _add_edges(edges[axis], *across, stride_yx[axis])
             _add_patches(patches[axis], *across)
-    # A side of less than two strides lacks some phases, and has nothing to compare.
+    # A side of less than two strides lacks some phases, so there is nothing to compare.
     whole = [steps.means() for steps in edges if steps.count.all()]
     edge = np.mean(whole, axis=0) if whole else np.full(PHASES, np.nan)
     swings = [_swing(steps.means(), stride / STRIP_PX) for steps, stride in zip(patches, stride_yx, strict=True)]
@@ -121,19 +121,19 @@ def seam_score(read: Reader, shape_yx: tuple[int, int], stride_yx: tuple[int, in
 def _ratio(step: float, others: NDArray[np.float64]) -> float:
     usual = float(np.mean(others))
     if step == usual == 0:
-        return 1.0  # no colour at all has no steps, and no seams
+        return 1.0  # without colour there are no steps and no seams
     return min(_MOST, step / usual) if usual > 0 else _MOST if step > 0 else float("nan")
 
 
 def _swing(means: NDArray[np.float64], period: float) -> float:
-    """Root of the power of ``means`` at ``period`` and its harmonics beyond that at nearby periods, per mean."""
+    """Root of the power of ``means`` at ``period`` and its harmonics in excess of nearby periods, over their mean."""
     lines = np.flatnonzero(np.isfinite(means))
     if period < 2 or lines.size < _LEAST_PERIODS * period:
         return float("nan")
     there = means[lines]
     if there.mean() == 0:
         return 0.0
-    # Without its slow changes, and faded out at the ends, a profile does not leak into the grid's frequency.
+    # Remove slow changes and fade out the ends, so that the profile does not leak into the grid's frequency.
     level = np.polynomial.Polynomial.fit(lines, there, 3)(lines)
     fading = np.hanning(lines.size + 2)[1:-1]
     swings = (there - level) / there.mean() * fading / fading.sum()
@@ -141,7 +141,7 @@ def _swing(means: NDArray[np.float64], period: float) -> float:
     def power(frequency: float) -> float:
         return float(np.abs(2 * np.sum(swings * np.exp(-2j * np.pi * frequency * lines))) ** 2)
 
-    resolution = 2 / lines.size  # two frequencies this far apart do not see each other through the fading
+    resolution = 2 / lines.size  # frequencies this far apart do not leak into each other through the fading
     excess = 0.0
     for harmonic in range(1, HARMONICS + 1):
         frequency = harmonic / period
@@ -153,9 +153,9 @@ def _swing(means: NDArray[np.float64], period: float) -> float:
 
 
 def _add_edges(steps: _Steps, lightness: F32, chroma: F32, start: int, before: int, stride: int) -> None:
-    """Steps of one pixel to the next, along the last axis, at eighths of the stride, from ``start`` on.
+    """Add steps from one pixel to the next, along the last axis, at eighths of the stride, from ``start`` on.
 
-    The arrays begin ``before`` pixels before that.
+    The arrays begin ``before`` pixels earlier.
     """
     first = start - before
     lines = [
@@ -173,7 +173,7 @@ def _add_edges(steps: _Steps, lightness: F32, chroma: F32, start: int, before: i
 
 
 def _add_patches(steps: _Steps, lightness: F32, chroma: F32, start: int, before: int) -> None:
-    """Steps between neighbouring means over squares of 16 px, along the last axis, by line; as :func:`_add_edges`."""
+    """Add steps between neighbouring means over squares of 16 px, along the last axis; as :func:`_add_edges`."""
     height, width = (extent // STRIP_PX * STRIP_PX for extent in lightness.shape)
     if width < 2 * STRIP_PX or not height:
         return
