@@ -1,4 +1,4 @@
-"""A coloured store to a picture: lightness from the scan's own samples, chroma from the blend."""
+"""From a coloured store to a picture: lightness from the scan's own samples, chroma from the blend."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipeline.types import Roi
 
 
 def render_rgb(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
-    """(h, w, 3) RGB of ``roi`` at the scan's own bit depth; (h, w, 4) with its alpha channel, where it has one.
+    """(h, w, 3) RGB of ``roi`` at the scan's own bit depth; (h, w, 4) if the scan has an alpha channel.
 
-    Where there is no picture (nodata, full transparency) and where the scan could not be read, nothing is coloured.
+    Pixels without a picture (nodata, full transparency) and unreadable parts of the scan are not coloured.
     """
     info = store.info
     scan, stored_chroma = store.read_scan(roi), version.read(roi)
@@ -42,7 +42,7 @@ def render_rgb(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
 
 
 def _bare(store: ScanStore, roi: Roi, mask: NDArray | None) -> NDArray[np.bool_] | None:
-    """(h, w) where nothing is to be coloured, or None where all is."""
+    """(h, w), True for pixels that must stay uncoloured; None if there are none."""
     uncoloured = None if mask is None else mask == 0
     for hole in store.missing_regions:
         ys, xs = (max(hole.y0, roi.y0), min(hole.y1, roi.y1)), (max(hole.x0, roi.x0), min(hole.x1, roi.x1))
@@ -53,14 +53,14 @@ def _bare(store: ScanStore, roi: Roi, mask: NDArray | None) -> NDArray[np.bool_]
 
 
 def _beside(nodata: int, dtype: np.dtype) -> int:
-    """The level that a channel of a coloured pixel takes instead of ``nodata``, which would make a hole of it."""
+    """The level that replaces ``nodata`` in a channel of a coloured pixel, which would otherwise become a hole."""
     return nodata + 1 if nodata < np.iinfo(dtype).max else nodata - 1
 
 
 def output_image(
     store: ScanStore, version: ChromaVersion, software: str, description: str, embedded: EmbeddedMetadata | None = None
 ) -> OutputImage:
-    """The scan in the colours of ``version``, to be written, with what it carries: at least an sRGB profile."""
+    """The scan in the colours of ``version``, ready to write, with its metadata: at least an sRGB profile."""
     metadata = store.info.metadata
     resolution = metadata.get("resolution")
 
@@ -82,7 +82,7 @@ def output_image(
 
 
 def export_picture(name: str, path: Path, picture: OutputImage, threads: int) -> WriteReport:
-    """Write ``path`` in the format ``name``; ``threads`` compose and encode, the bytes written do not depend on it.
+    """Write ``path`` in the format ``name``. ``threads`` threads compose and encode; the bytes do not depend on it.
 
     Raises OutputError, StoreError, UsageError.
     """

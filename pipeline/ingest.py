@@ -1,12 +1,12 @@
-"""A scan file into its Zarr group, window by window.
+"""Copy a scan file into its Zarr group, window by window.
 
-A window is one shard of the group, and a few are worked on at once: one decodes while another is compressed. Formats
-that can only be decoded as whole rows (PNG, JPEG, strips) would decode a row again for every window across, so they go
-through a nameless file that holds one row of windows, while the rows for the next one are decoded into another.
+A window is one shard of the group, and a few are processed at once: one is decoded while another is compressed. Formats
+that can only be decoded as whole rows (PNG, JPEG, strips) would decode a row again for every window across it. So they
+go through an unnamed file that holds one row of windows, while the rows for the next one are decoded into another.
 
-What is read is vouched for by the file's hash, if the file stayed as it was all the while
-(:mod:`pipeline.support.fingerprint`). One whose hash this process knows is not hashed again; any other is hashed beside
-the reading, and one that was written just before once more afterwards.
+The file's hash vouches for the samples if the file did not change during reading
+(:mod:`pipeline.support.fingerprint`). A file whose hash this process knows is not hashed again. Any other is hashed
+during reading, and once more afterwards if it was written just before.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from pipeline.support.ordered_map import OrderedThreadMap
 from pipeline.support.scratch import ScratchRaster
 from pipeline.types import ReadOptions, Roi, ScanInfo, ScanReader
 
-_ROWS_BYTES = 4 * 2**20  # decoded at once of formats that come in whole rows
+_ROWS_BYTES = 4 * 2**20  # decoded at once, for formats that decode whole rows
 _HASH_BYTES = 2**20
 
 
 def source_of(path: Path, page: int = 1) -> Source:
-    """Name, size, hash and place of a scan; reads it once. Raises ScanNotFoundError, ScanUnreadableError."""
+    """Name, size, hash and path of a scan, which is read once. Raises ScanNotFoundError, ScanUnreadableError."""
     with reading(path):
         return source_from(path, page, hashed(path)[0])
 
 
 def source_from(path: Path, page: int, file: KnownFile) -> Source:
-    """The same of a file that was hashed before."""
+    """As :func:`source_of`, for a file that is already hashed."""
     return Source(path.name, file.state.bytes, file.sha256, str(path.absolute()), page)
 
 
 def ingested(store_path: Path, source: Source, metadata: bool = True) -> ScanStore | None:
-    """The store at ``store_path`` if it holds all of exactly ``source``'s samples, with or without its ``metadata``."""
+    """The store at ``store_path``, if it has all samples of exactly ``source`` and keeps ``metadata`` as requested."""
     try:
         store = ScanStore.open(store_path)
         if store.keeps_metadata != metadata:
@@ -67,14 +67,14 @@ def ingest(
     reading: ReadOptions | None = None,
     metadata: bool = True,
 ) -> ScanStore:
-    """Copy the original samples of ``path`` into a Zarr group, unless they are there already and ``force`` is off.
+    """Copy the original samples of ``path`` into a Zarr group, unless it already holds them and ``force`` is off.
 
-    The group is written beside and renamed when it is whole. ``threads`` windows are worked on at once. Versions of
-    the same scan's colours are taken over.
+    The group is written beside and renamed when complete. ``threads`` windows are processed at once. Versions of the
+    same scan's colours are taken over.
 
     Raises
     ------
-    ScanError : the scan cannot be read, or changed while it was. OutputError : the group cannot be written.
+    ScanError : the scan cannot be read, or changed during reading. OutputError : the group cannot be written.
     """
     _check_replaceable(store_path)
     settle_store(store_path)
@@ -98,7 +98,7 @@ def ingest(
 
 
 def _check_replaceable(store_path: Path) -> None:
-    """Whatever is there is this project's. Raises UsageError: it would be deleted."""
+    """Raises UsageError if ``store_path`` exists and is not this project's, because it would be deleted."""
     if store_path.exists() and not is_store(store_path):
         raise UsageError(
             f"{store_path}: is there and no store of this project's, it would be deleted; "
@@ -107,16 +107,16 @@ def _check_replaceable(store_path: Path) -> None:
 
 
 def _beside(store_path: Path) -> tuple[Path, Path]:
-    """Where a store is made, and where the one lies that it replaces."""
+    """Temporary paths of a new store and of the one that it replaces."""
     return store_path.with_name(f"{store_path.name}.part"), store_path.with_name(f"{store_path.name}.old.part")
 
 
 def settle_store(store_path: Path) -> None:
-    """Put right what a stopped :func:`ingest` left; nobody may be ingesting this scan. Raises OutputError."""
+    """Recover from a stopped :func:`ingest`; nobody may be ingesting this scan. Raises OutputError."""
     part, old = _beside(store_path)
     with writing(store_path):
         if old.exists() and not store_path.exists():
-            # Stopped between the two renamings: the new one is whole.
+            # Stopped between the two renamings, so the new store is complete.
             os.replace(part if part.exists() else old, store_path)
         if part.exists():
             _move_versions(part, store_path)
@@ -125,7 +125,7 @@ def settle_store(store_path: Path) -> None:
 
 
 def _is_same(store_path: Path, source: Source) -> bool:
-    """Whether a readable store is of these bytes, whatever of its samples is there."""
+    """True if a readable store is of these bytes, even if its samples are incomplete."""
     try:
         return ScanStore.open(store_path).source.sha256 == source.sha256
     except StoreError:
@@ -133,9 +133,9 @@ def _is_same(store_path: Path, source: Source) -> bool:
 
 
 def _move_versions(before: Path, after: Path) -> None:
-    """Take the versions over into another store of the same scan, where both are there; each one by a renaming.
+    """Move the versions into another store of the same scan, if both exist, each by renaming.
 
-    Called the other way round it puts right an exchange of stores that was stopped in between.
+    Called with the stores swapped, it recovers an exchange of stores that was stopped half-way.
     """
     if not (after / "versions").is_dir() or not (before / "versions").is_dir():
         return
@@ -146,7 +146,7 @@ def _move_versions(before: Path, after: Path) -> None:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Errors of the operating system told as a scan's. Raises ScanNotFoundError, ScanUnreadableError."""
+    """Turn OSErrors of the body into ScanNotFoundError or ScanUnreadableError about ``path``."""
     try:
         yield
     except FileNotFoundError as error:
@@ -157,7 +157,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unchanged(path: Path, source: Source) -> Iterator[None]:
-    """Vouch for what the body reads. Raises ScanUnreadableError if it may have read anything but ``source``."""
+    """Guard the reading in the body. Raises ScanUnreadableError if it may have read anything but ``source``."""
     stop = threading.Event()
     with reading(path):
         began_ns, before = time.time_ns(), StatFingerprint.of(path)
@@ -169,7 +169,7 @@ def _unchanged(path: Path, source: Source) -> Iterator[None]:
         except BaseException as error:
             stop.set()
             with reading(path):
-                # Half of one file and half of another look like damage.
+                # A file that was replaced during reading looks damaged.
                 if isinstance(error, ScanError) and StatFingerprint.of(path) != before:
                     raise _changed(path) from error
             raise
@@ -224,7 +224,7 @@ def _copy_windows(reader: ScanReader, store: ScanStore, threads: int) -> None:
 
 
 class _Rows:
-    """One row of windows, decoded into nameless files: samples, and the mask where there is one."""
+    """One row of windows, decoded into unnamed files: samples, and the mask if there is one."""
 
     def __init__(self, store: ScanStore, stack: contextlib.ExitStack) -> None:
         info = store.info
@@ -242,7 +242,7 @@ class _Rows:
         """Fill it with the rows from ``top`` on."""
         height, width = reader.info.shape_yx
         row_bytes = width * reader.info.channels * np.dtype(reader.info.dtype).itemsize
-        # A strip that no cache can hold is decoded anew for every run of rows, so runs are as tall as strips.
+        # A strip too large for any cache is decoded again for every run of rows, so runs are as tall as strips.
         step = max(1, _ROWS_BYTES // row_bytes, min(reader.segment_yx[0], SCAN_SHARD_PX))
         bottom = min(top + SCAN_SHARD_PX, height)
         for y in range(top, bottom, step):
@@ -252,7 +252,7 @@ class _Rows:
                 self._mask.write(y - top, 0, reader.read_mask(rows, slice(0, width)))
 
     def store(self, store: ScanStore, roi: Roi, top: int) -> None:
-        """Write one window of it."""
+        """Write one window of the row."""
         rows = slice(roi.y0 - top, roi.y1 - top)
         store.write_scan(roi, self._samples.read(rows, roi.columns))
         if self._mask is not None:
@@ -265,7 +265,7 @@ def _copy_rows(reader: ScanReader, store: ScanStore, threads: int) -> None:
     tops = range(0, info.shape_yx[0], SCAN_SHARD_PX)
     with contextlib.ExitStack() as stack:
         both = [_Rows(store, stack) for _ in range(2)]
-        # Entered last, left first: nobody uses a spill when it is closed.
+        # Entered last, so closed first: nobody uses a scratch file when it is closed.
         pool = stack.enter_context(OrderedThreadMap(threads))
         decoder = stack.enter_context(ThreadPoolExecutor(1))
         decoded = decoder.submit(both[0].decode, reader, tops[0])
