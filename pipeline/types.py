@@ -137,7 +137,7 @@ class ScanReader(Protocol):
     def read_mask(self, rows: slice, columns: slice) -> NDArray[np.unsignedinteger]:
         """(h, w) opacity in the picture's depth; only if ``info.mask`` is not empty.
 
-        0 is fully transparent, full scale is opaque. A mask of kind "nodata" has no values in between.
+        0 means that there is no picture, full scale is opaque. A mask of kind "nodata" has no values in between.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""One module per runtime, named as the backend. Backends of other packages are found by entry point (registry.py).
+"""One module per runtime, named as the backend. Other packages' are found by entry point (engines/registry.py).
 
 ``RANK``         order in which ``auto`` tries it, lowest first; None: only by name
 ``REASON``       why ``auto`` chose it, in words

@@ -26,8 +26,8 @@ def halve(samples: NDArray, nodata: int | None = None) -> NDArray:
     """Mean of each 2 x 2 of (h, w, 3 or 4) samples, rounded, halves up; at an odd edge, of the existing pixels.
 
     A fourth channel is opacity: colours are weighted by it, so that colours of transparent pixels do not bleed into the
-    picture. With ``nodata``, pixels that have this value in every channel are left out. If all four are left out, the
-    mean is nodata in every channel; no other mean has that value in any channel.
+    picture. With ``nodata``, pixels that have this value in every channel are left out. If none remains, the mean is
+    nodata in every channel; no other mean has that value in any channel.
     """
     if samples.shape[2] == 3 and nodata is None:
         return _area_half(samples)

@@ -124,7 +124,7 @@ def library_error(error: Exception, folder: Path) -> OSError:
         if os.strerror(code) in text:
             return OSError(code, os.strerror(code))
     with contextlib.suppress(OSError):
-        # The library may have removed its file; free space for less than the picture still means a full disk.
+        # Less free space than the picture takes counts as a full disk: the library may have removed its own file.
         largest = max((file.stat().st_size for file in folder.iterdir()), default=0)
         if shutil.disk_usage(folder).free < largest + _FULL_BELOW_BYTES:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,7 +1,7 @@
 """Provenance in a picture, for any program: an algorithm added its colour, which one, and from what source.
 
 It is an XMP packet with IPTC's Digital Source Type. ``compositeWithTrainedAlgorithmicMedia`` is IPTC's term for media
-that a trained model augmented, which fits a scan whose chroma a network predicted best.
+that a trained model augmented: the strongest statement that is true of a scan whose chroma a network predicted.
 
 A sidecar also describes the colouring as a PREMIS event, which archives' systems can import. Its type is
 "modification", which since 2017 means that a new object, related to the old one, is created.

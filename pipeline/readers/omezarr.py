@@ -1,4 +1,4 @@
-"""OME-Zarr (OME-NGFF 0.4 and 0.5): a folder with one multiscale image, of which the full resolution is read.
+"""OME-Zarr (OME-NGFF 0.4 and 0.5): a folder with one multiscale image, read at full resolution.
 
 The folder may come from anywhere, so its metadata is not trusted: codecs come from a fixed list that handles only bytes
 (Zarr v2's object filters can run code), names stay inside the folder, no symbolic link is followed, sizes are checked

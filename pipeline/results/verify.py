@@ -1,4 +1,4 @@
-"""A certificate of a result: whether the picture still agrees with the scan, and whether any byte has changed.
+"""A certificate that a result's picture still agrees with its scan, and that no byte has changed.
 
 It certifies what this project promises: the lightness of every pixel is the scan's, at its depth and size; the pyramid
 is complete; resolution, orientation, mask and metadata are the scan's, except those that the sidecar lists as not

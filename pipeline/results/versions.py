@@ -83,9 +83,9 @@ def valid_pictures(
 
 
 def find_conflict(paths: ResultPaths, names: Iterable[str]) -> Path | None:
-    """The path of a picture that is taken by a file of which no sidecar knows; None if there is no conflict.
+    """The path of a picture that is taken by something that no sidecar lists; None if there is no conflict.
 
-    A stopped publication leaves pictures without a sidecar, but the sidecar of another version of the scan knows them.
+    Pictures left by a stopped publication are no conflict: the sidecar of another version of the scan lists them.
     """
     current, *others = (pictures_of(each.sidecar) for each in (paths, *paths.all_versions()))
     for name in names:

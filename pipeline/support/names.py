@@ -1,4 +1,4 @@
-"""File names as shown to people, and whether two names are equal to a file system.
+"""File names as shown to people, and when a file system considers two names the same.
 
 A file name is arbitrary bytes: it may contain a line feed, an escape code that reverses a terminal's text, or bytes
 that are not text. It is used unchanged and displayed by :func:`shown`.
