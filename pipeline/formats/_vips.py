@@ -24,6 +24,9 @@ _PLAIN = "plain.part"
 _JPEG_SHRINKS = (8, 4, 2, 1)  # factors that libjpeg supports while decoding
 _FROM_THE_TOP = {"access": "sequential"}
 
+# Several workers of one image may wait for each other for ever (libvips issue 4068). Decoding and encoding have one
+# thread anyway; what takes time besides is done before, in `write_plain`.
+pyvips.concurrency_set(1)
 # libvips's warnings do not concern our pictures; errors arrive as exceptions.
 logging.getLogger("pyvips").setLevel(logging.CRITICAL + 1)
 
@@ -42,7 +45,6 @@ def image_of(
     """
     write_plain(folder / _PLAIN, picture, threads, depth=depth, channels=channels)
     pyvips.cache_set_max(0)  # an operation on an older file of the same name must not answer for this one
-    pyvips.concurrency_set(threads)
     with reopened(folder) as image:
         yield image
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from tests.benchmarks.odd_files import Lightness, by_profile, by_tifffile, lightness, plain_unit
 
+pyvips.concurrency_set(1)  # several workers of one image may wait for each other for ever (libvips issue 4068)
 pyvips.cache_set_max(0)  # it knows files by their names, and here one name is many files
 _SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 

@@ -8,6 +8,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import pyvips
 import rasterio
 from PIL import Image, IptcImagePlugin
 
@@ -86,6 +87,11 @@ class Small(WriterConformance):
         with Image.open(path) as image:
             assert not dict(image.getexif())
             assert not {"icc_profile", "xmp", "dpi", "exif", "photoshop"} & set(image.info)
+
+    def test_libvips_has_one_worker_an_image(self, path):
+        """With several it may wait for itself for ever, once in thousands of pictures."""
+        self.write(path, output_image(smooth((40, 60)), embedded=EmbeddedMetadata()))
+        assert pyvips.concurrency_get() == 1
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_the_orientation_is_said_once_and_the_pixels_stay(self, path, orientation):
