@@ -101,7 +101,7 @@ def test_a_schedule_runs_and_stays_as_it_was_set(set_up, scans, tmp_path):
     assert "runs already" in once_more.out, once_more.err
     assert set_up.deployment("reprocess-archive")["parameters"] == {"keep": 3, "output": str(tmp_path / "colour")}
     assert set_up.deployment("build-engines")["parameters"] == {}
-    soon = (datetime.now(UTC) + timedelta(seconds=8)).strftime("%Y-%m-%dT%H:%M:%S")
+    soon = (datetime.now(UTC) + timedelta(seconds=20)).strftime("%Y-%m-%dT%H:%M:%S")
     words = ["--interval", 86400, "--anchor-date", soon, "--timezone", "UTC", "--accept-yes"]
     assert set_up.prefect("deployment", "schedule", "create", "colorize-archive", *words).code == 0
     run = set_up.run_that("All done", auto_scheduled=True)

@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.formats._format import Format
 from pipeline.formats._staging import folder_beside, left_out, place_file, window
-from pipeline.formats.picture import Picture, Written
+from pipeline.formats.picture import OutputImage, WriteReport
 
 BLOCKS = ("alpha", "nodata", "exif", "iptc", "xmp", "photoshop", "tags", "resolution", "orientation", "place", "gcps")
 
@@ -29,7 +29,7 @@ BLOCKS = ("alpha", "nodata", "exif", "iptc", "xmp", "photoshop", "tags", "resolu
 class Ppm(Format):
     ENDING = ".color.ppm"
 
-    def write(self, path: Path, picture: Picture, threads: int) -> Written:
+    def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         height, width = picture.shape_yx
         with folder_beside(path) as folder:
             made = folder / "made.part"
@@ -41,7 +41,7 @@ class Ppm(Format):
             lost = left_out(picture, dict.fromkeys((*BLOCKS, "rpcs"), "PPM has no place for it"))
             if "xmp" in lost:
                 lost["Digital Source Type"] = lost["xmp"]
-            return Written((picture.shape_yx,), place_file(made, path), lost)
+            return WriteReport((picture.shape_yx,), place_file(made, path), lost)
 
 
 FORMAT: Format = Ppm()

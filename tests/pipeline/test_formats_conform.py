@@ -30,14 +30,14 @@ AT_ANY_SIZE = ("jp2", "jpeg", "png", "iiif")
 KILLED = """
 import os, signal, sys, pathlib
 import numpy as np
-from pipeline.formats import Picture, write_picture
+from pipeline.formats import OutputImage, write_picture
 
 def read_window(rows, columns):
     if rows.start:
         os.kill(os.getpid(), signal.SIGKILL)
     return np.zeros((rows.stop - rows.start, columns.stop - columns.start, 3), np.uint8)
 
-write_picture(sys.argv[1], pathlib.Path(sys.argv[2]), Picture((1100, 300), np.dtype("uint8"), read_window), 1)
+write_picture(sys.argv[1], pathlib.Path(sys.argv[2]), OutputImage((1100, 300), np.dtype("uint8"), read_window), 1)
 """
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -36,14 +36,14 @@ print(peak_kib() * 1024 - before, planned)
 """
 _EXPORT = """
 import sys, pathlib, psutil
-from pipeline.export import export_picture, picture_of
+from pipeline.export import export_picture, output_image
 from pipeline.store import ScanStore
 from tests.pipeline.writer_conformance import forget_peak, peak_kib
 folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
 store = ScanStore.open(folder / "a.zarr")
 before = psutil.Process().memory_info().rss
 forget_peak()
-export_picture(name, folder / f"result.{name}", picture_of(store, store.version("v"), "", ""), 4)
+export_picture(name, folder / f"result.{name}", output_image(store, store.version("v"), "", ""), 4)
 print(peak_kib() * 1024 - before)
 """
 

@@ -134,9 +134,9 @@ WANTING = """
 import resource, sys
 from pathlib import Path
 from pipeline.readers import open_scan
-from pipeline.types import Reading
+from pipeline.types import ReadOptions
 
-with open_scan(Path(sys.argv[1]), Reading(salvage=True)) as reader:
+with open_scan(Path(sys.argv[1]), ReadOptions(salvage=True)) as reader:
     limits = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, limits[1]))

@@ -20,14 +20,14 @@ SPEC = RunSpec((512, 256), (64, 64), "hann", "identity", "1", "fp32", 1, "größ
 KILLED = """
 import os, signal, sys, pathlib
 import numpy as np
-from pipeline.formats import Picture, write_picture
+from pipeline.formats import OutputImage, write_picture
 
 def read_window(rows, columns):
     if rows.start:
         os.kill(os.getpid(), signal.SIGKILL)
     return np.zeros((rows.stop - rows.start, columns.stop - columns.start, 3), np.uint8)
 
-write_picture(sys.argv[1], pathlib.Path(sys.argv[2]), Picture((1100, 300), np.dtype("uint8"), read_window), 1)
+write_picture(sys.argv[1], pathlib.Path(sys.argv[2]), OutputImage((1100, 300), np.dtype("uint8"), read_window), 1)
 """
 
 

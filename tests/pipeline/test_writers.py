@@ -290,13 +290,13 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pipeline.errors import OutputError
-from pipeline.formats import Picture
+from pipeline.formats import OutputImage
 from pipeline.formats.tiff import write_pyramid
 noise = np.random.default_rng(0).integers(0, 256, (1300, 900, 3), np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:
     path, compression = Path(sys.argv[1]), sys.argv[2]
-    picture = Picture(noise.shape[:2], noise.dtype, lambda *window: noise[window])
+    picture = OutputImage(noise.shape[:2], noise.dtype, lambda *window: noise[window])
     write_pyramid(path, picture, compression=compression)
 except OutputError as error:
     print(error)
