@@ -1,10 +1,10 @@
-"""How far a coloured picture is from the truth, and how colourful it is.
+"""How far a coloured picture is from the truth.
 
 Pictures are (H, W, 3) float arrays of sRGB-encoded values in [0, 1]; Lab comes from :mod:`pipeline.colour.lab`, the
 same conversion that made the network's targets.
 
 No single number ranks colorizations: squared error favours gray, colourfulness alone favours noise. Read CIEDE2000
-together with the ratio of colourfulness to the truth's.
+together with the ratio of colourfulness (:mod:`pipeline.colour.colourfulness`) to the truth's.
 """
 
 from __future__ import annotations
@@ -29,18 +29,6 @@ def ciede2000(result: NDArray, truth: NDArray) -> float:
     """
     pair = [np.moveaxis(lab_from_rgb(np.asarray(rgb, np.float32)), 0, -1) for rgb in (result, truth)]
     return float(deltaE_ciede2000(*pair).mean())
-
-
-def colourfulness(rgb: NDArray) -> float:
-    """M3 of Hasler and Süsstrunk (Human Vision and Electronic Imaging, 2003): 0 gray, 33 moderate, 109 extreme.
-
-    >>> colourfulness(np.full((4, 4, 3), 0.5))
-    0.0
-    """
-    red, green, blue = np.moveaxis(np.asarray(rgb, np.float64) * 255, -1, 0)
-    red_green, yellow_blue = red - green, 0.5 * (red + green) - blue
-    spread = math.hypot(red_green.std(), yellow_blue.std())
-    return spread + 0.3 * math.hypot(red_green.mean(), yellow_blue.mean())
 
 
 def mse(result: NDArray, truth: NDArray) -> float:

@@ -19,6 +19,7 @@ pytest.importorskip("skimage")
 pytest.importorskip("yaml")
 
 from engines.spec import CARD_FILE, MODEL_FILE, Model, ModelCard, file_sha256, find_model
+from pipeline.colour.colourfulness import colourfulness
 from pipeline.colour.lab import lightness_from_samples, rgb_from_lab
 from training.data import open_collection
 from training.errors import DataError
@@ -29,7 +30,7 @@ from training.evaluation.measure import Truth
 from training.evaluation.sheet import Shown, combined_sheet, sheet
 from training.evaluation.subjects import find_subjects, one_a_photograph
 from training.evaluation.table import Origin
-from training.metrics import ciede2000, colourfulness, mse, psnr, ssim
+from training.metrics import ciede2000, mse, psnr, ssim
 
 if TYPE_CHECKING:
     from training.evaluation.stlpips import Features

@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("skimage")
 from scipy import linalg
 
+from pipeline.colour.colourfulness import colourfulness
 from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
 from training.evaluation.frechet import LEAST_PICTURES, Distances, Moments, frechet_distance
-from training.metrics import bootstrap_interval, bootstrap_weights, ciede2000, colourfulness, mse, psnr, ssim
+from training.metrics import bootstrap_interval, bootstrap_weights, ciede2000, mse, psnr, ssim
 
 RANDOM = np.random.default_rng(0).random((16, 24, 3)).astype(np.float32)
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000
 
+from pipeline.colour.colourfulness import colourfulness
 from pipeline.colour.lab import lab_from_rgb
-from training.metrics import colourfulness, mse, psnr
+from training.metrics import mse, psnr
 
 if TYPE_CHECKING:
     from training.evaluation.stlpips import Features
