@@ -219,6 +219,11 @@ class Catalogue:
             if version is not None:
                 _replace(connection, table, _version_row(version))
 
+    def look_again(self, stem: str) -> None:
+        """At the versions of a scan, one of which took another's place. The folder is locked."""
+        with self._transaction() as connection:
+            self._update_versions(connection, stem)
+
     def end_run(self, id: str, finished: str, state: str) -> None:
         """Record the end of a run, with the name of its final state."""
         with self._transaction() as connection:

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command()(status)
     app.command()(release)
+    app.command()(restore)
 
 
 def status(
@@ -79,6 +80,23 @@ def release(
         stop(error, USAGE)
     for stem in chosen:
         typer.echo(f"released     {shown(stem)}")
+
+
+def restore(
+    result: Annotated[Path, typer.Argument(metavar="NAME", help="NAME.zarr, or a result of the scan.")],
+    version: Annotated[str, typer.Argument(help="A version that was kept, or the beginning of its name.")],
+) -> None:
+    """Put back an earlier version of a scan's colours that was kept; the current one takes its place among those.
+
+    Exit code 2: bad usage, such as a version that is not there.
+    """
+    from flows.run.restore import restore as put_back
+
+    try:
+        name, before = put_back(result, version)
+    except ColorizeError as error:
+        stop(error, USAGE)
+    typer.echo(f"restored     {shown(name)}; {shown(before or 'nothing')} was current")
 
 
 def _check_output(output: Path) -> None:

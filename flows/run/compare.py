@@ -33,9 +33,9 @@ def choose_versions(store: ScanStore, old: str | None, new: str | None) -> tuple
     """
     names = [name for name in store.version_names() if store.version(name).is_complete]
     current = version_of(ResultPaths.of(store.path.parent, store.path.stem).sidecar)
-    chosen_new = _named(names, new) if new else current if current in names else next(reversed(names), None)
+    chosen_new = named_version(names, new) if new else current if current in names else next(reversed(names), None)
     others = [name for name in names if name != chosen_new]
-    chosen_old = _named(names, old) if old else next(reversed(others), None)
+    chosen_old = named_version(names, old) if old else next(reversed(others), None)
     if chosen_new is None or chosen_old is None:
         there = ", ".join(names) or "none"
         raise StoreError(f"{store.path}: two versions are needed and there are: {there}; colorize-archive reprocess")
@@ -44,7 +44,8 @@ def choose_versions(store: ScanStore, old: str | None, new: str | None) -> tuple
     return store.version(chosen_old), store.version(chosen_new)
 
 
-def _named(names: list[str], text: str) -> str:
+def named_version(names: list[str], text: str) -> str:
+    """The one of ``names`` that is, or else begins with, ``text``. Raises UsageError."""
     found = [name for name in names if name == text] or [name for name in names if name.startswith(text)]
     if len(found) != 1:
         raise UsageError(f"version {text!r} fits {len(found)} of: {', '.join(names)}; give one of these")
