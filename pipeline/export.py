@@ -25,7 +25,7 @@ def render_rgb(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
     info = store.info
     scan, stored_chroma = store.read_scan(roi), version.read(roi)
     mask = store.read_mask(roi) if info.mask else None
-    uncoloured = _bare(store, roi, mask)
+    uncoloured = store.uncoloured(roi, mask)
     samples = np.empty((*roi.shape_yx, 4 if info.mask == "alpha" else 3), info.result_dtype)
     for rows in row_strips(roi.shape_yx):
         chroma = chroma_from_half(stored_chroma[:, rows], version.scale_factor)
@@ -39,17 +39,6 @@ def render_rgb(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
         samples[samples == info.nodata] = _beside(info.nodata, info.result_dtype)
         samples[mask == 0] = info.nodata
     return samples
-
-
-def _bare(store: ScanStore, roi: Roi, mask: NDArray | None) -> NDArray[np.bool_] | None:
-    """(h, w), True for pixels that must stay uncoloured; None if there are none."""
-    uncoloured = None if mask is None else mask == 0
-    for hole in store.missing_regions:
-        ys, xs = (max(hole.y0, roi.y0), min(hole.y1, roi.y1)), (max(hole.x0, roi.x0), min(hole.x1, roi.x1))
-        if ys[0] < ys[1] and xs[0] < xs[1]:
-            uncoloured = np.zeros(roi.shape_yx, np.bool_) if uncoloured is None else uncoloured
-            uncoloured[ys[0] - roi.y0 : ys[1] - roi.y0, xs[0] - roi.x0 : xs[1] - roi.x0] = True
-    return uncoloured
 
 
 def _beside(nodata: int, dtype: np.dtype) -> int:

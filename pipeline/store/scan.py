@@ -156,6 +156,21 @@ class ScanStore:
         with reading(self.path):
             return np.asarray(self._mask[roi.rows, roi.columns])
 
+    def uncoloured(self, roi: Roi, mask: NDArray | None = None) -> NDArray[np.bool_] | None:
+        """(h, w) where nothing is to be coloured, or None where all is: no picture, or one that could not be read.
+
+        ``mask`` is that of :meth:`read_mask`, where it was read already. Raises StoreError.
+        """
+        if mask is None and self.info.mask:
+            mask = self.read_mask(roi)
+        uncoloured = None if mask is None else mask == 0
+        for hole in self.missing_regions:
+            ys, xs = (max(hole.y0, roi.y0), min(hole.y1, roi.y1)), (max(hole.x0, roi.x0), min(hole.x1, roi.x1))
+            if ys[0] < ys[1] and xs[0] < xs[1]:
+                uncoloured = np.zeros(roi.shape_yx, np.bool_) if uncoloured is None else uncoloured
+                uncoloured[ys[0] - roi.y0 : ys[1] - roi.y0, xs[0] - roi.x0 : xs[1] - roi.x0] = True
+        return uncoloured
+
     def read_scan(self, roi: Roi) -> NDArray:
         """(h, w) or (h, w, 3) original samples of ``roi``. Raises StoreError."""
         with reading(self.path):

@@ -90,11 +90,13 @@ def test_what_is_read_at_once_is_bounded_however_large_the_scan(tmp_path, monkey
     class Endless:
         info = ScanInfo(shape_yx, 1, "uint8", {})
         scale_factor = 1.0
-        missing_regions = ()
 
         def read_scan(self, roi):
             asked.append(roi)
             return np.zeros(roi.shape_yx, np.uint8)
+
+        def uncoloured(self, roi, mask):
+            return None
 
         def read(self, roi):
             return np.zeros((2, *roi.shape_yx), np.float16)
