@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engines.machine import memory_bytes, processors
 from flows.request import ALL, AUTO, CUDA, LOCAL, WHOLE, RunRequest
+from pipeline.colour.grading import Grade
 from pipeline.errors import UsageError
 from pipeline.formats import ENDINGS
 from pipeline.planning.plan import check_limit, default_limit_bytes
@@ -55,12 +56,14 @@ class RunOptions:
     """The options of ``colorize-archive run``, checked.
 
     ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is seven eighths of a tile for models that
-    take a palette and half a tile for others; ``workers`` None chooses automatically; ``anchor`` takes the palette from
-    the whole scan; ``quality`` is the seam score that refinement aims at, 0 is no refinement; ``vivid`` and
-    ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`); ``keep`` is the number
-    of versions of a scan's colours to keep, the current one included; ``metadata`` carries over the embedded metadata;
-    ``salvage`` fills missing regions. ``until`` is the deadline; ``quarantine_after`` is the number of failures in a
-    row that puts a scan into quarantine, 0 is never, and ``retry_quarantined`` tries those scans all the same.
+    take a palette and half of one for others; ``workers`` None chooses;
+    ``anchor`` takes the palette from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0 is
+    none; ``vivid`` and ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`);
+    ``keep`` is how many versions of a scan's colours stay, the current one among them; ``metadata`` carries over
+    what the scan says beside its pixels; ``salvage`` fills what cannot be read. ``until`` ends the run at a block;
+    ``quarantine_after`` is how many failures in a row take a scan out of later runs, 0 is none, and
+    ``retry_quarantined`` tries those all the same. Where there is a ``grade``, colours that are there are changed and
+    none are predicted.
     """
 
     output: Path
@@ -86,6 +89,7 @@ class RunOptions:
     until: datetime | None
     quarantine_after: int
     retry_quarantined: bool
+    grade: Grade | None = None
 
 
 def parse_formats(text: str) -> tuple[str, ...]:

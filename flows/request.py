@@ -256,6 +256,42 @@ Model = Annotated[
         is_local=True,
     ),
 ]
+Saturation = Annotated[
+    float,
+    Schema(lambda: {"minimum": 0, "maximum": 4}),
+    Option(
+        "Saturation",
+        "Factor on the chroma of the colours that are there: 0 is gray, 1 changes nothing.",
+        examples=(0.9,),
+    ),
+]
+Warmth = Annotated[
+    float,
+    Schema(lambda: {"minimum": -20, "maximum": 20}),
+    Option(
+        "Warmth",
+        "CIELAB units towards warmer daylight, or cooler where below 0; ink and paper stay as they are.",
+        examples=(3,),
+    ),
+]
+HueMap = Annotated[
+    str,
+    Option(
+        "Hues to change",
+        "Hues with factors, `violet:0.4`, or turned to others, `blue>brown`, with commas between: red, orange, yellow, "
+        "green, cyan, blue, violet, magenta, brown.",
+        examples=("violet:0.4, blue>brown",),
+    ),
+]
+Colourfulness = Annotated[
+    float,
+    Schema(lambda: {"minimum": 0, "maximum": 150}),
+    Option(
+        "Colourfulness to reach",
+        "Colourfulness (Hasler and Süsstrunk) to reach by a factor on chroma: 0 is gray, 33 moderate.",
+        examples=(28,),
+    ),
+]
 Workers = Annotated[
     Annotated[int, Schema(lambda: {"minimum": 1, "maximum": 4096})] | Annotated[str, Schema(lambda: {"enum": [AUTO]})],
     Option(
@@ -375,6 +411,7 @@ WorseThan = Annotated[
 # Of the command alone: a flow always runs.
 DRY_RUN = Option("", "Print tiles, megapixels, memory, disk and time; do nothing.", flags=("--dry-run",))
 _AS_IT_WAS = NotGiven("as it was")
+_NO_OTHER = NotGiven("as it was; none where another of the grade is given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -431,6 +468,10 @@ class ReprocessRequest(_Shared):
     vivid: Annotated[Vivid | None, _AS_IT_WAS] = None
     cautious: Annotated[Cautious | None, _AS_IT_WAS] = None
     model: Annotated[Model | None, _AS_IT_WAS] = None
+    saturation: Annotated[Saturation | None, _NO_OTHER] = None
+    warmth: Annotated[Warmth | None, _NO_OTHER] = None
+    hue_map: Annotated[HueMap | None, _NO_OTHER] = None
+    colourfulness: Annotated[Colourfulness | None, _NO_OTHER] = None
     formats: Annotated[Formats | None, _AS_IT_WAS] = None
     metadata: Annotated[Metadata | None, _AS_IT_WAS] = None
     worse_than: Annotated[WorseThan | None, NotGiven("all")] = None

@@ -197,9 +197,9 @@ def _seconds_per_tile(jobs: list[ScanJob]) -> float:
 
     from engines.registry import open_engine
 
-    if not jobs:
+    spec = jobs[0].engine_spec if jobs else None
+    if spec is None:
         return 0.0
-    spec = jobs[0].engine_spec
     tiles = np.full((spec.batch, 3 if jobs[0].takes_palette else 1, *spec.tile_yx), 50, np.float32)
     with open_engine(spec) as engine:
         engine.predict(tiles)

@@ -150,7 +150,8 @@ def print_plan(
         total = [max(a, b) if i == 3 else a + b for i, (a, b) in enumerate(zip(total, cells, strict=True))]
         table.add_row(Text(shown(job.scan.stem)), *_cells(cells))
     table.add_row("all", *_cells(total))
-    console.print(f"{context.engines}; model {context.model.card.name}", highlight=False)
+    model = f"; model {context.model_name}" if context.model_name else ""
+    console.print(f"{context.engines}{model}", highlight=False, markup=False)
     console.print(table)
     console.print("memory is the peak of all processes, disk is before compression; nothing was done", highlight=False)
     for outcome in outcomes:
@@ -214,10 +215,16 @@ def _of_result(path: Path, sidecar: Sidecar) -> dict[str, object]:
         "model": f"{settings.get('model')} {str(settings.get('model_sha256'))[:12]}",
         "tile, stride": f"{settings.get('tile_yx')}, {settings.get('stride_yx')}, window {settings.get('window')}",
         "palette": "of the whole scan" if settings.get("anchor") else "of each tile",
+        **_grade(sidecar),
         **_quality(sidecar.figures),
         "finished": sidecar.finished,
         "by": sidecar.software,
     }
+
+
+def _grade(sidecar: Sidecar) -> dict[str, object]:
+    spec = sidecar.spec
+    return {"graded": f"{spec.grade}; from {spec.graded_from}"} if spec and spec.grade else {}
 
 
 def _holes(count: int) -> dict[str, object]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from distributed import Client, Future, as_completed
 
+from flows.cluster.grade_blocks import FactorTask, GradeTask, run_factors, run_grades
 from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, run_anchors, run_blocks
 from flows.deadline import Deadline
 from pipeline.planning.cost import TASK_TILES
@@ -31,7 +32,7 @@ _PER_THREAD = 3
 _THREADS_SECONDS = 5.0
 Result = BlockDone | BlockFailed
 Group = tuple[BlockTask, ...]
-_Tasks = Any  # a tuple of blocks, or of scans whose palettes are to be made
+_Tasks = Any  # a tuple of blocks, or of scans whose palettes or factors are to be made
 
 
 def grouped(tasks: Iterable[BlockTask], most_tiles: int) -> Iterator[Group]:
@@ -94,6 +95,14 @@ class BlockQueue:
     def anchors(self, groups: Iterable[tuple[AnchorTask, ...]]) -> Iterator[list[Result]]:
         """Make the palettes of groups of scans, as :meth:`results` makes blocks."""
         return self._results(groups, run_anchors)
+
+    def factors(self, groups: Iterable[tuple[FactorTask, ...]]) -> Iterator[list[Result]]:
+        """Find the factors of groups of scans, as :meth:`results` makes blocks."""
+        return self._results(groups, run_factors)
+
+    def grades(self, groups: Iterable[tuple[GradeTask, ...]]) -> Iterator[list[Result]]:
+        """Make blocks of colours that are there, as :meth:`results` makes them of predictions."""
+        return self._results(groups, run_grades)
 
     def results(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
         """Run ``groups`` and yield the results of each as it ends. Closing the iterator cancels groups not yet started.

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker
@@ -108,6 +109,16 @@ class BlockDone:
     seconds: float
 
 
+class Task(Protocol):
+    """Work on one scan."""
+
+    @property
+    def scan(self) -> str: ...
+
+    @property
+    def store(self) -> Path: ...
+
+
 class _ChangedError(Exception):
     """A block was written by another worker while this one read it."""
 
@@ -120,8 +131,8 @@ class BlockFailed:
     error: Exception
 
 
-def _failed(task: BlockTask | AnchorTask, error: Exception) -> BlockFailed:
-    """A failure that can be pickled. Its traceback, which pickling loses, becomes a note that the run's log shows.
+def failed(task: Task, error: Exception) -> BlockFailed:
+    """A failure as it can travel: with its traceback as a note, which the run's log shows, and which pickling loses.
 
     Errors that are not the project's own also go to this worker's log.
     """
@@ -167,7 +178,7 @@ class EnginePlugin(WorkerPlugin):
             await asyncio.to_thread(engine_for, self._spec)
 
 
-class _Reporter:
+class Reporter:
     """Tells the scheduler's listeners how many tiles are done, at most once a second: each message costs it time."""
 
     def __init__(self, topic: str) -> None:
@@ -243,7 +254,7 @@ def device_of(engine: Engine) -> Device:
 
 def _made(tasks: tuple[BlockTask, ...], engine: Engine) -> Iterator[BlockDone]:
     """Predict, blend and store blocks that share their engine's batches."""
-    report = _Reporter(tasks[0].topic)
+    report = Reporter(tasks[0].topic)
     alone = len(tasks) == 1
     tiles: list[int] = []
 
@@ -313,7 +324,7 @@ def _made_anchor(task: AnchorTask, network_of: Callable[[EngineSpec], PaletteNet
             else:
                 version.write_anchor(_anchor(store, task.engine), task.attempt)
     except Exception as error:
-        return _failed(task, error)
+        return failed(task, error)
     return BlockDone(task.scan, 0, time.perf_counter() - started)
 
 
@@ -369,7 +380,7 @@ def run_blocks(tasks: tuple[BlockTask, ...]) -> list[BlockDone | BlockFailed]:
             continue
         except Exception as error:
             if len(tasks) == 1:
-                return [_failed(tasks[0], error)]
+                return [failed(tasks[0], error)]
             break
     if len(tasks) == 1:
         busy = StoreBusyError(f"{tasks[0].store}: other workers write the same block again and again; run it again")

@@ -115,7 +115,7 @@ def _outcomes(batch: ScanBatch, futures: list[PrefectFuture[Any]], deadline: Dea
 def run_jobs(jobs: list[ScanJob], context: RunContext, deadline: Deadline) -> Generator[ScanOutcome]:
     """Submit the stages of every batch, and yield the outcomes in order."""
     options = context.options
-    engine = jobs[0].engine_spec
+    engine = next((job.engine_spec for job in jobs if job.engine_spec is not None), None)
     with open_cluster(jobs[0].workers, options.cluster, options.limit_memory_bytes, engine) as client:
         topic = f"colorize-archive-{uuid.uuid4().hex}"
         client.subscribe_topic(topic, _tell_tiles)
@@ -210,11 +210,8 @@ def write_run(
         "finished": utc_now(),
         "state": state,
         "engine": context.engines,
-        "backend": context.choice.backend,
-        "precision": context.choice.precision,
-        "model": context.model.card.name,
-        "model_sha256": context.model.card.sha256,
-        **_palette_record(context),
+        "model": context.model_name,
+        **_networks_record(context),
         **ignored.to_json(),
         "scans": [outcome.to_json() for outcome in outcomes],
     }
@@ -222,12 +219,21 @@ def write_run(
     return path
 
 
-def _palette_record(context: RunContext) -> dict[str, str]:
-    if context.palette is None:
+def _networks_record(context: RunContext) -> dict[str, str]:
+    """What a later run goes on with; nothing of one that asks no network."""
+    if context.options.grade is not None:
         return {}
-    palette = context.palette
+    choice, palette = context.choice, context.palette
+    networks = {
+        "backend": choice.backend,
+        "precision": choice.precision,
+        "model_sha256": context.model.card.sha256,
+    }
+    if palette is None:
+        return networks
     sha256 = context.model.as_network(PALETTE).card.sha256
     return {
+        **networks,
         "palette_backend": palette.backend,
         "palette_precision": palette.precision,
         "palette_model_sha256": sha256,
@@ -292,7 +298,7 @@ def _do(
     """Plan and do the work, and keep the catalogue and the run's ``record``; returns the outcomes of all scans."""
     options, planned, outcomes = context.options, list[ScanJob | ScanOutcome](), list[ScanOutcome]()
     deadline = Deadline(options.until)
-    engine, model = context.engines, context.model.card.name
+    engine, model = context.engines, context.model_name
     for line in (engine, *ignored.lines):
         tell(Message(line))
     with recording(record, kind, started, engine, model) as files:

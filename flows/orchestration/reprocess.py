@@ -11,6 +11,7 @@ from flows.orchestration import parameters
 from flows.orchestration.colorize import STAGE_RUNNER, run_in
 from flows.orchestration.states import as_run_state
 from flows.request import ReprocessRequest
+from flows.run.jobs import GRADE
 from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
 from flows.run.version_changes import Changed
 
@@ -25,8 +26,7 @@ def reprocess_archive(**given: Any) -> State[Any]:
         options = parse_reprocess(request)
         stores = find_stores(options.output, request.scans or [])
         changed = Changed(options.output)
-        return run_in(
-            options, lambda *_: changed.noting(plan_stores(stores, request, options)), "reprocess", changed.told
-        )
+        kind = "reprocess" if options.grade is None else GRADE
+        return run_in(options, lambda *_: changed.noting(plan_stores(stores, request, options)), kind, changed.told)
 
     return as_run_state(run)

@@ -34,6 +34,9 @@ from pipeline.tiling.anchor import canvas_px, has_anchor
 from pipeline.tiling.grid import TileGrid
 from pipeline.types import ReadOptions, ScanInfo
 
+IDENTITY = "identity"  # the engine of no network
+GRADE = "grade"  # what a run is called that asks none
+
 
 @dataclass(frozen=True)
 class ScanJob:
@@ -41,7 +44,8 @@ class ScanJob:
 
     ``source`` is None where the file is to be hashed just before it is ingested, by ``files``. Where ``is_ingested``,
     the samples come from the store and the scan file is not looked for again. ``formats`` are those that the picture is
-    to be there in, ``metadata`` whether it carries what the scan says beside its pixels. Where it ``is_kept``, the
+    to be there in, ``metadata`` whether it carries what the scan says beside its pixels. Without an ``engine_spec``
+    nothing is predicted: the colours are made from those of another version, or are there. Where it ``is_kept``, the
     colours are there, of other settings, engines or models than this run's, which must make none of them.
     """
 
@@ -51,7 +55,7 @@ class ScanJob:
     spec: RunSpec
     plan: Plan
     paths: ResultPaths
-    engine_spec: EngineSpec
+    engine_spec: EngineSpec | None
     anchor_spec: EngineSpec | None
     chroma_scale: float
     takes_palette: bool
@@ -111,7 +115,10 @@ def _check_taste(model: Model, options: RunOptions) -> None:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Engine and model of a run, chosen once, and the options; ``palette`` is where the palette network computes."""
+    """Engine and model of a run, chosen once, and the options; ``palette`` is where the palette network computes.
+
+    Where the options have a grade, engine and model are those of no network, and none is opened.
+    """
 
     options: RunOptions
     choice: EngineChoice
@@ -123,22 +130,32 @@ class RunContext:
     @classmethod
     def of(cls, options: RunOptions) -> RunContext:
         """Choose engine and model. Raises EngineUnavailableError, ModelError."""
+        if options.grade is not None:
+            workers = split_workers(options.workers, options.tile_yx, options.limit_memory_bytes)
+            return cls(options, *choose(IDENTITY), workers)
         choice, model = choose(options.engine, options.model, options.precision, options.tile_yx)
         _check_palette_network(model)
         palette = choose_palette(model, choice.backend, options.precision) if model.card.palette else None
         if options.precision == AUTO:
-            choice = _as_before(choice, model, options.output)
-            palette = palette and _as_before(palette, model.as_network(PALETTE), options.output, f"{PALETTE}_")
+            choice = as_before(choice, model, options.output)
+            palette = palette and as_before(palette, model.as_network(PALETTE), options.output, f"{PALETTE}_")
         workers = split_workers(options.workers, options.tile_yx, options.limit_memory_bytes)
         return cls(options, choice, model, workers, palette)
 
     @property
     def engines(self) -> str:
         """What computes tiles and palette, in words."""
+        if self.options.grade is not None:
+            return f"no network: colours of the store ({self.options.grade})"
         if self.palette is None:
             return str(self.choice)
         elsewhere = "" if self.palette.backend == self.choice.backend else f" by {self.palette.backend}"
         return f"{self.choice}; palette in {self.palette.precision}{elsewhere}"
+
+    @property
+    def model_name(self) -> str:
+        """Empty where no network is asked."""
+        return "" if self.options.grade is not None else self.model.card.name
 
     def spec_for(self, shape_yx: tuple[int, int]) -> RunSpec:
         """The settings for a scan of ``shape_yx``; a whole-scan tile is rounded up to the model's multiple."""
@@ -175,8 +192,10 @@ class RunContext:
 
     @property
     def engine_spec(self) -> EngineSpec | None:
-        """The engine of every scan; None where the tile, and with it the engine, depends on the scan."""
-        return None if self.options.tile_yx is None else self._engine_spec(self.spec_for(self.options.tile_yx))
+        """The engine of every scan; None where there is none, or where the tile, and so the engine, is the scan's."""
+        if self.options.tile_yx is None or self.options.grade is not None:
+            return None
+        return self._engine_spec(self.spec_for(self.options.tile_yx))
 
     def _anchor_spec(self, spec: RunSpec) -> EngineSpec | None:
         """The engine that takes a whole scan, shrunk; None where no palette is made.
@@ -285,9 +304,11 @@ class RunContext:
             return there
         check_formats(options.formats, info.shape_yx, info.result_dtype)
         grid = grid_of(spec, info.shape_yx)
-        begun_px = None if options.force or source is None else _begun_px(paths.store, source, spec)
+        begun_px = None if options.force or source is None else _begun_px(paths.store, source, spec.version)
+        begun_px = begun_px or (_begun_px(paths.store, source, spec.graded_from) if source and spec.grade else None)
+        is_graded = options.grade is not None
         palette_bytes = PALETTE_BYTES if self.model.card.palette else 0
-        engine_bytes = extra_bytes(self._engine_spec(spec))
+        engine_bytes = 0 if is_graded else extra_bytes(self._engine_spec(spec))
         held = LibraryMemory(engine_bytes, decoder_bytes, held_bytes(options.formats), palette_bytes)
         limit_bytes = options.limit_memory_bytes
         plan = make_plan(
@@ -298,13 +319,13 @@ class RunContext:
             limit_bytes,
             scans,
             begun_px,
-            spec.anchor,
+            spec.anchor and not is_graded,
             held,
             len(options.formats),
             memory_bytes(),
         )
         _check_room(options.output, plan, paths.store)
-        scale = 0.0 if self.model.card.chroma_scale == 0 else 1.0
+        scale = 0.0 if self.model.card.chroma_scale == 0 and not is_graded else 1.0
         return ScanJob(
             scan=scan,
             info=info,
@@ -312,8 +333,8 @@ class RunContext:
             spec=spec,
             plan=plan,
             paths=paths,
-            engine_spec=self._engine_spec(spec),
-            anchor_spec=self._anchor_spec(spec),
+            engine_spec=None if is_graded else self._engine_spec(spec),
+            anchor_spec=None if is_graded else self._anchor_spec(spec),
             chroma_scale=scale,
             takes_palette=self.model.card.takes_palette,
             workers=self.workers,
@@ -341,16 +362,16 @@ def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> No
         )
 
 
-def _as_before(choice: EngineChoice, model: Model, output: Path, network: str = "") -> EngineChoice:
-    """The precision of the last run into this folder, if available: another one would colour every scan again.
+def as_before(choice: EngineChoice, model: Model, output: Path, network: str = "") -> EngineChoice:
+    """The precision of the last run into this folder, where it can be had: another would make every scan anew.
 
     ``network`` is the prefix of the record's keys for a network other than the generator.
     """
-    records = sorted(output.glob("runs/*.json"))
     try:
-        last = json.loads(read_text(records[-1]))
+        records = (json.loads(read_text(path)) for path in sorted(output.glob("runs/*.json"), reverse=True))
+        last = next(record for record in records if record.get("kind") != GRADE)
         backend, precision, sha256 = (last[network + name] for name in ("backend", "precision", "model_sha256"))
-    except (IndexError, OSError, ValueError, KeyError, TypeError):
+    except (StopIteration, OSError, ValueError, KeyError, TypeError, AttributeError):
         return choice
     same = (backend, sha256) == (choice.backend, model.card.sha256)
     if not same or precision == choice.precision or precision not in precisions_of(backend, model):
@@ -363,13 +384,13 @@ def grid_of(spec: RunSpec, shape_yx: tuple[int, int]) -> TileGrid:
     return TileGrid.of(shape_yx, spec.tile_yx, spec.stride_yx, spec.align)
 
 
-def _begun_px(store: Path, source: Source, spec: RunSpec) -> int | None:
-    """Block size of the version that an earlier run began for the same bytes and settings, if one did."""
+def _begun_px(store: Path, source: Source, version: str) -> int | None:
+    """Block size of the version that an earlier run began for the same bytes, if one did."""
     try:
         opened = ScanStore.open(store)
     except StoreError:
         return None
-    begun = opened.find_version(spec.version)
+    begun = opened.find_version(version)
     return begun.block_px if begun is not None and opened.source.sha256 == source.sha256 else None
 
 

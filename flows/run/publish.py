@@ -129,8 +129,8 @@ def _export(
 def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None, keep: int) -> None:
     """Keep ``keep`` versions: the current one, the one before, and the newest others. Raises OutputError.
 
-    The others include published pictures whose version is no longer in the store. Versions that were never finished
-    are removed first.
+    Others are those of the store and pictures whose version the store has no more; what was begun and never finished
+    goes first. What one that is kept was graded from stays as well, for the next grade begins with it.
     """
     finished = {version_of(each.sidecar): each for each in paths.all_versions()}
     others = []
@@ -139,9 +139,19 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
         when = sidecar.finished if sidecar else store.version(str(name)).created
         # A version without a date counts as the newest.
         others.append((name == before, sidecar is not None, not when, when, str(name)))
-    for *_, name in sorted(others)[: max(0, len(others) - (keep - 1))]:
-        remove_version(paths, name)
-        store.remove_version(name)
+    ordered = [name for *_, name in sorted(others)]
+    too_many = max(0, len(ordered) - (keep - 1))
+    needed = {_graded_from(store, name) for name in (current, *ordered[too_many:])}
+    for name in ordered[:too_many]:
+        if name not in needed:
+            remove_version(paths, name)
+            store.remove_version(name)
+
+
+def _graded_from(store: ScanStore, name: str) -> str | None:
+    """The version whose colours another's were made from; None where they were predicted."""
+    version = store.find_version(name)
+    return version.settings.get("graded_from") if version else None
 
 
 def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: str) -> PictureRecord:
@@ -151,6 +161,8 @@ def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: st
     spec = job.spec
     agents = {SOFTWARE: version(SOFTWARE), f"model {spec.model}": f"SHA-256 {spec.model_sha256}"}
     detail = f"colour added by an algorithm; lightness is the scan's own; version {spec.version}"
+    if spec.grade is not None:
+        detail += f", its colours those of version {spec.graded_from}, graded: {spec.grade}"
     notes = tuple(f"not carried over: {what} ({why})" for what, why in picture.not_carried.items())
     if store.missing_regions:
         notes = (*notes, f"{len(store.missing_regions)} parts of the scan could not be read and are plain gray")

@@ -1,7 +1,8 @@
 """Which stores of an output folder get a new version, and with which settings.
 
-Settings that the request does not give stay as in each scan's current version. Tiles of an existing version with twice
-the new stride are not predicted again.
+What is not asked for stays as it is in each scan's current version. Where a version with twice the new stride is there,
+its tiles are not predicted again. Where a grade is asked for, nothing is predicted at all: it begins with the colours
+that were, also where the current ones are graded already, so that a second grade takes the place of the first.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from engines.spec import ModelCard, find_model, shipped_models
-from flows.events import Message, tell
+from flows.events import Message, tell, warn
 from flows.inputs import STORE_ENDINGS, ScanFile, check_locale, is_result
 from flows.options import RunOptions, parse_options, parse_size
 from flows.outcome import ScanOutcome
 from flows.request import ReprocessRequest, RunRequest
 from flows.run.jobs import RunContext, ScanJob
 from flows.run.planning import failure, fitting
+from pipeline.colour.grading import Grade
 from pipeline.errors import StoreError, UsageError
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import Sidecar, pictures_of, version_of
@@ -31,6 +33,12 @@ from pipeline.tiling.anchor import has_anchor
 
 # Halving the stride leaves a quarter of the tiles known. For a sixteenth, other bytes would be too high a price.
 _REUSE_FACTOR = 2
+# What a grade is made of, and what a network has to be asked for.
+_OF_GRADES = ("saturation", "warmth", "hue_map", "colourfulness")
+_OF_NETWORKS = (
+    *("tile", "stride", "window", "anchor", "quality", "vivid", "cautious", "model"),
+    *("engine", "precision"),
+)
 
 
 def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
@@ -97,13 +105,17 @@ def _stores(output: Path) -> Iterator[str]:
                 yield Path(parent, name).relative_to(output).as_posix().removesuffix(".zarr")
 
 
-def _settings_now(store: ScanStore, paths: ResultPaths) -> RunSpec:
-    """Settings of the current version, or else of the newest. Raises StoreError if the store has no version."""
+def _version_now(store: ScanStore, paths: ResultPaths) -> tuple[str, RunSpec]:
+    """Name and settings of the current version, or of the newest. Raises StoreError where there is none."""
     names = store.version_names()
     current = version_of(paths.sidecar)
     name = current if current in names else next(reversed(names), None)
     if name is None:
         raise StoreError(f"{store.path}: has no colours yet to make a new version of; use colorize-archive run")
+    return name, _settings_of(store, name)
+
+
+def _settings_of(store: ScanStore, name: str) -> RunSpec:
     try:
         return RunSpec.from_json(store.version(name).settings)
     except (TypeError, KeyError, ValueError) as error:
@@ -207,14 +219,27 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
         paths = ResultPaths.of(options.output, found.stem)
         # One cluster runs all scans: the plan refuses a tile that needs more memory than a worker's share.
         shape_yx = store.info.shape_yx
-        changed = _changed(_settings_now(store, paths), request, options, shape_yx)
+        name, now = _version_now(store, paths)
+        grade = options.grade or (None if _of_networks(request) else now.grade)
+        changed = replace(options, grade=grade) if grade else _changed(now, request, options, shape_yx)
         context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers)
-        spec = context.spec_for(shape_yx)
-        if request.reuse:
-            spec = replace(spec, reused=reusable(store, spec))
         scan = ScanFile(Path(store.source.path or found.path), found.stem, store.source.page)
+        if grade is not None:
+            spec = _graded(store, now, name, grade)
+            if spec == now and grade.is_identity and request.formats is None and request.metadata is None:
+                return _unchanged(scan, store, paths, context.options.formats[0])
+        else:
+            spec = context.spec_for(shape_yx)
+            if request.reuse:
+                spec = replace(spec, reused=reusable(store, spec))
+            if now.grade is not None:
+                warn(f"{found.stem}: other settings are other colours, so its grade ({now.grade}) ends; give it again")
         job = context.job_for(scan, store.info, store.source, spec, len(stores), is_exact=not request.reuse)
-        return fitting(replace(job, is_ingested=True) if isinstance(job, ScanJob) else job)
+        # A grade that changes nothing is the colours that were, which are there.
+        is_kept = grade is not None and spec.grade is None
+        if isinstance(job, ScanJob):
+            job = replace(job, is_ingested=True, is_kept=is_kept, force=job.force and not is_kept)
+        return fitting(job)
 
     planned: list[ScanJob | ScanOutcome] = []
     for found in stores:
@@ -224,6 +249,51 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
             # Never the scan's fault: its file, which only `run` reads, was not read here.
             planned.append(replace(failure(_scan_of(found, options.output), error), is_scans_fault=False))
     return planned
+
+
+def _graded(store: ScanStore, now: RunSpec, name: str, grade: Grade) -> RunSpec:
+    """The settings of the colours that a grade begins with, and of the grade, if it is any.
+
+    Raises
+    ------
+    StoreError : those colours are not there.
+    """
+    before = now.graded_from or name
+    version = store.find_version(before)
+    if version is None or not version.is_complete:
+        raise StoreError(
+            f"{store.path}: the colours of {before}, which a grade begins with, are not all there, and no network is "
+            "asked for them; colorize-archive run makes them"
+        )
+    spec = _settings_of(store, before)
+    return spec if grade.is_identity else replace(spec, grade=grade, graded_from=before)
+
+
+def _unchanged(scan: ScanFile, store: ScanStore, paths: ResultPaths, form: str) -> ScanOutcome:
+    message = "this grade leaves every colour as it is: nothing would change, no version was made"
+    picture, megapixels = str(paths.picture(form)), store.info.megapixels
+    return ScanOutcome(scan.stem, str(scan.path), "skipped", message, megapixels, 0, picture, page=scan.page)
+
+
+def _of_networks(request: ReprocessRequest) -> list[str]:
+    """What is asked for that a network has to be asked."""
+    plain = ReprocessRequest(output=request.output)
+    return [f"--{name}" for name in _OF_NETWORKS if getattr(request, name) != getattr(plain, name)]
+
+
+def parse_grade(request: ReprocessRequest) -> Grade | None:
+    """The grade that is asked for; None where none is. Raises UsageError."""
+    given = {name: value for name in _OF_GRADES if (value := getattr(request, name)) is not None}
+    if not given:
+        return None
+    grade = Grade.parse(**given)
+    if others := _of_networks(request):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(
+            f"{names} with {', '.join(others)}: a grade changes the colours that are there and asks no network, so "
+            "nothing would come of the latter; make that version first, then grade it"
+        )
+    return grade
 
 
 def _scan_of(found: ScanFile, output: Path) -> ScanFile:
@@ -240,6 +310,7 @@ def parse_reprocess(request: ReprocessRequest) -> RunOptions:
     ------
     UsageError, ModelError
     """
+    grade = parse_grade(request)
     if request.model is not None:
         find_model(request.model)
     stride_yx = None if request.stride is None else parse_size(request.stride, "stride")
@@ -249,4 +320,4 @@ def parse_reprocess(request: ReprocessRequest) -> RunOptions:
         given.pop("stride", None)  # checked later, against the tile size that each scan already has
     options = parse_options(RunRequest(inputs=[], **given))
     parse_worse_than(request.worse_than)
-    return replace(options, stride_yx=stride_yx)
+    return replace(options, stride_yx=stride_yx, grade=grade)

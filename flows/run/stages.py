@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from engines.machine import processors
-from flows.cluster.queue import BlockQueue, grouped
+from flows.cluster.grade_blocks import FactorTask, GradeTask
+from flows.cluster.queue import BlockQueue, Result, grouped
 from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, Reuse, chosen_tiles
 from flows.deadline import NO_DEADLINE, Deadline
-from flows.events import TilesDone, tell, warn
+from flows.events import Message, TilesDone, tell, warn
 from flows.outcome import ScanOutcome
 from flows.run.jobs import ScanJob, grid_of
 from flows.run.planning import failure
@@ -41,7 +42,9 @@ from pipeline.types import Roi
 
 _BATCH_MEGAPIXELS = 32.0
 _BATCH_SCANS = 32
-# Errors of a network drive, or of the machine behind it, that is away for a moment; and the wait before each new try.
+# Blocks of colours that are there go together up to so many pixels: one of the largest.
+_GRADED_PX = 4096 * 4096
+# What a network drive or a machine behind it says when it is away for a moment; and how long to wait before each try.
 _PASSING = {
     errno.EIO,
     errno.ESTALE,
@@ -239,6 +242,13 @@ def _open_version(job: ScanJob) -> _Opened:
     return _Opened(made, set())
 
 
+def _begun_grade(job: ScanJob, opened: _Opened) -> _Opened:
+    """With what is kept beside the colours that are graded. Raises StoreError, OutputError."""
+    if job.spec.grade is not None and not opened.is_whole:
+        opened.version.take_over(ScanStore.open(job.paths.store).version(job.spec.graded_from))
+    return opened
+
+
 def _reuse(job: ScanJob) -> Reuse | None:
     if not job.spec.reused:
         return None
@@ -249,6 +259,7 @@ def _reuse(job: ScanJob) -> Reuse | None:
 
 def _task(job: ScanJob, version: ChromaVersion, topic: str) -> BlockTask:
     """The first block's task, which the others differ from by their index only."""
+    assert job.engine_spec is not None, "a run without an engine predicts nothing"
     return BlockTask(
         scan=job.scan.stem,
         store=job.paths.store,
@@ -316,11 +327,43 @@ class _Colouring:
 
         def work(step: ScanProgress) -> None:
             stem = step.job.scan.stem
-            self._opened[stem] = opened = _open_version(step.job)
+            self._opened[stem] = opened = _begun_grade(step.job, _open_version(step.job))
             self.steps[stem] = replace(step, blocks_there=len(opened.finished))
             self._missing[stem] = step.job.plan.blocks - len(opened.finished)
 
         self._try(work)
+
+    def _is_graded(self, step: ScanProgress) -> bool:
+        """Whether the scan has blocks to make of colours that are there."""
+        return step.job.spec.grade is not None and not self._opened[step.job.scan.stem].is_whole
+
+    def find_factors(self) -> None:
+        """The factor of every scan that is to reach a colourfulness; all its blocks need it."""
+        tasks: list[FactorTask] = []
+
+        def work(step: ScanProgress) -> None:
+            spec, version = step.job.spec, self._opened[step.job.scan.stem].version
+            if self._is_graded(step) and spec.grade and spec.grade.colourfulness is not None and version.factor is None:
+                names = step.job.scan.stem, step.job.paths.store, version.name, version.attempt
+                tasks.append(FactorTask(*names, spec.graded_from, spec.grade))
+
+        def say(step: ScanProgress) -> None:
+            if self._is_graded(step) and (factor := self._opened[step.job.scan.stem].version.factor) is not None:
+                tell(Message(f"{step.job.scan.stem}: chroma times {factor:.2f} for {step.job.spec.grade}", "factor"))
+
+        self._try(work)
+        self._collect(self._queue.factors((task,) for task in tasks))
+        self._try(say)
+
+    def make_grades(self) -> None:
+        """Every block that is missing of colours that are made from others."""
+
+        def groups() -> Iterator[tuple[GradeTask, ...]]:
+            for stem, step in list(self.steps.items()):
+                if step.ended is None and self._is_graded(step):
+                    yield from _grades(step.job, self._opened[stem], self._topic)
+
+        self._follow(self._queue.grades(groups()))
 
     def make_anchors(self) -> None:
         """The palette of every scan that has one; all blocks need it."""
@@ -343,7 +386,7 @@ class _Colouring:
 
         def tasks() -> Iterator[BlockTask]:
             for stem, step in list(self.steps.items()):
-                if step.ended is not None:
+                if step.ended is not None or self._is_graded(step):
                     continue
                 try:
                     for task in _tasks(step.job, self._opened[stem].version, self._opened[stem].finished, self._topic):
@@ -369,7 +412,7 @@ class _Colouring:
         """Tasks of a scan's next refinement, where there is one; none where all its blocks are there."""
         job, opened = step.job, self._opened[step.job.scan.stem]
         version = opened.version
-        if not job.spec.quality or opened.is_whole:
+        if not job.spec.quality or opened.is_whole or self._is_graded(step):
             return
         if level <= version.levels_chosen + 1 and _choose(job, version, level):
             tasks[job.scan.stem] = list(_refining(job, version, level, self._topic))
@@ -389,10 +432,12 @@ class _Colouring:
         self._try(work)
 
     def _run(self, tasks: Iterator[BlockTask]) -> None:
-        batch = next(iter(self.steps.values())).job.engine_spec.batch
-        self._collect(
-            self._made(self._queue.results(grouped(tasks, self._queue.group_tiles(self._predictions, batch))))
-        )
+        batch = next((spec.batch for step in self.steps.values() if (spec := step.job.engine_spec)), 1)
+        self._follow(self._queue.results(grouped(tasks, self._queue.group_tiles(self._predictions, batch))))
+
+    def _follow(self, results: Iterable[list[Result]]) -> None:
+        """Collect what blocks come to; what the deadline has left is stopped."""
+        self._collect(self._made(results))
         if self._deadline.is_over:
             for stem, missing in self._missing.items():
                 if missing and self.steps[stem].ended is None:
@@ -405,6 +450,26 @@ class _Colouring:
                 if isinstance(result, BlockDone):
                     self._missing[result.scan] -= 1
             yield batch
+
+
+def _grades(job: ScanJob, opened: _Opened, topic: str) -> Iterator[tuple[GradeTask, ...]]:
+    """Groups of the blocks that are missing of a graded version; those that are there are told."""
+    spec, version = job.spec, opened.version
+    assert spec.grade is not None, "it is graded"
+    group: list[GradeTask] = []
+    for index in _indices(job):
+        block = job.grid.block(index, version.block_px)
+        tiles = len(block.tile_origins)
+        if index in opened.finished:
+            tell(TilesDone(job.scan.stem, tiles))
+            continue
+        names = job.scan.stem, job.paths.store, version.name, version.attempt
+        group.append(GradeTask(*names, spec.graded_from, spec.grade, index, block.write_roi, tiles, topic))
+        if len(group) * version.block_px**2 >= _GRADED_PX:
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)
 
 
 def _choose(job: ScanJob, version: ChromaVersion, level: int) -> bool:
@@ -444,13 +509,21 @@ def colorize_batch(batch: ScanBatch, queue: BlockQueue, topic: str, deadline: De
     started = time.perf_counter()
     colouring = _Colouring(batch, queue, topic, deadline)
     colouring.open_versions()
+    colouring.find_factors()
+    colouring.make_grades()
     colouring.make_anchors()
     colouring.make_blocks()
     colouring.refine()
     colouring.finish()
     steps = tuple(colouring.steps.values())
-    seconds, tiles = time.perf_counter() - started, max(1, sum(step.tiles for step in steps))
-    return tuple(step if step.ended else step.after("colorize", seconds * step.tiles / tiles) for step in steps)
+    seconds, whole = time.perf_counter() - started, sum(map(_share, steps)) or 1.0
+    return tuple(step if step.ended else step.after("colorize", seconds * _share(step) / whole) for step in steps)
+
+
+def _share(step: ScanProgress) -> float:
+    """Of a batch's work: tiles where they were predicted, megapixels where colours were made from others."""
+    is_graded = step.job.spec.grade is not None and step.blocks_there < step.job.plan.blocks
+    return step.job.info.megapixels if is_graded else step.tiles
 
 
 def export_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> tuple[ScanOutcome, ...]:

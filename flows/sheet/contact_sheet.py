@@ -225,6 +225,7 @@ def _of_sidecar(result: _Result, sidecar: Sidecar) -> dict[str, Any]:
         "model_sha256": settings.get("model_sha256"),
         "palette": "of the whole scan" if settings.get("anchor") else "of each tile",
         "quality": settings.get("quality") or None,
+        "grade": _text(f"{spec.grade}; from {spec.graded_from}") if (spec := sidecar.spec) and spec.grade else None,
         "doubt": figures.doubt.word if figures and figures.doubt else None,
         "tiles": (sidecar.work.tiles or None) if sidecar.work else None,
         "hashes": {_text(each.file): each.sha256 for each in sidecar.pictures.values()},

@@ -9,20 +9,25 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-# Incremented when the same settings would give other bytes, so that results of older code count as out of date.
+from pipeline.colour.grading import Grade
+
+# Raised when the same settings would give other bytes, so that results of older code count as out of date.
 ALGORITHM = 2
+_GRADING = ("grade", "graded_from")
 
 
 @dataclass(frozen=True)
 class RunSpec:
     """Everything that decides the bytes of a result; two equal specs on equal scans give equal pictures.
 
-    ``tile_yx`` and ``stride_yx`` are in pixels. Tiles start at multiples of ``align`` if the stride is such a multiple.
-    ``anchor`` says whether the palette comes from the whole scan. ``quality`` is the seam score that finer tiles should
-    reach, 0 for none; ``stride_yx`` is then the coarsest stride. ``vivid`` and ``cautious`` decide how colours are
-    chosen from a palette network's distribution (:mod:`pipeline.palettes.answers`); ``palette_engine`` and
-    ``palette_precision`` are the engine and precision of that network. ``reused`` names the version whose tiles were
-    taken over, rounded to float16 by its store. Workers, blocks and schedulers are left out: they must not matter.
+    ``tile_yx`` and ``stride_yx`` are pixels; tiles start at multiples of ``align`` where the stride is one; ``anchor``
+    says whether the palette comes from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0
+    for none, and ``stride_yx`` then the coarsest; ``vivid`` and ``cautious`` say what is taken of a palette
+    network's possible colours (:mod:`pipeline.palettes.answers`), ``palette_engine`` and ``palette_precision`` by what
+    and in what that network is computed; ``reused`` names the version whose tiles were taken over, which its storage
+    rounds to float16. Where the colours of another version were changed, and none predicted, ``grade`` says how and
+    ``graded_from`` is the name of that version, which all the other settings are of. Workers, blocks and schedulers are
+    not in it: they must not matter.
     """
 
     tile_yx: tuple[int, int]
@@ -46,25 +51,33 @@ class RunSpec:
     reused: str = ""
     int8_sha256: str = ""
     algorithm: int = ALGORITHM
+    grade: Grade | None = None
+    graded_from: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "tile_yx": list(self.tile_yx), "stride_yx": list(self.stride_yx)}
+        values = {**asdict(self), "tile_yx": list(self.tile_yx), "stride_yx": list(self.stride_yx)}
+        grade = {"grade": self.grade.to_json(), "graded_from": self.graded_from} if self.grade else {}
+        # What is not graded keeps the settings, and with them the name, that it had before there were grades.
+        return {**{name: value for name, value in values.items() if name not in _GRADING}, **grade}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunSpec:
         """The settings from the output of :meth:`to_json`. Raises TypeError, KeyError for anything else."""
         sizes = {name: (int(values[name][0]), int(values[name][1])) for name in ("tile_yx", "stride_yx")}
-        return cls(**{**values, **sizes})
+        grade = Grade.from_json(values["grade"]) if values.get("grade") else None
+        return cls(**{**values, **sizes, "grade": grade})
 
     @property
     def version(self) -> str:
         """The name of a version with these settings: tile-stride-window-model-hash, as 256-128-hann-default-1f2e3d4c.
 
+        The model's name has ``_graded`` behind it where its colours were changed.
+
         Two different settings never share a name: the hash is the first 32 bits of the SHA-256 of all of them.
         """
         text = json.dumps(self.to_json(), sort_keys=True)
         sizes = [_size_text(self.tile_yx), _size_text(self.stride_yx)]
-        model = "".join(c if c.isalnum() else "_" for c in self.model)
+        model = "".join(c if c.isalnum() else "_" for c in self.model) + ("_graded" if self.grade else "")
         return "-".join([*sizes, self.window, model, hashlib.sha256(text.encode()).hexdigest()[:8]])
 
 

@@ -32,6 +32,7 @@ _READ_BYTES = 2**22
 _ANCHOR = "anchor.npy"
 _DOUBT, _DOUBT_CELLS, _ANSWERS = "doubt.json", "doubt.npy", "answers.npy"
 _CHOSEN = "chosen"
+_FACTOR = "factor.json"
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,28 @@ class ChromaVersion:
         self._check_attempt(attempt)
         _write_array(self.path / _ANSWERS, answers.astype(np.float16))
 
+    def take_over(self, before: ChromaVersion) -> None:
+        """Copy what is kept beside the colours of the version whose colours this one's are made from. OutputError."""
+        with reading(before.path):
+            names = [name for name in (_ANCHOR, _DOUBT_CELLS, _DOUBT, _ANSWERS) if (before.path / name).is_file()]
+            names += [f"{_CHOSEN}/{path.name}" for path in sorted((before.path / _CHOSEN).iterdir())]
+            data = {name: (before.path / name).read_bytes() for name in names}
+        for name in names:
+            write_whole(self.path / name, data[name])
+
+    def write_factor(self, factor: float, attempt: str) -> None:
+        """Keep the factor on chroma that a goal came to, as :meth:`write_anchor`. Raises as for a block."""
+        self._check_attempt(attempt)
+        write_json(self.path / _FACTOR, {"factor": factor})
+
+    @property
+    def factor(self) -> float | None:
+        """What :meth:`write_factor` kept; None where it was not needed, or is not known yet. Raises StoreError."""
+        if not (self.path / _FACTOR).is_file():
+            return None
+        with reading(self.path):
+            return float(json.loads((self.path / _FACTOR).read_text(encoding="utf-8"))["factor"])
+
     def answers(self) -> NDArray[np.float32] | None:
         """(answers, 3, rows, columns) stored a*, b* and share; None for a model without a palette network."""
         return self._read_array(_ANSWERS).astype(np.float32) if (self.path / _ANSWERS).is_file() else None
@@ -350,7 +373,7 @@ class ChromaVersion:
     def described_by(self) -> list[Path]:
         """The files beside the shards that say what the shards hold and how they were made."""
         arrays = [self.path / name / "zarr.json" for name in ("chroma", "agreement")]
-        palette = [self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS)]
+        palette = [self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS, _FACTOR)]
         made = [*arrays, *palette, *sorted((self.path / _CHOSEN).iterdir())]
         return [path for path in (self.path / "zarr.json", *made) if path.is_file()]
 

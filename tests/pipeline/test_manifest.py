@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.colour.grading import Grade
 from pipeline.results import versions
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import PictureRecord, Sidecar, SourceRecord, version_of
@@ -40,8 +41,10 @@ def test_every_setting_has_a_version_of_its_own():
         "reused": "x",
         "int8_sha256": "ad",
         "algorithm": 1,
+        "grade": Grade(0.5),
     }
-    assert set(changes) == {field.name for field in fields(RunSpec)}
+    # What a version was graded from counts where it was graded.
+    assert {*changes, "graded_from"} == {field.name for field in fields(RunSpec)}
     others = [replace(spec, **{name: value}) for name, value in changes.items()]
     assert spec.version.startswith("256-128-hann-de_fault-")
     assert len({spec.version, *(other.version for other in others)}) == 1 + len(changes)
