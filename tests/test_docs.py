@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from flows.catalogue.schema import metadata
 from flows.cli.app import app
-from flows.cli.request import options_table
+from flows.cli.request import grade_table, options_table
 from flows.outcome import FailureKind, ScanOutcome
 from pipeline.quality.score import Quality
 from pipeline.results.run_spec import RunSpec
@@ -173,6 +173,7 @@ def test_the_table_of_options_is_as_printed():
     """By ``python -m flows.cli.request``."""
     text = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
     assert f"<!-- options -->\n{options_table()}\n<!-- end of options -->" in text
+    assert f"<!-- grade -->\n{grade_table()}\n<!-- end of grade -->" in text
 
 
 def test_every_room_is_on_the_map():

@@ -11,7 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.request import DRY_RUN, REQUIRED, F, Parameter, Request, RunRequest, parameters_of, with_signature
+from flows.request import (
+    DRY_RUN,
+    GRADE_OPTIONS,
+    REQUIRED,
+    F,
+    Parameter,
+    ReprocessRequest,
+    Request,
+    RunRequest,
+    parameters_of,
+    with_signature,
+)
 
 
 def taking(request: type[Request]) -> Callable[[F], F]:
@@ -46,8 +57,19 @@ def options_table() -> str:
     """The options of ``run`` as a table in Markdown."""
     rows = [parameter for parameter in parameters_of(RunRequest) if not parameter.option.metavar]
     lines = ["| option | default | meaning |", "|---|---|---|"]
-    lines += [_line(row.flags, _default_of(row), f"{row.option.help} {row.option.more}") for row in rows]
+    lines += [_line(row.flags, _default_of(row), _meaning(row)) for row in rows]
     return "\n".join([*lines, _line(DRY_RUN.flags, "", DRY_RUN.help)])
+
+
+def grade_table() -> str:
+    """The options of ``reprocess`` that a grade is made of, as a table in Markdown."""
+    rows = [row for row in parameters_of(ReprocessRequest) if row.name in GRADE_OPTIONS]
+    lines = [f"| {', '.join(f'`{flag}`' for flag in row.flags)} | {_meaning(row).removesuffix('.')} |" for row in rows]
+    return "\n".join(["| option | meaning |", "|---|---|", *lines])
+
+
+def _meaning(row: Parameter) -> str:
+    return f"{row.option.help} {row.option.more}".strip()
 
 
 def _line(flags: tuple[str, ...], default: str, meaning: str) -> str:
@@ -62,4 +84,4 @@ def _default_of(parameter: Parameter) -> str:
 
 
 if __name__ == "__main__":
-    print(options_table())
+    print(options_table(), grade_table(), sep="\n\n")

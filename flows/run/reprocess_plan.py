@@ -19,7 +19,7 @@ from flows.events import Message, tell, warn
 from flows.inputs import STORE_ENDINGS, ScanFile, check_locale, is_result
 from flows.options import RunOptions, parse_options, parse_size
 from flows.outcome import ScanOutcome
-from flows.request import ReprocessRequest, RunRequest
+from flows.request import GRADE_OPTIONS, ReprocessRequest, RunRequest
 from flows.run.jobs import RunContext, ScanJob
 from flows.run.planning import failure, fitting
 from pipeline.colour.grading import Grade
@@ -33,8 +33,7 @@ from pipeline.tiling.anchor import has_anchor
 
 # Halving the stride leaves a quarter of the tiles known. For a sixteenth, other bytes would be too high a price.
 _REUSE_FACTOR = 2
-# What a grade is made of, and what a network has to be asked for.
-_OF_GRADES = ("saturation", "warmth", "hue_map", "colourfulness")
+# What a network has to be asked for.
 _OF_NETWORKS = (
     *("tile", "stride", "window", "anchor", "quality", "vivid", "cautious", "model"),
     *("engine", "precision"),
@@ -283,7 +282,7 @@ def _of_networks(request: ReprocessRequest) -> list[str]:
 
 def parse_grade(request: ReprocessRequest) -> Grade | None:
     """The grade that is asked for; None where none is. Raises UsageError."""
-    given = {name: value for name in _OF_GRADES if (value := getattr(request, name)) is not None}
+    given = {name: value for name in GRADE_OPTIONS if (value := getattr(request, name)) is not None}
     if not given:
         return None
     grade = Grade.parse(**given)

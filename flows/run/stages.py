@@ -24,6 +24,7 @@ from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, 
 from flows.deadline import NO_DEADLINE, Deadline
 from flows.events import Message, TilesDone, tell, warn
 from flows.outcome import ScanOutcome
+from flows.run.grade_tasks import begin_grade, factor_tasks, grade_groups
 from flows.run.jobs import ScanJob, grid_of
 from flows.run.planning import failure
 from flows.run.planning import stopped as stopped_before
@@ -42,8 +43,6 @@ from pipeline.types import Roi
 
 _BATCH_MEGAPIXELS = 32.0
 _BATCH_SCANS = 32
-# Blocks of colours that are there go together up to so many pixels: one of the largest.
-_GRADED_PX = 4096 * 4096
 # What a network drive or a machine behind it says when it is away for a moment; and how long to wait before each try.
 _PASSING = {
     errno.EIO,
@@ -242,13 +241,6 @@ def _open_version(job: ScanJob) -> _Opened:
     return _Opened(made, set())
 
 
-def _begun_grade(job: ScanJob, opened: _Opened) -> _Opened:
-    """With what is kept beside the colours that are graded. Raises StoreError, OutputError."""
-    if job.spec.grade is not None and not opened.is_whole:
-        opened.version.take_over(ScanStore.open(job.paths.store).version(job.spec.graded_from))
-    return opened
-
-
 def _reuse(job: ScanJob) -> Reuse | None:
     if not job.spec.reused:
         return None
@@ -327,7 +319,9 @@ class _Colouring:
 
         def work(step: ScanProgress) -> None:
             stem = step.job.scan.stem
-            self._opened[stem] = opened = _begun_grade(step.job, _open_version(step.job))
+            self._opened[stem] = opened = _open_version(step.job)
+            if self._is_graded(step):
+                begin_grade(step.job, opened.version)
             self.steps[stem] = replace(step, blocks_there=len(opened.finished))
             self._missing[stem] = step.job.plan.blocks - len(opened.finished)
 
@@ -342,10 +336,8 @@ class _Colouring:
         tasks: list[FactorTask] = []
 
         def work(step: ScanProgress) -> None:
-            spec, version = step.job.spec, self._opened[step.job.scan.stem].version
-            if self._is_graded(step) and spec.grade and spec.grade.colourfulness is not None and version.factor is None:
-                names = step.job.scan.stem, step.job.paths.store, version.name, version.attempt
-                tasks.append(FactorTask(*names, spec.graded_from, spec.grade))
+            if self._is_graded(step):
+                tasks.extend(factor_tasks(step.job, self._opened[step.job.scan.stem].version))
 
         def say(step: ScanProgress) -> None:
             if self._is_graded(step) and (factor := self._opened[step.job.scan.stem].version.factor) is not None:
@@ -361,7 +353,8 @@ class _Colouring:
         def groups() -> Iterator[tuple[GradeTask, ...]]:
             for stem, step in list(self.steps.items()):
                 if step.ended is None and self._is_graded(step):
-                    yield from _grades(step.job, self._opened[stem], self._topic)
+                    opened = self._opened[stem]
+                    yield from grade_groups(step.job, opened.version, opened.finished, self._topic)
 
         self._follow(self._queue.grades(groups()))
 
@@ -450,26 +443,6 @@ class _Colouring:
                 if isinstance(result, BlockDone):
                     self._missing[result.scan] -= 1
             yield batch
-
-
-def _grades(job: ScanJob, opened: _Opened, topic: str) -> Iterator[tuple[GradeTask, ...]]:
-    """Groups of the blocks that are missing of a graded version; those that are there are told."""
-    spec, version = job.spec, opened.version
-    assert spec.grade is not None, "it is graded"
-    group: list[GradeTask] = []
-    for index in _indices(job):
-        block = job.grid.block(index, version.block_px)
-        tiles = len(block.tile_origins)
-        if index in opened.finished:
-            tell(TilesDone(job.scan.stem, tiles))
-            continue
-        names = job.scan.stem, job.paths.store, version.name, version.attempt
-        group.append(GradeTask(*names, spec.graded_from, spec.grade, index, block.write_roi, tiles, topic))
-        if len(group) * version.block_px**2 >= _GRADED_PX:
-            yield tuple(group)
-            group = []
-    if group:
-        yield tuple(group)
 
 
 def _choose(job: ScanJob, version: ChromaVersion, level: int) -> bool:

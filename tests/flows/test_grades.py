@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from flows.cluster.worker import BlockDone, BlockFailed
 from flows.request import ReprocessRequest
 from flows.run.jobs import as_before
 from flows.run.publish import prune
-from flows.run.reprocess_plan import parse_reprocess
+from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
 from pipeline.colour.colourfulness import colourfulness
 from pipeline.colour.grading import Grade
 from pipeline.errors import StoreError, UsageError
@@ -66,9 +67,10 @@ def test_a_grade_needs_no_network_and_begins_with_the_colours_that_were(command,
     output = shutil.copytree(coloured, tmp_path / "out")
     (plain,) = versions(output)
     before = (output / "girls.color.tif").read_bytes()
-    assert "not a shipped one" in command("reprocess", output, "--stride", "128").err
+    assert "not a shipped one" in command("reprocess", output, "--stride", "128", "--engine", "identity").err
 
-    ran = command("reprocess", output, "--saturation", "0.5", "--warmth", "-3", "--hue-map", "violet:0.4, blue>brown")
+    words = ("reprocess", output, "--saturation", "0.5", "--warmth", "-3", "--hue-map", "violet:0.4, blue>brown")
+    ran = command(*words)
     assert ran.code == 0, ran.err
     assert ran.line("no network: colours of the store")
     settings, first = sidecar(output)["settings"], sidecar(output)["result"]["version"]
@@ -84,8 +86,12 @@ def test_a_grade_needs_no_network_and_begins_with_the_colours_that_were(command,
     assert verified.code == 0, verified.out
     graded = (output / "girls.color.tif").read_bytes()
 
-    # In another format it is the same picture, also where nothing of the grade is said again.
-    assert command("reprocess", output, "--format", "png").code == 0
+    # In another format it is the same picture; the grade stays where nothing is said of it.
+    request = ReprocessRequest(output=str(output), formats="png")
+    options = replace(parse_reprocess(request), engine="identity")
+    (job,) = plan_stores(find_stores(output, []), request, options)
+    assert (job.spec.grade, job.formats, job.engine_spec) == (grade, ("png",), None)
+    assert command(*words, "--format", "png").code == 0
     assert sidecar(output)["settings"] == settings
     png = cv2.imread(str(output / "girls.color.png"))[..., ::-1]
     np.testing.assert_array_equal(png, tifffile.imread(output / "girls.color.tif"))
@@ -160,7 +166,7 @@ def stored(folder, block_px=512, mask=""):
     if mask:
         store.write_mask(WHOLE, np.where(np.indices(SHAPE)[1] < 367, 0, 255).astype(np.uint8))
     version = store.create_version(SPEC.version, SPEC.to_json(), block_px, 1.0, "2026-01-01")
-    slow = cv2.GaussianBlur(rng.normal(0, 1, (*SHAPE, 2)).astype(np.float32), (0, 0), 8)
+    slow = cv2.GaussianBlur(rng.standard_normal((*SHAPE, 2), np.float32), (0, 0), 8)
     chroma = np.moveaxis(slow * (10 / slow.std()), -1, 0)
     for index, roi in blocks(block_px):
         count = tuple(map(squares, roi.shape_yx))
@@ -178,12 +184,17 @@ def blocks(block_px):
             yield (y, x), place.clipped(SHAPE)
 
 
-def graded(store, grade, block_px=512):
-    """What the tasks of a graded version come to, and the version."""
+def tasks_of(store, grade, block_px=512):
+    """Those of a graded version that is begun."""
     version = store.create_version("g", {}, block_px, 1.0, "2026-01-02")
     names = "a", store.path, "g", version.attempt, SPEC.version, grade
-    found = run_factors((FactorTask(*names),)) if grade.colourfulness is not None else []
-    tasks = tuple(GradeTask(*names, index, roi, 1, "t") for index, roi in blocks(block_px))
+    return FactorTask(*names), tuple(GradeTask(*names, index, roi, 1, "t") for index, roi in blocks(block_px))
+
+
+def graded(store, grade, block_px=512):
+    """What the tasks of a graded version come to, and the version."""
+    factor, tasks = tasks_of(store, grade, block_px)
+    found = run_factors((factor,)) if grade.colourfulness is not None else []
     return [*found, *run_grades(tasks)], ScanStore.open(store.path).version("g")
 
 
@@ -197,6 +208,20 @@ def test_blocks_of_another_size_come_to_the_same_colours(tmp_path):
         assert len(version.finished_blocks()) == len(done)
         made.append(version.read(WHOLE).tobytes())
     assert made[0] == made[1]
+
+
+def test_what_a_stopped_run_left_is_not_made_again(tmp_path):
+    store = stored(tmp_path)
+    factor, tasks = tasks_of(store, Grade.parse(colourfulness=25))
+    made = store.path / "versions" / "g"
+    run_factors((factor,))
+    run_grades(tasks[:2])
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
+    assert made / "factor.json" in before
+    run_factors((factor,))
+    assert len(run_grades(tasks)) == len(tasks)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(ScanStore.open(store.path).version("g").finished_blocks()) == len(tasks)
 
 
 @pytest.mark.parametrize("mask", ["", "alpha"])
@@ -224,9 +249,8 @@ def test_a_few_pixels_tell_the_colourfulness_of_all(tmp_path):
 
 def test_a_colourfulness_beyond_reach_leaves_no_version(tmp_path):
     store = stored(tmp_path)
-    version = store.create_version("g", {}, 512, 1.0, "2026-01-02")
-    task = FactorTask("a", store.path, "g", version.attempt, SPEC.version, Grade(colourfulness=149))
-    (done,) = run_factors((task,))
+    factor, _ = tasks_of(store, Grade(colourfulness=149))
+    (done,) = run_factors((factor,))
     assert isinstance(done.error, UsageError)
     assert store.version_names() == [SPEC.version]
 

@@ -15,6 +15,7 @@ from flows.orchestration.colorize import colorize_archive
 from flows.orchestration.reprocess import reprocess_archive
 from flows.request import CUDA, DRY_RUN, LOCAL, REQUIRED, ReprocessRequest, RunRequest, parameters_of
 from flows.run.reprocess_plan import parse_reprocess
+from pipeline.colour.hues import HUES
 from pipeline.formats import ENDINGS
 from pipeline.tiling.weights import WINDOWS
 
@@ -67,6 +68,11 @@ def test_what_is_taken_where_nothing_is_given_is_told(shown):
             assert row.default is None
             assert option.show_default == row.not_given
             assert forms[row.name]["description"].endswith(f"Nothing: {row.not_given}.")
+
+
+def test_the_help_of_a_grade_names_every_hue():
+    (row,) = (row for row in parameters_of(ReprocessRequest) if row.name == "hue_map")
+    assert [hue for hue in HUES if f"`{hue}`" not in row.option.help] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""The work of a version whose colours are made from another's, as tasks for the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+
+from flows.cluster.grade_blocks import FactorTask, GradeTask
+from flows.events import TilesDone, tell
+from flows.run.jobs import ScanJob
+from pipeline.store import ChromaVersion, ScanStore
+
+# Blocks go together up to so many pixels: one of the largest.
+_GROUP_PX = 4096 * 4096
+
+
+def begin_grade(job: ScanJob, version: ChromaVersion) -> None:
+    """Take over what is kept beside the colours that are graded. Raises StoreError, OutputError."""
+    version.take_over(ScanStore.open(job.paths.store).version(job.spec.graded_from))
+
+
+def factor_tasks(job: ScanJob, version: ChromaVersion) -> Iterator[FactorTask]:
+    """The search for the factor on chroma, where a colourfulness is to be reached and it is not known yet."""
+    grade = job.spec.grade
+    if grade is not None and grade.colourfulness is not None and version.factor is None:
+        names = job.scan.stem, job.paths.store, version.name, version.attempt
+        yield FactorTask(*names, job.spec.graded_from, grade)
+
+
+def grade_groups(
+    job: ScanJob, version: ChromaVersion, finished: Set[tuple[int, int]], topic: str
+) -> Iterator[tuple[GradeTask, ...]]:
+    """Groups of the blocks that are missing; those that are ``finished`` are told of."""
+    grade, group = job.spec.grade, list[GradeTask]()
+    assert grade is not None, "it is graded"
+    for block in job.grid.blocks(version.block_px):
+        tiles = len(block.tile_origins)
+        if block.index_yx in finished:
+            tell(TilesDone(job.scan.stem, tiles))
+            continue
+        names = job.scan.stem, job.paths.store, version.name, version.attempt, job.spec.graded_from
+        group.append(GradeTask(*names, grade, block.index_yx, block.write_roi, tiles, topic))
+        if len(group) * version.block_px**2 >= _GROUP_PX:
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)
