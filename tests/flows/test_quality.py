@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import flows.cluster.worker as blocks_module
+from flows.cluster.grade_blocks import run_factors, run_grades
 from flows.cluster.worker import BlockDone, run_anchors, run_blocks
 from flows.inputs import ScanFile
 from flows.options import parse_options
@@ -43,6 +44,12 @@ class Here:
 
     def anchors(self, groups):
         return map(run_anchors, groups)
+
+    def factors(self, groups):
+        return map(run_factors, groups)
+
+    def grades(self, groups):
+        return map(run_grades, groups)
 
     def results(self, groups):
         return map(run_blocks, groups)
@@ -220,6 +227,19 @@ def test_reprocess_keeps_what_is_not_asked_for(part, moody, tmp_path, anchor):
     assert planned(tmp_path, stride=32, **same).spec.to_json() == {**now, "stride_yx": [32, 32], "quality": 0}
     both = planned(tmp_path, stride=32, quality=5, **same).spec
     assert (both.stride_yx, both.quality, both.anchor) == ((32, 32), 5, anchor)
+
+
+def test_a_grade_has_the_finer_tiles_of_the_colours_that_it_began_with(part, moody, tmp_path):
+    options = {"tile": "128", "window": "average", "model": str(moody), "quality": 8, "anchor": False}
+    outcome, _, chosen = made(job_of(part, tmp_path, 512, **options))
+    now = sidecar(tmp_path)["settings"]
+    graded, _, tiles = made(planned(tmp_path, saturation=0.5))
+    assert [each.tobytes() for each in tiles] == [each.tobytes() for each in chosen]
+    for name in ("strides_px", "tiles", "disagreement_mean", "wanted"):
+        assert getattr(graded.quality, name) == getattr(outcome.quality, name)
+    # Other settings end it, and begin with those of the network.
+    other = planned(tmp_path, model=str(moody), window="hann").spec
+    assert other.to_json() == {**now, "window": "hann"}
 
 
 def test_reprocess_gives_a_palette_to_what_had_none_only_because_one_tile_saw_it_all(part, moody, tmp_path):
