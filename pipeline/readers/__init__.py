@@ -9,6 +9,7 @@
     JPEG XL, AVIF, JPEG-LS, BMP of later    codec      as raster; JPEG XL by its own transfer function too
     versions
     PBM, text PGM and PPM                   bitmap     black and white; sRGB
+    PCX                                     pcx        sRGB
     OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
 A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (given a
