@@ -2,7 +2,8 @@
 
     ColorizeError
     |-- UsageError (ValueError)       the request itself makes no sense: nothing was done
-    |   `-- FolderBusyError           another run holds the folder
+    |   |-- FolderBusyError           another run holds the folder
+    |   `-- PaletteCopyError          a coloured copy that is none of its scan, or cannot be read
     |-- ScanError (ValueError)        this scan cannot be coloured; others may
     |   |-- ScanNotFoundError (FileNotFoundError)
     |   |-- ScanUnreadableError       empty, damaged or not an image
@@ -32,6 +33,10 @@ class UsageError(ColorizeError, ValueError):
 
 class FolderBusyError(UsageError):
     """Another run holds the folder."""
+
+
+class PaletteCopyError(UsageError):
+    """A coloured copy that is none of its scan, or cannot be read; the scan itself may be fine."""
 
 
 class ScanError(ColorizeError, ValueError):
