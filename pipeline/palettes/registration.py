@@ -7,8 +7,8 @@ phase correlation of the edges gives the start. Then the correlation of the edge
 (ECC). None that mirrors a picture is taken.
 
 Whether it fits is told by the directions of gradients, which tones do not change: the mean cosine between those of the
-scan and those of the copy under it, by region. Unlike pictures agree in a few regions by chance, a copy in most of them,
-also where a part of it was painted anew.
+scan and those of the copy under it, by region. Unlike pictures agree in a few regions by chance, a copy in most of
+them, also where a part of it was painted anew.
 
 References
 ----------
@@ -184,16 +184,16 @@ def _starts(scan: _Seen, copy: _Seen) -> Iterator[F64]:
 
 def _by_features(scan: F32, copy: F32) -> F64 | None:
     """The affine transform that most of the matching features agree on; None where too few do."""
-    sift = cv2.SIFT_create(_FEATURES, contrastThreshold=0.02)
+    sift = cv2.SIFT.create(_FEATURES, contrastThreshold=0.02)
     clahe = cv2.createCLAHE(2.0, (8, 8))
-    points, descriptors = [], []
+    points, descriptors = list[NDArray[Any]](), list[NDArray[Any]]()
     for picture in (scan, copy):
         found, described = sift.detectAndCompute(clahe.apply(_levels(picture)), None)
         if described is None or len(found) < _LEAST_MATCHES:
             return None
         points.append(np.array([each.pt for each in found]))
         descriptors.append(described)
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(*descriptors, k=2)
+    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(descriptors[0], descriptors[1], k=2)
     good = [two[0] for two in pairs if len(two) == 2 and two[0].distance < _RATIO * two[1].distance]
     if len(good) < _LEAST_MATCHES:
         return None
@@ -251,7 +251,7 @@ def _is_possible(matrix: F64) -> bool:
     if not np.isfinite(matrix).all() or np.linalg.det(linear) <= 0:
         return False
     large, small = np.linalg.svd(linear, compute_uv=False)
-    return bool(large < _MOST_SQUEEZED * small and 0.1 < small and large < 10)
+    return bool(large < _MOST_SQUEEZED * small and small > 0.1 and large < 10)
 
 
 def _measured(scan: F32, copy: F32, matrix: F64) -> Registration | None:

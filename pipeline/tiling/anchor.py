@@ -92,12 +92,12 @@ def overview(read: Reader, shape_yx: tuple[int, int], factor: int) -> F32:
         for x in range(0, shape_yx[1], side):
             roi = Roi(y, y + side, x, x + side).clipped(shape_yx)
             seen = read(roi)
-            means = _square_means(lightness_from_samples(seen) if seen.dtype.kind == "u" else seen, factor)
+            means = square_means(lightness_from_samples(seen) if seen.dtype.kind == "u" else seen, factor)
             small[y // factor :, x // factor :][: means.shape[0], : means.shape[1]] = means
     return small
 
 
-def _square_means(plane: F32, factor: int) -> F32:
+def square_means(plane: F32, factor: int) -> F32:
     """Means over squares of ``factor`` pixels; squares cut off by the far edges are padded with their last pixel."""
     if factor == 1:
         return plane
@@ -126,7 +126,7 @@ def anchor_of(read: Reader, shape_yx: tuple[int, int], side_px: int, predict: Pr
     canvas = np.pad(small, [(0, side_px - height), (0, side_px - width)], mode="symmetric")
     chroma = predict(canvas[None, None])[0][:, :height, :width]
     side = cell_px(shape_yx)
-    return Anchor(np.stack([_square_means(np.ascontiguousarray(p), side // factor) for p in chroma]), side)
+    return Anchor(np.stack([square_means(np.ascontiguousarray(p), side // factor) for p in chroma]), side)
 
 
 def apply_anchor(chroma: F32, origin: TileOrigin, anchor: Anchor) -> F32:
