@@ -56,14 +56,14 @@ class RunOptions:
     """The options of ``colorize-archive run``, checked.
 
     ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is seven eighths of a tile for models that
-    take a palette and half of one for others; ``workers`` None chooses;
-    ``anchor`` takes the palette from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0 is
-    none; ``vivid`` and ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`);
-    ``keep`` is how many versions of a scan's colours stay, the current one among them; ``metadata`` carries over
-    what the scan says beside its pixels; ``salvage`` fills what cannot be read. ``until`` ends the run at a block;
-    ``quarantine_after`` is how many failures in a row take a scan out of later runs, 0 is none, and
-    ``retry_quarantined`` tries those all the same. Where there is a ``grade``, colours that are there are changed and
-    none are predicted.
+    take a palette and half a tile for others; ``workers`` None chooses automatically; ``anchor`` takes the palette from
+    the whole scan; ``quality`` is the seam score that refinement aims at, 0 is no refinement; ``vivid`` and
+    ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`); ``palette_from`` is a
+    folder of coloured copies, and ``lenient`` colours scans without one by the model alone; ``keep`` is the number of
+    versions of a scan's colours to keep, the current one included; ``metadata`` carries over the embedded metadata;
+    ``salvage`` fills missing regions. ``until`` is the deadline; ``quarantine_after`` is the number of failures in a
+    row that puts a scan into quarantine, 0 is never, and ``retry_quarantined`` tries those scans all the same. A
+    ``grade`` changes colours that the store holds, and none are predicted.
     """
 
     output: Path
@@ -74,6 +74,8 @@ class RunOptions:
     quality: float
     vivid: float
     cautious: bool
+    palette_from: Path | None
+    lenient: bool
     engine: str
     precision: str
     model: str
@@ -231,6 +233,21 @@ def parse_vivid(value: str | float) -> float:
     return vivid
 
 
+def parse_palette_from(folder: str | None, lenient: bool) -> Path | None:
+    """The folder of coloured copies; None without one. Raises UsageError."""
+    if folder is None:
+        if lenient:
+            raise UsageError(
+                "lenient: says what becomes of scans without a coloured copy, and there are no copies; give "
+                "--palette-from too, or leave it out"
+            )
+        return None
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise UsageError(f"palette-from {folder!r}: no such folder; give the folder of the coloured copies")
+    return path.resolve()
+
+
 def parse_cluster(request: RunRequest) -> ClusterOptions:
     """Check the options of the cluster. Raises UsageError."""
     cluster, scheduler = request.cluster, request.scheduler
@@ -280,6 +297,8 @@ def parse_options(request: RunRequest, now: datetime | None = None) -> RunOption
         quality=parse_quality(request.quality),
         vivid=parse_vivid(request.vivid),
         cautious=request.cautious,
+        palette_from=parse_palette_from(request.palette_from, request.lenient),
+        lenient=request.lenient,
         engine=request.engine,
         precision=request.precision,
         model=request.model,

@@ -229,6 +229,27 @@ Cautious = Annotated[
     bool,
     Option("Cautious", "Fade guesses towards gray.", "What keeps its colour is likely", off="--not-cautious"),
 ]
+PaletteFrom = Annotated[
+    str,
+    Schema(lambda: {"minLength": 1}),
+    Option(
+        "Coloured copies",
+        "Folder of coloured copies made elsewhere, named as their scans: their colours, the scan's own lightness.",
+        "They may be smaller, cropped, shifted and in other tones: see "
+        "[coloured copies](#coloured-copies-made-elsewhere)",
+        form="As an absolute path.",
+        is_local=True,
+    ),
+]
+Lenient = Annotated[
+    bool,
+    Option(
+        "Lenient",
+        "With `--palette-from`: scans without a copy are coloured by the model alone, and do not fail.",
+        # Whether there are copies at all is known where the run works.
+        is_local=True,
+    ),
+]
 Engine = Annotated[
     str,
     Schema(_backends),
@@ -447,6 +468,8 @@ class RunRequest(_Shared):
     quality: Annotated[Quality | None, NotGiven("none")] = None
     vivid: Vivid = 0
     cautious: Cautious = False
+    palette_from: Annotated[PaletteFrom | None, NotGiven("the model's own palette")] = None
+    lenient: Lenient = False
     model: Model = "default"
     formats: Formats = "tiff"
     metadata: Metadata = True

@@ -19,6 +19,7 @@ from flows.inputs import ScanFile
 from flows.options import RunOptions
 from flows.outcome import ScanOutcome
 from flows.resources import split_workers
+from flows.run.palette_copies import PaletteCopy, needed_copy
 from flows.run.reuse_policy import is_other_choice, settings_to_reuse
 from pipeline.errors import OutputError, ScanNotFoundError, ScanUnsupportedError, StoreError, UsageError
 from pipeline.formats import check_formats, held_bytes
@@ -46,7 +47,8 @@ class ScanJob:
     the samples come from the store and the scan file is not looked for again. ``formats`` are those that the picture is
     to be there in, ``metadata`` whether it carries what the scan says beside its pixels. Without an ``engine_spec``
     nothing is predicted: the colours are made from those of another version, or are there. Where it ``is_kept``, the
-    colours are there, of other settings, engines or models than this run's, which must make none of them.
+    colours are there, of other settings, engines or models than this run's, which must make none of them. ``copy`` is
+    the coloured copy that gives the palette, where one does.
     """
 
     scan: ScanFile
@@ -68,6 +70,7 @@ class ScanJob:
     files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
     is_ingested: bool = False
     is_kept: bool = False
+    copy: PaletteCopy | None = None
 
     @property
     def output(self) -> Path:
@@ -98,9 +101,23 @@ def _check_anchor(model: Model, options: RunOptions) -> None:
         )
 
 
-def _check_taste(model: Model, options: RunOptions) -> None:
+def _check_copies(model: Model, options: RunOptions) -> None:
+    """Raises UsageError where the model can do nothing with the palette of a coloured copy."""
+    if options.palette_from is not None and not model.card.takes_palette:
+        raise UsageError(
+            f"--palette-from: model {model.card.name} takes no palette, the copies would change nothing; leave "
+            "it out, or give another --model, such as default"
+        )
+
+
+def _check_taste(model: Model, options: RunOptions, copy: PaletteCopy | None) -> None:
     """Raises UsageError where there are no possible colours to choose from, or none is known to be a guess."""
     palette = model.card.palette
+    if copy is not None and (options.vivid or options.cautious):
+        raise UsageError(
+            f"{'--vivid' if options.vivid else '--cautious'}: the coloured copy {copy.path.name} knows only one colour "
+            "of each place; leave it out, or run without --palette-from"
+        )
     if palette is None and (options.vivid or options.cautious):
         raise UsageError(
             f"{'--vivid' if options.vivid else '--cautious'}: model {model.card.name} has no palette network and knows "
@@ -115,9 +132,11 @@ def _check_taste(model: Model, options: RunOptions) -> None:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Engine and model of a run, chosen once, and the options; ``palette`` is where the palette network computes.
+    """Engine and model of a run, chosen once, and the options.
 
-    Where the options have a grade, engine and model are those of no network, and none is opened.
+    ``palette`` is where the palette network computes; None without one, also where all palettes are those of coloured
+    copies. ``copy`` is that of the one scan that the context is for. Where the options have a grade, engine and model
+    are those of no network, and none is opened.
     """
 
     options: RunOptions
@@ -126,6 +145,7 @@ class RunContext:
     workers: Workers
     palette: EngineChoice | None = None
     files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
+    copy: PaletteCopy | None = None
 
     @classmethod
     def of(cls, options: RunOptions) -> RunContext:
@@ -134,8 +154,13 @@ class RunContext:
             workers = split_workers(options.workers, options.tile_yx, options.limit_memory_bytes)
             return cls(options, *choose(IDENTITY), workers)
         choice, model = choose(options.engine, options.model, options.precision, options.tile_yx)
-        _check_palette_network(model)
-        palette = choose_palette(model, choice.backend, options.precision) if model.card.palette else None
+        _check_copies(model, options)
+        has_network = model.card.palette is not None
+        if options.palette_from is None or options.lenient:
+            _check_palette_network(model)
+        else:
+            has_network = False
+        palette = choose_palette(model, choice.backend, options.precision) if has_network else None
         if options.precision == AUTO:
             choice = as_before(choice, model, options.output)
             palette = palette and as_before(palette, model.as_network(PALETTE), options.output, f"{PALETTE}_")
@@ -147,6 +172,8 @@ class RunContext:
         """What computes tiles and palette, in words."""
         if self.options.grade is not None:
             return f"no network: colours of the store ({self.options.grade})"
+        if self.options.palette_from is not None:
+            return f"{self.choice}; palettes from the coloured copies in {self.options.palette_from}"
         if self.palette is None:
             return str(self.choice)
         elsewhere = "" if self.palette.backend == self.choice.backend else f" by {self.palette.backend}"
@@ -160,7 +187,8 @@ class RunContext:
     def spec_for(self, shape_yx: tuple[int, int]) -> RunSpec:
         """The settings for a scan of ``shape_yx``; a whole-scan tile is rounded up to the model's multiple."""
         _check_anchor(self.model, self.options)
-        _check_taste(self.model, self.options)
+        _check_taste(self.model, self.options, self.copy)
+        network = self.palette if self.copy is None else None
         card = self.model.card
         multiple = card.size_multiple
         tile = self.options.tile_yx or tuple(ceil(side / multiple) * multiple for side in shape_yx)
@@ -185,9 +213,10 @@ class RunContext:
             quality=self.options.quality,
             vivid=self.options.vivid,
             cautious=self.options.cautious,
-            palette_sha256=card.palette.network_sha256 if card.palette else "",
-            palette_engine=self.palette.backend if self.palette else "",
-            palette_precision=self.palette.precision if self.palette else "",
+            palette_sha256=card.palette.network_sha256 if card.palette and self.copy is None else "",
+            palette_engine=network.backend if network else "",
+            palette_precision=network.precision if network else "",
+            palette_copy_sha256=self.copy.sha256 if self.copy else "",
         )
 
     @property
@@ -203,6 +232,8 @@ class RunContext:
         A palette network where the model has one. The generator does it in float32 whatever the tiles are computed in:
         once a scan its speed does not count.
         """
+        if spec.palette_copy_sha256:
+            return None
         if self.palette is not None:
             threads = self.workers.engine_threads * self.workers.threads
             return palette_spec(self.model, threads, self.palette.backend, self.palette.precision)
@@ -225,14 +256,20 @@ class RunContext:
         return ReadOptions(page=scan.page, salvage=self.options.salvage)
 
     def job(self, scan: ScanFile, scans: int = 1) -> ScanJob | ScanOutcome:
+        """As :meth:`_job`, with the scan's coloured copy where palettes are those of copies."""
+        if not scan.path.exists():
+            raise ScanNotFoundError(f"{scan.path}: no such file; check the name")
+        if (folder := self.options.palette_from) is None:
+            return self._job(scan, scans)
+        return replace(self, copy=needed_copy(folder, scan, self.files, self.options.lenient))._job(scan, scans)
+
+    def _job(self, scan: ScanFile, scans: int) -> ScanJob | ScanOutcome:
         """Read what the scan is and plan it, as one of ``scans``; a current result gives a skipped outcome.
 
         Raises
         ------
         ScanError : the scan cannot be read. UsageError : it does not fit the limits. OutputError : no room for it.
         """
-        if not scan.path.exists():
-            raise ScanNotFoundError(f"{scan.path}: no such file; check the name")
         if (there := self._unchanged(scan)) is not None:
             return there
         with open_scan(scan.path, self._reading(scan)) as reader:
@@ -307,7 +344,8 @@ class RunContext:
         begun_px = None if options.force or source is None else _begun_px(paths.store, source, spec.version)
         begun_px = begun_px or (_begun_px(paths.store, source, spec.graded_from) if source and spec.grade else None)
         is_graded = options.grade is not None
-        palette_bytes = PALETTE_BYTES if self.model.card.palette else 0
+        # To find a copy on its scan takes less than a palette network.
+        palette_bytes = PALETTE_BYTES if self.model.card.palette or self.copy else 0
         engine_bytes = 0 if is_graded else extra_bytes(self._engine_spec(spec))
         held = LibraryMemory(engine_bytes, decoder_bytes, held_bytes(options.formats), palette_bytes)
         limit_bytes = options.limit_memory_bytes
@@ -344,6 +382,7 @@ class RunContext:
             metadata=options.metadata,
             reading=self._reading(scan),
             files=self.files,
+            copy=self.copy if spec.palette_copy_sha256 else None,
         )
 
 

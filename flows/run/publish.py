@@ -18,6 +18,7 @@ from pipeline.quality.score import Quality
 from pipeline.results.read_back import carried_by_result, missing_in
 from pipeline.results.run_spec import utc_now
 from pipeline.results.sidecar import (
+    PaletteCopyRecord,
     PictureRecord,
     ResultRecord,
     Sidecar,
@@ -107,6 +108,8 @@ def _export(
     scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
     ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
+    if copied := _of_copy(coloured):
+        ours = f"{ours} {copied[0].upper()}{copied[1:]}."
     scans = store.embedded if job.metadata else EmbeddedMetadata()
     embedded, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
     picture = replace(output_image(store, coloured, _software(), text, embedded), name=job.paths.stem)
@@ -163,12 +166,29 @@ def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: st
     detail = f"colour added by an algorithm; lightness is the scan's own; version {spec.version}"
     if spec.grade is not None:
         detail += f", its colours those of version {spec.graded_from}, graded: {spec.grade}"
+    if copied := _of_copy(store.version(spec.version)):
+        detail = f"{detail}; {copied}"
     notes = tuple(f"not carried over: {what} ({why})" for what, why in picture.not_carried.items())
     if store.missing_regions:
         notes = (*notes, f"{len(store.missing_regions)} parts of the scan could not be read and are plain gray")
     source, result = (store.source.name, store.source.sha256), (picture.file, picture.sha256)
     premis = premis_event(when, detail, agents, source, result, notes)
     return replace(picture, premis=premis, unwritten=picture.unwritten - {"premis"})
+
+
+def _of_copy(coloured: ChromaVersion) -> str:
+    """Of which coloured copy the palette is, and what that says of its maker, for people; empty where it is of none."""
+    record = coloured.palette_copy
+    if record is None:
+        return ""
+    maker = record["made_by"].get("creator_tool") or record["made_by"].get("software")
+    made = f", made with {maker}" if maker else ""
+    return f"the colours are those of the copy {record['name']}, SHA-256 {record['sha256']}{made}"
+
+
+def _palette_copy(coloured: ChromaVersion) -> PaletteCopyRecord | None:
+    record = coloured.palette_copy
+    return None if record is None else PaletteCopyRecord.from_json(record)
 
 
 def _software() -> str:
@@ -253,6 +273,7 @@ def _sidecar(
         finished=finished,
         source=_source(job, store),
         settings=job.spec.to_json(),
+        palette_copy=_palette_copy(store.version(job.spec.version)),
         result=ResultRecord(version=job.spec.version, store=job.paths.store.name),
         pictures={name: _with_event(each, job, store, finished) for name, each in pictures.items()},
         # Holds for this store alone: other block sizes or interruptions give another store with the same picture.

@@ -21,6 +21,7 @@ from flows.options import RunOptions, parse_options, parse_size
 from flows.outcome import ScanOutcome
 from flows.request import GRADE_OPTIONS, ReprocessRequest, RunRequest
 from flows.run.jobs import RunContext, ScanJob
+from flows.run.palette_copies import copy_of
 from flows.run.planning import failure, fitting
 from pipeline.colour.grading import Grade
 from pipeline.errors import StoreError, UsageError
@@ -222,6 +223,8 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
         grade = options.grade or (None if _of_networks(request) else now.grade)
         changed = replace(options, grade=grade) if grade else _changed(now, request, options, shape_yx)
         context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers)
+        if grade is None and context.model.card.takes_palette:
+            context = replace(context, copy=copy_of(store, now.palette_copy_sha256))
         scan = ScanFile(Path(store.source.path or found.path), found.stem, store.source.page)
         if grade is not None:
             spec = _graded(store, now, name, grade)

@@ -26,6 +26,7 @@ from flows.events import Message, TilesDone, tell, warn
 from flows.outcome import ScanOutcome
 from flows.run.grade_tasks import begin_grade, factor_tasks, grade_groups
 from flows.run.jobs import ScanJob, grid_of
+from flows.run.palette_copies import take_palette
 from flows.run.planning import failure
 from flows.run.planning import stopped as stopped_before
 from flows.run.publish import export_job
@@ -365,7 +366,12 @@ class _Colouring:
         def work(step: ScanProgress) -> None:
             job, opened = step.job, self._opened[step.job.scan.stem]
             version = opened.version
-            if job.anchor_spec is not None and not version.has_anchor and not opened.is_whole:
+            if version.has_anchor or opened.is_whole:
+                return
+            if job.copy is not None:
+                # Here and not on the cluster, whose machines may not see the folder of copies.
+                take_palette(ScanStore.open(job.paths.store), version, job.copy)
+            elif job.anchor_spec is not None:
                 taste = Taste(job.spec.vivid, job.spec.cautious)
                 names = job.scan.stem, job.paths.store, version.name, version.attempt
                 tasks.append(AnchorTask(*names, job.anchor_spec, taste))

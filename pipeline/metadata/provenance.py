@@ -16,16 +16,21 @@ Revisions of Events Vocabulary", https://lcnetdev.github.io/standards/premis/eve
 
 from __future__ import annotations
 
+import contextlib
+import json
 import uuid
 from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from pipeline.metadata.xmp import clean, merged
+from pipeline.metadata.exif import SOFTWARE, readable_tags
+from pipeline.metadata.model import EmbeddedMetadata
+from pipeline.metadata.xmp import CREATOR_TOOL, DIGITAL_SOURCE_TYPE, clean, merged, properties
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 
 _SOFTWARE = b"colorize-archive "
+_LONGEST_TEXT = 500
 
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -63,6 +68,21 @@ def xmp_packet(software: str, description: str, source: str, scan: bytes = b"", 
     fields = {"software": software, "description": description, "source": source, "source_type": SOURCE_TYPE}
     packet = _PACKET.format(**{name: escape(clean(value)) for name, value in fields.items()}).encode()
     return merged(scan, packet, scan_software) if scan or scan_software else packet
+
+
+def made_by(embedded: EmbeddedMetadata) -> dict[str, str]:
+    """What a picture says of its making: ``creator_tool`` and ``digital_source_type`` of XMP, ``software`` of EXIF."""
+    told: dict[str, str] = {}
+    with contextlib.suppress(ValueError):
+        found = properties(embedded.xmp) if embedded.xmp else {}
+        for name, key in ((CREATOR_TOOL, "creator_tool"), (DIGITAL_SOURCE_TYPE, "digital_source_type")):
+            value = json.loads(found.get(name, "null"))
+            if isinstance(value, str):
+                told[key] = value
+    tags = {**{tag.code: tag for tag in embedded.tags}, **readable_tags(embedded.exif)}
+    if SOFTWARE in tags:
+        told["software"] = tags[SOFTWARE].value.decode("utf-8", "replace").strip("\0 ")
+    return {name: text[:_LONGEST_TEXT] for name, value in told.items() if (text := clean(" ".join(value.split())))}
 
 
 def is_of_result(packet: bytes) -> bool:

@@ -28,9 +28,9 @@ _DC, _XMP, _MM = (
 )
 _EVENT = "{http://ns.adobe.com/xap/1.0/sType/ResourceEvent#}"
 _TIFF, _EXIF, _PS = (f"{{http://ns.adobe.com/{name}/1.0/}}" for name in ("tiff", "exif", "photoshop"))
-_SOURCE_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+DIGITAL_SOURCE_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
 _HAS_EXTENDED = "{http://ns.adobe.com/xmp/note/}HasExtendedXMP"
-_TOOL, _INSTANCE, _HISTORY = f"{_XMP}CreatorTool", f"{_MM}InstanceID", f"{_MM}History"
+CREATOR_TOOL, _INSTANCE, _HISTORY = f"{_XMP}CreatorTool", f"{_MM}InstanceID", f"{_MM}History"
 _PREFIXES = {
     "x": "adobe:ns:meta/",
     "dc": _DC,
@@ -138,7 +138,7 @@ def lacking(wanted: bytes, found: bytes) -> str:
         told, there = _values_of(wanted), _values_of(found)
     except ValueError as error:
         return str(error)
-    added_to = (f"{_DC}description", f"{_DC}source", _TOOL, _HISTORY)
+    added_to = (f"{_DC}description", f"{_DC}source", CREATOR_TOOL, _HISTORY)
     names = [
         name
         for name, value in told.items()
@@ -277,16 +277,16 @@ def _history(theirs: dict[str, ET.Element], ours: dict[str, ET.Element], tool: s
     entries = ET.SubElement(history, f"{_RDF}Seq")
     if _HISTORY in theirs:
         entries.extend(theirs[_HISTORY].findall(f"{_RDF}Seq/{_RDF}li"))
-    source_type = _text(theirs.get(_SOURCE_TYPE))
-    resource = theirs[_SOURCE_TYPE].get(f"{_RDF}resource", "") if _SOURCE_TYPE in theirs else ""
+    source_type = _text(theirs.get(DIGITAL_SOURCE_TYPE))
+    resource = theirs[DIGITAL_SOURCE_TYPE].get(f"{_RDF}resource", "") if DIGITAL_SOURCE_TYPE in theirs else ""
     scan = {
-        "softwareAgent": _text(theirs.get(_TOOL)) or _text(theirs.get(f"{_TIFF}Software")) or tool,
+        "softwareAgent": _text(theirs.get(CREATOR_TOOL)) or _text(theirs.get(f"{_TIFF}Software")) or tool,
         "instanceID": _text(theirs.get(_INSTANCE)),
         "parameters": f"digital source type {source_type or resource}" if source_type or resource else "",
     }
     if any(scan.values()):
         _add_event(entries, {"action": "created", **scan})
-    coloured = {"action": "edited", "softwareAgent": _text(ours.get(_TOOL)), "parameters": "colour added"}
+    coloured = {"action": "edited", "softwareAgent": _text(ours.get(CREATOR_TOOL)), "parameters": "colour added"}
     _add_event(entries, coloured)
     return history
 

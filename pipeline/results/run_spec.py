@@ -20,14 +20,15 @@ _GRADING = ("grade", "graded_from")
 class RunSpec:
     """Everything that decides the bytes of a result; two equal specs on equal scans give equal pictures.
 
-    ``tile_yx`` and ``stride_yx`` are pixels; tiles start at multiples of ``align`` where the stride is one; ``anchor``
-    says whether the palette comes from the whole scan; ``quality`` is the seam score that finer tiles are added for, 0
-    for none, and ``stride_yx`` then the coarsest; ``vivid`` and ``cautious`` say what is taken of a palette
-    network's possible colours (:mod:`pipeline.palettes.answers`), ``palette_engine`` and ``palette_precision`` by what
-    and in what that network is computed; ``reused`` names the version whose tiles were taken over, which its storage
-    rounds to float16. Where the colours of another version were changed, and none predicted, ``grade`` says how and
-    ``graded_from`` is the name of that version, which all the other settings are of. Workers, blocks and schedulers are
-    not in it: they must not matter.
+    ``tile_yx`` and ``stride_yx`` are in pixels. Tiles start at multiples of ``align`` if the stride is such a multiple.
+    ``anchor`` says whether the palette comes from the whole scan. ``quality`` is the seam score that finer tiles should
+    reach, 0 for none; ``stride_yx`` is then the coarsest stride. ``vivid`` and ``cautious`` decide how colours are
+    chosen from a palette network's distribution (:mod:`pipeline.palettes.answers`); ``palette_engine`` and
+    ``palette_precision`` are the engine and precision of that network. ``palette_copy_sha256`` is the hash of the
+    coloured copy that gives the palette instead. ``reused`` names the version whose tiles were taken over, rounded to
+    float16 by its store. If the colours of another version were changed and none predicted, ``grade`` says how, and
+    ``graded_from`` names that version, which all other settings describe. Workers, blocks and schedulers are left out:
+    they must not matter.
     """
 
     tile_yx: tuple[int, int]
@@ -48,6 +49,7 @@ class RunSpec:
     palette_sha256: str = ""
     palette_engine: str = ""
     palette_precision: str = ""
+    palette_copy_sha256: str = ""
     reused: str = ""
     int8_sha256: str = ""
     algorithm: int = ALGORITHM

@@ -124,6 +124,30 @@ class ResultRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaletteCopyRecord(_Record):
+    """The coloured copy that the palette is of.
+
+    Attributes
+    ----------
+    matrix : two rows of three numbers, from x, y, 1 on the scan to x, y on the copy, in pixels from the corner
+    score, agreeing, covered : as in :class:`pipeline.palettes.registration.Registration`
+    made_by : what the copy says of its making (:func:`pipeline.metadata.provenance.made_by`)
+    """
+
+    name: str = ""
+    path: str = ""
+    bytes: int = 0
+    sha256: str = ""
+    height_px: int = 0
+    width_px: int = 0
+    matrix: Sequence[Sequence[float]] = ()
+    score: float = 0.0
+    agreeing: float = 0.0
+    covered: float = 0.0
+    made_by: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreRecord(_Record):
     """SHA-256 of the store's small files, by path within the store, and of the records of all blocks."""
 
@@ -164,6 +188,7 @@ class Sidecar:
     finished: str = ""
     source: SourceRecord | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    palette_copy: PaletteCopyRecord | None = None
     result: ResultRecord | None = None
     pictures: Mapping[str, PictureRecord] = field(default_factory=dict)
     store: StoreRecord | None = None
@@ -210,6 +235,7 @@ class Sidecar:
             finished=part("finished", _text) or "",
             source=part("source", SourceRecord.from_json),
             settings=part("settings", _object) or {},
+            palette_copy=part("palette_copy", lambda value: PaletteCopyRecord.from_json(value) if value else None),
             result=part("result", ResultRecord.from_json),
             pictures={name: part(name, PictureRecord.from_json, entries) or unknown for name in entries},
             store=part("store", StoreRecord.from_json),

@@ -31,6 +31,7 @@ BLOCK_SIZES_PX = (4096, 2048, 1024, 512)
 _READ_BYTES = 2**22
 _ANCHOR = "anchor.npy"
 _DOUBT, _DOUBT_CELLS, _ANSWERS = "doubt.json", "doubt.npy", "answers.npy"
+_COPY = "copy.json"
 _CHOSEN = "chosen"
 _FACTOR = "factor.json"
 
@@ -245,6 +246,20 @@ class ChromaVersion:
         """(answers, 3, rows, columns) stored a*, b* and share; None for a model without a palette network."""
         return self._read_array(_ANSWERS).astype(np.float32) if (self.path / _ANSWERS).is_file() else None
 
+    def write_palette_copy(self, record: Mapping[str, Any], attempt: str) -> None:
+        """Keep of which coloured copy the palette is, JSON values. Raises as for a block."""
+        self._check_attempt(attempt)
+        write_json(self.path / _COPY, dict(record))
+
+    @property
+    def palette_copy(self) -> Mapping[str, Any] | None:
+        """What :meth:`write_palette_copy` kept; None of a palette that is no copy's."""
+        try:
+            record: Mapping[str, Any] = json.loads((self.path / _COPY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record
+
     @property
     def doubt(self) -> Doubt | None:
         """The stored doubt; None for a model that does not estimate any."""
@@ -373,7 +388,7 @@ class ChromaVersion:
     def described_by(self) -> list[Path]:
         """The files beside the shards that say what the shards hold and how they were made."""
         arrays = [self.path / name / "zarr.json" for name in ("chroma", "agreement")]
-        palette = [self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS, _FACTOR)]
+        palette = [self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS, _COPY, _FACTOR)]
         made = [*arrays, *palette, *sorted((self.path / _CHOSEN).iterdir())]
         return [path for path in (self.path / "zarr.json", *made) if path.is_file()]
 

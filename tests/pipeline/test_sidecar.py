@@ -44,6 +44,19 @@ def now() -> dict[str, Any]:
             "metadata": {"format": "tiff", "resolution": [300, 300, "inch"], "dropped": ["2 extra channels"]},
         },
         "settings": SPEC.to_json(),
+        "palette_copy": {
+            "name": "a.jpg",
+            "path": "/copies/a.jpg",
+            "bytes": 900,
+            "sha256": "9" * 64,
+            "height_px": 150,
+            "width_px": 200,
+            "matrix": [[0.5, 0, 1.5], [0, 0.5, -1]],
+            "score": 0.98,
+            "agreeing": 1,
+            "covered": 0.99,
+            "made_by": {"software": "a colourizer"},
+        },
         "result": {"version": SPEC.version, "store": "a.zarr"},
         "pictures": {
             "tiff": {
@@ -83,8 +96,9 @@ def now() -> dict[str, Any]:
 
 def release_0_6() -> dict[str, Any]:
     """Before a palette network was a setting, a result knew its doubt, and a sidecar said which flow made it."""
-    told = without(now(), "flow")
-    settings = without(told["settings"], "vivid", "cautious", "palette_sha256", "palette_engine", "palette_precision")
+    told = without(now(), "flow", "palette_copy")
+    later = ("palette_sha256", "palette_engine", "palette_precision", "palette_copy_sha256")
+    settings = without(told["settings"], "vivid", "cautious", *later)
     return told | {"settings": settings, "quality": without(told["quality"], "doubt")}
 
 
