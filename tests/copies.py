@@ -58,6 +58,15 @@ def handled(rgb: U8, handling: Handling = USUAL) -> tuple[U8, NDArray[np.float64
     return through_jpeg(np.rint(np.clip(toned, 0, 1) * 255).astype(np.uint8), handling.quality), turn
 
 
+def warped(rgb: U8, share: float) -> U8:
+    """The picture with its places moved by up to ``share`` of its short side, as edit models do."""
+    height, width = rgb.shape[:2]
+    short = min(height, width)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    along, down = x + share * short * np.sin(8 * y / short), y + share * short * np.cos(7 * x / short)
+    return np.asarray(cv2.remap(rgb, along, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.uint8)
+
+
 def through_jpeg(rgb: U8, quality: int) -> U8:
     """Written as JPEG and read again."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])

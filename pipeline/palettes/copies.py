@@ -1,9 +1,9 @@
 """The palette of a coloured copy that was made elsewhere: its chroma, laid on the scan, as means over cells.
 
 The copy is shrunk first, and found on the shrunk scan (:mod:`pipeline.palettes.registration`). Cells may be finer than
-a palette network's, because what is in them is known: 64 along the short side. More are worth nothing where a copy is
-warped by a hundredth of that, and hardly more where it is not (tests.benchmarks.palette_from). The copy's a*, b* are
-taken as they are: to make them weaker or stronger by how much lighter the copy is than the scan made them worse.
+a palette network's, because what is in them is known: 64 along the short side, which are hardly better than 48 for
+copies that lost something on their way, and no worse for those that were warped (tests.benchmarks.palette_from). The
+copy's a*, b* are taken as they are, also where it is lighter or darker than the scan.
 
 What lies outside the copy has the colour of the nearest cell inside, up to a twentieth of the short side, and fades to
 gray over another twentieth: a margin that was cut off goes on, a mount that the copy does not show stays gray.

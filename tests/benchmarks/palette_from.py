@@ -3,10 +3,11 @@
     python -m tests.benchmarks.palette_from DATA [--count 40] [--pairs 200] [--side 256] [--model default]
 
 A photograph of DATA is the truth, its lightness the scan. The copy is a stand-in for what another program gives back:
-1 megapixel, JPEG 85, shifted by 3 and -2 px, scaled by 1.2 %, turned by 0.4 degrees, less contrast and brighter, 2 %
-cropped. CIEDE2000 to the truth with its palette and the model's generator stands beside that of the same copy laid
-exactly where it belongs, of the photograph itself as copy, and of the palette network's own palette. ``--count`` is of
-these; ``--pairs`` of the photographs that are registered only: right, with another one's copy, with their own mirrored.
+at most 1 megapixel, JPEG 85, shifted by 3 and -2 px, scaled by 1.2 %, turned by 0.4 degrees, less contrast and
+brighter, 2 % cropped. CIEDE2000 to the truth with its palette and the model's generator stands beside that of the same
+copy laid exactly where it belongs, of the photograph itself as copy, of it warped by 1 % of the short side (registered,
+too), and of the palette network's own palette. ``--count`` is of these; ``--pairs`` of the photographs that are
+registered only: right, with another one's copy, with their own mirrored.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from pipeline.errors import PaletteCopyError
 from pipeline.palettes.copies import laid_on
 from pipeline.palettes.registration import Registration, register
 from pipeline.tiling.palette import Palette
-from tests.copies import U8, handled
+from tests.copies import U8, handled, warped
 from training.evaluation.colorizers import Look, OnnxColorizer
 from training.evaluation.evaluate import resized
 from training.evaluation.subjects import find_subjects, spread
 
 F32 = NDArray[np.float32]
 CELLS = (24, 32, 48, 64)
+COPIES = ("copy", "copy, laid exactly", "photograph", "photograph, warped")
 
 
 def _lab(rgb: U8) -> F32:
@@ -50,12 +52,13 @@ def _at(matrix: NDArray[np.float64]) -> Registration:
 
 
 def _errors(rgb: U8, colorize: OnnxColorizer) -> list[float]:
-    """CIEDE2000 of gray, of the network's palette; for each number of cells of the copy, it laid exactly, the truth."""
+    """CIEDE2000 of gray and of the network's palette; then, for each number of cells, of the ``COPIES``."""
     truth = _lab(rgb)
     shape_yx, lightness = (truth.shape[1], truth.shape[2]), truth[0]
     copy, exact = handled(rgb)
     copy_lab = _lab(copy)
-    found = register(lightness, copy_lab[0])
+    warped_lab = _lab(warped(rgb, 0.01))
+    found, of_warped = register(lightness, copy_lab[0]), register(lightness, warped_lab[0])
 
     def error(palette: Palette) -> float:
         look = Look(np.zeros((0, 0, 0), np.float32), np.zeros((0, 2), np.float32), palette)
@@ -67,6 +70,7 @@ def _errors(rgb: U8, colorize: OnnxColorizer) -> list[float]:
             error(laid_on(shape_yx, copy_lab, found, cells)),
             error(laid_on(shape_yx, copy_lab, _at(exact), cells)),
             error(laid_on(shape_yx, truth, _at(np.eye(3)[:2]), cells)),
+            error(laid_on(shape_yx, warped_lab, of_warped, cells)),
         ]
     return errors
 
@@ -118,7 +122,7 @@ def main() -> None:
     print("| palette | CIEDE2000 | % below gray |\n|---|---|---|")
     print(f"| none (gray) | {gray:.2f} | 0.0 |\n| palette network | {network:.2f} | {100 * (1 - network / gray):.1f} |")
     for index, cells in enumerate(CELLS):
-        for name, value in zip(("copy", "copy, laid exactly", "photograph"), others[3 * index :], strict=False):
+        for name, value in zip(COPIES, others[len(COPIES) * index :], strict=False):
             print(f"| {name}, {cells} cells | {value:.2f} | {100 * (1 - value / gray):.1f} |")
     print(f"\n{_refused(photographs(args.pairs))}", flush=True)
 
