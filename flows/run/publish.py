@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import Any
 
 from flows.run.jobs import ScanJob
 from flows.run.reuse_policy import COLORIZE, REPROCESS
@@ -16,7 +18,7 @@ from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import premis_event
 from pipeline.quality.score import Quality
 from pipeline.results.read_back import carried_by_result, missing_in
-from pipeline.results.run_spec import utc_now
+from pipeline.results.run_spec import RunSpec, utc_now
 from pipeline.results.sidecar import (
     PaletteCopyRecord,
     PictureRecord,
@@ -108,7 +110,7 @@ def _export(
     scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
     ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
-    if copied := _of_copy(coloured):
+    if copied := _of_copy(store, job.spec):
         ours = f"{ours} {copied[0].upper()}{copied[1:]}."
     scans = store.embedded if job.metadata else EmbeddedMetadata()
     embedded, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
@@ -166,7 +168,7 @@ def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: st
     detail = f"colour added by an algorithm; lightness is the scan's own; version {spec.version}"
     if spec.grade is not None:
         detail += f", its colours those of version {spec.graded_from}, graded: {spec.grade}"
-    if copied := _of_copy(store.version(spec.version)):
+    if copied := _of_copy(store, spec):
         detail = f"{detail}; {copied}"
     notes = tuple(f"not carried over: {what} ({why})" for what, why in picture.not_carried.items())
     if store.missing_regions:
@@ -176,9 +178,14 @@ def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: st
     return replace(picture, premis=premis, unwritten=picture.unwritten - {"premis"})
 
 
-def _of_copy(coloured: ChromaVersion) -> str:
-    """Of which coloured copy the palette is, and what that says of its maker, for people; empty where it is of none."""
-    record = coloured.palette_copy
+def _copy_record(store: ScanStore, spec: RunSpec) -> Mapping[str, Any] | None:
+    """The record of the coloured copy that gave the palette, of the ungraded colours if these are graded."""
+    return store.version(spec.graded_from or spec.version).palette_copy
+
+
+def _of_copy(store: ScanStore, spec: RunSpec) -> str:
+    """Which coloured copy gave the palette and which program it names, for people; empty if none did."""
+    record = _copy_record(store, spec)
     if record is None:
         return ""
     maker = record["made_by"].get("creator_tool") or record["made_by"].get("software")
@@ -186,8 +193,8 @@ def _of_copy(coloured: ChromaVersion) -> str:
     return f"the colours are those of the copy {record['name']}, SHA-256 {record['sha256']}{made}"
 
 
-def _palette_copy(coloured: ChromaVersion) -> PaletteCopyRecord | None:
-    record = coloured.palette_copy
+def _palette_copy(store: ScanStore, spec: RunSpec) -> PaletteCopyRecord | None:
+    record = _copy_record(store, spec)
     return None if record is None else PaletteCopyRecord.from_json(record)
 
 
@@ -273,7 +280,7 @@ def _sidecar(
         finished=finished,
         source=_source(job, store),
         settings=job.spec.to_json(),
-        palette_copy=_palette_copy(store.version(job.spec.version)),
+        palette_copy=_palette_copy(store, job.spec),
         result=ResultRecord(version=job.spec.version, store=job.paths.store.name),
         pictures={name: _with_event(each, job, store, finished) for name, each in pictures.items()},
         # Holds for this store alone: other block sizes or interruptions give another store with the same picture.

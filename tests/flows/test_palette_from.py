@@ -117,6 +117,11 @@ def test_reprocess_keeps_the_palette_of_the_copy_also_where_that_is_gone(command
     one, other = (store.version(name).palette(store.info.shape_yx).cells for name in store.version_names())
     assert np.array_equal(one, other)
 
+    ran = command("reprocess", folder / "out", "album/b", "--saturation", "0.5")
+    assert ran.code == 0, ran.err
+    graded = json.loads((folder / "out" / "album" / "b.color.json").read_text())
+    assert (graded["settings"]["grade"]["saturation"], graded["palette_copy"]) == (0.5, told["palette_copy"])
+
 
 def test_copies_are_found_by_the_names_of_results(tmp_path):
     def scan(stem, name, page=1):

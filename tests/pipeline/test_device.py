@@ -9,7 +9,7 @@ import array_api_compat
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.colour.lab import lightness_from_samples, lightness_on
@@ -108,7 +108,6 @@ def square_grids(draw):
 
 
 @examples(40)
-@settings(max_examples=40)  # the strict arrays are slow, and every example has many tiles
 @given(grid=grids(), window=windows, block_px=st.integers(3, 64), batch=st.integers(1, 7))
 def test_blends_are_numpys_to_the_bit(device, grid, window, block_px, batch):
     works = works_of(grid, window, picture(grid.shape_yx), block_px)

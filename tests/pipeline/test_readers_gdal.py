@@ -183,7 +183,7 @@ for name in sys.argv[1:]:
     print(name, flush=True)
     with open_scan(Path(name)) as reader:
         reader.read(slice(None), slice(None))
-        print(reader.carried.place and reader.carried.place.transform, flush=True)
+        print(reader.embedded.place and reader.embedded.place.transform, flush=True)
 """
 WITHOUT_PROC = "from pipeline.support import gdal; from pathlib import Path; gdal._OPEN_FILES = Path('/proc/none')"
 
