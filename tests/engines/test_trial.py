@@ -20,6 +20,8 @@ from engines.select import choose
 from engines.spec import EngineSpec, ModelCard, find_model
 from tests.models import KERNELS, make_model
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):

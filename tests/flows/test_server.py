@@ -136,6 +136,7 @@ def test_a_server_that_ends_says_why(heard, monkeypatch):
         wait()
 
 
+@pytest.mark.service
 def test_its_settings_are_its_own_and_end_with_it(home, monkeypatch):
     """Whatever a site sets for Prefect, and wherever its proxies are; the next server begins with a kept database."""
     monkeypatch.setenv("COLORIZE_ARCHIVE_CACHE", str(home / "cache"))

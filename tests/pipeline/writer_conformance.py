@@ -287,6 +287,7 @@ class WriterConformance:
         self.write(path, picture, 3)
         assert whole(path) == first
 
+    @pytest.mark.e2e
     @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's count of the memory in use")
     def test_memory_does_not_grow_with_the_picture(self, path):
         band = smooth((512, 600), "uint16")

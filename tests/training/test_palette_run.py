@@ -26,6 +26,8 @@ from training.palette.recipe import load_palette_recipe, palette_recipes
 from training.palette.run import FEATURES, train_palette
 from training.palette.verdict import Verdict
 
+pytestmark = pytest.mark.e2e
+
 TINY = ("epochs=2", "views=2", "batch=8", "checkpoint_steps=2", "warmup_steps=1")
 
 

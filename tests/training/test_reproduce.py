@@ -22,6 +22,8 @@ from training.evaluation.answers import pooled
 from training.reproduce import SYSTEMS, Request, pix2pix_frames, reproduce
 from training.reproduce.stitch import stitch
 
+pytestmark = pytest.mark.e2e
+
 MINUTES = 0.001  # the least number of pictures, and an epoch or two
 
 
