@@ -41,6 +41,12 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: phases.0.epochs=5")
     ] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="GPUs to use.", show_default="all")] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="With a palette's recipe: the model whose generator it is joined with.", show_default="default"
+        ),
+    ] = None,
 ) -> None:
     """Train a generator on your own photographs; OUT/model is what run --model takes."""
     with _one_line():
@@ -51,8 +57,15 @@ def train(
         if recipe in palette_recipes():
             if devices is not None and devices > 1:
                 raise RecipeError(f"--devices {devices}: recipe {recipe} learns on one GPU; leave it out")
-            _train_palette(recipe, data, out or Path("runs") / recipe, resume, tuple(changes or ()))
+            _train_palette(
+                recipe, data, out or Path("runs") / recipe, resume, tuple(changes or ()), generator or "default"
+            )
             return
+        if generator is not None:
+            raise RecipeError(
+                f"--generator {generator}: recipe {recipe} trains a generator itself; leave it out, and give it to "
+                "train palette-own, which joins the two"
+            )
         chosen = load_recipe(recipe, tuple(changes or ()))
         place = out or Path("runs") / chosen.name
         if resume and recipe in shipped_recipes() and (place / RUN_RECIPE).is_file():
@@ -79,7 +92,9 @@ def train(
             say(f"{model.folder}: {megabytes:.1f} MB, for colorize-archive run --model")
 
 
-def _train_palette(recipe: str, data: Path | None, out: Path, resume: bool, changes: tuple[str, ...]) -> None:
+def _train_palette(
+    recipe: str, data: Path | None, out: Path, resume: bool, changes: tuple[str, ...], generator: str
+) -> None:
     from training.errors import RecipeError
     from training.palette.recipe import load_palette_recipe
 
@@ -91,7 +106,7 @@ def _train_palette(recipe: str, data: Path | None, out: Path, resume: bool, chan
     from training.palette.run import train_palette
 
     try:
-        model = train_palette(chosen, data, out, resume, report=say)
+        model = train_palette(chosen, data, out, resume, generator=generator, report=say)
     except KeyboardInterrupt:
         stop(f"stopped; what is in {out} stands, go on with the same command and --resume", STOPPED)
     say(f"{model.folder}: for colorize-archive run --model")

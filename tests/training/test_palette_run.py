@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,20 @@ def test_the_model_colours_as_a_run_would(trained: tuple[Path, list[str]]) -> No
     told = model.card.training["palette"]
     assert told["pictures"] > 20
     assert told["recipe"]["start"] == "default"
+
+
+def test_it_is_joined_with_a_generator_of_ones_own(trained: tuple[Path, list[str]], photographs_folder: Path) -> None:
+    out, _ = trained
+    own = out.parent / "own-generator"
+    shutil.copytree(find_model("default").folder, own)
+    card = json.loads((own / "card.json").read_text())
+    (own / "card.json").write_text(json.dumps({**card, "name": "mine", "palette": None, "training": {"seed": 77}}))
+    recipe = load_palette_recipe("palette-own", TINY)
+    model = train_palette(recipe, photographs_folder, out, True, generator=str(own), report=lambda _: None)
+    assert model.card.training["generator"] == {"seed": 77}
+    assert model.card.palette is not None
+    with pytest.raises(TrainingError, match="takes no palette"):
+        train_palette(recipe, photographs_folder, out, True, generator="pix2pix-unet", report=lambda _: None)
 
 
 def test_its_head_can_be_learnt_on_from(trained: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ def train_palette(
     DataError : no usable picture. RecipeError : ``out`` holds a run, and ``resume`` was not given. TrainingError : the
         features are of other data, or the weights are missing.
     """
+    joined = find_model(generator)  # before the work
+    if not joined.card.takes_palette:
+        raise TrainingError(
+            f"model {joined.card.name}: its generator takes no palette, so the two would not fit; "
+            "train the recipe generator"
+        )
     begun = (out / CHECKPOINT).is_file()
     if begun and not resume:
         raise RecipeError(f"{out}: holds a run, which would be lost; go on with --resume, or give a new --out")
@@ -78,7 +84,7 @@ def train_palette(
     lesson = Lesson.of(folder, list(collection.train.photographs), recipe)
     _write_run(out, recipe, collection, lesson)
     learn(recipe, lesson, published, out, start, report)
-    return finish(recipe, collection, lesson, out, find_model(generator), stem, report)
+    return finish(recipe, collection, lesson, out, joined, stem, report)
 
 
 def _beginning(
