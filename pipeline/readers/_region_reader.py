@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ScanDamagedError, ScanUnreachableError
+from pipeline.errors import ScanDamagedError, ScanUnreachableError, ScanUnreadableError
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers._base import CACHE_BYTES, Samples, SegmentCache, WindowReader, reason, refuse_drive_errors
 from pipeline.support.row_bands import by_strips
@@ -120,3 +121,26 @@ class SegmentedReader(WindowReader):
             if self._source.sequential:
                 self._lost = row, f"damaged ({reason(error)}); restore it from its source"
             raise
+
+
+def open_regions(
+    path: Path, reading: ReadOptions, source_of: Callable[[BinaryIO, ReadOptions], Source]
+) -> SegmentedReader:
+    """Open ``path`` and read it as ``source_of`` says, which closes the file later; if it raises, the file is closed.
+
+    Raises
+    ------
+    ScanUnreadableError : the file cannot be opened; the message lacks the path. Besides, what ``source_of`` raises.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        refuse_drive_errors(error)
+        raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
+    try:
+        source = source_of(file, reading)
+    except BaseException as error:
+        file.close()
+        refuse_drive_errors(error)
+        raise
+    return SegmentedReader(path, reading, source)

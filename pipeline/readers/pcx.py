@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ScanDamagedError, ScanUnreadableError, ScanUnsupportedError
-from pipeline.readers._base import check_size, palette_table, reason, refuse_drive_errors
+from pipeline.readers._base import check_size, palette_table
 from pipeline.readers._conversion import Conversion
 from pipeline.readers._lightness import Light
 from pipeline.readers._metadata_blocks import Blocks
-from pipeline.readers._region_reader import SegmentedReader, Source
+from pipeline.readers._region_reader import SegmentedReader, Source, open_regions
 from pipeline.types import ReadOptions
 
 ENDINGS = (".pcx",)
@@ -59,18 +59,7 @@ def recognizes(head: bytes) -> bool:
 
 def open_reader(path: Path, reading: ReadOptions) -> SegmentedReader:
     """Open a PCX. Raises as :func:`pipeline.readers.open_scan`; messages lack the path."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        refuse_drive_errors(error)
-        raise ScanUnreadableError(f"cannot be read ({reason(error)}); check its permissions and disk") from error
-    try:
-        source = _source_of(file, reading)
-    except BaseException as error:
-        file.close()
-        refuse_drive_errors(error)
-        raise
-    return SegmentedReader(path, reading, source)
+    return open_regions(path, reading, _source_of)
 
 
 def _source_of(file: BinaryIO, reading: ReadOptions) -> Source:
