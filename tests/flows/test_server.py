@@ -16,6 +16,7 @@ import pytest
 from flows.events import listening
 from flows.orchestration import server, waiting
 from flows.orchestration.server import UP_PROFILE, ServerError, embedded_server, users_server
+from tests.benchmarks.surroundings import DASK, PREFECT, PROXIES
 from tests.flows.conftest import _run
 
 PROFILE = 'active = "{name}"\n[profiles.{name}]\nPREFECT_API_URL = "{url}"\n'
@@ -170,28 +171,7 @@ def test_its_settings_are_its_own_and_end_with_it(home, monkeypatch):
         wait()
 
 
-SITE = {
-    "HTTP_PROXY": "http://127.0.0.1:9",
-    "http_proxy": "http://127.0.0.1:9",
-    "ALL_PROXY": "socks5://127.0.0.1:9",
-    "NO_PROXY": "[::1]/128",
-    "PREFECT_SERVER_API_AUTH_STRING": "somebody:secret",
-    "PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg://prefect@elsewhere.example.org/prefect",
-    "PREFECT_API_SSL_CERT_FILE": "/gone.pem",
-    "SSL_CERT_FILE": "/gone.pem",
-    "PREFECT_LOGGING_SETTINGS_PATH": "/gone.yml",
-    "PREFECT_PROFILE": "gone",
-}
-DASK = {
-    "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true",
-    "DASK_TEMPORARY_DIRECTORY": "/gone/dask",
-    "DASK_DISTRIBUTED__WORKER__PRELOAD": '["gone_module"]',
-    "DASK_DISTRIBUTED__NANNY__PRELOAD": '["gone_module"]',
-    "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": '["gone_module"]',
-    "DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION": "1 seconds",
-    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
-    "DASK_SCHEDULER_ADDRESS": "tcp://elsewhere.example.org:8786",
-}
+SITE = {**PROXIES, **PREFECT, **DASK}
 
 
 def test_a_run_in_a_site_of_many_settings(environment, tmp_path):
@@ -203,7 +183,7 @@ def test_a_run_in_a_site_of_many_settings(environment, tmp_path):
     (tmp_path / "work" / "prefect.toml").write_text('[server.api]\nauth_string = "somebody:secret"\n')
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((50, 60), np.uint8))
     words = ("run", tmp_path / "a.png", "-o", tmp_path / "out", "--engine", "identity")
-    site = {**SITE, **DASK, "PREFECT_HOME": str(home), "HOME": "/proc/nobody", "TMPDIR": str(tmp_path / "gone")}
+    site = {**SITE, "PREFECT_HOME": str(home), "HOME": "/proc/nobody", "TMPDIR": str(tmp_path / "gone")}
     path = os.pathsep.join(str(folder) for folder in [os.environ.get("PYTHONPATH", ""), Path.cwd()] if folder)
     ran = _run({**environment, **site, "PYTHONPATH": path}, *words, cwd=tmp_path / "work")
     assert ran.code == 0, ran.err
