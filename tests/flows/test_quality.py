@@ -398,7 +398,7 @@ def test_killed_in_a_refinement_with_two_workers_it_ends_in_the_bytes_of_one(
 ):
     """SIGKILL to all processes; blocks of 512 px against one for the whole scan."""
     cv2.imwrite(str(tmp_path / "large.png"), photograph[600:1700, 1000:2300])
-    words = ("--model", moody, *SIDE, "--window", "average", "--no-anchor", "--quality", "6")
+    words = ("--model", moody, *SIDE, "--window", "average", "--no-anchor", "--quality", "6", "--precision", "fp32")
     two = ("run", tmp_path / "large.png", "-o", tmp_path / "two", *words, "--workers", 2, "--limit-memory", "2GiB")
     killed(two, lambda: max(records_in(tmp_path / "two"), default=0) > 0)
     levels = records_in(tmp_path / "two")

@@ -102,10 +102,12 @@ def test_the_next_night_leaves_what_was_reprocessed(command, done, scan, tmp_pat
 
 def test_a_run_makes_no_block_under_the_name_of_what_another_model_made(command, done, scan, moody, tmp_path):
     output = shutil.copytree(done[0], tmp_path / "out")
-    assert command("reprocess", output, "--model", moody, "--limit-memory", "8GiB").code == 0
+    # What fits a limit depends on the precision, and which one is faster is measured anew on each machine.
+    precision = ("--precision", "fp32")
+    assert command("reprocess", output, "--model", moody, "--limit-memory", "8GiB", *precision).code == 0
     before, told = tifffile.imread(output / "girls.color.tif"), sidecar(output)
     # Less memory makes other blocks, of which this one has none.
-    ran = command("run", scan, "-o", output, *MODEL, "--limit-memory", "1450MiB", "--format", "tiff,png")
+    ran = command("run", scan, "-o", output, *MODEL, "--limit-memory", "1450MiB", *precision, "--format", "tiff,png")
     assert ran.code == 0, ran.err
     assert sidecar(output)["settings"] == told["settings"]
     # Nothing was made: what is told of the work is that of the colours, with the seconds of one more export.
