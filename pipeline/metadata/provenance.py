@@ -143,6 +143,53 @@ def premis_event(
     }
 
 
+def premis_review(
+    when: str, decision: str, person: str, note: str, version: tuple[str, str], identifier: str
+) -> dict[str, Any]:
+    """A person's decision about a result as a PREMIS 3 event; JSON values.
+
+    The type is a local one: the Library of Congress's list of event types has none for a person's judgement.
+
+    Parameters
+    ----------
+    when : ISO 8601 with time zone
+    decision : such as "approve"
+    note : for people; may be empty
+    version : name of the version of colours, and SHA-256 of the scan that they belong to
+    identifier : of the decision
+    """
+    name, sha256 = version
+    detail: dict[str, Any] = {"eventOutcome": {"value": decision}}
+    if note:
+        detail["eventOutcomeDetail"] = [{"eventOutcomeDetailNote": note}]
+    return {
+        "eventIdentifier": {
+            "eventIdentifierType": "UUID",
+            "eventIdentifierValue": str(
+                uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([when, identifier, person, *version]))
+            ),
+        },
+        "eventType": {"value": "review by a person"},
+        "eventDateTime": when,
+        "eventDetailInformation": [{"eventDetail": f"colours of version {name} looked at and decided on by a person"}],
+        "eventOutcomeInformation": [detail],
+        "linkingAgentIdentifier": [
+            {
+                "linkingAgentIdentifierType": "name of a person, as given",
+                "linkingAgentIdentifierValue": person,
+                "linkingAgentRole": [_term("eventRelatedAgentRole", "imp", "implementer")],
+            }
+        ],
+        "linkingObjectIdentifier": [
+            {
+                "linkingObjectIdentifierType": "SHA-256 of the scan, and version of its colours",
+                "linkingObjectIdentifierValue": f"{sha256} {name}",
+                "linkingObjectRole": [_term("eventRelatedObjectRole", "sou", "source")],
+            }
+        ],
+    }
+
+
 def _term(scheme: str, code: str, label: str) -> dict[str, str]:
     """A term of the Library of Congress's preservation vocabularies."""
     return {
