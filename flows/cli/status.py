@@ -69,7 +69,7 @@ def release(
 
     try:
         folder = output.expanduser().resolve()
-        _check_output(folder)
+        check_output(folder)
         with folder_lock(folder), Catalogue.open(folder, is_locked=True) as catalogue:
             failed = [scan.stem for scan in catalogue.scans() if scan.state in ("failed", "quarantined")]
             chosen = [stem for stem in failed if any(chooses(pattern, stem) for pattern in scans)]
@@ -99,7 +99,7 @@ def restore(
     typer.echo(f"restored     {shown(name)}; {shown(before or 'nothing')} was current")
 
 
-def _check_output(output: Path) -> None:
+def check_output(output: Path) -> None:
     """Raise UsageError unless runs have worked here, so that a folder given by mistake gets no catalogue."""
     from flows.catalogue.database import FILE
 
@@ -110,7 +110,7 @@ def _check_output(output: Path) -> None:
 def _opened(output: Path, anew: bool) -> Catalogue:
     from flows.catalogue.database import Catalogue, rebuild
 
-    _check_output(output)
+    check_output(output)
     return rebuild(output) if anew else Catalogue.open(output)
 
 

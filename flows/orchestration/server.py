@@ -36,6 +36,7 @@ from engines.errors import EngineError
 from flows.environment import NOT_TOLD, without_proxies
 from flows.events import warn
 from flows.orchestration.waiting import Progress, last_words
+from flows.run.temporary_folder import PREFIX
 
 UP_PROFILE = "colorize-archive"
 _POLL_SECONDS = 0.05
@@ -119,7 +120,7 @@ def embedded_server() -> Iterator[Callable[[], None]]:
         return
     port = _free_port()
     with (
-        tempfile.TemporaryDirectory(prefix="colorize-archive-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder,
         _environment(Path(folder), port),
     ):
         server = _Server(Path(folder), port)

@@ -51,7 +51,7 @@ def find_stores(output: Path, patterns: list[str]) -> list[ScanFile]:
     UsageError : no store is there, or none matches.
     """
     check_locale()
-    found = sorted(_stores(output))
+    found = sorted(store_stems(output))
     chosen = [stem for stem in found if not patterns or any(chooses(p, stem) for p in patterns)]
     if not found:
         raise UsageError(f"{output}: no NAME.zarr in this folder; give the --output folder of an earlier run")
@@ -97,7 +97,8 @@ def parse_worse_than(value: str | float | None) -> float | None:
     return score
 
 
-def _stores(output: Path) -> Iterator[str]:
+def store_stems(output: Path) -> Iterator[str]:
+    """The names of all scans that have a store below ``output``, in no order."""
     for parent, names, _ in walk(output):
         for name in [name for name in names if name.endswith(STORE_ENDINGS)]:
             names.remove(name)

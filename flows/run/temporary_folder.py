@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+PREFIX = "colorize-archive-"
+"""Of the names of a run's own folders there."""
 # For Prefect's database with its journal, and for the folders of Dask's workers.
 _ROOM_BYTES = 64 * 2**20
 
