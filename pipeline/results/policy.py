@@ -302,7 +302,8 @@ def _rule(path: Path, number: int, values: Any) -> Rule:
         raise _refused(path, f"{where}: {wrong[0]} is no text")
     if (action == "label") != bool(texts["label"]):
         raise _refused(path, f"{where}: a label is what action 'label' needs, and no other has")
-    return Rule(name, action, *patterns.values(), **texts)
+    folders, names, numbers, keywords = (patterns[each] for each in _PATTERNS)
+    return Rule(name, action, folders, names, numbers, keywords, **texts)
 
 
 def _mapping(path: Path, where: str, value: Any, known: set[str]) -> Mapping[str, Any]:
