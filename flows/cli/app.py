@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from flows.cli import clean, engines, status, training
+from flows.cli import clean, doctor, engines, status, training
 from flows.cli.console import DONE, FAILED, STOPPED, USAGE, errors, outlive_readers, stop
 from flows.cli.request import taking
 from flows.environment import is_in_utf8
@@ -384,6 +384,7 @@ def models() -> None:
 training.register(app)
 status.register(app)
 clean.register(app)
+doctor.register(app)
 app.add_typer(engines.app, name="engines")
 
 
