@@ -19,12 +19,14 @@ _LABEL_WIDTH = 8
 class Message:
     """One line for the operator; ``is_warning`` if something is wrong.
 
-    ``label`` is the word that the line begins with, such as ``waiting``.
+    ``label`` is the word that the line begins with, such as ``waiting``; ``brief`` is what a terminal shows instead of
+    ``text`` unless somebody wants to know why.
     """
 
     text: str
     label: str = ""
     is_warning: bool = False
+    brief: str = ""
 
     @classmethod
     def warning(cls, text: str, label: str = "warning") -> Message:

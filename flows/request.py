@@ -18,6 +18,14 @@ AUTO = "auto"
 WHOLE = "whole"
 ALL = "all"
 LOCAL, CUDA = "local", "cuda"
+# The groups that help and forms show options in.
+WHAT, LOOKS, WHERE, WHEN, SAYS = (
+    "What",
+    "How it looks",
+    "Where it runs",
+    "When it stops",
+    "What the command says",
+)
 # Marks a parameter without a default.
 REQUIRED = inspect.Parameter.empty
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,6 +47,7 @@ class Option:
 
     Attributes
     ----------
+    panel : the group of options that it is shown in
     title : its label in a form
     help : its meaning, as Markdown without links
     more : what only the table in the docs has room for
@@ -48,8 +57,10 @@ class Option:
     form : what only a form has to say
     examples : for a form
     is_local : only the machine that runs it can tell whether the value is good
+    choices : the words of one that takes several of them, for completion
     """
 
+    panel: str
     title: str
     help: str
     more: str = ""
@@ -59,6 +70,7 @@ class Option:
     form: str = ""
     examples: tuple[Any, ...] = ()
     is_local: bool = False
+    choices: Callable[[], list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,19 @@ class Parameter:
     @property
     def is_list(self) -> bool:
         return list[str] in _parts(self.hint)
+
+    @property
+    def key(self) -> str:
+        """Its name in settings files: the long flag without hyphens, or the name that stands for its place."""
+        return self.name.replace("_", "-") if self.option.metavar else self.flags[0].split("/")[0].lstrip("-")
+
+    @property
+    def choices(self) -> list[str]:
+        """The words that it takes, beside numbers or free texts if it takes those too."""
+        if self.option.choices is not None:
+            return self.option.choices()
+        schemas = (part.keys() for part in _parts(self.hint) if isinstance(part, Schema))
+        return [word for schema in schemas for word in schema.get("enum", ())]
 
     @property
     def is_optional(self) -> bool:
@@ -126,6 +151,12 @@ def _formats() -> dict[str, Any]:
     return {"pattern": rf"^\s*({names})(\s*,\s*({names}))*\s*$"}
 
 
+def _format_names() -> list[str]:
+    from pipeline.formats import ENDINGS
+
+    return list(ENDINGS)
+
+
 def _backends() -> dict[str, Any]:
     from engines.registry import backend_names
 
@@ -148,6 +179,7 @@ Inputs = Annotated[
     list[str],
     Schema(lambda: {"minItems": 1}),
     Option(
+        WHAT,
         "Scans",
         "Scans, folders (searched through) or patterns.",
         metavar="INPUT...",
@@ -159,16 +191,17 @@ Inputs = Annotated[
 Output = Annotated[
     str,
     Schema(lambda: {"minLength": 1}),
-    Option("Results", "Folder for the results.", flags=("--output", "-o"), form="As an absolute path."),
+    Option(WHAT, "Results", "Folder for the results.", flags=("--output", "-o"), form="As an absolute path."),
 ]
 Results = Annotated[
     str,
     Schema(lambda: {"minLength": 1}),
-    Option("Results", "Folder of earlier results.", metavar="OUTPUT", form="As an absolute path."),
+    Option(WHAT, "Results", "Folder of earlier results.", metavar="OUTPUT", form="As an absolute path."),
 ]
 Selection = Annotated[
     list[str],
     Option(
+        WHAT,
         "Only these scans",
         "Names without ending, patterns, or folders such as `albums/`.",
         metavar="[SCAN]...",
@@ -178,11 +211,16 @@ Selection = Annotated[
 ]
 Tile = Annotated[
     Whole | PixelsOrWhole,
-    Option("Tile", "Tile in pixels: `256`, HEIGHTxWIDTH such as `2048x4096`, or `whole` for one as large as the scan."),
+    Option(
+        LOOKS,
+        "Tile",
+        "Tile in pixels: `256`, HEIGHTxWIDTH such as `2048x4096`, or `whole` for one as large as the scan.",
+    ),
 ]
 Stride = Annotated[
     Whole | Pixels,
     Option(
+        LOOKS,
         "Stride",
         "Pixels between tiles, at most a tile; smaller is smoother and slower: half the stride is four times the work.",
         examples=(128, 64),
@@ -192,6 +230,7 @@ Window = Annotated[
     str,
     Schema(_windows),
     Option(
+        LOOKS,
         "Window",
         "Weights in overlaps: `hann`, `triangle` and `gaussian` hide the edges of tiles, `average` is the plain mean.",
     ),
@@ -199,6 +238,7 @@ Window = Annotated[
 Anchor = Annotated[
     bool,
     Option(
+        LOOKS,
         "Palette of the whole scan",
         "Take the palette (slow changes of colour) from the whole scan, so that its tiles agree.",
         "Without, each tile is coloured by what it shows alone: only for models that see nothing but a tile "
@@ -208,6 +248,7 @@ Anchor = Annotated[
 Quality = Annotated[
     Score | ScoreText,
     Option(
+        LOOKS,
         "Seam score to reach",
         "Seam score to reach, such as `1.05`: finer tiles where tiles disagree; the stride is then the coarsest. "
         "`none`: no such goal.",
@@ -219,6 +260,7 @@ Vivid = Annotated[
     float,
     Schema(lambda: {"minimum": 0, "maximum": 1}),
     Option(
+        LOOKS,
         "Vivid",
         "Which of the possible colours to take: 0 is their mean, 1 the likeliest alone and half as strong again, and "
         "wrong more often.",
@@ -227,12 +269,13 @@ Vivid = Annotated[
 ]
 Cautious = Annotated[
     bool,
-    Option("Cautious", "Fade guesses towards gray.", "What keeps its colour is likely", off="--not-cautious"),
+    Option(LOOKS, "Cautious", "Fade guesses towards gray.", "What keeps its colour is likely", off="--not-cautious"),
 ]
 PaletteFrom = Annotated[
     str,
     Schema(lambda: {"minLength": 1}),
     Option(
+        LOOKS,
         "Coloured copies",
         "Folder of coloured copies made elsewhere, named as their scans: their colours, the scan's own lightness.",
         "They may be smaller, cropped, shifted and in other tones: see "
@@ -244,6 +287,7 @@ PaletteFrom = Annotated[
 Lenient = Annotated[
     bool,
     Option(
+        LOOKS,
         "Lenient",
         "With `--palette-from`: scans without a copy are coloured by the model alone, and do not fail.",
         # Whether there are copies at all is known where the run works.
@@ -254,6 +298,7 @@ Engine = Annotated[
     str,
     Schema(_backends),
     Option(
+        WHERE,
         "Engine",
         "A backend (`colorize-archive engines list`); `auto` takes the fastest that runs on the machine, and says so; "
         "`identity` is for tests.",
@@ -264,6 +309,7 @@ Precision = Annotated[
     str,
     Schema(_precisions),
     Option(
+        WHERE,
         "Precision",
         "What the engine computes in: `fp32`, `bf16`, `fp16` or `int8`; `auto`: the fastest that keeps the picture.",
         "Which one does is measured on this machine",
@@ -272,6 +318,7 @@ Precision = Annotated[
 Model = Annotated[
     str,
     Option(
+        LOOKS,
         "Model",
         "A shipped model (`colorize-archive models`), or a folder with `model.onnx` and `card.json`.",
         is_local=True,
@@ -281,6 +328,7 @@ Saturation = Annotated[
     float,
     Schema(lambda: {"minimum": 0, "maximum": 4}),
     Option(
+        LOOKS,
         "Saturation",
         "Factor on the chroma of the colours that are there, 0 to 4: 0 is gray, 1 changes nothing.",
         examples=(0.9,),
@@ -290,6 +338,7 @@ Warmth = Annotated[
     float,
     Schema(lambda: {"minimum": -20, "maximum": 20}),
     Option(
+        LOOKS,
         "Warmth",
         "CIELAB units towards warmer daylight, -20 to 20; ink and paper stay as they are.",
         "Along the line from D65 to D50, which are 18 apart. It fades out from L\\* 25 to 5 and from 75 to 95, and "
@@ -300,6 +349,7 @@ Warmth = Annotated[
 HueMap = Annotated[
     str,
     Option(
+        LOOKS,
         "Hues to change",
         "Hues with factors, `violet:0.4`, or turned to others, `blue>brown`, with commas between: `red`, `orange`, "
         "`yellow`, `green`, `cyan`, `blue`, `violet`, `magenta`, `brown`.",
@@ -311,6 +361,7 @@ Colourfulness = Annotated[
     float,
     Schema(lambda: {"minimum": 0, "maximum": 150}),
     Option(
+        LOOKS,
         "Colourfulness to reach",
         "Colourfulness (Hasler and Süsstrunk) to reach by a factor on chroma, 0 to 150: 0 is gray, 33 moderate.",
         "15 is slightly, 45 averagely colourful. The factor is 4 at most, and reaches it to 2 %",
@@ -320,6 +371,7 @@ Colourfulness = Annotated[
 Workers = Annotated[
     Annotated[int, Schema(lambda: {"minimum": 1, "maximum": 4096})] | Annotated[str, Schema(lambda: {"enum": [AUTO]})],
     Option(
+        WHERE,
         "Worker processes",
         "Worker processes, or `auto`; they share the processors.",
         "Those are the processors that this process may use, a container's quota included",
@@ -329,6 +381,7 @@ Cluster = Annotated[
     str,
     Schema(lambda: {"enum": [LOCAL, CUDA]}),
     Option(
+        WHERE,
         "Cluster",
         "`local`, or `cuda`: one pinned worker for each GPU of the machine.",
         "`cuda` needs `pip install '.[cuda]'`",
@@ -338,6 +391,7 @@ Cluster = Annotated[
 Scheduler = Annotated[
     str,
     Option(
+        WHERE,
         "Dask scheduler",
         "Existing Dask cluster: `tcp://host:8786`, `tls://host:8786` or a scheduler file.",
         examples=("tcp://dask:8786",),
@@ -348,6 +402,7 @@ _PEM = ("/certificates/dask.pem",)
 TlsCa = Annotated[
     str,
     Option(
+        WHERE,
         "TLS authority",
         "PEM file of the authority that signed the scheduler's certificate.",
         examples=_PEM,
@@ -355,12 +410,13 @@ TlsCa = Annotated[
     ),
 ]
 TlsCert = Annotated[
-    str, Option("TLS certificate", "PEM file of this client's certificate.", examples=_PEM, is_local=True)
+    str, Option(WHERE, "TLS certificate", "PEM file of this client's certificate.", examples=_PEM, is_local=True)
 ]
-TlsKey = Annotated[str, Option("TLS key", "PEM file of this client's key.", examples=_PEM, is_local=True)]
+TlsKey = Annotated[str, Option(WHERE, "TLS key", "PEM file of this client's key.", examples=_PEM, is_local=True)]
 LimitMemory = Annotated[
     Whole | Annotated[str, Schema(lambda: {"pattern": f"{_MEMORY}|^auto$"})],
     Option(
+        WHERE,
         "Memory",
         "Most memory that the plan may use, all processes together: `2GiB`, `1500MB`; `auto`: by what the machine has.",
         "A run that cannot fit is refused before any work. `auto` is 2 GiB and half a GiB for every processor beyond "
@@ -370,24 +426,27 @@ LimitMemory = Annotated[
 ]
 Keep = Annotated[
     Whole | Annotated[str, Schema(lambda: {"pattern": r"^[1-9]\d*$"})],
-    Option("Versions to keep", "Versions of a scan's colours that stay, the new one among them."),
+    Option(WHAT, "Versions to keep", "Versions of a scan's colours that stay, the new one among them."),
 ]
 Formats = Annotated[
     str,
     Schema(_formats),
     Option(
+        WHAT,
         "Formats",
         "Of the pictures: `tiff`, `cog`, `omezarr`, `jp2`, `png`, `jpeg`, `iiif`, or several: `tiff,iiif`.",
         "A format that is added later is made from the existing colours",
         flags=("--format",),
+        choices=_format_names,
     ),
 ]
 Metadata = Annotated[
-    bool, Option("Metadata", "Carry over what the scan says beside its pixels (also names and its GPS position).")
+    bool, Option(WHAT, "Metadata", "Carry over what the scan says beside its pixels (also names and its GPS position).")
 ]
 Pages = Annotated[
     Whole | Annotated[str, Schema(lambda: {"pattern": _RANGES})],
     Option(
+        WHAT,
         "Pages",
         "Of files that have several: `all`, or numbers such as `1,3-5`.",
         "Each page is a scan of its own, `NAME.p001`",
@@ -396,13 +455,14 @@ Pages = Annotated[
 ]
 Salvage = Annotated[
     bool,
-    Option("Salvage", "Colour damaged scans too: what cannot be read is plain gray, and listed in the JSON."),
+    Option(WHAT, "Salvage", "Colour damaged scans too: what cannot be read is plain gray, and listed in the JSON."),
 ]
-Force = Annotated[bool, Option("Do it again", "Read and colour again scans whose result is there.")]
-ForceVersions = Annotated[bool, Option("Do it again", "Make versions again that are there.")]
+Force = Annotated[bool, Option(WHAT, "Do it again", "Read and colour again scans whose result is there.")]
+ForceVersions = Annotated[bool, Option(WHAT, "Do it again", "Make versions again that are there.")]
 Until = Annotated[
     Annotated[str, Schema(lambda: {"pattern": _UNTIL})],
     Option(
+        WHEN,
         "Until",
         "When to end, at a block: `06:00` (the next one, local time), `+90m`, `+8h` or an ISO 8601 time. The next run "
         "goes on from there.",
@@ -416,6 +476,7 @@ QuarantineAfter = Annotated[
     Annotated[int, Schema(lambda: {"minimum": 0, "maximum": 1000})]
     | Annotated[str, Schema(lambda: {"pattern": r"^\d+$"})],
     Option(
+        WHEN,
         "Quarantine after",
         "Failures in a row after which later runs leave a scan out until its file changes or it is released; 0: never.",
         "Before that it waits longer after each failure. A scan that is named by itself is always tried. See "
@@ -423,18 +484,39 @@ QuarantineAfter = Annotated[
     ),
 ]
 RetryQuarantined = Annotated[
-    bool, Option("Retry all", "Try all scans, also those that wait after a failure or are quarantined.")
+    bool, Option(WHEN, "Retry all", "Try all scans, also those that wait after a failure or are quarantined.")
 ]
 Reuse = Annotated[
-    bool, Option("Take over tiles", "Take over the tiles of a version with twice the stride: a quarter less work.")
+    bool,
+    Option(WHAT, "Take over tiles", "Take over the tiles of a version with twice the stride: a quarter less work."),
 ]
 WorseThan = Annotated[
     float,
     Schema(lambda: {"minimum": 1, "exclusiveMaximum": 100}),
-    Option("Only seam scores above", "Only scans whose seam score is above this, such as `1.05`.", examples=(1.05,)),
+    Option(
+        WHAT, "Only seam scores above", "Only scans whose seam score is above this, such as `1.05`.", examples=(1.05,)
+    ),
 ]
-# Of the command alone: a flow always runs.
-DRY_RUN = Option("", "Print tiles, megapixels, memory, disk and time; do nothing.", flags=("--dry-run",))
+DryRun = Annotated[bool, Option(SAYS, "Plan only", "Print tiles, megapixels, memory, disk and time; do nothing.")]
+Quiet = Annotated[bool, Option(SAYS, "Quiet", "Print only what failed, and warnings.", flags=("--quiet", "-q"))]
+Verbose = Annotated[
+    bool,
+    Option(
+        SAYS,
+        "Verbose",
+        "Print what was decided and why, too: engine, precision, refused backends.",
+        flags=("--verbose", "-v"),
+    ),
+]
+LogFile = Annotated[
+    str,
+    Option(
+        SAYS,
+        "Log file",
+        "File to append the log to.",
+        "Each run's log is in `OUTPUT/runs` in any case",
+    ),
+]
 _AS_IT_WAS = NotGiven("as it was")
 _NO_OTHER = NotGiven("as it was; none where another of the grade is given")
 
@@ -506,12 +588,24 @@ class ReprocessRequest(_Shared):
     reuse: Reuse = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """What only a command is asked, and no flow: a flow always runs, and what it says is on its page."""
+
+    dry_run: DryRun = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+    log_file: Annotated[LogFile | None, NotGiven("none")] = None
+
+
 Request = RunRequest | ReprocessRequest
+# What both commands are asked alike.
+SHARED_OPTIONS = frozenset(field.name for part in (_Shared, CommandOptions) for field in fields(part))
 # What a grade is made of.
 GRADE_OPTIONS = ("saturation", "warmth", "hue_map", "colourfulness")
 
 
-def parameters_of(request: type[Request]) -> tuple[Parameter, ...]:
+def parameters_of(request: type[Request | CommandOptions]) -> tuple[Parameter, ...]:
     """The rows of the table for one command, with the options that both commands share at the end."""
     hints = get_type_hints(request, include_extras=True)
     shared = {field.name for field in fields(_Shared)}

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from flows.cli import clean, doctor, engines, status, training
-from flows.cli.console import DONE, FAILED, STOPPED, USAGE, errors, outlive_readers, stop
-from flows.cli.request import taking
+from flows.cli import clean, configured, doctor, engines, status, training
+from flows.cli.configured import ConfiguredCommand, explained
+from flows.cli.console import DONE, FAILED, STOPPED, USAGE, errors, outlive_readers, stop, warn
+from flows.cli.request import asked, taking
+from flows.cli.sources import strange_variables
 from flows.environment import is_in_utf8
-from flows.request import ReprocessRequest, Request, RunRequest
+from flows.request import CommandOptions, ReprocessRequest, Request, RunRequest
 
 if TYPE_CHECKING:
     from flows.outcome import ScanOutcome
@@ -43,14 +45,14 @@ _ENVIRONMENT = {
 }
 
 
-@app.command()
+@app.command(cls=ConfiguredCommand)
 @taking(RunRequest)
-def run(*, dry_run: bool, **given: Any) -> None:
+def run(**given: Any) -> None:
     """Colour scans.
 
     Exit code 0: all done; 1: some scans failed, the others finished; 2: bad usage; 3: the time was up before the end.
     """
-    request = RunRequest(**given)
+    request, own = asked(RunRequest, given)
     began = datetime.now(UTC)
 
     def context() -> tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]:
@@ -80,14 +82,14 @@ def run(*, dry_run: bool, **given: Any) -> None:
     from flows.deadline import counting_from
 
     with counting_from(began):
-        _do(context, flow, request, dry_run)
+        _do(context, flow, request, own)
 
 
-@app.command()
+@app.command(cls=ConfiguredCommand)
 @taking(ReprocessRequest)
-def reprocess(*, dry_run: bool, **given: Any) -> None:
+def reprocess(**given: Any) -> None:
     """Make new versions with other settings from what was ingested before. Exit codes as for run."""
-    request = ReprocessRequest(**given)
+    request, own = asked(ReprocessRequest, given)
 
     def context() -> tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]:
         from flows.run.jobs import RunContext
@@ -102,27 +104,54 @@ def reprocess(*, dry_run: bool, **given: Any) -> None:
 
         return reprocess_archive
 
-    _do(context, flow, request, dry_run)
+    _do(context, flow, request, own)
 
 
 Prepare = Callable[[], "tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]"]
 
 
-def _do(prepare: Prepare, flow: Callable[[], Any], request: Request, dry_run: bool) -> NoReturn:
+def _do(prepare: Prepare, flow: Callable[[], Any], request: Request, own: CommandOptions) -> NoReturn:
     """Run or plan, then exit with the code; usage errors are one line."""
     from engines.errors import EngineError
     from pipeline.errors import ColorizeError
 
+    for line in strange_variables(os.environ):
+        warn(line)
     try:
-        code = _dry_run(prepare) if dry_run else _run(prepare, flow, request)
+        with _logged(own):
+            code = _dry_run(prepare, own) if own.dry_run else _run(prepare, flow, request, own)
     except (ColorizeError, EngineError) as error:
-        stop(error, USAGE)
+        stop(explained(error), USAGE)
     except KeyboardInterrupt:
         stop("stopped; finished results and blocks stay, run the same command to go on", STOPPED)
     raise typer.Exit(code)
 
 
-def _run(prepare: Prepare, flow: Callable[[], Any], request: Request) -> int:
+@contextlib.contextmanager
+def _logged(own: CommandOptions) -> Iterator[None]:
+    """Append the log of the body to the log file that was asked for. Raises UsageError if it cannot be written."""
+    from flows.run.run_log import logging_to
+    from pipeline.errors import UsageError
+
+    if own.quiet and own.verbose:
+        raise UsageError("quiet and verbose: the command cannot print less and more; give one of them")
+    if own.log_file is None:
+        yield
+        return
+    path = Path(own.log_file).expanduser().absolute()
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise UsageError(f"log-file {own.log_file}: cannot be written ({error.strerror}); give another file") from error
+    with logging_to(path):
+        try:
+            yield
+        except Exception as error:
+            logging.getLogger("colorize_archive").error("%s", error)
+            raise
+
+
+def _run(prepare: Prepare, flow: Callable[[], Any], request: Request, own: CommandOptions) -> int:
     """Run the flow in this process; returns the exit code."""
     from flows.cli.report import RunReport
     from flows.cluster.dask_cluster import prestarted
@@ -140,7 +169,7 @@ def _run(prepare: Prepare, flow: Callable[[], Any], request: Request) -> int:
     with (
         embedded_server() as wait_for_server,
         prestarted(context.workers, options.cluster, options.limit_memory_bytes, context.engine_spec),
-        RunReport(errors) as report,
+        RunReport(errors, own.quiet, own.verbose) as report,
         listening(report),
     ):
         from flows.orchestration.states import ALL_FAILED, BUSY, NOT_STARTED, SOME_FAILED, run_here
@@ -171,7 +200,7 @@ def _kept(error: BaseException) -> str:
     return f"{in_one_line(error)}; its traceback is in {keep_traceback(error, 'the run broke off')}"
 
 
-def _dry_run(prepare: Prepare) -> int:
+def _dry_run(prepare: Prepare, own: CommandOptions) -> int:
     """Print the plan; returns the exit code, which says whether all scans could be planned."""
     from flows.cli.report import print_plan
     from flows.outcome import ScanOutcome
@@ -185,7 +214,7 @@ def _dry_run(prepare: Prepare) -> int:
         planned = plan()
     jobs = [p for p in planned if isinstance(p, ScanJob)]
     outcomes = [naming_log(p, log) for p in planned if isinstance(p, ScanOutcome)]
-    print_plan(Console(soft_wrap=True), context, jobs, outcomes, _seconds_per_tile(jobs))
+    print_plan(Console(soft_wrap=True), context, jobs, outcomes, _seconds_per_tile(jobs), own.verbose)
     return FAILED if any(outcome.has_failed for outcome in outcomes) else DONE
 
 
@@ -386,6 +415,7 @@ status.register(app)
 clean.register(app)
 doctor.register(app)
 app.add_typer(engines.app, name="engines")
+app.add_typer(configured.app, name="config")
 
 
 def _say_version(asked: bool) -> None:

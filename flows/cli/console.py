@@ -53,7 +53,12 @@ def say(line: object) -> None:
     typer.echo(shown(line))
 
 
+def warn(line: object) -> None:
+    """Print one line to standard error."""
+    errors.print(f"colorize-archive: {one_line(line)}", markup=False)
+
+
 def stop(message: object, code: int) -> NoReturn:
     """Print one line and end with ``code``."""
-    errors.print(f"colorize-archive: {one_line(message)}", markup=False)
+    warn(message)
     raise typer.Exit(code)

@@ -45,8 +45,9 @@ class _Rate(ProgressColumn):
 class RunReport:
     """Progress bars of a run on ``console``; a :class:`flows.events.Listener`."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, quiet: bool = False, verbose: bool = False) -> None:
         self._console = console
+        self._quiet, self._verbose = quiet, verbose
         self._lock = threading.Lock()
         self._planned: dict[str, tuple[int, float]] = {}
         self._bars: dict[str, Any] = {}
@@ -61,6 +62,7 @@ class RunReport:
             TimeRemainingColumn(),
             console=console,
             refresh_per_second=4,
+            disable=quiet,
         )
 
     def __enter__(self) -> Self:
@@ -73,7 +75,8 @@ class RunReport:
     def on(self, event: RunEvent) -> None:
         match event:
             case Message():
-                self._print(event.line)
+                if event.is_warning or not self._quiet:
+                    self._print(event.line if self._verbose or not event.brief else event.brief)
             case ScanPlanned():
                 with self._lock:
                     self._planned[event.scan] = event.tiles, event.megapixels
@@ -98,7 +101,8 @@ class RunReport:
             self._planned.pop(outcome.scan, None)
             if (bar := self._bars.pop(outcome.scan, None)) is not None:
                 self._progress.remove_task(bar)
-        self._print(_line(outcome))
+        if outcome.has_failed or not self._quiet:
+            self._print(_line(outcome))
 
     def _print(self, line: str) -> None:
         self._progress.console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
@@ -111,13 +115,16 @@ class RunReport:
         megapixels = sum(o.megapixels for o in outcomes if o.status == "done")
         seconds = time.monotonic() - self._started
         stopped = f", {counts['stopped']} stopped" if counts["stopped"] else ""
+        code = FAILED if failed else TIME_UP if counts["stopped"] else DONE
+        if self._quiet:
+            return code
         if left_out := sum(o.is_left_out for o in outcomes):
             self._print(f"{left_out} left out after failures; --retry-quarantined tries them now")
         self._print(
             f"{counts['done']} done, {counts['skipped']} skipped, {failed} failed{stopped}; "
             f"{megapixels:.1f} megapixels in {seconds:.1f} s"
         )
-        return FAILED if failed else TIME_UP if counts["stopped"] else DONE
+        return code
 
 
 def _line(outcome: ScanOutcome) -> str:
@@ -135,7 +142,12 @@ def _line(outcome: ScanOutcome) -> str:
 
 
 def print_plan(
-    console: Console, context: RunContext, jobs: list[ScanJob], outcomes: list[ScanOutcome], seconds_per_tile: float
+    console: Console,
+    context: RunContext,
+    jobs: list[ScanJob],
+    outcomes: list[ScanOutcome],
+    seconds_per_tile: float,
+    verbose: bool = False,
 ) -> None:
     """Print the plan of a run as a table with totals."""
     table = Table("scan", "megapixels", "tiles", "blocks", "memory MiB", "disk MiB", "seconds")
@@ -151,7 +163,7 @@ def print_plan(
         table.add_row(Text(shown(job.scan.stem)), *_cells(cells))
     table.add_row("all", *_cells(total))
     model = f"; model {context.model_name}" if context.model_name else ""
-    console.print(f"{context.engines}{model}", highlight=False, markup=False)
+    console.print(f"{context.engines if verbose else context.engines_in_brief}{model}", highlight=False, markup=False)
     console.print(table)
     console.print("memory is the peak of all processes, disk is before compression; nothing was done", highlight=False)
     for outcome in outcomes:

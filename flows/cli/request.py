@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from flows.request import (
-    DRY_RUN,
     GRADE_OPTIONS,
     REQUIRED,
+    CommandOptions,
     F,
     Parameter,
     ReprocessRequest,
@@ -24,12 +24,19 @@ from flows.request import (
     with_signature,
 )
 
+R = TypeVar("R", RunRequest, ReprocessRequest)
+
 
 def taking(request: type[Request]) -> Callable[[F], F]:
-    """A decorator that gives a command of ``**given`` the options of a request, and ``--dry-run``."""
-    dry_run = Annotated[bool, typer.Option(*DRY_RUN.flags, help=DRY_RUN.help)]
-    last = inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=dry_run)
-    return with_signature([*map(_on_the_command_line, parameters_of(request)), last])
+    """A decorator that gives a command of ``**given`` the options of a request, and those of the command alone."""
+    return with_signature(map(_on_the_command_line, (*parameters_of(request), *parameters_of(CommandOptions))))
+
+
+def asked(request: type[R], given: Mapping[str, Any]) -> tuple[R, CommandOptions]:
+    """What a command was given, parted into the request and what only the command is asked."""
+    own = {row.name for row in parameters_of(CommandOptions)}
+    of_request = {name: value for name, value in given.items() if name not in own}
+    return request(**of_request), CommandOptions(**{name: given[name] for name in own})
 
 
 def _on_the_command_line(parameter: Parameter) -> inspect.Parameter:
@@ -37,13 +44,13 @@ def _on_the_command_line(parameter: Parameter) -> inspect.Parameter:
     kind: Any = bool if parameter.is_switch else list[str] if parameter.is_list else str
     if parameter.is_optional:
         kind = kind | None
-    given: dict[str, Any] = {"help": parameter.help}
+    given: dict[str, Any] = {"help": parameter.help, "rich_help_panel": parameter.option.panel}
     if parameter.not_given:
         given["show_default"] = parameter.not_given
     if parameter.option.metavar:
         shown = typer.Argument(metavar=parameter.option.metavar, **given)
     else:
-        shown = typer.Option(*parameter.flags, **given)
+        shown = typer.Option(*parameter.flags, autocompletion=_completed(parameter), **given)
     is_text = parameter.default not in (REQUIRED, None) and not parameter.is_switch
     return inspect.Parameter(
         parameter.name,
@@ -53,12 +60,22 @@ def _on_the_command_line(parameter: Parameter) -> inspect.Parameter:
     )
 
 
+def _completed(parameter: Parameter) -> Callable[[str], list[str]]:
+    def completed(incomplete: str) -> list[str]:
+        """The choices that complete a word, or the last word of a list with commas."""
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in parameter.choices if word.startswith(last)]
+
+    return completed
+
+
 def options_table() -> str:
     """The options of ``run`` as a table in Markdown."""
-    rows = [parameter for parameter in parameters_of(RunRequest) if not parameter.option.metavar]
+    every = (*parameters_of(RunRequest), *parameters_of(CommandOptions))
+    rows = [parameter for parameter in every if not parameter.option.metavar]
     lines = ["| option | default | meaning |", "|---|---|---|"]
     lines += [_line(row.flags, _default_of(row), _meaning(row)) for row in rows]
-    return "\n".join([*lines, _line(DRY_RUN.flags, "", DRY_RUN.help)])
+    return "\n".join(lines)
 
 
 def grade_table() -> str:

@@ -299,7 +299,8 @@ def _do(
     options, planned, outcomes = context.options, list[ScanJob | ScanOutcome](), list[ScanOutcome]()
     deadline = Deadline(options.until)
     engine, model = context.engines, context.model_name
-    for line in (engine, *ignored.lines):
+    tell(Message(engine, brief=context.engines_in_brief))
+    for line in ignored.lines:
         tell(Message(line))
     with recording(record, kind, started, engine, model) as files:
         try:

@@ -180,6 +180,13 @@ class RunContext:
         return f"{self.choice}; palette in {self.palette.precision}{elsewhere}"
 
     @property
+    def engines_in_brief(self) -> str:
+        """The same without versions and reasons."""
+        if self.options.grade is not None:
+            return self.engines
+        return f"engine {self.choice.backend} {self.choice.precision}"
+
+    @property
     def model_name(self) -> str:
         """Empty where no network is asked."""
         return "" if self.options.grade is not None else self.model.card.name

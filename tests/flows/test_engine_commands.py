@@ -141,7 +141,7 @@ def test_quantize_keeps_what_keeps_the_picture_and_drops_the_rest(command, cold_
 
 def test_a_run_says_its_precision_and_records_it(command, tmp_path):
     cv2.imwrite(str(tmp_path / "scan.png"), np.full((256, 256), 90, np.uint8))
-    ran = command("run", tmp_path / "scan.png", "-o", tmp_path / "out", "--precision", "fp32")
+    ran = command("run", tmp_path / "scan.png", "-o", tmp_path / "out", "--precision", "fp32", "-v")
     assert ran.code == 0, ran.err
     assert ", fp32: the fastest CPU runtime installed" in ran.err
     told = json.loads((tmp_path / "out" / "scan.color.json").read_text())
@@ -172,7 +172,7 @@ def test_with_nvidias_library_and_no_driver_or_a_broken_one_there_is_a_picture_a
     if driver == "broken":
         (tmp_path / "libcuda.so.1").write_text("not a library")
         changed["LD_LIBRARY_PATH"] = str(tmp_path)
-    words = ["run", tmp_path / "scan.png", "-o", tmp_path / "out"]
+    words = ["run", tmp_path / "scan.png", "-o", tmp_path / "out", "-v"]
     ran = subprocess.run(
         [sys.executable, "-m", "flows.cli", *map(str, words)],
         capture_output=True,
