@@ -1,0 +1,1 @@
+"""A certificate for a machine with an NVIDIA GPU: see ``python -m tests.benchmarks.gpu --help``."""
