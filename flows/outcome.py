@@ -13,9 +13,10 @@ CANCELLED, BROKE_OFF, KILLED = "Cancelled", "Broke off", "killed"
 
 Status = Literal["done", "skipped", "failed", "quarantined", "stopped"]
 # Why a scan failed. damaged: parts of the file are readable; scan: other errors of the file; disk: also its network;
-# cluster: workers or scheduler went away; killed: a block killed its workers; busy: another process works on the store.
+# cluster: workers or scheduler went away; killed: a block killed its workers; busy: another process works on the store;
+# policy: a rule of the folder's policy forbids it.
 FailureKind = Literal[
-    "", "damaged", "scan", "disk", "request", "memory", "cluster", "killed", "busy", "result", "unforeseen"
+    "", "damaged", "scan", "disk", "request", "memory", "cluster", "killed", "busy", "result", "policy", "unforeseen"
 ]
 
 
@@ -59,7 +60,12 @@ class ScanOutcome:
     @property
     def is_left_out(self) -> bool:
         """True if this run did not try the scan, because of failures in earlier runs."""
-        return self.status == "skipped" and not self.result
+        return self.status == "skipped" and not self.result and not self.is_forbidden
+
+    @property
+    def is_forbidden(self) -> bool:
+        """True if a rule of the folder's policy forbids to colour the scan."""
+        return self.failure_kind == "policy"
 
     def to_json(self) -> dict[str, Any]:
         quality = self.quality.to_json() if self.quality else None

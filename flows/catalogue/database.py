@@ -14,12 +14,13 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+from sqlalchemy.exc import DatabaseError
 
 from flows.catalogue import schema as tables
 from flows.catalogue.rebuild import RELEASED, Results, is_gone, is_record, results_of, write_decision
@@ -37,7 +38,8 @@ from flows.catalogue.records import (
 )
 from flows.catalogue.schema import engine_for, is_sound
 from flows.outcome import KILLED, ScanOutcome
-from pipeline.errors import UsageError
+from pipeline.errors import ColorizeError, UsageError
+from pipeline.results.decisions import UNREADABLE, Decision
 from pipeline.results.sidecar import Sidecar
 from pipeline.results.versions import ResultPaths
 from pipeline.support.files import folder_lock, remove, writing
@@ -114,6 +116,13 @@ class Catalogue:
         table = tables.failures
         query = select(table).order_by(table.c.run, table.c.stem, table.c.path, table.c.page)
         return [KnownFailure(**row) for row in self._rows(query if run is None else query.where(table.c.run == run))]
+
+    def decisions(self, stem: str | None = None) -> list[Decision]:
+        """What people decided about one scan, or about all, as it was when the rows were last brought up to date."""
+        table = tables.decisions
+        query = select(table).order_by(table.c.stem, table.c.when, table.c.id)
+        rows = self._rows(query if stem is None else query.where(table.c.stem == stem))
+        return [Decision(scan=row.pop("stem"), lifts=tuple(row.pop("lifts")), **row) for row in rows]
 
     def known(self, path: Path, page: int = 1) -> KnownScan | None:
         """The scan of this page of a file; if it has several results, the one last worked on."""
@@ -224,6 +233,18 @@ class Catalogue:
         with self._transaction() as connection:
             self._update_versions(connection, stem)
 
+    @classmethod
+    def keep_decisions(cls, output: Path, decisions: Mapping[str, Sequence[Decision]]) -> None:
+        """Bring the rows of decisions up to date with the files, if there is a catalogue that can be written."""
+        path = output / FILE
+        with contextlib.suppress(ColorizeError, DatabaseError, OSError):
+            if not is_sound(path) or not os.access(path, os.W_OK):
+                return
+            with cls(output, engine_for(path)) as catalogue, catalogue._transaction() as connection:
+                connection.execute(delete(tables.decisions))
+                if rows := _decision_rows(each for said in decisions.values() for each in said):
+                    connection.execute(insert(tables.decisions), rows)
+
     def end_run(self, id: str, finished: str, state: str) -> None:
         """Record the end of a run, with the name of its final state."""
         with self._transaction() as connection:
@@ -264,6 +285,7 @@ class Catalogue:
             tables.versions: [_version_row(version) for version in results.versions],
             tables.runs: [vars(run) for run in (*results.runs, *runs)],
             tables.failures: [vars(failure) for failure in results.failures],
+            tables.decisions: _decision_rows(results.decisions),
             tables.files: files,
         }
         with self._transaction() as connection:
@@ -332,6 +354,12 @@ def _scan(connection: Connection, key: tuple[str, str, int]) -> KnownScan | None
     where = (table.c.stem == key[0], table.c.path == key[1], table.c.page == key[2])
     row = connection.execute(select(table).where(*where)).mappings().one_or_none()
     return None if row is None else KnownScan(**row)
+
+
+def _decision_rows(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
+    """Rows of the decisions that can be read."""
+    told = [{**vars(each), "lifts": list(each.lifts)} for each in decisions if each.decision != UNREADABLE]
+    return [{"stem": values.pop("scan"), **values} for values in told]
 
 
 def _version_row(version: KnownVersion) -> dict[str, Any]:

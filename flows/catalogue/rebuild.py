@@ -24,6 +24,7 @@ from flows.catalogue.records import (
 )
 from flows.inputs import STORE_ENDINGS
 from pipeline.formats import FOLDER_ENDINGS
+from pipeline.results.decisions import Decision, read_decisions
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, SourceRecord
 from pipeline.support.files import read_json, walk, write_json, writing
 
@@ -40,6 +41,7 @@ class Results:
     versions: tuple[KnownVersion, ...]
     runs: tuple[KnownRun, ...]
     failures: tuple[KnownFailure, ...]
+    decisions: tuple[Decision, ...] = ()
 
 
 def results_of(output: Path) -> Results:
@@ -57,7 +59,8 @@ def results_of(output: Path) -> Results:
             there.add(version.stem)
             _add_source(scans, version.stem, sidecar.whole_source)
     known = [scan for scan in scans.values() if scan.state != "done" or scan.stem in there]
-    return Results(tuple(known), tuple(versions), tuple(history.runs), tuple(history.failures.values()))
+    said = tuple(each for decisions in read_decisions(output).values() for each in decisions)
+    return Results(tuple(known), tuple(versions), tuple(history.runs), tuple(history.failures.values()), said)
 
 
 def is_gone(scan: KnownScan) -> bool:

@@ -30,7 +30,7 @@ from pipeline.errors import UsageError
 from pipeline.support.files import open_file
 
 # Incremented when the tables change: a catalogue of another layout is rebuilt from the results.
-LAYOUT = 2
+LAYOUT = 3
 # In the file's header, to tell our databases from others: "clra" as a number.
 APPLICATION_ID = 0x636C7261
 _BUSY_SECONDS = 30
@@ -109,6 +109,22 @@ failures = Table(
     Column("path", String, primary_key=True),
     Column("page", Integer, primary_key=True),
     Column("message", String, nullable=False),
+)
+
+# What people decided, as in the files beside the results.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("stem", String, primary_key=True),
+    Column("when", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("decision", String, nullable=False),
+    Column("person", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("source_sha256", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("note", String, nullable=False),
+    Column("lifts", JSON, nullable=False),
 )
 
 # Hashes of scan files, which save reading them again. They are not in the results, and are lost with this file.

@@ -120,6 +120,8 @@ class RunReport:
             return code
         if left_out := sum(o.is_left_out for o in outcomes):
             self._print(f"{left_out} left out after failures; --retry-quarantined tries them now")
+        if forbidden := sum(o.is_forbidden for o in outcomes):
+            self._print(f"{forbidden} left out, by policy.yaml")
         self._print(
             f"{counts['done']} done, {counts['skipped']} skipped, {failed} failed{stopped}; "
             f"{megapixels:.1f} megapixels in {seconds:.1f} s"

@@ -98,7 +98,7 @@ class RunPage:
 def status_of(outcome: ScanOutcome) -> str:
     """The status as people read it; a skipped scan was done already, or is left out because it failed before."""
     if outcome.status == "skipped":
-        return "left out" if outcome.is_left_out else "already there"
+        return "left out" if outcome.is_left_out or outcome.is_forbidden else "already there"
     return outcome.status
 
 
@@ -155,6 +155,7 @@ def summary_of(
         ("Quarantined, left out from now on", _messages(outcomes, lambda o: o.status == "quarantined")),
         ("Failed", _messages(outcomes, lambda o: o.status == "failed")),
         ("Left out after failures", _messages(outcomes, lambda o: o.is_left_out)),
+        ("Left out by policy.yaml", _messages(outcomes, lambda o: o.is_forbidden)),
         ("Warnings", [warning for outcome in outcomes for warning in outcome.warnings]),
         ("Left for the next run", _messages(outcomes, lambda o: o.status == "stopped")),
     ]

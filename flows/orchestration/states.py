@@ -55,6 +55,7 @@ def in_words(outcomes: Sequence[ScanOutcome]) -> str:
         "failed": sum(o.has_failed for o in outcomes),
         "left for the next run": sum(o.status == "stopped" for o in outcomes),
         "left out after failures": sum(o.is_left_out for o in outcomes),
+        "left out by policy.yaml": sum(o.is_forbidden for o in outcomes),
     }
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no scans"
 

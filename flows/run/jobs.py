@@ -20,12 +20,14 @@ from flows.options import RunOptions
 from flows.outcome import ScanOutcome
 from flows.resources import split_workers
 from flows.run.palette_copies import PaletteCopy, needed_copy
+from flows.run.policy_gate import Terms, forbidden, let_out, outcome_of
 from flows.run.reuse_policy import is_other_choice, settings_to_reuse
 from pipeline.errors import OutputError, ScanNotFoundError, ScanUnsupportedError, StoreError, UsageError
 from pipeline.formats import check_formats, held_bytes
 from pipeline.metadata.provenance import is_of_result
 from pipeline.planning.plan import LibraryMemory, Plan, Workers, batch_for, make_plan
 from pipeline.readers import open_scan
+from pipeline.results.policy import Policy, Subject, terms_of
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import Sidecar
 from pipeline.results.versions import ResultPaths, find_conflict, valid_pictures
@@ -48,7 +50,8 @@ class ScanJob:
     to be there in, ``metadata`` whether it carries what the scan says beside its pixels. Without an ``engine_spec``
     nothing is predicted: the colours are made from those of another version, or are there. Where it ``is_kept``, the
     colours are there, of other settings, engines or models than this run's, which must make none of them. ``copy`` is
-    the coloured copy that gives the palette, where one does.
+    the coloured copy that gives the palette, where one does. ``terms`` are the scan's keywords and catalogue numbers,
+    by which a policy knows it; None where they are not known.
     """
 
     scan: ScanFile
@@ -71,6 +74,7 @@ class ScanJob:
     is_ingested: bool = False
     is_kept: bool = False
     copy: PaletteCopy | None = None
+    terms: Terms | None = field(default=None, compare=False, repr=False)
 
     @property
     def output(self) -> Path:
@@ -136,7 +140,7 @@ class RunContext:
 
     ``palette`` is where the palette network computes; None without one, also where all palettes are those of coloured
     copies. ``copy`` is that of the one scan that the context is for. Where the options have a grade, engine and model
-    are those of no network, and none is opened.
+    are those of no network, and none is opened. ``policy`` is that of the output folder.
     """
 
     options: RunOptions
@@ -146,13 +150,15 @@ class RunContext:
     palette: EngineChoice | None = None
     files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
     copy: PaletteCopy | None = None
+    policy: Policy = field(default_factory=Policy)
 
     @classmethod
     def of(cls, options: RunOptions) -> RunContext:
         """Choose engine and model. Raises EngineUnavailableError, ModelError."""
         if options.grade is not None:
             workers = split_workers(options.workers, options.tile_yx, options.limit_memory_bytes)
-            return cls(options, *choose(IDENTITY), workers)
+            return cls(options, *choose(IDENTITY), workers, policy=Policy.read(options.output))
+        policy = Policy.read(options.output)  # a mistake in it is told before models are loaded
         choice, model = choose(options.engine, options.model, options.precision, options.tile_yx)
         _check_copies(model, options)
         has_network = model.card.palette is not None
@@ -165,7 +171,7 @@ class RunContext:
             choice = as_before(choice, model, options.output)
             palette = palette and as_before(palette, model.as_network(PALETTE), options.output, f"{PALETTE}_")
         workers = split_workers(options.workers, options.tile_yx, options.limit_memory_bytes)
-        return cls(options, choice, model, workers, palette)
+        return cls(options, choice, model, workers, palette, policy=policy)
 
     @property
     def engines(self) -> str:
@@ -266,6 +272,8 @@ class RunContext:
         """As :meth:`_job`, with the scan's coloured copy where palettes are those of copies."""
         if not scan.path.exists():
             raise ScanNotFoundError(f"{scan.path}: no such file; check the name")
+        if (stopped := forbidden(self.policy, scan)) is not None:
+            return stopped
         if (folder := self.options.palette_from) is None:
             return self._job(scan, scans)
         return replace(self, copy=needed_copy(folder, scan, self.files, self.options.lenient))._job(scan, scans)
@@ -281,6 +289,9 @@ class RunContext:
             return there
         with open_scan(scan.path, self._reading(scan)) as reader:
             info, decoder_bytes = reader.info, reader.decoder_bytes
+            terms = terms_of(reader.embedded)
+            if (stopped := forbidden(self.policy, scan, terms)) is not None:
+                return stopped
             if not self.options.force and is_of_result(reader.embedded.xmp):
                 raise ScanUnsupportedError(
                     f"{scan.path}: was coloured by this project, as its XMP says, and would be coloured a second time; "
@@ -288,7 +299,7 @@ class RunContext:
                 )
         source = self._source(scan)
         spec = self._spec_to_keep(scan, source, info.shape_yx) if source else self.spec_for(info.shape_yx)
-        job = self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes)
+        job = self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes, terms=terms)
         return replace(job, is_kept=spec != self.spec_for(info.shape_yx)) if isinstance(job, ScanJob) else job
 
     def _source(self, scan: ScanFile) -> Source | None:
@@ -304,7 +315,11 @@ class RunContext:
         sidecar = Sidecar.find(ResultPaths.of(self.options.output, scan.stem).sidecar) if source else None
         if source is None or sidecar is None or sidecar.whole_source is None:
             return None
-        shape_yx = sidecar.whole_source.shape_yx
+        shape_yx, subject = sidecar.whole_source.shape_yx, Subject.of_sidecar(sidecar, scan.stem)
+        if self.policy.needs_terms and None in (subject.keywords, subject.numbers):
+            return None  # a result of an earlier release; the scan file says them
+        if rule := self.policy.forbidding(subject):
+            return outcome_of(rule, scan, self.policy)
         return self._there(scan, shape_yx, source, self._spec_to_keep(scan, source, shape_yx))
 
     def _spec_to_keep(self, scan: ScanFile, source: Source, shape_yx: tuple[int, int]) -> RunSpec:
@@ -335,12 +350,22 @@ class RunContext:
         scans: int = 1,
         is_exact: bool = False,
         decoder_bytes: int = 0,
+        terms: Terms | None = None,
     ) -> ScanJob | ScanOutcome:
         """Plan a scan that is known already; ``is_exact`` as in :func:`pipeline.results.versions.valid_pictures`.
 
-        ``decoder_bytes`` is what reading its file takes, 0 where that is not read.
+        ``decoder_bytes`` is what reading its file takes, 0 where that is not read; ``terms`` are those of the job.
         """
-        options = self.options
+        options = let_out(self.options, self.policy, scan, spec.version, source.sha256 if source else None, terms)
+        if options is None:
+            message = "its colours may not go out, and no other format is asked for"
+            return ScanOutcome(
+                scan.stem, str(scan.path), "skipped", message, info.megapixels, failure_kind="policy", page=scan.page
+            )
+        if options != self.options:
+            return replace(self, options=options).job_for(
+                scan, info, source, spec, scans, is_exact=is_exact, decoder_bytes=decoder_bytes, terms=terms
+            )
         paths = ResultPaths.of(options.output, scan.stem)
         _check_places(scan, paths, options)
         there = self._there(scan, info.shape_yx, source, spec, is_exact) if source else None
@@ -390,6 +415,7 @@ class RunContext:
             reading=self._reading(scan),
             files=self.files,
             copy=self.copy if spec.palette_copy_sha256 else None,
+            terms=terms,
         )
 
 

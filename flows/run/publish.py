@@ -264,7 +264,7 @@ def _source(job: ScanJob, store: ScanStore) -> SourceRecord:
         mask=store.info.mask,
         holes=[[hole.y0, hole.y1, hole.x0, hole.x1] for hole in store.missing_regions],
         icc_profile=description(store.embedded.icc) or None,
-        metadata=dict(store.info.metadata),
+        metadata={**store.info.metadata, **(job.terms or {})},
     )
 
 

@@ -23,8 +23,10 @@ from flows.request import GRADE_OPTIONS, ReprocessRequest, RunRequest
 from flows.run.jobs import RunContext, ScanJob
 from flows.run.palette_copies import copy_of
 from flows.run.planning import failure, fitting
+from flows.run.policy_gate import forbidden, terms_of_store
 from pipeline.colour.grading import Grade
 from pipeline.errors import StoreError, UsageError
+from pipeline.results.policy import Policy
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import Sidecar, pictures_of, version_of
 from pipeline.results.versions import ResultPaths
@@ -211,22 +213,26 @@ def _prepared(options: RunOptions) -> RunContext:
 
 def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunOptions) -> list[ScanJob | ScanOutcome]:
     """A job, or at once an outcome, for every store."""
-    workers = _prepared(options).workers
+    # Read for each plan: a service's process, which keeps the prepared context, may outlive a policy.
+    workers, policy = _prepared(options).workers, Policy.read(options.output)
     if (score := parse_worse_than(request.worse_than)) is not None:
         stores = worse_than(score, stores, options.output)
 
     def plan(found: ScanFile) -> ScanJob | ScanOutcome:
         store = ScanStore.open(found.path)
         paths = ResultPaths.of(options.output, found.stem)
+        scan = ScanFile(Path(store.source.path or found.path), found.stem, store.source.page)
+        terms = terms_of_store(store, Sidecar.find(paths.sidecar))
+        if (stopped := forbidden(policy, scan, terms, unknown=True)) is not None:
+            return stopped
         # One cluster runs all scans: the plan refuses a tile that needs more memory than a worker's share.
         shape_yx = store.info.shape_yx
         name, now = _version_now(store, paths)
         grade = options.grade or (None if _of_networks(request) else now.grade)
         changed = replace(options, grade=grade) if grade else _changed(now, request, options, shape_yx)
-        context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers)
+        context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers, policy=policy)
         if grade is None and context.model.card.takes_palette:
             context = replace(context, copy=copy_of(store, now.palette_copy_sha256))
-        scan = ScanFile(Path(store.source.path or found.path), found.stem, store.source.page)
         if grade is not None:
             spec = _graded(store, now, name, grade)
             if spec == now and grade.is_identity and request.formats is None and request.metadata is None:
@@ -237,7 +243,8 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
                 spec = replace(spec, reused=reusable(store, spec))
             if now.grade is not None:
                 warn(f"{found.stem}: other settings are other colours, so its grade ({now.grade}) ends; give it again")
-        job = context.job_for(scan, store.info, store.source, spec, len(stores), is_exact=not request.reuse)
+        exact = not request.reuse
+        job = context.job_for(scan, store.info, store.source, spec, len(stores), is_exact=exact, terms=terms)
         # A grade that changes nothing is the colours that were, which are there.
         is_kept = grade is not None and spec.grade is None
         if isinstance(job, ScanJob):

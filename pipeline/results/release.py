@@ -54,11 +54,25 @@ def may_go_out(
     if version is None or source is None:
         return Verdict(False, "unknown", f"{stem}: its sidecar does not say which colours of which scan these are")
     subject = Subject.of_sidecar(sidecar, stem)
+    return verdict_of(version, source.sha256, decisions, policy, subject, unreviewed=unreviewed)
+
+
+def verdict_of(
+    version: str,
+    source_sha256: str,
+    decisions: Sequence[Decision],
+    policy: Policy,
+    subject: Subject,
+    *,
+    unreviewed: bool = False,
+) -> Verdict:
+    """As :func:`may_go_out`, for a version that may not have been made yet."""
+    stem = subject.stem
     if rule := policy.forbidding(subject):
         return Verdict(False, "forbidden", f"{stem}: never coloured by the policy's rule {rule}")
     if lost := next(unreadable(decisions), None):
         return Verdict(False, "unknown", f"{stem}: a decision cannot be read and may be a rejection: {lost.note}")
-    words = standing(decisions, version, source.sha256)
+    words = standing(decisions, version, source_sha256)
     for state, word in (("rejected", "reject"), ("needs work", "needs work")):
         if against := next((each for each in words if each.decision == word), None):
             why = f": {against.reason}" if against.reason else ""
