@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from flows.cli import clean, configured, doctor, engines, review, status, training
+from flows.cli import clean, configured, doctor, engines, review, sharing, status, training
 from flows.cli.configured import ConfiguredCommand, explained
 from flows.cli.console import DONE, FAILED, STOPPED, USAGE, errors, outlive_readers, stop, warn
 from flows.cli.request import asked, taking
@@ -415,6 +415,7 @@ status.register(app)
 review.register(app)
 clean.register(app)
 doctor.register(app)
+sharing.register(app)
 app.add_typer(engines.app, name="engines")
 app.add_typer(configured.app, name="config")
 

@@ -104,10 +104,10 @@ def _as_srgb(tag: TiffTag) -> TiffTag:
 
 def _text_of(scan: EmbeddedMetadata, code: int) -> str:
     found = [tag for tag in (*scan.tags, *parsed_exif(scan.exif).ifd0) if tag.code == code and tag.type in (2, 129)]
-    return _decoded(found[0].value.rstrip(b"\0 ")).strip() if found else ""
+    return decoded(found[0].value.rstrip(b"\0 ")).strip() if found else ""
 
 
-def _decoded(text: bytes) -> str:
+def decoded(text: bytes) -> str:
     """Decode UTF-8, or else Windows-1252 or Latin-1, which many programs wrote into ASCII fields; nothing is lost."""
     for encoding in ("utf-8", "cp1252"):
         with contextlib.suppress(UnicodeDecodeError):

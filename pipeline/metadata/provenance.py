@@ -49,6 +49,8 @@ _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="r"?>"""
 
 
+FILE_NAME = "file name"
+"""The type of an identifier that is the name of a file."""
 _TERMS = "http://id.loc.gov/vocabulary/preservation/"
 
 
@@ -108,12 +110,12 @@ def premis_event(
     source, result : name and SHA-256 of the scan and of the picture
     notes : such as metadata not carried; with notes the outcome is "warning", else "success"
     """
-    outcome = _term("eventOutcome", "war", "warning") if notes else _term("eventOutcome", "suc", "success")
+    outcome = term("eventOutcome", "war", "warning") if notes else term("eventOutcome", "suc", "success")
     identifier = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([when, *source, *result]))
     objects = [(*source, "sou", "source"), (*result, "out", "outcome")]
     return {
         "eventIdentifier": {"eventIdentifierType": "UUID", "eventIdentifierValue": str(identifier)},
-        "eventType": _term("eventType", "mod", "modification"),
+        "eventType": term("eventType", "mod", "modification"),
         "eventDateTime": when,
         "eventDetailInformation": [{"eventDetail": detail}],
         "eventOutcomeInformation": [
@@ -123,18 +125,18 @@ def premis_event(
             {
                 "linkingAgentIdentifierType": "name and version or SHA-256",
                 "linkingAgentIdentifierValue": f"{name} {value}",
-                "linkingAgentRole": [_term("eventRelatedAgentRole", "exe", "executing program")],
+                "linkingAgentRole": [term("eventRelatedAgentRole", "exe", "executing program")],
             }
             for name, value in agents.items()
         ],
         "linkingObjectIdentifier": [
             {
-                "linkingObjectIdentifierType": "file name",
+                "linkingObjectIdentifierType": FILE_NAME,
                 "linkingObjectIdentifierValue": name,
-                "linkingObjectRole": [_term("eventRelatedObjectRole", code, role)],
+                "linkingObjectRole": [term("eventRelatedObjectRole", code, role)],
                 # Belongs to the object (1.5.2); repeated here so that the event alone identifies the bytes.
                 "fixity": {
-                    "messageDigestAlgorithm": _term("cryptographicHashFunctions", "sha256", "SHA-256"),
+                    "messageDigestAlgorithm": term("cryptographicHashFunctions", "sha256", "SHA-256"),
                     "messageDigest": sha256,
                 },
             }
@@ -177,20 +179,20 @@ def premis_review(
             {
                 "linkingAgentIdentifierType": "name of a person, as given",
                 "linkingAgentIdentifierValue": person,
-                "linkingAgentRole": [_term("eventRelatedAgentRole", "imp", "implementer")],
+                "linkingAgentRole": [term("eventRelatedAgentRole", "imp", "implementer")],
             }
         ],
         "linkingObjectIdentifier": [
             {
                 "linkingObjectIdentifierType": "SHA-256 of the scan, and version of its colours",
                 "linkingObjectIdentifierValue": f"{sha256} {name}",
-                "linkingObjectRole": [_term("eventRelatedObjectRole", "sou", "source")],
+                "linkingObjectRole": [term("eventRelatedObjectRole", "sou", "source")],
             }
         ],
     }
 
 
-def _term(scheme: str, code: str, label: str) -> dict[str, str]:
+def term(scheme: str, code: str, label: str) -> dict[str, str]:
     """A term of the Library of Congress's preservation vocabularies."""
     return {
         "authority": scheme,

@@ -1,0 +1,101 @@
+"""The commands for what leaves the house: ``publish``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.console import DONE, FAILED, STOPPED, USAGE, say, stop
+
+if TYPE_CHECKING:
+    from flows.sharing.site import Site
+
+_OUTPUT = Annotated[Path, typer.Argument(help="The --output folder of earlier runs.")]
+_UNREVIEWED = Annotated[bool, typer.Option("--unreviewed", help="Let out what nobody has reviewed, too.")]
+_CODES = Annotated[
+    Path | None, typer.Option(metavar="CSV", help="Reference codes: a CSV of file names and the archive's codes.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(publish)
+
+
+def publish(
+    output: _OUTPUT,
+    to: Annotated[Path, typer.Option(help="Folder of the site, for any web server.")],
+    base_url: Annotated[
+        str | None, typer.Option(help="Address at which that folder is served; kept for the next time.")
+    ] = None,
+    unreviewed: _UNREVIEWED = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what is missing, damaged or older; write nothing.")
+    ] = False,
+    wording: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="Title, statement, rights, provider; else OUTPUT/publish.yaml.")
+    ] = None,
+    codes: _CODES = None,
+) -> None:
+    """Publish scans and their colours: IIIF tiles and manifests, and a page to look at them, as files.
+
+    Only what may go out, and only what changed; what may no longer go out is removed first.
+
+    Exit code 0: the site is up to date; 1: some scans failed, or --check found something; 2: bad usage.
+    """
+    from dataclasses import replace
+
+    from engines.machine import processors
+    from flows.sharing.outgoing import read_codes
+    from flows.sharing.site import open_site
+    from flows.sharing.wording import Wording
+    from pipeline.errors import ColorizeError
+
+    try:
+        folder, results = to.expanduser().resolve(), output.expanduser().resolve()
+        site = open_site(folder, results, base_url, Wording.read(wording, results))
+        known = read_codes(codes) if codes else {}
+        code = _publish(replace(site, unreviewed=unreviewed, codes=known, threads=processors()), check)
+    except ColorizeError as error:
+        stop(error, USAGE)
+    except KeyboardInterrupt:
+        stop("stopped; finished items stay, run the same command to go on", STOPPED)
+    raise typer.Exit(code)
+
+
+def _publish(site: Site, check: bool) -> int:
+    from contextlib import nullcontext
+
+    from flows.sharing.outgoing import Kept
+    from flows.sharing.site import check_site, publish_site
+    from pipeline.support.files import folder_lock, writing
+
+    if not check:
+        with writing(site.folder):
+            site.folder.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    with nullcontext() if check else folder_lock(site.folder):
+        for step in check_site(site) if check else publish_site(site):
+            if isinstance(step, Kept):
+                counts["failed" if step.is_fault else "kept"] += 1
+                if step.is_fault:
+                    say(f"FAILED     {step.reason}")
+                continue
+            counts[step.state] += 1
+            if step.state != "same":
+                state = "FAILED" if step.state == "failed" else step.state
+                say(f"{state:10} {step.name}{f'  ({step.reason})' if step.reason else ''}")
+    say(", ".join(f"{counts[name]} {name}" for name in _COUNTED if counts[name]) or "nothing to publish")
+    if counts["kept"]:
+        out = "" if site.unreviewed else "; --unreviewed lets out what nobody has reviewed, where the policy allows it"
+        say(f"kept: not approved, or held by the policy{out}")
+    if not check:
+        say(f"{site.folder}, to be served at {site.base_url}/")
+    changed = any(counts[name] for name in ("new", "changed", "withdrawn"))
+    return FAILED if counts["failed"] or (check and changed) else DONE
+
+
+_COUNTED = ("new", "changed", "same", "withdrawn", "kept", "failed")
