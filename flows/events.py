@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from flows.outcome import ScanOutcome
 
@@ -50,11 +50,20 @@ class ScanPlanned:
 
 
 @dataclass(frozen=True)
+class StageBegan:
+    """A stage of a scan has begun."""
+
+    scan: str
+    stage: Literal["reading", "colouring", "writing"]
+
+
+@dataclass(frozen=True)
 class TilesDone:
-    """``tiles`` more tiles of a scan are done."""
+    """``tiles`` more tiles of a scan are done; they are not ``are_new`` if they were there before the run."""
 
     scan: str
     tiles: int
+    are_new: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class ScanFinished:
     outcome: ScanOutcome
 
 
-RunEvent = Message | ScanPlanned | TilesDone | ScanFinished
+RunEvent = Message | ScanPlanned | StageBegan | TilesDone | ScanFinished
 
 
 class Listener(Protocol):

@@ -29,6 +29,7 @@ _MODULES = (
     "flows.orchestration.colorize",
     "flows.run.compare",
     "flows.cli.report",
+    "flows.cli.run_report",
     "flows.orchestration.reprocess",
     "flows.orchestration.server",
     "flows.sheet.contact_sheet",

@@ -153,7 +153,7 @@ def _logged(own: CommandOptions) -> Iterator[None]:
 
 def _run(prepare: Prepare, flow: Callable[[], Any], request: Request, own: CommandOptions) -> int:
     """Run the flow in this process; returns the exit code."""
-    from flows.cli.report import RunReport
+    from flows.cli.run_report import RunReport
     from flows.cluster.dask_cluster import prestarted
     from flows.events import listening
     from flows.orchestration.server import ServerError, embedded_server

@@ -1,21 +1,17 @@
-"""What the command prints: bars during a run, one line for each failure, the plan, and what a file is."""
+"""What commands print: the plan of a run, what a file is, and how two versions differ."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.console import DONE, FAILED, TIME_UP
-from flows.events import Message, RunEvent, ScanFinished, ScanPlanned, TilesDone
+from flows.cli.run_report import outcome_line
 from flows.outcome import ScanOutcome
 from flows.run.jobs import RunContext, ScanJob
 from pipeline.colour.icc import description
@@ -31,116 +27,6 @@ from pipeline.store import ScanStore
 from pipeline.support.names import shown
 
 _PARTS = ("what", "source", "result", "settings", "finished", "software", "pictures")
-
-
-class _Rate(ProgressColumn):
-    """Tiles and megapixels a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed or 0.0
-        megapixels = task.fields["megapixels"] / task.total * speed if task.total else 0.0
-        return Text(f"{speed:.0f} tiles/s {megapixels:.2f} MP/s")
-
-
-class RunReport:
-    """Progress bars of a run on ``console``; a :class:`flows.events.Listener`."""
-
-    def __init__(self, console: Console, quiet: bool = False, verbose: bool = False) -> None:
-        self._console = console
-        self._quiet, self._verbose = quiet, verbose
-        self._lock = threading.Lock()
-        self._planned: dict[str, tuple[int, float]] = {}
-        self._bars: dict[str, Any] = {}
-        self._outcomes: list[ScanOutcome] = []
-        self._started = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} tiles"),
-            _Rate(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            refresh_per_second=4,
-            disable=quiet,
-        )
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
-
-    def on(self, event: RunEvent) -> None:
-        match event:
-            case Message():
-                if event.is_warning or not self._quiet:
-                    self._print(event.line if self._verbose or not event.brief else event.brief)
-            case ScanPlanned():
-                with self._lock:
-                    self._planned[event.scan] = event.tiles, event.megapixels
-            case TilesDone():
-                self._advance(event.scan, event.tiles)
-            case ScanFinished():
-                self._finish(event.outcome)
-
-    def _advance(self, scan: str, tiles: int) -> None:
-        with self._lock:
-            # Events may arrive late, after the scan has ended or failed.
-            if scan not in self._planned:
-                return
-            if scan not in self._bars:
-                total, megapixels = self._planned[scan]
-                self._bars[scan] = self._progress.add_task(shown(scan), total=total, megapixels=megapixels)
-            self._progress.advance(self._bars[scan], tiles)
-
-    def _finish(self, outcome: ScanOutcome) -> None:
-        with self._lock:
-            self._outcomes.append(outcome)
-            self._planned.pop(outcome.scan, None)
-            if (bar := self._bars.pop(outcome.scan, None)) is not None:
-                self._progress.remove_task(bar)
-        if outcome.has_failed or not self._quiet:
-            self._print(_line(outcome))
-
-    def _print(self, line: str) -> None:
-        self._progress.console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
-
-    def print_summary(self) -> int:
-        """Print one closing line and what needs an operator's attention; returns the exit code."""
-        outcomes = self._outcomes
-        counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "stopped")}
-        failed = sum(o.has_failed for o in outcomes)
-        megapixels = sum(o.megapixels for o in outcomes if o.status == "done")
-        seconds = time.monotonic() - self._started
-        stopped = f", {counts['stopped']} stopped" if counts["stopped"] else ""
-        code = FAILED if failed else TIME_UP if counts["stopped"] else DONE
-        if self._quiet:
-            return code
-        if left_out := sum(o.is_left_out for o in outcomes):
-            self._print(f"{left_out} left out after failures; --retry-quarantined tries them now")
-        if forbidden := sum(o.is_forbidden for o in outcomes):
-            self._print(f"{forbidden} left out, by policy.yaml")
-        self._print(
-            f"{counts['done']} done, {counts['skipped']} skipped, {failed} failed{stopped}; "
-            f"{megapixels:.1f} megapixels in {seconds:.1f} s"
-        )
-        return code
-
-
-def _line(outcome: ScanOutcome) -> str:
-    if outcome.status == "done":
-        seconds = " ".join(f"{name} {value:.1f} s" for name, value in outcome.seconds)
-        quality = f"; {outcome.quality}" if outcome.quality else ""
-        return f"done     {outcome.result}  ({outcome.megapixels:.1f} MP, {outcome.tiles} tiles{quality}; {seconds})"
-    if outcome.status == "skipped":
-        return f"skipped  {outcome.path}: {outcome.message}"
-    if outcome.status == "stopped":
-        return f"stopped  {outcome.message}"
-    if outcome.status == "quarantined":
-        return f"failed   {outcome.message}; quarantined, later runs leave it out until it changes"
-    return f"failed   {outcome.message}"
 
 
 def print_plan(
@@ -169,7 +55,7 @@ def print_plan(
     console.print(table)
     console.print("memory is the peak of all processes, disk is before compression; nothing was done", highlight=False)
     for outcome in outcomes:
-        console.print(shown(_line(outcome)), markup=False, highlight=False)
+        console.print(shown(outcome_line(outcome)), markup=False, highlight=False)
 
 
 def _cells(values: list[Any]) -> list[str]:

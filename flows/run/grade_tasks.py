@@ -35,7 +35,7 @@ def grade_groups(
     for block in job.grid.blocks(version.block_px):
         tiles = len(block.tile_origins)
         if block.index_yx in finished:
-            tell(TilesDone(job.scan.stem, tiles))
+            tell(TilesDone(job.scan.stem, tiles, are_new=False))
             continue
         names = job.scan.stem, job.paths.store, version.name, version.attempt, job.spec.graded_from
         group.append(GradeTask(*names, grade, block.index_yx, block.write_roi, tiles, topic))

@@ -22,7 +22,7 @@ from flows.cluster.grade_blocks import FactorTask, GradeTask
 from flows.cluster.queue import BlockQueue, Result, grouped
 from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, Reuse, chosen_tiles
 from flows.deadline import NO_DEADLINE, Deadline
-from flows.events import Message, TilesDone, tell, warn
+from flows.events import Message, StageBegan, TilesDone, tell, warn
 from flows.outcome import ScanOutcome
 from flows.run.grade_tasks import begin_grade, factor_tasks, grade_groups
 from flows.run.jobs import ScanJob, grid_of
@@ -189,6 +189,7 @@ def ingest_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> ScanBatc
         if deadline.is_over:
             return step.stopped(deadline)
         started, job = time.perf_counter(), step.job
+        tell(StageBegan(job.scan.stem, "reading"))
         settle_store(job.paths.store)
         if job.is_ingested:
             if not ScanStore.open(job.paths.store).has_whole_scan():
@@ -281,7 +282,7 @@ def _tasks(job: ScanJob, version: ChromaVersion, finished: set[tuple[int, int]],
     for index in _indices(job):
         if task is None or index in finished:
             tiles = len(job.grid.block(index, job.plan.block_px).tile_origins)
-            tell(TilesDone(job.scan.stem, tiles))
+            tell(TilesDone(job.scan.stem, tiles, are_new=False))
         else:
             yield replace(task, index_yx=index)
 
@@ -320,6 +321,7 @@ class _Colouring:
 
         def work(step: ScanProgress) -> None:
             stem = step.job.scan.stem
+            tell(StageBegan(stem, "colouring"))
             self._opened[stem] = opened = _open_version(step.job)
             if self._is_graded(step):
                 begin_grade(step.job, opened.version)
@@ -515,6 +517,7 @@ def export_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> tuple[Sc
         if deadline.is_cancelled:
             return step.stopped(deadline, 0)
         started = time.perf_counter()
+        tell(StageBegan(step.job.scan.stem, "writing"))
         threads = step.job.plan.stream_threads if len(batch) == 1 else 1
         made = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
         _show(step.job)
