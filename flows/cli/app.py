@@ -18,7 +18,8 @@ from rich.console import Console
 
 from flows.cli import clean, configured, doctor, engines, review, sharing, status, training
 from flows.cli.configured import ConfiguredCommand, explained
-from flows.cli.console import DONE, FAILED, STOPPED, USAGE, errors, outlive_readers, stop, warn
+from flows.cli.console import DONE, FAILED, STOPPED, USAGE, answer_usage, errors, outlive_readers, stop, warn
+from flows.cli.examples import add_examples
 from flows.cli.request import asked, taking
 from flows.cli.sources import strange_variables
 from flows.environment import is_in_utf8
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from flows.run.jobs import RunContext, ScanJob
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Colours black-and-white scans: tiles, compiled engines, overlap averaging; lightness stays the scan's own.",
@@ -418,6 +418,7 @@ doctor.register(app)
 sharing.register(app)
 app.add_typer(engines.app, name="engines")
 app.add_typer(configured.app, name="config")
+add_examples(app)
 
 
 def _say_version(asked: bool) -> None:
@@ -442,8 +443,10 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     outlive_readers()
     try:
-        app(prog_name="colorize-archive")
+        sys.exit(app(prog_name="colorize-archive", standalone_mode=False) or DONE)
     except Exception as error:
+        if (code := answer_usage(error)) is not None:
+            sys.exit(code)
         from flows.run.run_log import in_one_line, keep_traceback
         from pipeline.support.names import shown
 

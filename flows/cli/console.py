@@ -58,6 +58,22 @@ def warn(line: object) -> None:
     errors.print(f"colorize-archive: {one_line(line)}", markup=False)
 
 
+def answer_usage(error: Exception) -> int | None:
+    """Print what is wrong with a command line in one line, or the help that was asked for; returns the exit code.
+
+    None for errors that are not of the command line's parser, whose classes are private to Typer.
+    """
+    context, code = getattr(error, "ctx", None), getattr(error, "exit_code", None)
+    if not hasattr(error, "format_message") or not isinstance(code, int):
+        return None
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+    else:
+        path = context.command_path if context is not None else "colorize-archive"
+        warn(f"{error.format_message().rstrip('.')}; {path} --help lists what there is")
+    return code
+
+
 def stop(message: object, code: int) -> NoReturn:
     """Print one line and end with ``code``."""
     warn(message)

@@ -64,7 +64,9 @@ class RunReport:
         if self._is_drawn:
             self._live.start()
         self._voice.start()
-        if threading.current_thread() is threading.main_thread():
+        # A process in the background ignores Ctrl-C, and goes on doing so.
+        is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if is_heeded and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._interrupt)
         return self
 

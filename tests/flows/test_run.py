@@ -336,6 +336,7 @@ def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Traceback" not in said
+    assert "stopping after the blocks in work" in said
     assert "run the same command to go on" in said
     (record,) = tmp_path.glob("runs/*.json")
     told = json.loads(record.read_text())
