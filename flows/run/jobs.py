@@ -480,8 +480,8 @@ def prepare_output(output: Path) -> None:
 def _check_room(output: Path, plan: Plan, store: Path) -> None:
     existing = next(p for p in (output, *output.parents) if p.exists())
     free = shutil.disk_usage(existing).free + sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
-    # Stores and results compress to well below the projection; a third is the least that was seen.
-    if free < plan.disk_bytes / 3:
+    # Stores and results compress to well below the projection; a quarter is the least that was seen.
+    if free < plan.disk_bytes / 4:
         raise OutputError(
             f"{output}: {free / 2**20:.0f} MiB free, about {plan.disk_bytes / 2**20:.0f} MiB needed: the disk would "
             "fill up half-way; free space or choose another --output"

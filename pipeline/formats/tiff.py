@@ -11,8 +11,9 @@ Tiles are in the file in raster order, but segments are two tiles tall: with seg
 chunks would decode every chunk twice. If a picture is several segments wide, the encoded tiles of the lower row wait,
 in memory or on disk, until the upper row is written.
 
-Compression is deflate by libdeflate at its fastest level. ISA-L is faster and also lossless, but its bytes differ
-between kinds of processor and occasionally, for unknown reasons, between two runs on one.
+Compression is deflate by libdeflate at a low level: higher ones take longer than they save, and of 16-bit samples they
+leave as much as the lowest (python -m tests.benchmarks.compression). ISA-L is faster and also lossless, but its bytes
+differ between kinds of processor and occasionally, for unknown reasons, between two runs on one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _SEGMENT_PX = 2**20  # composing takes about 20 bytes per pixel, for several seg
 _SEGMENT_ROWS = 512
 _HELD_BYTES = 8 * 2**20  # for encoded tiles that wait in memory; the rest waits on disk
 _CLASSIC_MAX_BYTES = 3_900_000_000  # out of 2**32; the rest is for tags and for tiles that compression enlarges
-_DEFLATE_LEVEL = 1
+_DEFLATE_LEVELS = {1: 2, 2: 1}  # by bytes of a sample
 _COMPRESSION: dict[str, dict[str, Any]] = {
     "deflate": {"compression": "adobe_deflate", "predictor": True},
     "none": {},
@@ -217,7 +218,7 @@ class _Pyramid:
             samples = np.pad(samples, ((0, missing_yx[0]), (0, missing_yx[1]), (0, 0)))
         if self.compression == "none":
             return samples.tobytes()
-        return bytes(imagecodecs.deflate_encode(_differences(samples).tobytes(), level=_DEFLATE_LEVEL))
+        return deflated(samples, _DEFLATE_LEVELS.get(samples.itemsize, 1))
 
     def _write_level(
         self, tiff: tifffile.TiffWriter, level_yx: tuple[int, int], tiles: Iterator[bytes], tags: dict[str, Any]
@@ -234,6 +235,11 @@ class _Pyramid:
             **_COMPRESSION[self.compression],
             **tags,
         )
+
+
+def deflated(samples: NDArray, level: int) -> bytes:
+    """A tile (h, w, channels) as TIFF holds it with predictor 2 and deflate at ``level``, 1 to 12."""
+    return bytes(imagecodecs.deflate_encode(_differences(samples).tobytes(), level=level))
 
 
 def _differences(samples: NDArray) -> NDArray:

@@ -19,9 +19,11 @@ from pipeline.support.text import reason_of
 CHUNK_PX = 512
 # The ending of files that zarr has not renamed yet; a killed process leaves them behind.
 UNFINISHED = ".partial"
+# Which ones: python -m tests.benchmarks.compression.
 SCAN_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
-# Chroma is written and read once per version: LZ4 takes a ninth more bytes than zstd and a third of its time.
-CHROMA_COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
+CHROMA_COMPRESSORS = (BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec())
+# Statistics of overlaps are small and are read often, piece by piece.
+AGREEMENT_COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
 
 
 class Files(LocalStore):  # type: ignore[misc]

@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.palettes.doubt import Doubt
-from pipeline.store.arrays import CHROMA_COMPRESSORS, CHUNK_PX, UNFINISHED, array_of, encoded, has_all_shards, reading
+from pipeline.store.arrays import (
+    AGREEMENT_COMPRESSORS,
+    CHROMA_COMPRESSORS,
+    CHUNK_PX,
+    UNFINISHED,
+    array_of,
+    encoded,
+    has_all_shards,
+    reading,
+)
+from pipeline.store.differences import Differences
 from pipeline.support.files import write_json, write_whole, writing
 from pipeline.tiling.anchor import Anchor, cell_px
 from pipeline.tiling.infer import BlockResult
@@ -95,6 +105,7 @@ class ChromaVersion:
             dtype="float16",
             chunks=(2, min(CHUNK_PX, block_px), min(CHUNK_PX, block_px)),
             shards=(2, block_px, block_px),
+            filters=(Differences(axis=2),),
             compressors=CHROMA_COMPRESSORS,
             config={"write_empty_chunks": True},
             dimension_names=("ab", "y", "x"),
@@ -105,7 +116,7 @@ class ChromaVersion:
             shape=(levels, 4, *(squares(extent) for extent in shape_yx)),
             dtype="float32",
             chunks=(1, 4, side, side),
-            compressors=CHROMA_COMPRESSORS,
+            compressors=AGREEMENT_COMPRESSORS,
             dimension_names=("level", "ab_spread_weight", "y", "x"),
         )
         (path / "chroma" / "records").mkdir()

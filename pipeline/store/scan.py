@@ -20,6 +20,7 @@ from pipeline.errors import StoreError
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, Files, array_of, has_all_shards, reading
 from pipeline.store.chroma import ChromaVersion
+from pipeline.store.differences import Differences
 from pipeline.support.files import read_text, write_json, writing
 from pipeline.types import Roi, ScanInfo
 
@@ -255,6 +256,7 @@ def _create_plane(group: zarr.Group, name: str, shape_yx: tuple[int, int], colou
         dtype=dtype,
         chunks=(CHUNK_PX, CHUNK_PX, *colour),
         shards=(SCAN_SHARD_PX, SCAN_SHARD_PX, *colour),
+        filters=(Differences(axis=1),),
         compressors=SCAN_COMPRESSORS,
         config={"write_empty_chunks": True},
         dimension_names=("y", "x", "c")[: 2 + len(colour)],
