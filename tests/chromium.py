@@ -76,10 +76,14 @@ class Browser:
             time.sleep(0.02)
 
     def open(self, path: Path) -> None:
+        self.go(path.as_uri())
+
+    def go(self, address: str) -> None:
         for domain in ("Runtime", "Log", "Page", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.call("Page.navigate", url=address)
+        scheme = address.partition(":")[0]
+        self.wait(f"document.readyState === 'complete' && location.protocol === '{scheme}:'")
 
     def width(self, pixels: int, height: int = 800) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=pixels, height=height, deviceScaleFactor=1, mobile=False)

@@ -89,13 +89,17 @@
       byId(id).href = `items/${item.address}/${file}`;
     }
     if (viewer) viewer.destroy();
+    byId("picture").dataset.layers = 0;
     viewer = OpenSeadragon({element: byId("picture"), showNavigationControl: false, drawer: "canvas",
                             maxZoomPixelRatio: 4, crossOriginPolicy: false});
     const [colours, scan, manifest] = await Promise.all(
       [tiles(item.address, "colours"), tiles(item.address, "scan"), fetched(`items/${item.address}/manifest.json`)]);
     if (opened !== item.address) return;
     facts(manifest);
-    viewer.world.addHandler("add-item", curtain);
+    viewer.world.addHandler("add-item", () => {
+      byId("picture").dataset.layers = viewer.world.getItemCount();
+      curtain();
+    });
     for (const tileSource of [colours, scan]) viewer.addTiledImage({tileSource});
   };
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,24 +46,6 @@ HOSTILE = "50 %20 #<b>"
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Path, str]]:
-    """A folder served under a sub-path, and its address."""
-    with tempfile.TemporaryDirectory() as root:
-        handler = partial(_Quiet, directory=root)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        folder = Path(root, "sub", "path")
-        yield folder, f"http://127.0.0.1:{server.server_port}/sub/path"
-        server.shutdown()
-        server.server_close()
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("archive") / "colour"
     make_result(output, "harbour", shape_yx=(700, 1300), embedded=EmbeddedMetadata(xmp=TITLE), orientation=6)
@@ -91,8 +69,8 @@ def read(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def published(served: tuple[Path, str], output: Path) -> Site:
-    folder, address = served
+def published(web: tuple[Path, str], output: Path) -> Site:
+    folder, address = web
     provider = {"id": "https://archive.example/", "label": {"en": "City Archive"}}
     rights = "https://creativecommons.org/publicdomain/mark/1.0/"
     site = site_of(folder, output, address, provider=provider, rights=rights, attribution="City Archive")
