@@ -1,8 +1,9 @@
-"""The commands for what leaves the house: ``publish``."""
+"""The commands for what leaves the house: ``publish`` and ``package``."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ import typer
 from flows.cli.console import DONE, FAILED, STOPPED, USAGE, say, stop
 
 if TYPE_CHECKING:
-    from flows.sharing.site import Site
+    from flows.sharing.outgoing import Kept
+    from flows.sharing.site import Site, Step
 
 _OUTPUT = Annotated[Path, typer.Argument(help="The --output folder of earlier runs.")]
 _UNREVIEWED = Annotated[bool, typer.Option("--unreviewed", help="Let out what nobody has reviewed, too.")]
@@ -23,6 +25,7 @@ _CODES = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(publish)
+    app.command()(package)
 
 
 def publish(
@@ -69,33 +72,88 @@ def publish(
 def _publish(site: Site, check: bool) -> int:
     from contextlib import nullcontext
 
-    from flows.sharing.outgoing import Kept
     from flows.sharing.site import check_site, publish_site
     from pipeline.support.files import folder_lock, writing
 
     if not check:
         with writing(site.folder):
             site.folder.mkdir(parents=True, exist_ok=True)
-    counts: Counter[str] = Counter()
     with nullcontext() if check else folder_lock(site.folder):
-        for step in check_site(site) if check else publish_site(site):
-            if isinstance(step, Kept):
-                counts["failed" if step.is_fault else "kept"] += 1
-                if step.is_fault:
-                    say(f"FAILED     {step.reason}")
-                continue
-            counts[step.state] += 1
-            if step.state != "same":
-                state = "FAILED" if step.state == "failed" else step.state
-                say(f"{state:10} {step.name}{f'  ({step.reason})' if step.reason else ''}")
-    say(", ".join(f"{counts[name]} {name}" for name in _COUNTED if counts[name]) or "nothing to publish")
+        counts = _told(check_site(site) if check else publish_site(site))
     if counts["kept"]:
-        out = "" if site.unreviewed else "; --unreviewed lets out what nobody has reviewed, where the policy allows it"
-        say(f"kept: not approved, or held by the policy{out}")
+        say(_kept(site.unreviewed))
     if not check:
         say(f"{site.folder}, to be served at {site.base_url}/")
     changed = any(counts[name] for name in ("new", "changed", "withdrawn"))
     return FAILED if counts["failed"] or (check and changed) else DONE
+
+
+def package(
+    output: _OUTPUT,
+    kind: Annotated[str, typer.Option("--as", help="bagit, ocfl or archivematica.")],
+    to: Annotated[Path, typer.Option(help="The package: a new folder; for ocfl, a storage root that may be there.")],
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Name the originals' paths and hashes instead of taking the files.")
+    ] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard links to the results where the drive is the same, instead of copies.")
+    ] = False,
+    mets: Annotated[bool, typer.Option("--mets", help="Add a METS document for each scan.")] = False,
+    unreviewed: _UNREVIEWED = False,
+    wording: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="Names the institution (provider); else OUTPUT/publish.yaml.")
+    ] = None,
+    codes: _CODES = None,
+) -> None:
+    """Package originals, colours, records, decisions and PREMIS for preservation.
+
+    Exit code 0: all that may go out is in the package; 1: some scans failed, the others are in it; 2: bad usage.
+    """
+    from flows.sharing.contents import Choice
+    from flows.sharing.outgoing import read_codes
+    from flows.sharing.packages import Order
+    from flows.sharing.packages import package as packaged
+    from flows.sharing.wording import Wording
+    from pipeline.errors import ColorizeError
+
+    try:
+        results = output.expanduser().resolve()
+        choice = Choice(reference, mets, link, Wording.read(wording, results).organization)
+        known = read_codes(codes) if codes else {}
+        order = Order(results, to.expanduser().resolve(), choice, unreviewed, known)
+        counts = _told(packaged(order, kind))
+        if counts["kept"]:
+            say(_kept(unreviewed))
+        say(order.to)
+    except ColorizeError as error:
+        stop(error, USAGE)
+    except KeyboardInterrupt:
+        stop("stopped; there is no package yet, run the same command again", STOPPED)
+    raise typer.Exit(FAILED if counts["failed"] else DONE)
+
+
+def _told(steps: Iterable[Step | Kept]) -> Counter[str]:
+    """Print what became of each scan that needs a line, then how many of each; returns these."""
+    from flows.sharing.outgoing import Kept
+
+    counts: Counter[str] = Counter()
+    for step in steps:
+        if isinstance(step, Kept):
+            counts["failed" if step.is_fault else "kept"] += 1
+            if step.is_fault:
+                say(f"FAILED     {step.reason}")
+            continue
+        counts[step.state] += 1
+        if step.state != "same":
+            state = "FAILED" if step.state == "failed" else step.state
+            say(f"{state:10} {step.name}{f'  ({step.reason})' if step.reason else ''}")
+    say(", ".join(f"{counts[name]} {name}" for name in _COUNTED if counts[name]) or "nothing may go out")
+    return counts
+
+
+def _kept(unreviewed: bool) -> str:
+    out = "" if unreviewed else "; --unreviewed lets out what nobody has reviewed, where the policy allows it"
+    return f"kept: not approved, or held by the policy{out}"
 
 
 _COUNTED = ("new", "changed", "same", "withdrawn", "kept", "failed")

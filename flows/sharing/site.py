@@ -298,11 +298,9 @@ def _small_files(site: Site, result: Outgoing, folder: Path) -> tuple[Entry, dic
     """The entry of an item and all its files but the tiles, which are in ``folder``; last what marks it as finished."""
     infos = _infos(site, result, folder)
     entry = entry_of(result, infos[COLOURS])
-    provider = site.wording.provider
-    organization = None if provider is None else (provider.id, next(iter(provider.label.values()))[0])
     files = {f"{part}/{_INFO}": as_json(info) for part, info in infos.items()}
     files[RECORD] = as_json(public_record(result.sidecar))
-    files[PREMIS] = premis_of(result, organization, site.wording.names_reviewers)
+    files[PREMIS] = premis_of(result, site.wording.organization, site.wording.names_reviewers)
     files[MANIFEST] = as_json(manifest_of(result, entry, infos, site.wording, site.base_url))
     tiles = {part: _census(folder / part) for part in _PARTS}
     files[MADE] = as_json({"stamps": _wanted_stamps(result), "tiles": tiles, "entry": entry.to_json()})

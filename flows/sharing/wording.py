@@ -228,6 +228,13 @@ class Wording(_Strict):
             reason = " ".join(str(error).split())
             raise UsageError(f"{file}: {reason}; nothing was published, mend the file") from error
 
+    @property
+    def organization(self) -> tuple[str, str] | None:
+        """Address and name of the institution, in the first language that it is given in; None if it is not told."""
+        if self.provider is None:
+            return None
+        return self.provider.id, next(iter(self.provider.label.values()))[0]
+
     def required_statement(self) -> Texts:
         """The statement, with the attribution in front."""
         if not self.attribution:
