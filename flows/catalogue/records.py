@@ -50,7 +50,10 @@ class KnownScan:
 
 @dataclass(frozen=True)
 class KnownVersion:
-    """An existing version of a scan's colours. ``pictures``: format to file name, relative to the output folder."""
+    """An existing version of a scan's colours. ``pictures``: format to file name, relative to the output folder.
+
+    ``doubt`` is the expected CIEDE2000 to the truth.
+    """
 
     stem: str
     version: str
@@ -64,6 +67,7 @@ class KnownVersion:
     precision: str
     seam: float | None
     disagreement: float | None
+    doubt: float | None
     seconds: float
     pictures: dict[str, str]
     warnings: tuple[str, ...] = ()
@@ -185,6 +189,7 @@ def version_of_sidecar(output: Path, path: Path, sidecar: Sidecar) -> KnownVersi
         precision=spec.precision,
         seam=figures.seam if figures else None,
         disagreement=figures.disagreement_mean if figures else None,
+        doubt=figures.doubt.expected if figures and figures.doubt else None,
         seconds=round(sum(work.seconds.values()), 3),
         pictures={key: (folder / f"{name}{ENDINGS[key]}").as_posix() for key in sidecar.pictures if key in ENDINGS},
         warnings=tuple(_warnings(sidecar)),

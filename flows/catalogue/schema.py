@@ -79,6 +79,7 @@ versions = Table(
     Column("precision", String, nullable=False),
     Column("seam", Float),
     Column("disagreement", Float),
+    Column("doubt", Float),
     Column("seconds", Float, nullable=False),
     Column("pictures", JSON, nullable=False),
     Column("warnings", JSON, nullable=False),

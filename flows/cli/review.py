@@ -1,8 +1,12 @@
-"""The commands of the review desk: ``decisions``."""
+"""The commands of the review desk: ``review``, which serves its page, and ``decisions``."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import secrets
+import threading
+import webbrowser
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(decisions)
+    app.command()(review)
 
 
 def decisions(
@@ -52,6 +57,48 @@ def decisions(
         typer.echo(json.dumps([{"scan": each.scan, **each.to_json()} for each in found], indent=2))
     else:
         _print(found)
+
+
+def review(
+    output: Annotated[Path, typer.Argument(help="The --output folder of earlier runs.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8420,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Other machines need the token of the address that is printed.")
+    ] = "127.0.0.1",
+    read_only: Annotated[bool, typer.Option("--read-only", help="Let nobody decide.")] = False,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+) -> None:
+    """Look closely at results and decide on them, on a page that this machine serves. Ctrl-C ends it.
+
+    Exit code 2: bad usage.
+    """
+    from flows.review.desk import Desk
+    from flows.review.server import bound, serve
+
+    try:
+        folder = output.expanduser().resolve()
+        check_output(folder)
+        desk = Desk(folder, read_only)
+        listening = bound(host, port)
+    except ColorizeError as error:
+        stop(error, USAGE)
+    token = "" if _is_loopback(host) else secrets.token_urlsafe(24)
+    place = f"[{host}]" if ":" in host else host
+    address = f"http://{place}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+
+    def started() -> None:
+        typer.echo(f"review       {address}  (Ctrl-C ends it)")
+        if browser:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+    serve(desk, listening, host, token, started)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _take(folder: Path, table: Path) -> int:

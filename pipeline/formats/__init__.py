@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.formats._format import Format, Tolerance
 from pipeline.formats._staging import PART
+from pipeline.formats.levels import Levels, UprightLevels
 from pipeline.formats.picture import OutputImage, ReadWindow, WriteReport
 from pipeline.support.text import reason_of
 
@@ -26,6 +27,7 @@ __all__ = [
     "FORMATS",
     "UNFINISHED_ENDINGS",
     "Format",
+    "Levels",
     "OutputImage",
     "ReadWindow",
     "Tolerance",
@@ -33,6 +35,7 @@ __all__ = [
     "check_formats",
     "held_bytes",
     "level_problems",
+    "open_levels",
     "write_picture",
 ]
 
@@ -86,6 +89,24 @@ def level_problems(name: str, path: Path, shape_yx: tuple[int, int], levels: int
         # GDAL rounds an odd extent down.
         if any(small not in (large // 2, -(-large // 2)) for small, large in zip(below, above, strict=True)):
             yield f"the pyramid's level {below} is not half of {above}"
+
+
+def open_levels(name: str, path: Path, shape_yx: tuple[int, int], orientation: int = 1) -> Levels:
+    """A written picture at every size, upright, to be read by windows; a context manager.
+
+    Parameters
+    ----------
+    shape_yx : rows, columns of the stored picture
+    orientation : of the scan (TIFF tag 274)
+
+    Raises
+    ------
+    Exception : of any type, if it cannot be read
+    """
+    made = _format_called(name)
+    levels = made.open_levels(path, shape_yx)
+    is_turned = orientation in range(2, 9) and not made.is_upright
+    return UprightLevels(levels, orientation) if is_turned else levels
 
 
 def _format_called(name: str) -> Format:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.formats.levels import Levels, WholeLevels
 from pipeline.formats.picture import OutputImage, WriteReport
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
@@ -104,6 +105,21 @@ class Format(Protocol):
             check_overview(reader.info.shape_yx)
             height, width = reader.info.shape_yx
             return reader.read(slice(0, height), slice(0, width))
+
+    def open_levels(self, path: Path, shape_yx: tuple[int, int]) -> Levels:
+        """The picture and its smaller copies, to be read by windows; upright where :meth:`is_upright`.
+
+        Raises
+        ------
+        Exception : of any type, if it cannot be read; StoreError if it has no copies and is too large without
+        """
+        with self.open_back(path, 1) as reader:
+            return WholeLevels(reader.info.shape_yx, reader.read)
+
+    @property
+    def is_upright(self) -> bool:
+        """True if pictures of this format are turned upright, whatever the orientation of the scan."""
+        return False
 
     def open_back(self, path: Path, orientation: int) -> ScanReader:
         """The written picture, read by windows of the scan.

@@ -18,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from pipeline.formats._format import Format, check_overview
+from pipeline.formats.levels import Levels, TiffLevels
 from pipeline.metadata.exif import DESCRIPTION, OF_PICTURE
 from pipeline.metadata.model import EmbeddedMetadata, TiffTag
 from pipeline.support.files import open_file
@@ -36,6 +37,9 @@ class TiffFormat(Format):
             copy = next((each for each in reversed(copies) if max(each.shape[:2]) >= side_px), copies[0])
             check_overview(copy.shape[:2])
             return np.asarray(copy.asarray())
+
+    def open_levels(self, path: Path, shape_yx: tuple[int, int]) -> Levels:
+        return TiffLevels(path, _copies)
 
     def embedded(self, path: Path) -> EmbeddedMetadata:
         return replace(super().embedded(path), tags=_first_tags(path))

@@ -38,6 +38,7 @@ from pipeline.formats._orientation import upright
 from pipeline.formats._staging import folder_beside, left_out, place_folder
 from pipeline.formats._vips import image_of, jpeg_overview, reopened
 from pipeline.formats.jpeg import copy_with, segments
+from pipeline.formats.levels import Levels, WindowLevels
 from pipeline.formats.picture import OutputImage, WriteReport
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
@@ -122,6 +123,19 @@ class Iiif(Format):
         size = large_enough[0] if large_enough else sizes[-1]
         height, width = int(size["height"]), int(size["width"])
         return jpeg_overview(path / "full" / f"{width},{height}" / "0" / "default.jpg", (height, width), side_px)
+
+    @property
+    def is_upright(self) -> bool:
+        return True
+
+    def open_levels(self, path: Path, shape_yx: tuple[int, int]) -> Levels:
+        tiles = Tiles(path)
+        levels = _levels_yx(tiles.shape_yx, tiles.factors)
+
+        def read(level: int, rows: slice, columns: slice) -> NDArray:
+            return tiles.read_reduced(tiles.factors[level], rows, columns)
+
+        return WindowLevels(levels, read, tiles.close)
 
     def open_back(self, path: Path, orientation: int) -> ScanReader:
         return Tiles(path, orientation)

@@ -26,11 +26,12 @@ from pipeline.formats._gdal import PLAIN, copy_picture, gdal, gdal_metadata, los
 from pipeline.formats._metadata_blocks import exif_of, image_resources
 from pipeline.formats._pyramid import pyramid_levels
 from pipeline.formats._staging import folder_beside, left_out, library_error, place_file
+from pipeline.formats.levels import Levels, WindowLevels
 from pipeline.formats.picture import SRGB_PROFILE, OutputImage, WriteReport
 from pipeline.metadata.jp2_boxes import box, boxes, check_codestream, is_srgb_by_number, metadata_boxes, resolution_box
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.support.files import open_file
-from pipeline.support.gdal import read_smaller
+from pipeline.support.gdal import Opened, read_smaller, read_window
 
 _SMALLEST_TILE_PX, _LARGEST_TILE_PX = 1024, 4096  # coding a tile takes about 30 bytes per pixel
 _MOST_TILES = 7000  # OpenJPEG allocates 13 kB for each component of each tile before it reads any
@@ -97,6 +98,15 @@ class Jp2(Format):
         scale = max(1.0, max(shape_yx) / side_px)
         height, width = (max(1, round(extent / scale)) for extent in shape_yx)
         return read_smaller(path, "JP2OpenJPEG", (height, width))
+
+    def open_levels(self, path: Path, shape_yx: tuple[int, int]) -> Levels:
+        opened = Opened(path, "JP2OpenJPEG", alone=True)
+        levels = pyramid_levels((opened.dataset.height, opened.dataset.width), _SMALLEST_PX)
+
+        def read(level: int, rows: slice, columns: slice) -> NDArray:
+            return read_window(opened.dataset, 2**level, rows, columns)
+
+        return WindowLevels(levels, read, opened.close)
 
     def embedded(self, path: Path) -> EmbeddedMetadata:
         """Embedded metadata, with the sRGB profile if the JP2 declares sRGB by its number."""

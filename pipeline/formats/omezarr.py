@@ -25,10 +25,11 @@ from pipeline.formats._plain_tiff import windows
 from pipeline.formats._pyramid import halve, pyramid_levels
 from pipeline.formats._staging import folder_beside, left_out, place_folder, window
 from pipeline.formats._xmp import disclosure, split
+from pipeline.formats.levels import Levels, WindowLevels
 from pipeline.formats.picture import OutputImage, WriteReport
 from pipeline.metadata.exif import DESCRIPTION
 from pipeline.metadata.model import EmbeddedMetadata, TiffTag
-from pipeline.readers.omezarr import read_level
+from pipeline.readers.omezarr import level_windows, read_level
 from pipeline.support.files import read_text
 from pipeline.support.ordered_map import OrderedThreadMap
 
@@ -87,6 +88,9 @@ class OmeZarr(Format):
 
     def overview(self, path: Path, shape_yx: tuple[int, int], side_px: int) -> NDArray:
         return read_level(path, side_px, OVERVIEW_LIMIT_PX)
+
+    def open_levels(self, path: Path, shape_yx: tuple[int, int]) -> Levels:
+        return WindowLevels(*level_windows(path))
 
     def embedded(self, path: Path) -> EmbeddedMetadata:
         found = super().embedded(path)

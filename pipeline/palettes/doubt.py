@@ -77,9 +77,14 @@ class Doubt:
     @property
     def word(self) -> Word:
         """A word for people who do not know CIEDE2000."""
-        if self.expected < LIKELY_BELOW:
-            return "likely"
-        return "unsure" if self.expected < GUESS_FROM else "a guess"
+        return word_of(self.expected)
+
+
+def word_of(expected: float) -> Word:
+    """The word for an expected CIEDE2000."""
+    if expected < LIKELY_BELOW:
+        return "likely"
+    return "unsure" if expected < GUESS_FROM else "a guess"
 
 
 def spread_of(distribution: F32, colours_ab: F32, chosen_ab: F32 | None = None) -> F32:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,24 @@ def read_level(path: Path, side_px: int, limit_px: int) -> NDArray:
         [range(size) if axis in "cyx" else range(1) for axis, size in zip(axes, array.shape, strict=True)]
     )
     return np.moveaxis(whole.reshape(-1, *array.shape[-2:]), 0, -1)
+
+
+def level_windows(path: Path) -> tuple[list[tuple[int, int]], Callable[[int, slice, slice], NDArray]]:
+    """Rows, columns of each level, and a function that reads (h, w, channels) samples of a window of one.
+
+    Raises as :func:`read_level`.
+    """
+    multiscale, _ = _multiscale_of(_attributes(path))
+    levels = [ZarrArray(path, str(each["path"])) for each in multiscale["datasets"]]
+    axes = _axes_of(multiscale, len(levels[0].shape))
+
+    def read(level: int, rows: slice, columns: slice) -> NDArray:
+        wanted = {"y": range(rows.start, rows.stop), "x": range(columns.start, columns.stop)}
+        sizes = zip(axes, levels[level].shape, strict=True)
+        window = levels[level].read([wanted.get(axis, range(size if axis == "c" else 1)) for axis, size in sizes])
+        return np.moveaxis(window.reshape(-1, *window.shape[-2:]), 0, -1)
+
+    return [(array.shape[-2], array.shape[-1]) for array in levels], read
 
 
 def _attributes(path: Path) -> Mapping[str, Any]:

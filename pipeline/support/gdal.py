@@ -45,6 +45,7 @@ __all__ = [
     "environment",
     "quiet",
     "read_smaller",
+    "read_window",
 ]
 
 CACHE_BYTES = 16 * 2**20
@@ -194,6 +195,20 @@ def read_smaller(path: Path, driver: str, shape_yx: tuple[int, int]) -> NDArray:
     """
     with Opened(path, driver, alone=True) as dataset, environment():
         samples = dataset.read((1, 2, 3), out_shape=(3, *shape_yx), resampling=Resampling.average)
+        return np.asarray(samples).transpose(1, 2, 0)
+
+
+def read_window(dataset: Any, factor: int, rows: slice, columns: slice) -> NDArray:
+    """(h, w, 3) samples of a window of the first three bands reduced by ``factor``, from the smaller copies if any.
+
+    ``rows`` and ``columns`` are those of the reduced picture. Raises rasterio.errors.RasterioError.
+    """
+    y0, x0 = rows.start * factor, columns.start * factor
+    y1, x1 = min(rows.stop * factor, dataset.height), min(columns.stop * factor, dataset.width)
+    shape = (3, rows.stop - rows.start, columns.stop - columns.start)
+    with environment():
+        window = Window(x0, y0, x1 - x0, y1 - y0)
+        samples = dataset.read((1, 2, 3), window=window, out_shape=shape, resampling=Resampling.average)
         return np.asarray(samples).transpose(1, 2, 0)
 
 
