@@ -29,8 +29,8 @@ _QUERY_LIMIT_BYTES = 8192
 # The one style that OpenSeadragon 6.1.1 puts into the page, for the focus of its canvas.
 _STYLE = "'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='"
 _POLICY = (
-    f"default-src 'none'; script-src 'self'; style-src 'self' {_STYLE}; img-src 'self' data: blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'self'; style-src 'self' {_STYLE}; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = (
     (b"content-security-policy", _POLICY.encode()),

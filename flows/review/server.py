@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from flows import sharing
 from flows.review.desk import FILTERS, Desk, Item, Query
 from flows.review.guard import BODY_LIMIT_BYTES, Guard
 from flows.review.pictures import TILE_PX, Pictures
@@ -31,6 +32,8 @@ from pipeline.results.sidecar import Sidecar
 from pipeline.support.names import shown
 
 PAGE = Path(__file__).parent / "page"
+# One copy for this page and for published sites.
+_VIEWER = ("openseadragon.min.js", "openseadragon-licence.txt")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -52,7 +55,9 @@ class _RefusedError(Exception):
 
 def application(desk: Desk, pictures: Pictures) -> Starlette:
     """The application, to be put behind a :class:`flows.review.guard.Guard`."""
-    files = {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in PAGE.iterdir() if path.suffix in _TYPES}
+    shared = Path(sharing.__file__).parent / "page"
+    paths = [*(path for path in PAGE.iterdir() if path.suffix in _TYPES), *(shared / name for name in _VIEWER)]
+    files = {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in paths}
 
     def page(request: Request) -> Response:
         name = request.path_params.get("name", "review.html")

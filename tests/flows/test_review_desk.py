@@ -68,7 +68,8 @@ def result(output, stem, version=0, doubt=None, is_kept=False, name="tiff"):
     written = write_picture(name, target, OutputImage(SHAPE_YX, image.dtype, lambda *window: image[window]), 1)
     quality = {
         "seam": 1.0, "seam_edge": 1.0, "seam_patch": 1.0, "disagreement_mean": 0.0, "disagreement_p95": 0.0,
-        "strides_px": [[128, 128]], "tiles": 1, "wanted": 0.0, "doubt": doubt and {"expected": doubt, "low": 1, "high": 20},
+        "strides_px": [[128, 128]], "tiles": 1, "wanted": 0.0,
+        "doubt": doubt and {"expected": doubt, "low": 1, "high": 20},
     }  # fmt: skip
     told = {
         "finished": "2026-05-04T12:00:00+00:00",
