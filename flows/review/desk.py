@@ -141,7 +141,7 @@ class Desk:
 
     def _stamp_now(self) -> tuple[Any, ...]:
         """Changes whenever a run has ended, or somebody else changed the policy or decided in this folder."""
-        found = []
+        found: list[tuple[int, int] | None] = []
         for name in (FILE, f"{FILE}-wal", POLICY_FILE, "."):
             try:
                 status = (self.output / name).stat()

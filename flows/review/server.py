@@ -71,7 +71,7 @@ def application(desk: Desk, pictures: Pictures) -> Starlette:
         yield
         pictures.close()
 
-    routes = {
+    routes: dict[str, Answer] = {
         "/": page,
         "/page/{name}": page,
         "/api/folder": partial(_folder, desk),
@@ -238,7 +238,7 @@ def _decide(desk: Desk, body: bytes, _: Request) -> Response:
     except (ValueError, RecursionError) as error:
         raise _RefusedError(400, "no JSON") from error
     names = ("scan", "decision", "person", "version", "reason", "note")
-    values = [given.get(name, "") for name in names] if isinstance(given, dict) else [None]
+    values: list[Any] = [given.get(name, "") for name in names] if isinstance(given, dict) else [None]
     if not all(isinstance(value, str) for value in values):
         raise _RefusedError(400, "no decision")
     scan, decision, person, seen, reason, note = values
