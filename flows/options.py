@@ -59,7 +59,8 @@ class RunOptions:
     take a palette and half a tile for others; ``workers`` None chooses automatically; ``anchor`` takes the palette from
     the whole scan; ``quality`` is the seam score that refinement aims at, 0 is no refinement; ``vivid`` and
     ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`); ``palette_from`` is a
-    folder of coloured copies, and ``lenient`` colours scans without one by the model alone; ``keep`` is the number of
+    folder of coloured copies, and ``lenient`` colours scans without one by the model alone; ``series`` is a folder of
+    scans, or a list of them, that belong together; ``keep`` is the number of
     versions of a scan's colours to keep, the current one included; ``metadata`` carries over the embedded metadata;
     ``salvage`` fills missing regions. ``until`` is the deadline; ``quarantine_after`` is the number of failures in a
     row that puts a scan into quarantine, 0 is never, and ``retry_quarantined`` tries those scans all the same. A
@@ -76,6 +77,7 @@ class RunOptions:
     cautious: bool
     palette_from: Path | None
     lenient: bool
+    series: Path | None
     engine: str
     precision: str
     model: str
@@ -248,6 +250,23 @@ def parse_palette_from(folder: str | None, lenient: bool) -> Path | None:
     return path.resolve()
 
 
+def parse_series(given: str | None, palette_from: str | None) -> Path | None:
+    """The folder or the list of scans that belong together; None without one. Raises UsageError."""
+    if given is None:
+        return None
+    if palette_from is not None:
+        raise UsageError(
+            "series with palette-from: copies made elsewhere give each scan its own palette, and nothing would be "
+            "joined; give one of them"
+        )
+    path = Path(given).expanduser()
+    if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".csv"):
+        raise UsageError(
+            f"series {given!r}: neither a folder nor a .csv file, so nothing says what belongs together; give one"
+        )
+    return path.resolve()
+
+
 def parse_cluster(request: RunRequest) -> ClusterOptions:
     """Check the options of the cluster. Raises UsageError."""
     cluster, scheduler = request.cluster, request.scheduler
@@ -299,6 +318,7 @@ def parse_options(request: RunRequest, now: datetime | None = None) -> RunOption
         cautious=request.cautious,
         palette_from=parse_palette_from(request.palette_from, request.lenient),
         lenient=request.lenient,
+        series=parse_series(request.series, request.palette_from),
         engine=request.engine,
         precision=request.precision,
         model=request.model,

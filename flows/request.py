@@ -284,6 +284,18 @@ PaletteFrom = Annotated[
         is_local=True,
     ),
 ]
+SeriesOf = Annotated[
+    str,
+    Schema(lambda: {"minLength": 1}),
+    Option(
+        "Series",
+        "Folder of scans that belong together, or a CSV file with the columns scan and series: what several of them "
+        "show gets one colour.",
+        "See [series](#series)",
+        form="As an absolute path.",
+        is_local=True,
+    ),
+]
 Lenient = Annotated[
     bool,
     Option(
@@ -552,6 +564,7 @@ class RunRequest(_Shared):
     cautious: Cautious = False
     palette_from: Annotated[PaletteFrom | None, NotGiven("the model's own palette")] = None
     lenient: Lenient = False
+    series: Annotated[SeriesOf | None, NotGiven("each scan by itself")] = None
     model: Model = "default"
     formats: Formats = "tiff"
     metadata: Metadata = True

@@ -26,13 +26,14 @@ from engines.spec import PALETTE, Engine, EngineSpec, OnDevice
 from pipeline.errors import ColorizeError, StoreBusyError, StoreError
 from pipeline.palettes.answers import Taste, annealed, answers_of, sureness
 from pipeline.palettes.doubt import Calibration, doubt_of, spread_of
+from pipeline.palettes.series import sureness_of
 from pipeline.palettes.windows import distribution_of, palette_of
 from pipeline.quality.score import refined
 from pipeline.store import BlockTiming, ChromaVersion, ScanStore
 from pipeline.support.array_backend import HOST, Device
 from pipeline.support.malloc import tune_process
 from pipeline.support.text import reason_of
-from pipeline.tiling.anchor import Anchor, anchor_of
+from pipeline.tiling.anchor import Anchor, anchor_of, overview, shrinking
 from pipeline.tiling.grid import Block, TileGrid, TileOrigins
 from pipeline.tiling.infer import BlockInput, ReusedTiles, colorize_blocks, lightness_roi
 from pipeline.tiling.palette import Palette
@@ -89,7 +90,7 @@ class AnchorTask:
     """A scan whose palette is to be made.
 
     ``engine`` takes the whole of it, shrunk, or is the palette network, which looks at it; ``taste`` says what is taken
-    of its distribution.
+    of its distribution. Where it ``is_series``, what comes of it is kept for the joining of its series.
     """
 
     scan: str
@@ -98,6 +99,7 @@ class AnchorTask:
     attempt: str
     engine: EngineSpec
     taste: Taste
+    is_series: bool = False
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,12 @@ def _make_palette(store: ScanStore, version: ChromaVersion, network: PaletteNetw
         spread = spread_of(distribution, colours_ab, _chosen_ab(palette, task.taste, card.gain))
         cells = calibration.expect(spread).astype(np.float32)
         version.write_doubt(doubt_of(spread, Calibration(*card.scan_doubt)), cells, task.attempt)
-    version.write_anchor(palette, task.attempt)
+    if task.is_series:
+        seen = overview(store.read_seen, shape_yx, shrinking(shape_yx))
+        own = np.concatenate([palette.cells, sureness_of(distribution)[None]])
+        version.write_reading(seen, own, task.attempt)
+    else:
+        version.write_anchor(palette, task.attempt)
 
 
 def _chosen_ab(palette: Palette, taste: Taste, gain: float) -> NDArray[np.float32] | None:

@@ -22,6 +22,7 @@ from flows.resources import split_workers
 from flows.run.palette_copies import PaletteCopy, needed_copy
 from flows.run.policy_gate import Terms, forbidden, let_out, outcome_of
 from flows.run.reuse_policy import is_other_choice, settings_to_reuse
+from flows.run.series import Series
 from pipeline.errors import OutputError, ScanNotFoundError, ScanUnsupportedError, StoreError, UsageError
 from pipeline.formats import check_formats, held_bytes
 from pipeline.metadata.provenance import is_of_result
@@ -50,8 +51,8 @@ class ScanJob:
     to be there in, ``metadata`` whether it carries what the scan says beside its pixels. Without an ``engine_spec``
     nothing is predicted: the colours are made from those of another version, or are there. Where it ``is_kept``, the
     colours are there, of other settings, engines or models than this run's, which must make none of them. ``copy`` is
-    the coloured copy that gives the palette, where one does. ``terms`` are the scan's keywords and catalogue numbers,
-    by which a policy knows it; None where they are not known.
+    the coloured copy that gives the palette, where one does; ``series`` are the scans that it is made with. ``terms``
+    are the scan's keywords and catalogue numbers, by which a policy knows it; None where they are not known.
     """
 
     scan: ScanFile
@@ -75,6 +76,7 @@ class ScanJob:
     is_kept: bool = False
     copy: PaletteCopy | None = None
     terms: Terms | None = field(default=None, compare=False, repr=False)
+    series: Series | None = None
 
     @property
     def output(self) -> Path:
@@ -114,6 +116,15 @@ def _check_copies(model: Model, options: RunOptions) -> None:
         )
 
 
+def _check_series(model: Model, options: RunOptions) -> None:
+    """Raises UsageError where the model has no palettes that could be joined."""
+    if options.series is not None and model.card.palette is None:
+        raise UsageError(
+            f"--series: model {model.card.name} has no palette network, there would be nothing to join; leave it out, "
+            "or give another --model, such as default"
+        )
+
+
 def _check_taste(model: Model, options: RunOptions, copy: PaletteCopy | None) -> None:
     """Raises UsageError where there are no possible colours to choose from, or none is known to be a guess."""
     palette = model.card.palette
@@ -139,8 +150,8 @@ class RunContext:
     """Engine and model of a run, chosen once, and the options.
 
     ``palette`` is where the palette network computes; None without one, also where all palettes are those of coloured
-    copies. ``copy`` is that of the one scan that the context is for. Where the options have a grade, engine and model
-    are those of no network, and none is opened. ``policy`` is that of the output folder.
+    copies. ``copy`` and ``series`` are those of the one scan that the context is for. Where the options have a grade,
+    engine and model are those of no network, and none is opened. ``policy`` is that of the output folder.
     """
 
     options: RunOptions
@@ -151,6 +162,7 @@ class RunContext:
     files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
     copy: PaletteCopy | None = None
     policy: Policy = field(default_factory=Policy)
+    series: Series | None = None
 
     @classmethod
     def of(cls, options: RunOptions) -> RunContext:
@@ -161,6 +173,7 @@ class RunContext:
         policy = Policy.read(options.output)  # a mistake in it is told before models are loaded
         choice, model = choose(options.engine, options.model, options.precision, options.tile_yx)
         _check_copies(model, options)
+        _check_series(model, options)
         has_network = model.card.palette is not None
         if options.palette_from is None or options.lenient:
             _check_palette_network(model)
@@ -230,6 +243,7 @@ class RunContext:
             palette_engine=network.backend if network else "",
             palette_precision=network.precision if network else "",
             palette_copy_sha256=self.copy.sha256 if self.copy else "",
+            series_sha256=self.series.sha256 if self.series and network else "",
         )
 
     @property
@@ -416,6 +430,7 @@ class RunContext:
             files=self.files,
             copy=self.copy if spec.palette_copy_sha256 else None,
             terms=terms,
+            series=self.series if spec.series_sha256 else None,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from flows.outcome import FailureKind, ScanOutcome
 from flows.run.jobs import RunContext, ScanJob
 from flows.run.output_names import Names, check_lengths
 from flows.run.run_log import in_one_line
+from flows.run.series import Series, find_series
 from pipeline.errors import (
     ColorizeError,
     OutputError,
@@ -178,7 +179,8 @@ def plan_scans(
         if deadline.is_over:
             return stopped(scan, deadline)
         try:
-            return deferred(scan) or fitting(context.job(scan, len(every)))
+            one = replace(context, series=series.get(scan.stem))
+            return deferred(scan) or fitting(one.job(scan, len(every)))
         except Exception as error:
             return failure(scan, error, can_salvage=not context.options.salvage)
 
@@ -186,4 +188,8 @@ def plan_scans(
     with ThreadPoolExecutor(processors()) as pool:
         found = pool.map(lambda scan: _pages(scan, options, context.files), scans)
         every = _under_names([page for pages in found for page in pages], options, context.files)
+        series: Mapping[str, Series] = {}
+        if options.series is not None:
+            scans_ = [scan for scan in every if isinstance(scan, ScanFile) and deferred(scan) is None]
+            series = find_series(options.series, scans_, context.files)
         return list(pool.map(plan, every))

@@ -23,6 +23,7 @@ from pipeline.results.sidecar import (
     PaletteCopyRecord,
     PictureRecord,
     ResultRecord,
+    SeriesRecord,
     Sidecar,
     SourceRecord,
     StoreRecord,
@@ -198,6 +199,12 @@ def _palette_copy(store: ScanStore, spec: RunSpec) -> PaletteCopyRecord | None:
     return None if record is None else PaletteCopyRecord.from_json(record)
 
 
+def _series(store: ScanStore, spec: RunSpec) -> SeriesRecord | None:
+    """The series that the palette was made in, of the ungraded colours if these are graded."""
+    record = store.version(spec.graded_from or spec.version).series
+    return None if record is None else SeriesRecord.from_json(record)
+
+
 def _software() -> str:
     return f"{SOFTWARE} {version(SOFTWARE)}"
 
@@ -281,6 +288,7 @@ def _sidecar(
         source=_source(job, store),
         settings=job.spec.to_json(),
         palette_copy=_palette_copy(store, job.spec),
+        series=_series(store, job.spec),
         result=ResultRecord(version=job.spec.version, store=job.paths.store.name),
         pictures={name: _with_event(each, job, store, finished) for name, each in pictures.items()},
         # Holds for this store alone: other block sizes or interruptions give another store with the same picture.

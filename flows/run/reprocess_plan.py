@@ -24,6 +24,7 @@ from flows.run.jobs import RunContext, ScanJob
 from flows.run.palette_copies import copy_of
 from flows.run.planning import failure, fitting
 from flows.run.policy_gate import forbidden, terms_of_store
+from flows.run.series import series_in
 from pipeline.colour.grading import Grade
 from pipeline.errors import StoreError, UsageError
 from pipeline.results.policy import Policy
@@ -232,7 +233,8 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
         changed = replace(options, grade=grade) if grade else _changed(now, request, options, shape_yx)
         context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers, policy=policy)
         if grade is None and context.model.card.takes_palette:
-            context = replace(context, copy=copy_of(store, now.palette_copy_sha256))
+            series = series_in(store, now.series_sha256)
+            context = replace(context, copy=copy_of(store, now.palette_copy_sha256), series=series)
         if grade is not None:
             spec = _graded(store, now, name, grade)
             if spec == now and grade.is_identity and request.formats is None and request.metadata is None:

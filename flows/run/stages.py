@@ -30,6 +30,7 @@ from flows.run.palette_copies import take_palette
 from flows.run.planning import failure
 from flows.run.planning import stopped as stopped_before
 from flows.run.publish import export_job
+from flows.run.series import join_palettes
 from flows.sheet.thumbnails import thumbnails
 from pipeline.errors import ScanUnreachableError, StoreError
 from pipeline.ingest import ingest, settle_store
@@ -114,10 +115,20 @@ def stopped(job: ScanJob, deadline: Deadline, missing: int | None = None) -> Sca
 
 
 def scan_batches(jobs: Iterable[ScanJob]) -> Iterator[ScanBatch]:
-    """Neighbouring small scans together, up to 32 megapixels or 32 scans; a larger one alone."""
+    """Neighbouring small scans together, up to 32 megapixels or 32 scans; a larger one alone.
+
+    All scans of a series, whose palettes hang on each other, are one batch.
+    """
     batch: list[ScanProgress] = []
-    megapixels = 0.0
-    for job in jobs:
+    megapixels, every, together = 0.0, list(jobs), dict[str, list[ScanProgress]]()
+    for job in every:
+        if job.series is not None:
+            together.setdefault(job.series.sha256, []).append(ScanProgress(job))
+    for job in every:
+        if job.series is not None:
+            if fellows := together.pop(job.series.sha256, []):
+                yield tuple(fellows)
+            continue
         if batch and (megapixels + job.info.megapixels > _BATCH_MEGAPIXELS or len(batch) == _BATCH_SCANS):
             yield tuple(batch)
             batch, megapixels = [], 0.0
@@ -136,6 +147,11 @@ def batch_name(batch: ScanBatch) -> str:
 def stream_threads() -> int:
     """Threads of an ingest or an export: two for each processor, because half of them wait for the store."""
     return min(2 * processors(), STREAM_THREADS)
+
+
+def _is_large(batch: ScanBatch) -> bool:
+    """Whether its scans are read and written one at a time, each by many threads: the plan has memory for one."""
+    return len(batch) == 1 or sum(step.job.info.megapixels for step in batch) > _BATCH_MEGAPIXELS
 
 
 def is_passing(error: BaseException) -> bool:
@@ -176,8 +192,8 @@ def _each(
         except Exception as error:
             return step.ended_by(error, deadline)
 
-    if len(batch) == 1:
-        return (safely(batch[0]),)
+    if _is_large(batch):
+        return tuple(map(safely, batch))
     with ThreadPoolExecutor(threads) as pool:
         return tuple(pool.map(safely, batch))
 
@@ -196,7 +212,7 @@ def ingest_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> ScanBatc
                 raise StoreError(f"{job.paths.store}: not all of the scan is there; use colorize-archive run")
         else:
             job.paths.store.parent.mkdir(parents=True, exist_ok=True)
-            threads = job.plan.stream_threads if len(batch) == 1 else 1
+            threads = job.plan.stream_threads if _is_large(batch) else 1
             source = job.source or job.files.source_of(job.scan.path, job.scan.page)
             ingest(job.scan.path, job.paths.store, source, job.force, threads, job.reading, job.metadata)
         return step.after("ingest", time.perf_counter() - started)
@@ -368,7 +384,8 @@ class _Colouring:
         def work(step: ScanProgress) -> None:
             job, opened = step.job, self._opened[step.job.scan.stem]
             version = opened.version
-            if version.has_anchor or opened.is_whole:
+            is_series = job.series is not None
+            if version.has_anchor or opened.is_whole or (is_series and version.reading() is not None):
                 return
             if job.copy is not None:
                 # Here and not on the cluster, whose machines may not see the folder of copies.
@@ -376,11 +393,29 @@ class _Colouring:
             elif job.anchor_spec is not None:
                 taste = Taste(job.spec.vivid, job.spec.cautious)
                 names = job.scan.stem, job.paths.store, version.name, version.attempt
-                tasks.append(AnchorTask(*names, job.anchor_spec, taste))
+                tasks.append(AnchorTask(*names, job.anchor_spec, taste, is_series))
 
         self._try(work)
         share = max(1, len(tasks) // (2 * self._queue.threads()))
         self._collect(self._queue.anchors(tuple(tasks[i : i + share]) for i in range(0, len(tasks), share)))
+
+    def join_series(self) -> None:
+        """The palettes of the batch's series, whose scans have been looked at."""
+        working = [step for step in self.steps.values() if step.ended is None and step.job.series is not None]
+        lacking = {
+            step.job.scan.stem: self._opened[step.job.scan.stem].version
+            for step in working
+            if not self._opened[step.job.scan.stem].is_whole and not self._opened[step.job.scan.stem].version.has_anchor
+        }
+        if not lacking:
+            return
+        series = working[0].job.series
+        assert series is not None
+        try:
+            join_palettes(series, working[0].job.output, lacking)
+        except Exception as error:
+            for stem in lacking:
+                self.steps[stem] = self.steps[stem].ended_by(error, self._deadline)
 
     def make_blocks(self) -> None:
         """Every block that is missing, of the grid that was asked for."""
@@ -493,6 +528,7 @@ def colorize_batch(batch: ScanBatch, queue: BlockQueue, topic: str, deadline: De
     colouring.find_factors()
     colouring.make_grades()
     colouring.make_anchors()
+    colouring.join_series()
     colouring.make_blocks()
     colouring.refine()
     colouring.finish()
@@ -518,7 +554,7 @@ def export_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> tuple[Sc
             return step.stopped(deadline, 0)
         started = time.perf_counter()
         tell(StageBegan(step.job.scan.stem, "writing"))
-        threads = step.job.plan.stream_threads if len(batch) == 1 else 1
+        threads = step.job.plan.stream_threads if _is_large(batch) else 1
         made = export_job(step.job, step.seconds, step.blocks_there, step.quality, threads, started)
         _show(step.job)
         warnings = (*made.warnings, *_of_holes(step.job))

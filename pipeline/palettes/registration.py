@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -38,6 +39,8 @@ LONG_PX = 512  # of both pictures while they are compared
 LEAST_SCORE = 0.25  # tests.benchmarks.palette_from: unlike pictures stay below 0.1
 LEAST_AGREEING = 0.4
 LEAST_COVERED = 0.5
+_SAME_SCORE, _SAME_AGREEING = 0.5, 0.6  # two scans of one thing differ in noise and tones only
+_LEAST_SHARED = 1 / 12
 _BEYOND_DOUBT = 0.9  # the score from which a copy is not looked at in the mirror
 _LEAST_SIDE_PX = 32
 _FEATURES = 1500
@@ -105,18 +108,34 @@ def register(scan: F32, copy: F32) -> Registration:
     for picture, name in ((scan, "the scan"), (copy, "the copy")):
         if LONG_PX * min(picture.shape) < _LEAST_SIDE_PX * max(LONG_PX, *picture.shape):
             raise PaletteCopyError(f"{name} is too narrow to be compared; leave the copy out")
-    seen, coloured = _Seen.of(scan), _Seen.of(copy)
+    seen, coloured = Seen.of(scan), Seen.of(copy)
     found = _best(seen, coloured)
     reason = _refusal(found)
     # A picture that is nearly symmetrical resembles its own mirror image, which then fits better still.
     if found is None or reason or found.score < _BEYOND_DOUBT:
-        mirrored = _best(seen, _Seen.of(np.ascontiguousarray(copy[:, ::-1])))
+        mirrored = _best(seen, Seen.of(np.ascontiguousarray(copy[:, ::-1])))
         if mirrored is not None and not _refusal(mirrored) and (not found or reason or mirrored.score > found.score):
             reason = "the copy is mirrored; mirror it back, or leave it out"
     if found is None or reason:
         raise PaletteCopyError(reason)
     scan_factor, copy_factor = (old.shape[1] / new.plane.shape[1] for old, new in ((scan, seen), (copy, coloured)))
     return found.scaled(scan_factor, copy_factor)
+
+
+def find_overlap(scan: Seen, other: Seen) -> Registration | None:
+    """Where another picture of a series shows what a scan shows, whole or in part; None where it shows another thing.
+
+    Only features tell: what they say is made finer as for a copy. Of pictures that share less than a twelfth of the
+    scan, nothing is known.
+    """
+    start = _by_features(scan, other)
+    if start is None:
+        return None
+    every = (_measured(scan.plane, other.plane, matrix) for matrix in (_refined(scan, other, start), start))
+    good = [each for each in every if each is not None and _is_possible(np.array(each.matrix))]
+    best = max(good, key=lambda each: each.score, default=None)
+    is_same = best is not None and best.score >= _SAME_SCORE and best.agreeing >= _SAME_AGREEING
+    return best if is_same and best is not None and best.covered >= _LEAST_SHARED else None
 
 
 def _refusal(found: Registration | None) -> str:
@@ -136,18 +155,27 @@ def _refusal(found: Registration | None) -> str:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """A picture as it is compared: its L*, and its edges at half the size and at the whole."""
 
     plane: F32
     edges: tuple[F32, F32]
 
     @classmethod
-    def of(cls, picture: F32) -> _Seen:
+    def of(cls, picture: F32) -> Seen:
         """Shrunk to a long side of 512 px, where it is longer."""
         less = max(1.0, max(picture.shape) / LONG_PX)
         plane = _resized(picture, less)
         return cls(plane, (_edges(_resized(plane, 2)), _edges(plane)))
+
+    @cached_property
+    def features(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """(n, 2) places x, y and (n, 128) descriptors of what stands out; None where hardly anything does."""
+        sift = cv2.SIFT.create(_FEATURES, contrastThreshold=0.02)
+        found, described = sift.detectAndCompute(cv2.createCLAHE(2.0, (8, 8)).apply(_levels(self.plane)), None)
+        if described is None or len(found) < _LEAST_MATCHES:
+            return None
+        return np.array([each.pt for each in found]), described
 
 
 def _resized(picture: F32, less: float) -> F32:
@@ -155,7 +183,7 @@ def _resized(picture: F32, less: float) -> F32:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _best(scan: _Seen, copy: _Seen) -> Registration | None:
+def _best(scan: Seen, copy: Seen) -> Registration | None:
     """Of all starts the registration that fits best; None where nothing can be compared."""
     best: Registration | None = None
     for start in _starts(scan, copy):
@@ -168,9 +196,9 @@ def _best(scan: _Seen, copy: _Seen) -> Registration | None:
     return best
 
 
-def _starts(scan: _Seen, copy: _Seen) -> Iterator[F64]:
+def _starts(scan: Seen, copy: Seen) -> Iterator[F64]:
     """(2, 3) matrices to begin with, in OpenCV's pixels, the most trustworthy one first."""
-    matched = _by_features(scan.plane, copy.plane)
+    matched = _by_features(scan, copy)
     if matched is not None:
         yield matched
         return
@@ -182,22 +210,16 @@ def _starts(scan: _Seen, copy: _Seen) -> Iterator[F64]:
     yield np.array([[wide / width, 0, 0], [0, tall / height, 0]])
 
 
-def _by_features(scan: F32, copy: F32) -> F64 | None:
+def _by_features(scan: Seen, copy: Seen) -> F64 | None:
     """The affine transform that most of the matching features agree on; None where too few do."""
-    sift = cv2.SIFT.create(_FEATURES, contrastThreshold=0.02)
-    clahe = cv2.createCLAHE(2.0, (8, 8))
-    points, descriptors = list[NDArray[Any]](), list[NDArray[Any]]()
-    for picture in (scan, copy):
-        found, described = sift.detectAndCompute(clahe.apply(_levels(picture)), None)
-        if described is None or len(found) < _LEAST_MATCHES:
-            return None
-        points.append(np.array([each.pt for each in found]))
-        descriptors.append(described)
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(descriptors[0], descriptors[1], k=2)
+    if scan.features is None or copy.features is None:
+        return None
+    (ours, our), (theirs, their) = scan.features, copy.features
+    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(our, their, k=2)
     good = [two[0] for two in pairs if len(two) == 2 and two[0].distance < _RATIO * two[1].distance]
     if len(good) < _LEAST_MATCHES:
         return None
-    ours, theirs = points[0][[each.queryIdx for each in good]], points[1][[each.trainIdx for each in good]]
+    ours, theirs = ours[[each.queryIdx for each in good]], theirs[[each.trainIdx for each in good]]
     matrix, inliers = cv2.estimateAffine2D(ours, theirs, method=cv2.RANSAC, ransacReprojThreshold=_NEAR_PX)
     return None if matrix is None or inliers.sum() < _LEAST_MATCHES else np.asarray(matrix, np.float64)
 
@@ -208,7 +230,7 @@ def _levels(picture: F32) -> NDArray[np.uint8]:
     return np.asarray(np.clip((picture - low) * (255 / max(high - low, 1)), 0, 255), np.uint8)
 
 
-def _refined(scan: _Seen, copy: _Seen, start: F64) -> F64:
+def _refined(scan: Seen, copy: Seen, start: F64) -> F64:
     """The affine transform near ``start`` for which the edges correlate most, or what was found of the way there."""
     matrix = start.copy()
     for ours, theirs, less in zip(scan.edges, copy.edges, (2, 1), strict=True):

@@ -25,10 +25,10 @@ class RunSpec:
     reach, 0 for none; ``stride_yx`` is then the coarsest stride. ``vivid`` and ``cautious`` decide how colours are
     chosen from a palette network's distribution (:mod:`pipeline.palettes.answers`); ``palette_engine`` and
     ``palette_precision`` are the engine and precision of that network. ``palette_copy_sha256`` is the hash of the
-    coloured copy that gives the palette instead. ``reused`` names the version whose tiles were taken over, rounded to
-    float16 by its store. If the colours of another version were changed and none predicted, ``grade`` says how, and
-    ``graded_from`` names that version, which all other settings describe. Workers, blocks and schedulers are left out:
-    they must not matter.
+    coloured copy that gives the palette instead, ``series_sha256`` that of the bytes of all scans of the series that it
+    was made in. ``reused`` names the version whose tiles were taken over, rounded to float16 by its store. If the
+    colours of another version were changed and none predicted, ``grade`` says how, and ``graded_from`` names that
+    version, which all other settings describe. Workers, blocks and schedulers are left out: they must not matter.
     """
 
     tile_yx: tuple[int, int]
@@ -50,6 +50,7 @@ class RunSpec:
     palette_engine: str = ""
     palette_precision: str = ""
     palette_copy_sha256: str = ""
+    series_sha256: str = ""
     reused: str = ""
     int8_sha256: str = ""
     algorithm: int = ALGORITHM
@@ -59,8 +60,10 @@ class RunSpec:
     def to_json(self) -> dict[str, Any]:
         values = {**asdict(self), "tile_yx": list(self.tile_yx), "stride_yx": list(self.stride_yx)}
         grade = {"grade": self.grade.to_json(), "graded_from": self.graded_from} if self.grade else {}
-        # What is not graded keeps the settings, and with them the name, that it had before there were grades.
-        return {**{name: value for name, value in values.items() if name not in _GRADING}, **grade}
+        # What is not graded, or in no series, keeps the settings, and with them the name, that it had before there
+        # were any.
+        left_out = _GRADING if self.series_sha256 else (*_GRADING, "series_sha256")
+        return {**{name: value for name, value in values.items() if name not in left_out}, **grade}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunSpec:

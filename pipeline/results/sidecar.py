@@ -148,6 +148,25 @@ class PaletteCopyRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeriesRecord(_Record):
+    """The series that the palette was made in.
+
+    Attributes
+    ----------
+    name, sha256 : its name in the list, and the hash of the bytes of all its scans
+    members : the scans of it, by the names of their results
+    missing : those whose colours were not known, and so did not count
+    shared : by fellow, the share of the scan that both show, 0 to 1
+    """
+
+    name: str = ""
+    sha256: str = ""
+    members: Sequence[str] = ()
+    missing: Sequence[str] = ()
+    shared: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreRecord(_Record):
     """SHA-256 of the store's small files, by path within the store, and of the records of all blocks."""
 
@@ -189,6 +208,7 @@ class Sidecar:
     source: SourceRecord | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     palette_copy: PaletteCopyRecord | None = None
+    series: SeriesRecord | None = None
     result: ResultRecord | None = None
     pictures: Mapping[str, PictureRecord] = field(default_factory=dict)
     store: StoreRecord | None = None
@@ -236,6 +256,7 @@ class Sidecar:
             source=part("source", SourceRecord.from_json),
             settings=part("settings", _object) or {},
             palette_copy=part("palette_copy", lambda value: PaletteCopyRecord.from_json(value) if value else None),
+            series=part("series", lambda value: SeriesRecord.from_json(value) if value else None),
             result=part("result", ResultRecord.from_json),
             pictures={name: part(name, PictureRecord.from_json, entries) or unknown for name in entries},
             store=part("store", StoreRecord.from_json),

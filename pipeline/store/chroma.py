@@ -42,6 +42,7 @@ _READ_BYTES = 2**22
 _ANCHOR = "anchor.npy"
 _DOUBT, _DOUBT_CELLS, _ANSWERS = "doubt.json", "doubt.npy", "answers.npy"
 _COPY = "copy.json"
+_SERIES, _READING = "series.json", "reading.npz"
 _CHOSEN = "chosen"
 _FACTOR = "factor.json"
 
@@ -271,6 +272,40 @@ class ChromaVersion:
             return None
         return record
 
+    def write_reading(self, seen: NDArray[np.float32], own: NDArray[np.float32], attempt: str) -> None:
+        """Keep what the scan's series is to be joined by. Raises as for a block.
+
+        Parameters
+        ----------
+        seen : (h, w) L* of the scan, shrunk
+        own : (3, rows, columns) a*, b* of the palette that it has by itself, and how sure of each cell its network is
+        """
+        self._check_attempt(attempt)
+        stream = io.BytesIO()
+        np.savez(stream, seen=seen.astype(np.float16), own=own.astype(np.float32))
+        write_whole(self.path / _READING, stream.getvalue())
+
+    def reading(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """What :meth:`write_reading` kept; None of a scan in no series, or not looked at yet. StoreError."""
+        if not (self.path / _READING).is_file():
+            return None
+        with reading(self.path), np.load(self.path / _READING, allow_pickle=False) as kept:
+            return kept["seen"].astype(np.float32), kept["own"]
+
+    def write_series(self, record: Mapping[str, Any], attempt: str) -> None:
+        """Keep in which series the palette was made, JSON values. Raises as for a block."""
+        self._check_attempt(attempt)
+        write_json(self.path / _SERIES, dict(record))
+
+    @property
+    def series(self) -> Mapping[str, Any] | None:
+        """What :meth:`write_series` kept; None of a palette that was made alone."""
+        try:
+            record: Mapping[str, Any] = json.loads((self.path / _SERIES).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record
+
     @property
     def doubt(self) -> Doubt | None:
         """The stored doubt; None for a model that does not estimate any."""
@@ -399,7 +434,9 @@ class ChromaVersion:
     def described_by(self) -> list[Path]:
         """The files beside the shards that say what the shards hold and how they were made."""
         arrays = [self.path / name / "zarr.json" for name in ("chroma", "agreement")]
-        palette = [self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS, _COPY, _FACTOR)]
+        palette = [
+            self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS, _COPY, _SERIES, _READING, _FACTOR)
+        ]
         made = [*arrays, *palette, *sorted((self.path / _CHOSEN).iterdir())]
         return [path for path in (self.path / "zarr.json", *made) if path.is_file()]
 

@@ -39,6 +39,7 @@ def test_every_setting_has_a_version_of_its_own():
         "palette_engine": "torch",
         "palette_precision": "bf16",
         "palette_copy_sha256": "ae",
+        "series_sha256": "ae",
         "reused": "x",
         "int8_sha256": "ad",
         "algorithm": 1,
