@@ -105,7 +105,9 @@ def folder(tmp_path_factory):
 def client(folder):
     for path in folder.rglob("*.decision.json"):
         path.unlink()
-    return Client(Guard(application(Desk(folder), Pictures(folder)), "127.0.0.1", PORT), f"http://127.0.0.1:{PORT}")
+    pictures = Pictures(folder)
+    yield Client(Guard(application(Desk(folder), pictures), "127.0.0.1", PORT), f"http://127.0.0.1:{PORT}")
+    pictures.close()
 
 
 def post(client, **values):

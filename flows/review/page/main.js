@@ -66,6 +66,14 @@ function drawFilters(counts) {
   $("filters").replaceChildren(...buttons);
 }
 
+let counting = 0;
+function count() {
+  clearTimeout(counting);
+  counting = setTimeout(() => {
+    api.scans({ folder: state.folder, limit: 0 }).then((told) => drawFilters(told.counts)).catch(trouble);
+  }, 300);
+}
+
 // One scan
 
 function empty(text) {
@@ -92,6 +100,8 @@ let opening = 0;
 async function open(name, version = "") {
   const number = ++opening;
   state.scan = name;
+  current = null; // nobody decides on what is not shown yet
+  delete document.body.dataset.shown;
   list.mark(name);
   writeAddress();
   let scan;
@@ -100,12 +110,13 @@ async function open(name, version = "") {
     return;
   }
   if (number !== opening) return;
-  current = scan;
   drawScan(scan);
   if (!scan.levels.length) { viewer.close(); $("nothing").hidden = false; $("nothing").textContent = scan.reason; return; }
   $("nothing").hidden = true;
   await viewer.open(scan, about.tile);
   if (number !== opening) return;
+  current = scan;
+  document.body.dataset.shown = name;
   if ($("doubt").getAttribute("aria-pressed") === "true") viewer.doubt(true);
   const next = list.beside(name, 1);
   if (next) ahead(next.scan).catch(() => {});
@@ -169,10 +180,8 @@ function person() {
 }
 
 function decide(decision) {
-  if (!current || !current.version || about.readOnly) {
-    if (about.readOnly) say("This desk is for looking only.", true);
-    return;
-  }
+  if (about.readOnly) { say("This desk is for looking only.", true); return; }
+  if (!current?.version) { say("Not shown yet."); return; }
   const who = person();
   if (!who) return;
   const scan = current;
@@ -194,6 +203,7 @@ function send(values, before) {
   sending = sending.then(() => api.decide(values)).then((told) => {
     list.changed(told);
     known.delete(values.scan);
+    count();
     if (current?.scan === values.scan) refresh(values.scan);
   }).catch((error) => {
     if (before.scan) list.changed(before);

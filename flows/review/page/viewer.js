@@ -3,6 +3,9 @@
 
 import { doubtAddress, tileAddress } from "/page/api.js";
 
+// Its warnings are about tiles of a picture that was left before they came, which is the rule here.
+OpenSeadragon.console = { ...OpenSeadragon.console, error: (...told) => console.error(...told), warn() {}, log() {} };
+
 export const VIEWS = ["curtain", "side by side", "scan", "colours"];
 const STEP = 2; // percent that a key moves the curtain
 
