@@ -29,6 +29,11 @@ def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=PLUGINS)}
 
 
+def has_plugins() -> bool:
+    """True if an installed package brings a backend."""
+    return bool(_plugins())
+
+
 def backend_names() -> list[str]:
     """All backends with a file or a plugin, whether usable on this machine or not."""
     names = {module.name for module in pkgutil.iter_modules(engines.backends.__path__) if module.name[0] != "_"}

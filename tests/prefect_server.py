@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from flows.orchestration.server import _copied, _keep_copy
+from engines.cache import cache_folder
+from engines.errors import EngineError
 
 _START_SECONDS = 120
 # By its module: the flow's parameters are typed in another one, which a file that is loaded alone does not find.
@@ -148,3 +152,36 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _kept() -> Path:
+    """Path of the empty database kept for this Prefect release. Raises EngineError."""
+    return cache_folder("prefect") / f"{version('prefect')}.db"
+
+
+def _copied(database: Path) -> bool:
+    """Copy the kept database to ``database``; True if the copy exists and is sound."""
+    with contextlib.suppress(EngineError, OSError, sqlite3.Error):
+        shutil.copyfile(_kept(), database)
+        with contextlib.closing(sqlite3.connect(database)) as opened:
+            if opened.execute("PRAGMA quick_check").fetchone() == ("ok",):
+                return True
+    with contextlib.suppress(EngineError, OSError):
+        database.unlink(missing_ok=True)
+    return False
+
+
+def _keep_copy(database: Path) -> None:
+    """Keep an unused database for later runs; if that fails, they only take seconds longer."""
+    with contextlib.suppress(EngineError, OSError, sqlite3.Error):
+        target = _kept()
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            with (
+                contextlib.closing(sqlite3.connect(database)) as source,
+                contextlib.closing(sqlite3.connect(part)) as copy,
+            ):
+                source.backup(copy)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)

@@ -32,6 +32,7 @@ _MODULES = (
     "flows.cli.run_report",
     "flows.orchestration.reprocess",
     "flows.orchestration.server",
+    "flows.run.requests",
     "flows.sheet.contact_sheet",
     "flows.run.reprocess_plan",
     "pipeline.results.verify",

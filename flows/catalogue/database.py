@@ -155,6 +155,10 @@ class Catalogue:
         found = [_file(row) for row in rows]
         return found[0] if found and found[0].state == state else None
 
+    def files(self) -> dict[str, KnownFile]:
+        """The records of all files, by path, whether or not the files have changed since."""
+        return {row["path"]: _file(row) for row in self._rows(select(tables.files))}
+
     def _rows(self, query: Any) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
@@ -176,6 +180,11 @@ class Catalogue:
         """Record the start of a run: ``id`` is the name of its record, ``kind`` colorize or reprocess."""
         with self._transaction() as connection:
             _replace(connection, tables.runs, vars(KnownRun(id, kind, started, "", engine, model, RUNNING)))
+
+    def add_run(self, run: KnownRun) -> None:
+        """Record a run that has ended and changed no scan."""
+        with self._transaction() as connection:
+            _replace(connection, tables.runs, vars(run))
 
     def record(self, run_id: str, outcome: ScanOutcome, sidecar: Sidecar | None = None) -> None:
         """Record an outcome in one transaction; if no sidecar is given, the scan's current one is read."""

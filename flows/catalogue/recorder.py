@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flows.catalogue.database import FILE, Catalogue, KnownRun, KnownScan
 from flows.catalogue.records import COMPLETED, key_of
@@ -130,13 +130,42 @@ def reading_catalogue(output: Path) -> Iterator[ScanFiles]:
         yield ScanFiles(_Reader(catalogue), keeps=False)
 
 
+class _AllAtOnce:
+    """The records of all files, read with one query; each file is looked at once."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._files = catalogue.files()
+        self._current: dict[Path, KnownFile | None] = {}
+
+    def ask(self, what: Callable[[Any], T]) -> T | None:
+        return what(self)
+
+    def file(self, path: Path) -> KnownFile | None:
+        if path not in self._current:
+            known = self._files.get(str(path))
+            self._current[path] = known if known is not None and _is_current(path, known) else None
+        return self._current[path]
+
+
+def _is_current(path: Path, known: KnownFile) -> bool:
+    try:
+        return StatFingerprint.of(path) == known.state
+    except OSError:
+        return False
+
+
+def all_files(catalogue: Catalogue) -> ScanFiles:
+    """The known scan files of a catalogue, for a look at thousands of them that writes nothing."""
+    return ScanFiles(_AllAtOnce(catalogue), keeps=False)
+
+
 class ScanFiles:
     """Hashes and page counts of scan files. A file is read only if the catalogue's record of it is not current.
 
     With ``keeps``, newly read values go to the catalogue.
     """
 
-    def __init__(self, recorder: CatalogueRecorder | _Reader | None = None, keeps: bool = True) -> None:
+    def __init__(self, recorder: CatalogueRecorder | _Reader | _AllAtOnce | None = None, keeps: bool = True) -> None:
         self._recorder = recorder
         self._keeps = keeps
         self._pages: dict[Path, tuple[StatFingerprint, int]] = {}
@@ -155,6 +184,11 @@ class ScanFiles:
     def runs(self) -> list[KnownRun]:
         """All known runs, this one included."""
         return [] if self._recorder is None else self._recorder.ask(Catalogue.runs) or []
+
+    def has_count(self, path: Path) -> bool:
+        """True if the pages of a file were counted, and it has not changed since."""
+        known = self._known(path)
+        return known is not None and known.pages > 0
 
     def page_count(self, path: Path, salvage: bool = False) -> int:
         """Number of pages of a file; with ``salvage``, of readable pages. Raises ScanError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from flows.cli import clean, configured, doctor, engines, review, sharing, statu
 from flows.cli.configured import ConfiguredCommand, explained
 from flows.cli.console import DONE, FAILED, STOPPED, USAGE, answer_usage, errors, outlive_readers, stop, warn
 from flows.cli.examples import add_examples
+from flows.cli.first_words import refuse_missing, say_first
 from flows.cli.request import asked, taking
 from flows.cli.sources import strange_variables
 from flows.environment import is_in_utf8
@@ -27,6 +29,7 @@ from flows.request import CommandOptions, ReprocessRequest, Request, RunRequest
 
 if TYPE_CHECKING:
     from flows.outcome import ScanOutcome
+    from flows.run.endings import RunEnd
     from flows.run.jobs import RunContext, ScanJob
 
 app = typer.Typer(
@@ -34,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Colours black-and-white scans: tiles, compiled engines, overlap averaging; lightness stays the scan's own.",
 )
-# Log lines of Prefect and its embedded server would drown the report.
+# Log lines of Prefect would drown the report.
 _ENVIRONMENT = {
     # Multiprocessing's tracker cleans up after killed processes; its warning helps nobody.
     "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",
@@ -54,6 +57,9 @@ def run(**given: Any) -> None:
     """
     request, own = asked(RunRequest, given)
     began = datetime.now(UTC)
+    refuse_missing(request.inputs)
+    if not own.quiet:
+        say_first(request.inputs)
 
     def context() -> tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]:
         from flows.catalogue.recorder import reading_catalogue
@@ -74,6 +80,11 @@ def run(**given: Any) -> None:
 
         return ready, plan
 
+    def here() -> RunEnd:
+        from flows.run.requests import colorize
+
+        return colorize(request, began)
+
     def flow() -> Any:
         from flows.orchestration.colorize import colorize_archive
 
@@ -82,7 +93,7 @@ def run(**given: Any) -> None:
     from flows.deadline import counting_from
 
     with counting_from(began):
-        _do(context, flow, request, own)
+        _do(context, here, flow, request, own)
 
 
 @app.command(cls=ConfiguredCommand)
@@ -99,18 +110,25 @@ def reprocess(**given: Any) -> None:
         stores = find_stores(options.output, request.scans or [])
         return RunContext.of(options), lambda: plan_stores(stores, request, options)
 
+    def here() -> RunEnd:
+        from flows.run.requests import reprocess
+
+        return reprocess(request)
+
     def flow() -> Any:
         from flows.orchestration.reprocess import reprocess_archive
 
         return reprocess_archive
 
-    _do(context, flow, request, own)
+    _do(context, here, flow, request, own)
 
 
 Prepare = Callable[[], "tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]"]
 
 
-def _do(prepare: Prepare, flow: Callable[[], Any], request: Request, own: CommandOptions) -> NoReturn:
+def _do(
+    prepare: Prepare, here: Callable[[], RunEnd], flow: Callable[[], Any], request: Request, own: CommandOptions
+) -> NoReturn:
     """Run or plan, then exit with the code; usage errors are one line."""
     from engines.errors import EngineError
     from pipeline.errors import ColorizeError
@@ -119,7 +137,7 @@ def _do(prepare: Prepare, flow: Callable[[], Any], request: Request, own: Comman
         warn(line)
     try:
         with _logged(own):
-            code = _dry_run(prepare, own) if own.dry_run else _run(prepare, flow, request, own)
+            code = _dry_run(prepare, own) if own.dry_run else _run(prepare, here, flow, request, own)
     except (ColorizeError, EngineError) as error:
         stop(explained(error), USAGE)
     except KeyboardInterrupt:
@@ -151,46 +169,72 @@ def _logged(own: CommandOptions) -> Iterator[None]:
             raise
 
 
-def _run(prepare: Prepare, flow: Callable[[], Any], request: Request, own: CommandOptions) -> int:
-    """Run the flow in this process; returns the exit code."""
+def _run(
+    prepare: Prepare, here: Callable[[], RunEnd], flow: Callable[[], Any], request: Request, own: CommandOptions
+) -> int:
+    """Run in this process, as a flow where the user has a Prefect server; returns the exit code."""
     from flows.cli.run_report import RunReport
-    from flows.cluster.dask_cluster import prestarted
     from flows.events import listening
-    from flows.orchestration.server import ServerError, embedded_server
-    from flows.run.jobs import prepare_output
-    from flows.run.temporary_folder import see_to_temporary_files
+    from flows.orchestration.server import users_server
+    from flows.outcome import BROKE_OFF, CANCELLED
+    from flows.run.endings import BUSY, NOT_STARTED
 
-    context, _ = prepare()
-    options = context.options
-    prepare_output(options.output)
-    see_to_temporary_files(options.output)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with (
-        embedded_server() as wait_for_server,
-        prestarted(context.workers, options.cluster, options.limit_memory_bytes, context.engine_spec),
-        RunReport(errors, own.quiet, own.verbose) as report,
-        listening(report),
-    ):
-        from flows.orchestration.states import ALL_FAILED, BUSY, NOT_STARTED, SOME_FAILED, run_here
-        from flows.outcome import BROKE_OFF, CANCELLED
-
-        try:
-            called = flow()
-            wait_for_server()
-            state = run_here(called, vars(request))
-        except ServerError as unserved:
-            stop(f"{unserved}; nothing was coloured", FAILED)
-        except Exception as trouble:
-            stop(f"Prefect or Dask did not start, nothing was coloured ({_kept(trouble)}); mend what is named", FAILED)
-    if state.name in (BUSY, NOT_STARTED):
-        stop(state.message, USAGE)
-    if state.name == CANCELLED:
+    with RunReport(errors, own.quiet, own.verbose) as report, listening(report), _ending_on_sigterm():
+        if users_server() is None:
+            end = _end_here(here)
+        else:
+            prepare()  # what is wrong with the request is told before Prefect is imported
+            end = _end_of_flow(flow, request)
+    if end.name in (BUSY, NOT_STARTED):
+        stop(explained(end.message), USAGE)
+    if end.name == CANCELLED:
         raise KeyboardInterrupt
-    if not state.is_completed() and state.name not in (SOME_FAILED, ALL_FAILED):
-        why = state.message if state.name == BROKE_OFF else _kept(state.result(raise_on_failure=False))
-        stop(f"the run broke off: {why}; finished results and blocks stay, run it again", FAILED)
+    if end.name == BROKE_OFF:
+        stop(f"the run broke off: {end.message}; finished results and blocks stay, run it again", FAILED)
     return report.print_summary()
+
+
+def _end_here(run: Callable[[], RunEnd]) -> RunEnd:
+    """How a run ended. Raises UsageError and EngineError where it did not begin."""
+    from engines.errors import EngineError
+    from flows.run.endings import end_of
+    from pipeline.errors import UsageError
+
+    return end_of(run, (UsageError, EngineError))
+
+
+def _end_of_flow(flow: Callable[[], Any], request: Request) -> RunEnd:
+    """How the flow ended that this process ran, on the user's Prefect server."""
+    from flows.orchestration.states import end_here
+
+    try:
+        end = end_here(flow(), vars(request))
+    except Exception as trouble:
+        stop(f"Prefect or Dask did not start, nothing was coloured ({_kept(trouble)}); mend what is named", FAILED)
+    return end if not isinstance(end, BaseException) else _broke_off(end)
+
+
+def _broke_off(error: BaseException) -> RunEnd:
+    from flows.outcome import BROKE_OFF
+    from flows.run.endings import RunEnd
+
+    return RunEnd(BROKE_OFF, _kept(error), "failed")
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """In the body, end on SIGTERM as on Ctrl-C."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _kept(error: BaseException) -> str:

@@ -55,7 +55,7 @@ def _found(command: str, output: str | None) -> dict[str, Sourced]:
     return sourced(command, settings_files(output or os.environ.get(_OUTPUT_VARIABLE)), os.environ)
 
 
-def explained(error: Exception) -> str:
+def explained(error: object) -> str:
     """A usage error, with the word that was probably meant, and where the value comes from if not the command line."""
     message = str(error)
     if (given := _given.get()) is None:

@@ -30,6 +30,7 @@ from pipeline.support.names import shown
 LOG_SECONDS = 30.0
 _REDRAWN_A_SECOND = 4
 _SCANS_SHOWN = 8
+_MOST_UNCHANGED = 20
 _STOPPING = "stopping after the blocks in work; finished blocks stay"
 # Ctrl-C is echoed after the last line as ^C, which must not wrap it.
 _ECHO = 2
@@ -45,6 +46,7 @@ class RunReport:
         self._quiet, self._verbose = quiet, verbose
         self.work = WorkLeft()
         self._outcomes: list[ScanOutcome] = []
+        self._unchanged: list[ScanOutcome] = []
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._is_drawn = console.is_terminal and not console.is_dumb_terminal and not quiet
@@ -113,19 +115,34 @@ class RunReport:
                 self._finish(event.outcome)
 
     def _finish(self, outcome: ScanOutcome) -> None:
+        is_unchanged = outcome.status == "skipped" and bool(outcome.result)
         with self._lock:
             self._outcomes.append(outcome)
+            if is_unchanged:
+                self._unchanged.append(outcome)
         self.work.finish(outcome.scan, outcome.status == "done")
+        if is_unchanged:
+            return
+        self._print_unchanged()
         if outcome.has_failed or not self._quiet:
             line = outcome_line(outcome)
             is_cut = self._is_drawn and outcome.status == "done"
             self._print(fitted(short_line(outcome), self._console.width) if is_cut else line)
+
+    def _print_unchanged(self) -> None:
+        """A line for each scan that was there already, unless they are many: the last line counts them."""
+        with self._lock:
+            unchanged, self._unchanged = self._unchanged, []
+        if len(unchanged) <= _MOST_UNCHANGED and not self._quiet:
+            for outcome in unchanged:
+                self._print(outcome_line(outcome))
 
     def _print(self, line: str) -> None:
         self._console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
 
     def print_summary(self) -> int:
         """Print one closing line and what needs an operator's attention; returns the exit code."""
+        self._print_unchanged()
         outcomes = self._outcomes
         counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "stopped")}
         failed = sum(o.has_failed for o in outcomes)

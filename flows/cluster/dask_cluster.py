@@ -151,7 +151,7 @@ def _warmed(workers: Workers, limit_bytes: int, engine: EngineSpec | None) -> Lo
 def prestarted(
     workers: Workers, options: ClusterOptions, limit_bytes: int, engine: EngineSpec | None
 ) -> Iterator[None]:
-    """Start the local cluster in the background, so that it comes up while Prefect's server does.
+    """Start the local cluster in the background, so that it comes up while the scans are looked at.
 
     :func:`open_cluster` takes it over in the body; it is closed at the end, used or not.
     """

@@ -20,8 +20,8 @@ from uuid import UUID
 import cv2
 import numpy as np
 
-from flows.orchestration.states import in_words
 from flows.outcome import ScanOutcome
+from flows.run.endings import in_words
 from flows.sheet.thumbnails import KINDS, thumbnail_path
 from pipeline.support.files import open_file
 from pipeline.support.names import shown

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from engines.machine import memory_bytes
 from engines.palette import PALETTE_BYTES, palette_spec
@@ -31,7 +33,7 @@ from pipeline.readers import open_scan
 from pipeline.results.policy import Policy, Subject, terms_of
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import Sidecar
-from pipeline.results.versions import ResultPaths, find_conflict, valid_pictures
+from pipeline.results.versions import ReadSidecar, ResultPaths, find_conflict, valid_pictures
 from pipeline.store import ScanStore, Source, is_store
 from pipeline.support.files import output_error, read_text
 from pipeline.tiling.anchor import canvas_px, has_anchor
@@ -299,7 +301,7 @@ class RunContext:
         ------
         ScanError : the scan cannot be read. UsageError : it does not fit the limits. OutputError : no room for it.
         """
-        if (there := self._unchanged(scan)) is not None:
+        if (there := self.unchanged(scan)) is not None:
             return there
         with open_scan(scan.path, self._reading(scan)) as reader:
             info, decoder_bytes = reader.info, reader.decoder_bytes
@@ -323,10 +325,13 @@ class RunContext:
             return self.files.source_of(scan.path, scan.page)
         return self.files.known(scan.path, scan.page)
 
-    def _unchanged(self, scan: ScanFile) -> ScanOutcome | None:
-        """The outcome of a scan whose file has not changed since its current result: the file is not even opened."""
+    def unchanged(self, scan: ScanFile, read: ReadSidecar = Sidecar.find) -> ScanOutcome | None:
+        """The outcome of a scan whose file has not changed since its current result: the file is not even opened.
+
+        ``read`` reads sidecars.
+        """
         source = None if self.options.force else self.files.known(scan.path, scan.page)
-        sidecar = Sidecar.find(ResultPaths.of(self.options.output, scan.stem).sidecar) if source else None
+        sidecar = read(ResultPaths.of(self.options.output, scan.stem).sidecar) if source else None
         if source is None or sidecar is None or sidecar.whole_source is None:
             return None
         shape_yx, subject = sidecar.whole_source.shape_yx, Subject.of_sidecar(sidecar, scan.stem)
@@ -334,19 +339,27 @@ class RunContext:
             return None  # a result of an earlier release; the scan file says them
         if rule := self.policy.forbidding(subject):
             return outcome_of(rule, scan, self.policy)
-        return self._there(scan, shape_yx, source, self._spec_to_keep(scan, source, shape_yx))
+        return self._there(scan, shape_yx, source, self._spec_to_keep(scan, source, shape_yx, read), read=read)
 
-    def _spec_to_keep(self, scan: ScanFile, source: Source, shape_yx: tuple[int, int]) -> RunSpec:
+    def _spec_to_keep(
+        self, scan: ScanFile, source: Source, shape_yx: tuple[int, int], read: ReadSidecar = Sidecar.find
+    ) -> RunSpec:
         paths = ResultPaths.of(self.options.output, scan.stem)
-        return settings_to_reuse(paths, source, self.spec_for(shape_yx), self.options)
+        return settings_to_reuse(paths, source, self.spec_for(shape_yx), self.options, read)
 
     def _there(
-        self, scan: ScanFile, shape_yx: tuple[int, int], source: Source, spec: RunSpec, is_exact: bool = False
+        self,
+        scan: ScanFile,
+        shape_yx: tuple[int, int],
+        source: Source,
+        spec: RunSpec,
+        is_exact: bool = False,
+        read: ReadSidecar = Sidecar.find,
     ) -> ScanOutcome | None:
         """The outcome of a scan whose pictures are there, whole, for these bytes and settings."""
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
-        there = {} if options.force else valid_pictures(paths, source, spec, options.metadata, is_exact)
+        there = {} if options.force else valid_pictures(paths, source, spec, options.metadata, is_exact, read)
         if not set(options.formats) <= set(there):
             return None
         message = "already there for these bytes, model and settings; --force does it again"
@@ -449,16 +462,24 @@ def _check_places(scan: ScanFile, paths: ResultPaths, options: RunOptions) -> No
         )
 
 
+def last_record(output: Path) -> Mapping[str, Any]:
+    """The record of the last run into this folder that could ask a network; empty if there is none."""
+    try:
+        records = (json.loads(read_text(path)) for path in sorted(output.glob("runs/*.json"), reverse=True))
+        return next((record for record in records if record.get("kind") != GRADE), {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def as_before(choice: EngineChoice, model: Model, output: Path, network: str = "") -> EngineChoice:
     """The precision of the last run into this folder, where it can be had: another would make every scan anew.
 
     ``network`` is the prefix of the record's keys for a network other than the generator.
     """
     try:
-        records = (json.loads(read_text(path)) for path in sorted(output.glob("runs/*.json"), reverse=True))
-        last = next(record for record in records if record.get("kind") != GRADE)
+        last = last_record(output)
         backend, precision, sha256 = (last[network + name] for name in ("backend", "precision", "model_sha256"))
-    except (StopIteration, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError):
         return choice
     same = (backend, sha256) == (choice.backend, model.card.sha256)
     if not same or precision == choice.precision or precision not in precisions_of(backend, model):

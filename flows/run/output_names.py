@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,11 +46,12 @@ class _Owner:
 
 
 class Names:
-    """The names in one output folder, as the scans of a run claim them."""
+    """The names in one output folder, as the scans of a run claim them; ``read`` reads sidecars."""
 
-    def __init__(self, output: Path, files: ScanFiles) -> None:
+    def __init__(self, output: Path, files: ScanFiles, read: Callable[[Path], Sidecar | None] = Sidecar.find) -> None:
         self._output = output
         self._files = files
+        self._read = read
         self._most_bytes = max(_LEAST_BYTES, name_limit_bytes(output) - _ROOM_BYTES)
         # Claims of this run: folded name -> exact name -> path of the scan.
         self._claimed: dict[str, dict[str, str]] = {}
@@ -122,7 +123,7 @@ class Names:
             each = {name for ending in (SIDECAR_ENDING, _STORE_ENDING) for name in _results(names, parts[-1], ending)}
             for name in sorted(each):
                 there = (folder / name).relative_to(self._output).as_posix()
-                if (owner := _owner(self._output, there)) is not None:
+                if (owner := _owner(self._output, there, self._read)) is not None:
                     found[there] = owner
         return found
 
@@ -204,9 +205,9 @@ def check_lengths(scan: ScanFile, paths: ResultPaths, version: str, formats: Ite
         )
 
 
-def _owner(output: Path, stem: str) -> _Owner | None:
+def _owner(output: Path, stem: str, read: Callable[[Path], Sidecar | None]) -> _Owner | None:
     paths = ResultPaths.of(output, stem)
-    sidecar = Sidecar.find(paths.sidecar)
+    sidecar = read(paths.sidecar)
     if sidecar is not None and sidecar.source is not None and "path" not in sidecar.source.unwritten:
         return _Owner(sidecar.source.path, sidecar.source.sha256)
     if not paths.store.exists():

@@ -122,7 +122,7 @@ def _unnameable(scan: ScanFile) -> ScanOutcome | None:
     return ScanOutcome(stem, text, "failed", message)
 
 
-def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[ScanFile | ScanOutcome]:
+def pages_of(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[ScanFile | ScanOutcome]:
     """The requested pages of a file, each as a scan of its own; a file that cannot be opened fails later."""
     if (unnameable := _unnameable(scan)) is not None:
         return [unnameable]
@@ -140,13 +140,18 @@ def _pages(scan: ScanFile, options: RunOptions, files: ScanFiles) -> Sequence[Sc
     return found
 
 
+def in_order_of_claims(found: Sequence[ScanFile | ScanOutcome]) -> list[tuple[int, ScanFile]]:
+    """The scans, with their positions, in the order in which they claim names: of two with the same, a TIFF first."""
+    scans = [(index, scan) for index, scan in enumerate(found) if isinstance(scan, ScanFile)]
+    return sorted(scans, key=lambda each: each[1].path.suffix.lower() not in (".tif", ".tiff"))
+
+
 def _under_names(
     found: Sequence[ScanFile | ScanOutcome], options: RunOptions, files: ScanFiles
 ) -> list[ScanFile | ScanOutcome]:
-    """Each scan under a name of its own, or a failure. Of two new scans with the same name, a TIFF goes first."""
+    """Each scan under a name of its own, or a failure."""
     names, every = Names(options.output, files), list(found)
-    scans = [(index, scan) for index, scan in enumerate(found) if isinstance(scan, ScanFile)]
-    for index, scan in sorted(scans, key=lambda each: each[1].path.suffix.lower() not in (".tif", ".tiff")):
+    for index, scan in in_order_of_claims(found):
         try:
             every[index] = names.claim(scan)
         except UsageError as error:
@@ -186,7 +191,7 @@ def plan_scans(
 
     options = context.options
     with ThreadPoolExecutor(processors()) as pool:
-        found = pool.map(lambda scan: _pages(scan, options, context.files), scans)
+        found = pool.map(lambda scan: pages_of(scan, options, context.files), scans)
         every = _under_names([page for pages in found for page in pages], options, context.files)
         series: Mapping[str, Series] = {}
         if options.series is not None:

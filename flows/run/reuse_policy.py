@@ -13,14 +13,16 @@ from flows.options import RunOptions
 from pipeline.errors import StoreError
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import Sidecar
-from pipeline.results.versions import ResultPaths, valid_pictures
+from pipeline.results.versions import ReadSidecar, ResultPaths, valid_pictures
 from pipeline.store import ScanStore, Source
 
 COLORIZE, REPROCESS = "colorize-archive", "reprocess-archive"
 _IDENTITY = "identity"
 
 
-def settings_to_reuse(paths: ResultPaths, source: Source, wanted: RunSpec, options: RunOptions) -> RunSpec:
+def settings_to_reuse(
+    paths: ResultPaths, source: Source, wanted: RunSpec, options: RunOptions, read: ReadSidecar = Sidecar.find
+) -> RunSpec:
     """The settings of the current result if it is kept, else ``wanted``.
 
     A result of the same bytes is kept if `reprocess` made it, whatever its settings, or if it differs from ``wanted``
@@ -28,13 +30,13 @@ def settings_to_reuse(paths: ResultPaths, source: Source, wanted: RunSpec, optio
     Either the result or its colours must be complete, so that pictures can be written again: no block of another
     engine or model gets into the version.
     """
-    sidecar = None if options.force else Sidecar.find(paths.sidecar)
+    sidecar = None if options.force else read(paths.sidecar)
     current = sidecar.spec if sidecar else None
     if sidecar is None or current is None or not sidecar.is_of(source.sha256) or current.algorithm != wanted.algorithm:
         return wanted
     if sidecar.flow != REPROCESS and is_other_choice(current, wanted, options):
         return wanted
-    there = valid_pictures(paths, source, current, options.metadata)
+    there = valid_pictures(paths, source, current, options.metadata, read=read)
     return current if set(options.formats) <= set(there) or _has_colours(paths, source, current) else wanted
 
 

@@ -29,7 +29,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import deltaE_ciede2000
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.support.row_bands import row_strips
@@ -194,6 +193,8 @@ def _read(read: Reader, roi: Roi, planes: tuple[int, ...], picked: tuple[Any, ..
 
 def _ciede2000(old_ab: F32, new_ab: F32) -> F32:
     """(h, w) CIEDE2000 between two (2, h, w) chromas at equal lightness, which cancels out."""
+    from skimage.color import deltaE_ciede2000  # takes as long as a small scan, and most commands compare nothing
+
     _, height, width = old_ab.shape
     delta = np.empty((height, width), np.float32)
     for strip in row_strips(delta.shape):

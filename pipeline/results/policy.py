@@ -237,7 +237,7 @@ class Policy:
         path = output / POLICY_FILE
         try:
             text = read_text(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return cls()
         except (OSError, UnicodeDecodeError) as error:
             raise _refused(path, str(error)) from error

@@ -7,7 +7,7 @@ The current version is ``NAME.color.json`` with its pictures, one in each reques
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import SIDECAR_ENDING, PictureRecord, Sidecar, pictures_of, version_of
 from pipeline.store import Source
 from pipeline.support.files import remove, size_bytes, tree_sha256, writing
+
+ReadSidecar = Callable[[Path], Sidecar | None]
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,19 @@ def has_recorded_size(picture: Path, record: PictureRecord) -> bool:
 
 
 def valid_pictures(
-    paths: ResultPaths, source: Source, spec: RunSpec, metadata: bool = True, is_exact: bool = False
+    paths: ResultPaths,
+    source: Source,
+    spec: RunSpec,
+    metadata: bool = True,
+    is_exact: bool = False,
+    read: ReadSidecar = Sidecar.find,
 ) -> dict[str, PictureRecord]:
     """The existing, complete pictures that were made from these bytes with these settings, by format.
 
     Unless ``is_exact``, a picture that reused tiles of another version counts too, as it differs by rounding only.
-    ``metadata`` says whether pictures should carry the scan's.
+    ``metadata`` says whether pictures should carry the scan's; ``read`` reads sidecars.
     """
-    sidecar = Sidecar.find(paths.sidecar)
+    sidecar = read(paths.sidecar)
     if sidecar is None or not sidecar.is_of(source.sha256):
         return {}
     # Compare them as in the file: settings of another release differ, even if this one can parse them.

@@ -17,8 +17,8 @@ from flows.catalogue.records import scan_after
 from flows.deadline import Deadline
 from flows.inputs import ScanFile
 from flows.options import parse_options, parse_until
-from flows.orchestration.states import name_of
 from flows.outcome import ScanOutcome
+from flows.run.endings import name_of
 from flows.run.jobs import RunContext, ScanJob
 from flows.run.planning import plan_scans
 from flows.run.retry_policy import RetryPolicy, wait_after

@@ -27,7 +27,7 @@ from flows.inputs import ScanFile
 from flows.options import parse_options
 from flows.orchestration import colorize
 from flows.outcome import KILLED
-from flows.run import stages
+from flows.run import requests, running, stages
 from flows.run.planning import failure
 from flows.run.retry_policy import RetryPolicy
 from flows.run.run_log import keep_traceback, logging_to
@@ -178,7 +178,7 @@ def test_an_error_of_the_run_itself_is_a_state_that_names_the_log(run, monkeypat
     def scan_batches(_):
         raise ZeroDivisionError("nobody saw it coming")
 
-    monkeypatch.setattr(colorize, "scan_batches", scan_batches)
+    monkeypatch.setattr(running, "scan_batches", scan_batches)
     state, record, log = run()
     assert (state.name, record) == ("Broke off", None)
     assert state.message == f"ZeroDivisionError: nobody saw it coming; its traceback is in {log}"
@@ -199,7 +199,7 @@ def test_ctrl_c_while_it_plans_is_recorded_as_that(run, monkeypatch, tmp_path):
     def plan_scans(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(colorize, "plan_scans", plan_scans)
+    monkeypatch.setattr(requests, "plan_scans", plan_scans)
     state, record, _ = run()
     assert (state.type.name, state.name) == ("CANCELLED", "Cancelled")
     assert record["state"] == "Cancelled"

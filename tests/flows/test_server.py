@@ -1,21 +1,21 @@
-"""Which Prefect server a command takes, and how its own comes up, in whatever surroundings."""
+"""Which Prefect server a command takes, and how long a process is waited for that starts one."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-import sqlite3
-import urllib.request
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from flows.events import listening
-from flows.orchestration import server, waiting
-from flows.orchestration.server import UP_PROFILE, ServerError, embedded_server, users_server
+from flows.orchestration import waiting
+from flows.orchestration.server import UP_PROFILE, users_server
 from tests.benchmarks.surroundings import DASK, PREFECT, PROXIES
 from tests.flows.conftest import _run
 
@@ -79,96 +79,38 @@ def test_a_user_without_a_home_has_no_profile(home, monkeypatch):
     assert users_server() is None
 
 
-# Stand-ins for the server: as slow, as stuck or as broken as a machine can make it.
-SLOW = """
-import sys, time, threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
-threading.Thread(target=lambda: (sys.stdin.read(), __import__("os")._exit(0)), daemon=True).start()
-ended = time.process_time() + 2
-while time.process_time() < ended:
-    pass
-class Well(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *_):
-        pass
-HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Well).serve_forever()
-"""
-STUCK = "import sys; print('waiting for a lock', flush=True); sys.stdin.read()"
-BROKEN = "import sys; print('a line before'); print('and after', file=sys.stderr); raise OSError('the disk is on fire')"
-
-
-class Heard:
-    def __init__(self):
-        self.lines = []
-
-    def on(self, event):
-        self.lines.append(event.line)
+BUSY = "import time\nwhile time.process_time() < 60: pass"
+IDLE = "import sys; sys.stdin.read()"
 
 
 @pytest.fixture
-def heard(home, monkeypatch):
-    """What is said, where a second without work is too long, and half of one is worth a word."""
+def watched(monkeypatch):
+    """Watch a program, where a second without work is too long, and half of one is worth a word."""
     monkeypatch.setattr(waiting, "STUCK_SECONDS", 1.0)
     monkeypatch.setattr(waiting, "TELL_SECONDS", 0.5)
-    monkeypatch.setenv("COLORIZE_ARCHIVE_CACHE", str(home / "cache"))
-    heard = Heard()
-    with listening(heard):
-        yield heard
+
+    def watch(program: str, seconds: float) -> tuple[bool, list[float]]:
+        told: list[float] = []
+        with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+            progress = waiting.Progress(process.pid, told.append)
+            deadline = time.monotonic() + seconds
+            while not (is_stuck := progress.is_stuck()) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.kill()
+        return is_stuck, told
+
+    return watch
 
 
-def test_a_server_that_gets_on_is_waited_for_and_it_is_said(heard, monkeypatch):
-    monkeypatch.setattr(server, "_SERVER", SLOW)
-    with embedded_server() as wait:
-        wait()
-    assert any("Prefect's server has not started in" in line for line in heard.lines)
+def test_a_process_that_gets_on_is_waited_for_and_it_is_said(watched):
+    is_stuck, told = watched(BUSY, seconds=3)
+    assert not is_stuck
+    assert told
 
 
-def test_a_server_that_does_nothing_is_given_up(heard, monkeypatch):
-    monkeypatch.setattr(server, "_SERVER", STUCK)
-    with embedded_server() as wait, pytest.raises(ServerError, match=r"does not answer after .* waiting for a lock"):
-        wait()
-
-
-def test_a_server_that_ends_says_why(heard, monkeypatch):
-    monkeypatch.setattr(server, "_SERVER", BROKEN)
-    with embedded_server() as wait, pytest.raises(ServerError, match="ended with code 1: OSError: the disk is on fire"):
-        wait()
-
-
-@pytest.mark.service
-def test_its_settings_are_its_own_and_end_with_it(home, monkeypatch):
-    """Whatever a site sets for Prefect, and wherever its proxies are; the next server begins with a kept database."""
-    monkeypatch.setenv("COLORIZE_ARCHIVE_CACHE", str(home / "cache"))
-    (home / "prefect.db").write_bytes(b"no database")
-    for name, value in SITE.items():
-        monkeypatch.setenv(name, value)
-    before = dict(os.environ)
-    for _ in range(2):
-        with embedded_server() as wait:
-            wait()
-            url = os.environ["PREFECT_API_URL"]
-            assert url.startswith("http://127.0.0.1:")
-            with urllib.request.urlopen(f"{url}/admin/settings", timeout=30) as answer:
-                told = answer.read().decode()
-            assert "elsewhere.example.org" not in told
-        assert dict(os.environ) == before
-        (kept,) = (home / "cache" / "prefect").iterdir()
-    assert (home / "prefect.db").read_bytes() == b"no database"
-    assert sorted(path.name for path in home.iterdir()) == ["cache", "prefect.db"]
-
-    kept.write_bytes(kept.read_bytes()[:5000])  # torn: it is made anew
-    with embedded_server() as wait:
-        wait()
-    with sqlite3.connect(kept) as database:
-        assert database.execute("PRAGMA quick_check").fetchone() == ("ok",)
-    newer = sqlite3.connect(kept)
-    newer.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")  # whole, but of no Prefect that is here
-    newer.commit()
-    newer.close()
-    with embedded_server() as wait:
-        wait()
+def test_a_process_that_does_nothing_is_given_up(watched):
+    is_stuck, _ = watched(IDLE, seconds=60)
+    assert is_stuck
 
 
 SITE = {**PROXIES, **PREFECT, **DASK}

@@ -1,0 +1,226 @@
+"""How a command begins: what it imports, and what it leaves alone where nothing is to be done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from flows.catalogue.database import Catalogue, KnownRun, rebuild
+from flows.catalogue.recorder import reading_catalogue
+from flows.events import listening
+from flows.inputs import find_scans
+from flows.options import RunOptions, parse_options
+from flows.outcome import ScanOutcome
+from flows.request import RunRequest
+from flows.run.endings import ALL_DONE, NOTHING, RunEnd
+from flows.run.jobs import RunContext
+from flows.run.planning import plan_scans
+from flows.run.requests import colorize
+from flows.run.unchanged import unchanged_scans
+from tests.request import asked
+
+# What a command has to do without that only prints, refuses or finds everything done; the first also without numbers.
+ARRAYS = {"numpy", "cv2", "rasterio", "zarr", "tifffile", "imagecodecs", "scipy", "skimage", "pyvips", "sqlalchemy"}
+ENGINES = {"prefect", "dask", "distributed", "torch", "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx"}
+_COMMAND = """
+import json, sys
+from flows.cli.app import main
+try:
+    main()
+except SystemExit as ended:
+    code = ended.code or 0
+names = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps([code, names]), file=sys.stdout)
+"""
+
+
+def ran(*words: object) -> tuple[int, set[str], str]:
+    """Exit code, packages imported and standard error of a command in an interpreter of its own."""
+    made = subprocess.run(
+        [sys.executable, "-c", _COMMAND, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"},
+        timeout=240,
+    )
+    code, names = json.loads(made.stdout.splitlines()[-1])
+    return code, set(names), made.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--help",), 0),
+        (("--version",), 0),
+        (("run", "--help"), 0),
+        (("run", "--strid", "3", "/nothing"), 2),
+        (("run", "/nothing", "-o", "/nowhere"), 2),
+    ],
+)
+def test_what_needs_no_picture_imports_none_of_what_reads_them(words, code):
+    ended, names, said = ran(*words)
+    assert ended == code, said
+    assert not names & (ARRAYS | ENGINES)
+
+
+@pytest.mark.e2e
+def test_a_wrong_value_is_refused_before_an_engine_or_a_cluster_is_imported(tmp_path):
+    code, names, said = ran("run", tmp_path, "-o", tmp_path / "out", "--tile", "64", "--stride", "65")
+    assert code == 2
+    assert "stride 65 is larger than the tile" in said
+    assert not names & ENGINES
+
+
+def test_inputs_that_are_not_there_are_one_line(tmp_path):
+    code, _, said = ran("run", tmp_path / "a.tif", tmp_path / "b", "-o", tmp_path / "out")
+    assert code == 2
+    assert said.splitlines() == [
+        f"colorize-archive: {tmp_path / 'a.tif'}, {tmp_path / 'b'}: no such file or folder, so nothing can be "
+        "coloured; check the name"
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+class _Silent:
+    def on(self, _: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scans of the same name and one in a folder below."""
+    folder = tmp_path_factory.mktemp("in")
+    (folder / "box").mkdir()
+    for seed, name in enumerate(("plate.png", "plate.tif", "box/card.png")):
+        cv2.imwrite(str(folder / name), np.random.default_rng(seed).integers(0, 256, (60, 70), np.uint8))
+    for path in folder.rglob("*.*"):
+        os.utime(path, (10**9, 10**9))  # long enough ago for its times to show any change
+    return folder
+
+
+def _request(folder: Path, output: Path, **more: object) -> RunRequest:
+    return replace(asked(output, engine="identity", workers=1, **more), inputs=[str(folder)])
+
+
+def _run(request: RunRequest) -> RunEnd:
+    with listening(_Silent()):
+        return colorize(request, None)
+
+
+@pytest.fixture(scope="module")
+def output(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a run that is done."""
+    output = tmp_path_factory.mktemp("out")
+    assert _run(_request(folder, output)).name == ALL_DONE
+    return output
+
+
+def _states(output: Path) -> list[tuple[str, int, int]]:
+    with Catalogue.open(output) as catalogue:
+        return [(run.state, run.done, run.skipped) for run in catalogue.runs()]
+
+
+def _files(output: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in output.rglob("*.color.*")}
+
+
+@pytest.mark.e2e
+def test_a_run_with_nothing_to_do_is_recorded_and_imports_no_engine_and_no_cluster(folder, output):
+    before = _files(output)
+    code, names, said = ran("run", folder, "-o", output, "--engine", "identity")
+    assert code == 0, said
+    assert not names & ENGINES
+    assert said.splitlines()[-1].startswith("0 done, 3 skipped, 0 failed")
+    assert _files(output) == before
+    assert _states(output)[-1] == (NOTHING, 0, 3)
+    record = json.loads(max(output.glob("runs/*.json")).read_text())
+    assert [scan["status"] for scan in record["scans"]] == ["skipped"] * 3
+    assert (record["backend"], record["precision"]) == ("identity", "fp32")  # what a later run goes on with
+    recorded = [(run.state, run.done, run.skipped) for run in _rebuilt(output)]
+    assert recorded == _states(output)
+
+
+def _rebuilt(output: Path) -> list[KnownRun]:
+    with rebuild(output) as catalogue:
+        return catalogue.runs()
+
+
+def _looked(options: RunOptions, folder: Path) -> list[ScanOutcome] | None:
+    found = find_scans([str(folder)], options.output, options.force)
+    with Catalogue.open(options.output) as catalogue:
+        return unchanged_scans(found.scans, options, catalogue)
+
+
+def _planned(options: RunOptions, folder: Path) -> list[ScanOutcome] | None:
+    """What the plan itself says, where it has nothing to do."""
+    found = find_scans([str(folder)], options.output, options.force)
+    with reading_catalogue(options.output) as files:
+        planned = plan_scans(found.scans, replace(RunContext.of(options), files=files))
+    outcomes = [each for each in planned if isinstance(each, ScanOutcome) and each.status == "skipped"]
+    return outcomes if len(outcomes) == len(planned) else None
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("more", "is_due"),
+    [
+        ({}, False),
+        ({"precision": "fp32"}, False),
+        ({"workers": 3}, False),
+        ({"stride": 64}, True),
+        ({"formats": "png"}, True),
+        ({"metadata": False}, True),
+        ({"force": True}, True),
+        ({"engine": "openvino", "precision": "fp32"}, True),
+        ({"model": "free"}, False),  # the identity engine asks no model
+    ],
+)
+def test_the_look_says_what_the_plan_says(folder, output, more, is_due):
+    request = replace(_request(folder, output), **more)
+    options = parse_options(request)
+    looked = _looked(options, folder)
+    assert (looked is None) == is_due
+    assert looked == _planned(options, folder)
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """For the body, another file may lie where ``path`` lay."""
+    kept = path.with_name(f"{path.name}.aside")
+    path.rename(kept)
+    try:
+        yield path
+    finally:
+        kept.replace(path)
+
+
+@pytest.mark.e2e
+def test_whatever_changes_is_due(folder, output):
+    options = parse_options(_request(folder, output))
+    picture, sidecar = output / "plate.color.tif", output / "plate.color.json"
+    samples = picture.read_bytes()
+    assert _looked(options, folder) is not None
+    with aside(picture):
+        assert _looked(options, folder) is None
+        picture.write_bytes(samples[:-1])
+        assert _looked(options, folder) is None
+    with aside(sidecar):
+        sidecar.write_text("{")
+        assert _looked(options, folder) is None
+    cv2.imwrite(str(folder / "new.png"), np.zeros((60, 70), np.uint8))
+    assert _looked(options, folder) is None
+    (folder / "new.png").unlink()
+    assert _looked(options, folder) is not None
+    (folder / "plate.tif").write_bytes((folder / "plate.tif").read_bytes())
+    assert _looked(options, folder) is None
