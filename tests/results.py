@@ -13,10 +13,10 @@ from pipeline.export import export_picture, output_image
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import premis_event, xmp_packet
 from pipeline.results.run_spec import RunSpec
-from pipeline.results.sidecar import PictureRecord, ResultRecord, Sidecar, SourceRecord, WorkRecord
+from pipeline.results.sidecar import PictureRecord, ResultRecord, Sidecar, SourceRecord, StoreRecord, WorkRecord
 from pipeline.results.versions import ResultPaths
 from pipeline.store import BlockTiming, ScanStore, Source
-from pipeline.support.files import tree_sha256, write_json
+from pipeline.support.files import file_sha256, tree_sha256, write_json
 from pipeline.tiling.grid import TileGrid
 from pipeline.types import Roi, ScanInfo
 from tests.pipeline.plain import coloured
@@ -115,6 +115,13 @@ def write_sidecar(
         settings=spec.to_json(),
         result=ResultRecord(version=spec.version, store=paths.store.name),
         pictures=pictures,
+        store=StoreRecord(
+            sha256={
+                each.relative_to(store.path).as_posix(): file_sha256(each)
+                for each in (*store.described_by(), *made.described_by())
+            },
+            records_sha256=made.records_sha256(),
+        ),
         work=WorkRecord(megapixels=0.1, tiles=1, predictions=1, blocks=1, block_px=_BLOCK_PX, seconds={"export": 0.1}),
     )
     write_json(paths.sidecar, sidecar.to_json())

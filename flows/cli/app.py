@@ -324,8 +324,12 @@ def inspect(
 def verify(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="NAME.color.json, a picture, or folders.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trust: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Certificates trusted to sign Content Credentials, or to issue.")
+    ] = None,
 ) -> None:
-    """Certify results: lightness against the scan, size, depth, pyramid, and every byte of picture and store.
+    """Certify results: lightness against the scan, size, depth, pyramid, and every byte of picture and store;
+    and their Content Credentials, where they are signed.
 
     Exit code 0: all are whole; 1: some are not; 2: bad usage.
     """
@@ -334,8 +338,13 @@ def verify(
     from pipeline.errors import ColorizeError
     from pipeline.results.sidecar import sidecar_of
     from pipeline.results.verify import verify as certify
+    from pipeline.support.files import read_text
     from pipeline.support.names import shown
 
+    try:
+        trusted = read_text(trust) if trust is not None else ""
+    except (OSError, UnicodeDecodeError) as error:
+        stop(f"--trust {trust}: cannot be read ({error}); give certificates in PEM", USAGE)
     strangers: list[str] = []
     found = [each for path in results for each in ([path] if sidecar_of(path) else _results_in(path, strangers))]
     if not found and not strangers:
@@ -343,7 +352,7 @@ def verify(
     certificates = []
     for result in found:
         try:
-            made = certify(result)
+            made = certify(result, trusted)
         except ColorizeError as error:
             strangers.append(str(error))
             continue

@@ -21,6 +21,7 @@ from pipeline.planning.cost import MEASURED, Fleet, Workload, cost_of
 from pipeline.quality.difference import Difference
 from pipeline.quality.score import Quality
 from pipeline.readers import open_scan
+from pipeline.results.credentials import check_credentials, credential_of, is_available
 from pipeline.results.sidecar import Sidecar, sidecar_of, version_of
 from pipeline.results.versions import ResultPaths
 from pipeline.store import ScanStore
@@ -93,6 +94,21 @@ def _inspection(path: Path) -> dict[str, object]:
         return {"what": "scan", **_size(reader.info), **_texts(reader.info.metadata), **_carried(reader.embedded)}
 
 
+def _signed(path: Path, sidecar: Sidecar) -> dict[str, object]:
+    """What the Content Credentials of each picture say; nobody is trusted here, which verify --trust is for."""
+    lines = []
+    for record in sidecar.pictures.values():
+        picture = path.with_name(record.file)
+        if not credential_of(picture).is_file():
+            continue
+        if not is_available():
+            lines.append(f"{picture.name}: not read, pip install 'colorize-archive[c2pa]'")
+        elif finding := check_credentials(picture, record.sha256):
+            people = ", ".join(map(str, finding.told.get("approved_by", ())))
+            lines.append(f"{picture.name}: {finding}{f'; approved by {people}' if people else ''}")
+    return {"signed": tuple(lines)} if lines else {}
+
+
 def _of_result(path: Path, sidecar: Sidecar) -> dict[str, object]:
     source, result = sidecar.needed("source", sidecar.whole_source), sidecar.needed("result", sidecar.result)
     settings = sidecar.settings
@@ -108,6 +124,7 @@ def _of_result(path: Path, sidecar: Sidecar) -> dict[str, object]:
         "source": source.path,
         "sha256": source.sha256,
         "picture": tuple(pictures),
+        **_signed(path, sidecar),
         **({"not carried": tuple(lost)} if lost else {}),
         **_holes(len(source.holes)),
         "version": result.version,

@@ -1,4 +1,4 @@
-"""The commands for what leaves the house: ``publish`` and ``package``."""
+"""The commands for what leaves the house: ``publish``, ``package`` and ``sign``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(publish)
     app.command()(package)
+    app.command()(sign)
 
 
 def publish(
@@ -129,6 +130,41 @@ def package(
         stop(error, USAGE)
     except KeyboardInterrupt:
         stop("stopped; there is no package yet, run the same command again", STOPPED)
+    raise typer.Exit(FAILED if counts["failed"] else DONE)
+
+
+def sign(
+    output: _OUTPUT,
+    certificate: Annotated[Path, typer.Option(metavar="PEM", help="The signer's certificate and those above it.")],
+    key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
+    command: Annotated[
+        str,
+        typer.Option(help="Instead of a key: a program that reads bytes and writes their signature, of a token say."),
+    ] = "",
+    timestamp: Annotated[str, typer.Option(metavar="URL", help="RFC 3161 authority; needs the network.")] = "",
+    scan_type: Annotated[
+        str, typer.Option(metavar="TYPE", help="What was scanned: print, negativeFilm, positiveFilm, digitalCapture.")
+    ] = "",
+    names: Annotated[bool, typer.Option("--names", help="Name those who approved; ask them first.")] = False,
+    unreviewed: _UNREVIEWED = False,
+) -> None:
+    """Sign results with Content Credentials (C2PA), in PICTURE.c2pa beside each picture, whose bytes stay as they are.
+
+    Pictures that are signed already, and say the same, stay as they are. Exit code 0: all that may go out are
+    signed; 1: some failed; 2: bad usage.
+    """
+    from flows.sharing.signing import read_signing, sign_results
+    from pipeline.errors import ColorizeError
+
+    try:
+        signing = read_signing(certificate, key, command, timestamp)
+        counts = _told(sign_results(output.expanduser().resolve(), signing, scan_type, names, unreviewed))
+        if counts["kept"]:
+            say(_kept(unreviewed))
+    except ColorizeError as error:
+        stop(error, USAGE)
+    except KeyboardInterrupt:
+        stop("stopped; what was signed stays, run the same command to go on", STOPPED)
     raise typer.Exit(FAILED if counts["failed"] else DONE)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from flows.sharing.outgoing import Outgoing
 from flows.sharing.records import as_json, premis_of
 from pipeline.errors import StoreError
+from pipeline.results.credentials import credential_of
 from pipeline.results.decisions import decision_path
 from pipeline.support.files import open_file, tree_sha256, writing
 from pipeline.support.names import shown
@@ -96,6 +97,9 @@ def members_of(result: Outgoing, choice: Choice) -> Iterator[Member]:
                 yield Member(f"{COLOURS}/{plain_name(inside)}", file, may_link=choice.links)
         else:
             yield Member(f"{COLOURS}/{plain_name(path.name)}", path, sha256=record.sha256, may_link=choice.links)
+    for path, _ in result.pictures.values():
+        if (credential := credential_of(path)).is_file():
+            yield Member(f"{COLOURS}/{plain_name(credential.name)}", credential, may_link=choice.links)
     yield Member(RECORD, result.paths.sidecar, may_link=choice.links)
     for decision in result.decisions:
         file = decision_path(result.paths.sidecar, decision)

@@ -21,6 +21,7 @@ from pipeline.errors import ColorizeError, SidecarError, StoreError
 from pipeline.formats import ENDINGS, FORMATS, level_problems
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
+from pipeline.results.credentials import check_credentials, credential_of, is_available
 from pipeline.results.expected_picture import ExpectedPicture
 from pipeline.results.read_back import missing_of_scan
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, sidecar_of
@@ -48,6 +49,7 @@ class Certificate:
     bound : largest allowed maximum in this format at this depth
     mean_bound : largest allowed mean; None if ``bound`` is enough
     unread : parts of the scan that could not be read, and are plain gray
+    signed : what its Content Credentials are worth; empty if it has none
     not_compared : what could not be checked, and why; one line each
     problems : one line each; empty if the result keeps its promises
     """
@@ -59,6 +61,7 @@ class Certificate:
     bound: float
     mean_bound: float | None = None
     unread: int = 0
+    signed: str = ""
     not_compared: tuple[str, ...] = ()
     problems: tuple[str, ...] = field(default=())
 
@@ -80,11 +83,16 @@ class Certificate:
             )
         state = "whole   " if self.passes else "DAMAGED "
         unread = [f"{self.unread} parts of the scan could not be read"] if self.unread else []
-        return f"{state} {self.picture}  ({'; '.join([lightness, *unread, *self.not_compared, *self.problems])})"
+        told = [lightness, *unread, *filter(None, [self.signed]), *self.not_compared, *self.problems]
+        return f"{state} {self.picture}  ({'; '.join(told)})"
 
 
-def verify(result: Path) -> list[Certificate]:
-    """Check all pictures of a result (given its ``NAME.color.json``) or one of them, and the store.
+def verify(result: Path, trust: str = "") -> list[Certificate]:
+    """Check all pictures of a result (given its ``NAME.color.json``) or one of them, the store, and credentials.
+
+    Parameters
+    ----------
+    trust : PEM of the certificates that are trusted (:func:`pipeline.results.credentials.check_credentials`)
 
     Raises
     ------
@@ -103,16 +111,19 @@ def verify(result: Path) -> list[Certificate]:
         )
     every = [ExpectedPicture.of(sidecar, pictures[name], name) for name in asked]
     store_problems = tuple(_store_problems(every[0]))
-    return [_certificate(expected, store_problems) for expected in every]
+    return [_certificate(expected, store_problems, trust) for expected in every]
 
 
 def _picture(sidecar: Path, name: str) -> Path:
     return sidecar.with_name(sidecar.name.removesuffix(SIDECAR_ENDING) + ENDINGS[name])
 
 
-def _certificate(expected: ExpectedPicture, store_problems: tuple[str, ...]) -> Certificate:
+def _certificate(expected: ExpectedPicture, store_problems: tuple[str, ...], trust: str) -> Certificate:
     problems = [*_byte_problems(expected), *store_problems]
-    found, not_compared = _Lightness(), list[str]()
+    found, not_compared, signed = _Lightness(), list[str](), ""
+    if expected.picture.exists() and credential_of(expected.picture).is_file():
+        signed, of_credentials = _credentials(expected, trust)
+        problems += of_credentials
     with contextlib.ExitStack() as stack:
         source = _source(expected, stack)
         if source is None:
@@ -130,9 +141,20 @@ def _certificate(expected: ExpectedPicture, store_problems: tuple[str, ...]) -> 
         bound=expected.bound,
         mean_bound=expected.mean_bound,
         unread=expected.holes,
+        signed=signed,
         not_compared=tuple(not_compared),
         problems=tuple(problems),
     )
+
+
+def _credentials(expected: ExpectedPicture, trust: str) -> tuple[str, list[str]]:
+    """What a picture's Content Credentials are worth, and the problems of them: those that were tampered with."""
+    if not is_available():
+        return "Content Credentials not read: pip install 'colorize-archive[c2pa]'", []
+    finding = check_credentials(expected.picture, expected.sha256, trust)
+    if finding is None:
+        return "", []
+    return (str(finding), []) if finding.state != "tampered" else ("", [str(finding)])
 
 
 def _not_compared(expected: ExpectedPicture, source: _Source) -> Iterator[str]:

@@ -177,15 +177,15 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def tree_sha256(path: Path) -> str:
-    """SHA-256 of a file; of a folder, SHA-256 of the sorted list of its files' names and hashes."""
-    if not path.is_dir():
-        return file_sha256(path)
-    digest = hashlib.sha256()
-    for found in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(
-            f"{file_sha256(found)}  {found.relative_to(path).as_posix()}\n".encode("utf-8", "surrogateescape")
-        )
-    return digest.hexdigest()
+    """SHA-256 of a file; of a folder, SHA-256 of :func:`tree_list`."""
+    return hashlib.sha256(tree_list(path)).hexdigest() if path.is_dir() else file_sha256(path)
+
+
+def tree_list(folder: Path) -> bytes:
+    """The sorted list of the hashes and names of all files in a folder, one a line."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    lines = (f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in found)
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def file_sha256(path: Path) -> str:

@@ -1,0 +1,347 @@
+"""Content Credentials (C2PA) of results: a signed statement beside each picture, of what was done to which scan.
+
+The statement lies in ``PICTURE.c2pa`` and the picture's bytes stay as they were: what was verified before signing is
+what is signed, any format can be, and a picture can be signed again. Of a picture that is a folder, the list of its
+files with their hashes is signed, which is also what its hash in the sidecar is of.
+
+The library is optional: ``pip install 'colorize-archive[c2pa]'``. Nothing is fetched; only a time stamp, where one is
+asked for, needs the network.
+
+References
+----------
+C2PA Technical Specification 2.2, "External manifests", "Actions" (``c2pa.edited``, which needs the opened parent) and
+"Validation"; IPTC's terms for digital source types: http://cv.iptc.org/newscodes/digitalsourcetype/.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from pipeline.errors import OutputError, UsageError
+from pipeline.metadata.provenance import SOURCE_TYPE
+from pipeline.results.sidecar import Sidecar
+from pipeline.support.files import open_file, tree_list, write_whole
+from pipeline.support.text import reason_of
+
+CREDENTIAL_ENDING = ".c2pa"
+# What the scan itself is of, by IPTC's terms.
+SCAN_TYPES = ("print", "negativeFilm", "positiveFilm", "digitalCapture")
+_TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+_OURS = "org.colorize-archive"
+_BYTES = "application/octet-stream"  # the file as it is: no library looks for a manifest in it
+_LONGEST_S = 60
+
+State = Literal["trusted", "untrusted", "expired", "older", "tampered"]
+
+
+@dataclass(frozen=True)
+class Signing:
+    """With what to sign.
+
+    Attributes
+    ----------
+    chain : PEM of the signer's certificate and those above it
+    key : PEM of its private key; empty if ``command`` signs
+    command : a program that reads what is to be signed and writes the signature; empty if ``key`` signs
+    timestamp_url : RFC 3161 authority; empty for none
+    """
+
+    chain: str
+    key: str = ""
+    command: str = ""
+    timestamp_url: str = ""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is said of one picture, beside what the sidecar says; ``scan_type`` is one of ``SCAN_TYPES``, or empty."""
+
+    approved_by: tuple[str, ...] = ()
+    scan_type: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the credentials of one picture are worth.
+
+    Attributes
+    ----------
+    state : "trusted", or "untrusted" where the certificate is of nobody who is trusted; "expired" where it was no
+        longer valid; "older", if it is of an earlier picture of that name; "tampered" where bytes or statement differ
+    signer : organization of the certificate
+    reason : one line, for people
+    told : the values of the statement
+    """
+
+    state: State
+    signer: str
+    reason: str
+    told: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        by = f" by {self.signer}" if self.signer else ""
+        return f"Content Credentials{by}: {self.state}{f' ({self.reason})' if self.reason else ''}"
+
+
+def credential_of(picture: Path) -> Path:
+    """The path of a picture's credentials."""
+    return picture.with_name(picture.name + CREDENTIAL_ENDING)
+
+
+def sign_picture(
+    picture: Path, sidecar: Sidecar, name: str, scan: Path | None, signing: Signing, says: Statement
+) -> Path:
+    """Sign the picture of a result and write its credentials; returns their path.
+
+    Parameters
+    ----------
+    name : its format
+    scan : the scan file, which becomes the parent; None if it is gone, and then its record stands for it
+
+    Raises
+    ------
+    UsageError : the library, the certificate or the key is missing or will not do.
+    OutputError : the picture cannot be read, or the credentials not be written
+    """
+    c2pa = _library()
+    record, source = sidecar.pictures[name], sidecar.needed("source", sidecar.whole_source)
+    ingredient = {
+        "title": source.name,
+        "relationship": "parentOf",
+        "instance_id": f"sha256:{source.sha256}",
+        **({"description": f"{_TERMS}{says.scan_type}"} if says.scan_type else {}),
+    }
+    context = c2pa.Context.from_dict(_SETTINGS)
+    try:
+        builder = c2pa.Builder(_manifest(picture, sidecar, record.sha256, says), context=context)
+        builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
+        builder.set_no_embed()
+        with _parent(scan, source.to_json()) as stream:
+            builder.add_ingredient(ingredient, _BYTES, stream)
+        with _content(picture) as stream:
+            data = builder.sign(_signer(c2pa, signing), _BYTES, stream, _Nowhere())
+    except c2pa.C2paError as error:
+        raise UsageError(f"{picture}: could not be signed ({reason_of(error)}); mend certificate or key") from error
+    except OSError as error:
+        raise OutputError(f"{picture}: could not be read to be signed ({error.strerror or error})") from error
+    write_whole(credential_of(picture), data)
+    return credential_of(picture)
+
+
+def check_credentials(picture: Path, sha256: str, trust: str = "") -> Finding | None:
+    """What the credentials of a picture are worth; None if it has none.
+
+    Parameters
+    ----------
+    sha256 : the picture's by the sidecar
+    trust : PEM of certificates that are trusted to sign, or to issue signers' certificates; empty for none
+
+    Raises UsageError if the library is missing.
+    """
+    path = credential_of(picture)
+    if not path.is_file():
+        return None
+    c2pa = _library()
+    settings = {**_SETTINGS, "trust": {"trust_anchors": trust}} if trust else _SETTINGS
+    try:
+        with _content(picture) as stream:
+            reader = c2pa.Reader(_BYTES, stream, path.read_bytes(), context=c2pa.Context.from_dict(settings))
+            manifest, results = reader.get_active_manifest() or {}, reader.get_validation_results() or {}
+    except (c2pa.C2paError, OSError, ValueError) as error:
+        return Finding("tampered", "", f"cannot be read: {reason_of(error)}", {})
+    codes = [str(each["code"]) for each in results.get("activeManifest", {}).get("failure", ())]
+    told = _told(manifest)
+    signer = str(manifest.get("signature_info", {}).get("issuer", ""))
+    state, reason = _judged(codes, told, sha256)
+    return Finding(state, signer, reason, told)
+
+
+def is_available() -> bool:
+    """True if the library is installed."""
+    return find_spec("c2pa") is not None
+
+
+def _judged(codes: list[str], told: Mapping[str, Any], sha256: str) -> tuple[State, str]:
+    """The state by the validator's codes ("Validation", status codes), and why."""
+    of_picture = [code for code in codes if code.endswith(".mismatch") and "dataHash" in code]
+    of_signer = [code for code in codes if code.startswith("signingCredential.")]
+    others = [code for code in codes if code not in of_picture and code not in of_signer and not _is_of_time(code)]
+    if others:
+        return "tampered", f"the statement is not what was signed: {others[0]}"
+    if of_picture:
+        if told.get("picture_sha256") != sha256:
+            return "older", "they are of an earlier picture of this name; sign it again"
+        return "tampered", "the picture is not what was signed"
+    if "signingCredential.expired" in codes or any(map(_is_of_time, codes)):
+        return "expired", "the certificate was not valid any more, and no time stamp says when it was used"
+    if of_signer:
+        return "untrusted", "whole, but the certificate is of nobody who is trusted"
+    return "trusted", ""
+
+
+def _is_of_time(code: str) -> bool:
+    return code == "claimSignature.outsideValidity"
+
+
+def _told(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of our own action."""
+    for assertion in manifest.get("assertions", ()):
+        for action in assertion.get("data", {}).get("actions", ()) if "actions" in assertion.get("label", "") else ():
+            found = action.get("parameters", {}).get(_OURS)
+            if isinstance(found, dict):
+                return found
+    return {}
+
+
+def _manifest(picture: Path, sidecar: Sidecar, sha256: str, says: Statement) -> dict[str, Any]:
+    software, _, version = sidecar.software.rpartition(" ")
+    spec, source = sidecar.spec, sidecar.needed("source", sidecar.whole_source)
+    values: dict[str, Any] = {
+        "picture_sha256": sha256,
+        "scan_sha256": source.sha256,
+        "scan_page": source.page,
+        "version": spec.version if spec else "",
+        "model": spec.model if spec else "",
+        "model_sha256": spec.model_sha256 if spec else "",
+    }
+    if spec is not None and spec.palette_sha256:
+        values["palette_sha256"] = spec.palette_sha256
+    if says.approved_by:
+        values["approved_by"] = list(says.approved_by)
+    if says.scan_type:
+        values["scan_source_type"] = f"{_TERMS}{says.scan_type}"
+    action = {
+        "action": "c2pa.edited",
+        "when": sidecar.finished,
+        "digitalSourceType": SOURCE_TYPE,
+        "softwareAgent": {"name": software or sidecar.software, "version": version},
+        "description": "Colour added by an algorithm; lightness is the scan's own. The colours are not evidence.",
+        "parameters": {_OURS: values},
+    }
+    return {
+        "claim_generator_info": [{"name": software or "colorize-archive", "version": version or "unknown"}],
+        "title": picture.name,
+        "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],
+    }
+
+
+# No thumbnails, which would make the statement a hundred times as large; and nothing is fetched.
+_SETTINGS: dict[str, Any] = {
+    "builder": {"thumbnail": {"enabled": False}},
+    "verify": {"verify_trust": True, "verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
+}
+
+
+def _signer(c2pa: Any, signing: Signing) -> Any:
+    algorithm = _algorithm(signing.chain)
+    url = signing.timestamp_url or None
+    if signing.command:
+        return c2pa.Signer.from_callback(_by_command(signing.command), algorithm, signing.chain, url)
+    known = algorithm.name.lower().encode()
+    return c2pa.Signer.from_info(c2pa.C2paSignerInfo(known, signing.chain.encode(), signing.key.encode(), url))
+
+
+def _by_command(command: str) -> Callable[[bytes], bytes]:
+    """Signs by a program of the user's: a token's, a key service's."""
+
+    def sign(data: bytes) -> bytes:
+        done = subprocess.run(shlex.split(command), input=data, capture_output=True, timeout=_LONGEST_S, check=True)
+        return done.stdout
+
+    return sign
+
+
+def _algorithm(chain: str) -> Any:
+    """The algorithm of a certificate's key. Raises UsageError."""
+    from c2pa import C2paSigningAlg
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    try:
+        key = x509.load_pem_x509_certificates(chain.encode())[0].public_key()
+    except ValueError as error:
+        raise UsageError(
+            f"--certificate: no certificates in PEM ({reason_of(error)}); give the chain, signer first"
+        ) from error
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        sizes = {256: C2paSigningAlg.ES256, 384: C2paSigningAlg.ES384, 521: C2paSigningAlg.ES512}
+        if key.curve.key_size in sizes:
+            return sizes[key.curve.key_size]
+    elif isinstance(key, ed25519.Ed25519PublicKey):
+        return C2paSigningAlg.ED25519
+    elif isinstance(key, rsa.RSAPublicKey):
+        return C2paSigningAlg.PS256
+    raise UsageError(
+        "--certificate: a key of a kind that C2PA does not allow; use EC P-256, P-384, P-521, Ed25519 or RSA"
+    )
+
+
+def _library() -> Any:
+    try:
+        import c2pa
+    except ImportError as error:
+        raise UsageError(
+            "Content Credentials need a library that is not installed; pip install 'colorize-archive[c2pa]'"
+        ) from error
+    return c2pa
+
+
+@contextmanager
+def _content(picture: Path) -> Iterator[BinaryIO]:
+    """What is signed of a picture: its bytes, or of a folder the list of its files."""
+    if picture.is_dir():
+        yield io.BytesIO(tree_list(picture))
+        return
+    with open_file(picture) as stream:
+        yield stream
+
+
+@contextmanager
+def _parent(scan: Path | None, record: Mapping[str, Any]) -> Iterator[BinaryIO]:
+    if scan is not None and scan.is_file():
+        with open_file(scan) as stream:
+            yield stream
+    else:
+        yield io.BytesIO(json.dumps(record, sort_keys=True).encode())
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes the copy of the picture that the library makes although nothing is put into it, and keeps nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at = self._end = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        count = memoryview(data).nbytes
+        self._at += count
+        self._end = max(self._end, self._at)
+        return count
+
+    def readinto(self, buffer: Any, /) -> int:
+        return 0
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = offset + (0, self._at, self._end)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
