@@ -21,7 +21,7 @@ from engines.machine import processors
 from engines.measure.bench import best_rates
 from engines.measure.parity import measure_parity
 from engines.palette import BATCH
-from engines.registry import backend_module, usable_version
+from engines.registry import backend_module, model_for, precisions_of, usable_version
 from engines.spec import GENERATOR, PALETTE, EngineSpec, Model
 
 _LOG = logging.getLogger("colorize_archive.engines")
@@ -93,7 +93,7 @@ def trials(
 ) -> list[Trial]:
     """Trials of all ``offered`` precisions; measured if this machine has not done so yet, and cached if possible."""
     key = _key(backend, version, model, offered, tile_yx)
-    name = f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    name = _name(key)
     try:
         path = cache_folder(_KIND) / name
         if (kept := _read(path)) is not None:
@@ -110,6 +110,22 @@ def trials(
             _LOG.warning("%s", error)
             _not_kept[name] = _measured(backend, model, offered, tile_yx)
         return _not_kept[name]
+
+
+def machine_rate(spec: EngineSpec) -> float:
+    """Tiles a second of an engine that has all of this machine: of its trial, or else measured now; 0 of no network.
+
+    Raises EngineError.
+    """
+    model = model_for(spec.backend, spec.model_folder, spec.network)
+    if not model.onnx_path.is_file():
+        return 0.0
+    key = _key(spec.backend, usable_version(spec.backend), model, precisions_of(spec.backend, model), spec.tile_yx)
+    kept = _read(cache_folder(_KIND) / _name(key)) if _shape(model, spec.tile_yx) == spec.tile_yx else None
+    known = {trial.precision: trial.tiles_per_s for trial in kept or () if trial.tiles_per_s}
+    if spec.precision in known:
+        return known[spec.precision]
+    return best_rates([replace(spec, threads=processors(), streams=1)], turns=2)[0]
 
 
 def remove_trials() -> int:
@@ -167,6 +183,10 @@ def _key(
         "machine": _machine(),
         "precisions": sorted(offered),
     }
+
+
+def _name(key: dict[str, Any]) -> str:
+    return f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
 
 
 def _read(path: Path) -> list[Trial] | None:

@@ -248,6 +248,7 @@ def _dry_run(prepare: Prepare, own: CommandOptions) -> int:
     """Print the plan; returns the exit code, which says whether all scans could be planned."""
     from flows.cli.report import print_plan
     from flows.outcome import ScanOutcome
+    from flows.run.forecast import forecast
     from flows.run.jobs import ScanJob
     from flows.run.planning import naming_log
     from flows.run.run_log import logging_to, own_log
@@ -258,27 +259,9 @@ def _dry_run(prepare: Prepare, own: CommandOptions) -> int:
         planned = plan()
     jobs = [p for p in planned if isinstance(p, ScanJob)]
     outcomes = [naming_log(p, log) for p in planned if isinstance(p, ScanOutcome)]
-    print_plan(Console(soft_wrap=True), context, jobs, outcomes, _seconds_per_tile(jobs), own.verbose)
+    times = forecast(jobs, context.options.output)
+    print_plan(Console(soft_wrap=True), context, jobs, outcomes, times, own.verbose)
     return FAILED if any(outcome.has_failed for outcome in outcomes) else DONE
-
-
-def _seconds_per_tile(jobs: list[ScanJob]) -> float:
-    """Seconds per tile of one engine stream, measured now on a warm batch."""
-    import time
-
-    import numpy as np
-
-    from engines.registry import open_engine
-
-    spec = jobs[0].engine_spec if jobs else None
-    if spec is None:
-        return 0.0
-    tiles = np.full((spec.batch, 3 if jobs[0].takes_palette else 1, *spec.tile_yx), 50, np.float32)
-    with open_engine(spec) as engine:
-        engine.predict(tiles)
-        started = time.perf_counter()
-        engine.predict(tiles)
-        return (time.perf_counter() - started) / spec.batch
 
 
 @app.command()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from flows.cli.run_report import outcome_line
 from flows.outcome import ScanOutcome
+from flows.run.forecast import Forecast
 from flows.run.jobs import RunContext, ScanJob
 from pipeline.colour.icc import description
 from pipeline.errors import ScanNotFoundError
 from pipeline.metadata.model import EmbeddedMetadata
-from pipeline.planning.cost import MEASURED, Fleet, Workload, cost_of
 from pipeline.quality.difference import Difference
 from pipeline.quality.score import Quality
 from pipeline.readers import open_scan
@@ -27,6 +26,7 @@ from pipeline.results.versions import ResultPaths
 from pipeline.store import ScanStore
 from pipeline.support.names import shown
 
+_NAME_COLUMNS = 18  # what an 80-column terminal has beside the figures
 _PARTS = ("what", "source", "result", "settings", "finished", "software", "pictures")
 
 
@@ -35,28 +35,38 @@ def print_plan(
     context: RunContext,
     jobs: list[ScanJob],
     outcomes: list[ScanOutcome],
-    seconds_per_tile: float,
+    times: Forecast,
     verbose: bool = False,
 ) -> None:
-    """Print the plan of a run as a table with totals."""
-    table = Table("scan", "megapixels", "tiles", "blocks", "memory MiB", "disk MiB", "seconds")
-    rates = replace(MEASURED, seconds_per_tile=seconds_per_tile)
-    total = [0.0, 0, 0, 0.0, 0.0, rates.start_seconds if jobs else 0.0]
-    for job in jobs:
+    """Print the plan of a run as a table with totals, or that there is nothing to do."""
+    if jobs:
+        model = f"; model {context.model_name}" if context.model_name else ""
+        engines = context.engines if verbose else context.engines_in_brief
+        console.print(f"{engines}{model}", highlight=False, markup=False)
+        console.print(_plan_table(jobs, times))
+        said = "memory is the peak of all processes, disk is before compression; nothing was done"
+        console.print(f"time by {times.basis}; {said}", highlight=False, markup=False)
+    for outcome in outcomes:
+        console.print(shown(outcome_line(outcome)), markup=False, highlight=False)
+    if not jobs:
+        due = sum(outcome.status == "skipped" for outcome in outcomes)
+        console.print(f"nothing to do for {due} scan{'s' * (due != 1)}", highlight=False)
+
+
+def _plan_table(jobs: list[ScanJob], times: Forecast) -> Table:
+    longest = max(len(job.scan.stem) for job in jobs)
+    table = Table(Column("scan", overflow="fold", min_width=min(_NAME_COLUMNS, longest)))
+    for head in ("megapixels", "tiles", "blocks", "memory\nMiB", "disk\nMiB", "seconds"):
+        table.add_column(head, justify="right", no_wrap=True)
+    total = [0.0, 0, 0, 0.0, 0.0, times.start_seconds]
+    for job, seconds in zip(jobs, times.scan_seconds, strict=True):
         plan = job.plan
-        workload = Workload.of(job.info, job.grid, plan.block_px)
-        cost = cost_of(workload, rates, Fleet.of_processors(job.workers.blocks_at_once))
         memory, disk = plan.memory_bytes / 2**20, plan.disk_bytes / 2**20
-        cells = [plan.megapixels, plan.tiles, plan.blocks, memory, disk, cost.wall_seconds - rates.start_seconds]
+        cells = [plan.megapixels, plan.tiles, plan.blocks, memory, disk, seconds]
         total = [max(a, b) if i == 3 else a + b for i, (a, b) in enumerate(zip(total, cells, strict=True))]
         table.add_row(Text(shown(job.scan.stem)), *_cells(cells))
     table.add_row("all", *_cells(total))
-    model = f"; model {context.model_name}" if context.model_name else ""
-    console.print(f"{context.engines if verbose else context.engines_in_brief}{model}", highlight=False, markup=False)
-    console.print(table)
-    console.print("memory is the peak of all processes, disk is before compression; nothing was done", highlight=False)
-    for outcome in outcomes:
-        console.print(shown(outcome_line(outcome)), markup=False, highlight=False)
+    return table
 
 
 def _cells(values: list[Any]) -> list[str]:
@@ -130,13 +140,30 @@ def _of_result(path: Path, sidecar: Sidecar) -> dict[str, object]:
         "version": result.version,
         "engine": f"{settings.get('engine')} {settings.get('engine_version')}",
         "model": f"{settings.get('model')} {str(settings.get('model_sha256'))[:12]}",
-        "tile, stride": f"{settings.get('tile_yx')}, {settings.get('stride_yx')}, window {settings.get('window')}",
+        "tile, stride": f"{_pixels(settings.get('tile_yx'))}, {_pixels(settings.get('stride_yx'))}, "
+        f"window {settings.get('window')}",
         "palette": "of the whole scan" if settings.get("anchor") else "of each tile",
         **_grade(sidecar),
         **_quality(sidecar.figures),
         "finished": sidecar.finished,
         "by": sidecar.software,
     }
+
+
+def _pixels(size_yx: Any) -> str:
+    """A size as the options take it: 256 px, or 2048x4096 px."""
+    if not isinstance(size_yx, list | tuple) or not size_yx:
+        return "not said"
+    return f"{'x'.join(map(str, size_yx if len(set(size_yx)) > 1 else size_yx[:1]))} px"
+
+
+def _in_words(value: object) -> object:
+    """A value of a scan's metadata for people: lists as words with commas."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(str(_in_words(each)) for each in value)
+    return value
 
 
 def _grade(sidecar: Sidecar) -> dict[str, object]:
@@ -157,7 +184,7 @@ def _texts(metadata: Mapping[str, Any]) -> dict[str, object]:
     if dropped := metadata.get("dropped"):
         del told["dropped"]
         told["left out"] = tuple(dropped)
-    return told
+    return {name: each if name == "left out" else _in_words(each) for name, each in told.items()}
 
 
 def _carried(embedded: EmbeddedMetadata) -> dict[str, object]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,8 +72,12 @@ def release(
         folder = output.expanduser().resolve()
         check_output(folder)
         with folder_lock(folder), Catalogue.open(folder, is_locked=True) as catalogue:
-            failed = [scan.stem for scan in catalogue.scans() if scan.state in ("failed", "quarantined")]
-            chosen = [stem for stem in failed if any(chooses(pattern, stem) for pattern in scans)]
+            failed = [scan for scan in catalogue.scans() if scan.state in ("failed", "quarantined")]
+            chosen = [
+                scan.stem
+                for scan in failed
+                if any(chooses(pattern, name) for pattern in scans for name in (scan.stem, _named(vars(scan))))
+            ]
             if not chosen:
                 raise UsageError(f"{' '.join(scans)}: none of the {len(failed)} scans that failed has such a name")
             catalogue.release(chosen)
@@ -170,25 +175,41 @@ def lines_of(found: dict[str, Any]) -> Iterator[str]:
     for state in ("failed", "quarantined", "stopped"):
         scans = found[state]
         for scan in scans[:_SCANS_SHOWN]:
-            yield f"{state:<12} {scan['scan']}: {scan['reason']}{_since(scan)}"
+            yield f"{state:<12} {_named(scan)}: {scan['reason']}{_since(scan)}"
         if len(scans) > _SCANS_SHOWN:
             yield f"{state:<12} and {len(scans) - _SCANS_SHOWN} more; --json lists all"
     counts = found["scans"]
+    yield f"{'folder':<12} {found['output']}"
     parts = [f"{counts[state]} {state}" for state in _STATES if counts[state] or state == "done"]
     yield f"{'scans':<12} {counts['all']}: {', '.join(parts)}; {found['megapixels']:.1f} megapixels done"
     for run in found["runs"][:_RUNS_SHOWN]:
         what = ", ".join(f"{run[name]} {name}" for name in ("done", "skipped", "failed", "stopped") if run[name])
         took = f" in {run['seconds']:.0f} s" if run["finished"] else ""
         done = f"{what or 'nothing done'}, {run['megapixels']:.1f} megapixels{took}"
-        yield f"{'run':<12} {run['started']} {run['kind']}: {run['state']}; {done}"
+        yield f"{'run':<12} {_local(run['started'])} {run['kind']}: {run['state']}; {done}"
     if len(found["runs"]) > _RUNS_SHOWN:
         yield f"{'runs':<12} {len(found['runs']) - _RUNS_SHOWN} earlier ones"
     yield from _version_lines(found["versions"])
 
 
+def _named(scan: Mapping[str, Any]) -> str:
+    """A scan by its folder, its file with the ending, and the page if the name has one: albums/plate.tif."""
+    stem, path = Path(scan.get("scan") or scan["stem"]), Path(scan["path"])
+    page = f", page {scan['page']}" if scan["page"] != 1 or stem.name.endswith(".p001") else ""
+    return f"{(stem.parent / path.name).as_posix()}{page}"
+
+
+def _local(time: str) -> str:
+    """An ISO 8601 time as this machine's clock shows it, to the minute; any other text as it is."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}"
+    except ValueError:
+        return time
+
+
 def _since(scan: dict[str, Any]) -> str:
     more = [f"{scan['failures']} failures in a row"] if scan["failures"] > 1 else []
-    more += [f"tried again after {scan['retry_after']}"] if scan["retry_after"] else []
+    more += [f"tried again after {_local(scan['retry_after'])}"] if scan["retry_after"] else []
     return f" ({'; '.join(more)})" if more else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import STOPPED, USAGE, say, stop
+from flows.cli.tables import first_sentence, narrowed
 
 _OURS = {"training", "engines", "pipeline", "flows"}
 _SMALLEST_SIDE_PX = 32
@@ -169,7 +171,7 @@ def evaluate(
 
 
 def _say_lines(text: str) -> None:
-    for line in text.split("\n"):
+    for line in narrowed(text, shutil.get_terminal_size().columns).split("\n"):
         say(line)
 
 
@@ -240,9 +242,9 @@ def recipes() -> None:
 
         for name in shipped_recipes():
             recipe = load_recipe(name)
-            say(f"{name}: {recipe.generator}, {recipe.source or recipe.description.partition('.')[0]}")
+            say(f"{name}: {recipe.generator}, {recipe.source or first_sentence(recipe.description)}")
         for name in palette_recipes():
-            say(f"{name}: {load_palette_recipe(name).description.partition('.')[0]}")
+            say(f"{name}: {first_sentence(load_palette_recipe(name).description)}")
 
 
 def register(app: typer.Typer) -> None:

@@ -334,11 +334,12 @@ def test_status_says_what_is_wrong_first_and_all_of_it_to_scripts(night, command
     folder, output, _ = night
     ran = command("status", output)
     lines = ran.out.splitlines()
-    assert lines[0].startswith("failed       cut: ")
-    assert lines[1].startswith("scans        6: 5 done, 1 failed; 0.0")
-    assert "colorize: Some scans failed; 5 done, 1 failed" in lines[2]
-    assert lines[3].startswith("version      64-32-hann-identity-")
-    assert lines[3].endswith(": 5 current")
+    assert lines[0].startswith("failed       cut.tif: ")
+    assert lines[1] == f"folder       {output}"
+    assert lines[2].startswith("scans        6: 5 done, 1 failed; 0.0")
+    assert "colorize: Some scans failed; 5 done, 1 failed" in lines[3]
+    assert lines[4].startswith("version      64-32-hann-identity-")
+    assert lines[4].endswith(": 5 current")
     told = json.loads(command("status", output, "--json").out)
     assert told["scans"] == {"all": 6, "done": 5, "failed": 1, "quarantined": 0, "stopped": 0}
     (failed,) = told["failed"]
