@@ -59,8 +59,11 @@ def _lines(found: list[Finding]) -> Iterator[str]:
 
 
 def _wrapped(name: str, value: str) -> Iterator[str]:
-    head = f"{name:<{_INDENT - 1}} "
     blank = " " * _INDENT
+    head = f"{name:<{_INDENT - 1}} "
+    if len(head) > _INDENT:
+        yield name
+        head = blank
     lines = textwrap.wrap(value, _WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False) or [""]
     yield f"{head}{lines[0]}"
     yield from (f"{blank}{line}" for line in lines[1:])

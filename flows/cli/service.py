@@ -116,10 +116,12 @@ def make_deployments(
 ) -> None:
     """Make the deployments, or bring them up to date, on the server that PREFECT_API_URL names."""
     from flows.service.deployments import Asked, deploy, parse_nightly
+    from flows.service.profiles import accept_bare_names
 
     try:
         asked = Asked(tuple(scans or ()) or None, results, scheduler, parse_nightly(nightly), timezone)
         typer.echo("\n".join(deploy(context.obj, asked)))
+        typer.echo(accept_bare_names(), err=True)
     except ColorizeError as error:
         stop(error, USAGE)
 

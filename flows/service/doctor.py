@@ -300,6 +300,15 @@ def _drive(folder: Path) -> str:
 
 
 def _prefect() -> Iterator[Finding]:
+    yield from _server()
+    from prefect.settings import get_current_settings  # only now, for the time that it takes
+
+    works = get_current_settings().plugins.enabled
+    value = "works" if works else "after: prefect config set PREFECT_PLUGINS_ENABLED=true"
+    yield Finding("Prefect", "prefect deployment run colorize-archive", value)
+
+
+def _server() -> Iterator[Finding]:
     installed, url = version("prefect"), users_server()
     if url is None:
         yield Finding("Prefect", "server", "none of yours: each run starts its own, private one")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from prefect.settings import PREFECT_API_URL, PREFECT_PLUGINS_ENABLED, load_profiles, save_profiles
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_PLUGINS_ENABLED,
+    get_current_settings,
+    load_profiles,
+    save_profiles,
+)
 
 from flows.orchestration.server import UP_PROFILE
 
@@ -20,6 +26,23 @@ def switch_on(url: str) -> None:
     profiles.update_profile(UP_PROFILE, {PREFECT_API_URL: url, PREFECT_PLUGINS_ENABLED: True})
     profiles.set_active(UP_PROFILE)
     save_profiles(profiles)
+
+
+def accept_bare_names() -> str:
+    """Switch the plugin for bare names on in the active profile; one line about what works now, or what to type.
+
+    Nothing changes where it is on already, by whatever setting.
+    """
+    if get_current_settings().plugins.enabled:
+        return f"prefect deployment run {UP_PROFILE} works here"
+    profiles = load_profiles()
+    name = profiles.active_name or _PREFECTS_OWN
+    try:
+        profiles.update_profile(name, {PREFECT_PLUGINS_ENABLED: True})
+        save_profiles(profiles)
+    except (OSError, ValueError, KeyError) as error:
+        return f"to type prefect deployment run {UP_PROFILE}, set PREFECT_PLUGINS_ENABLED=true (no profile: {error})"
+    return f"prefect deployment run {UP_PROFILE} works in every terminal with the profile {name}"
 
 
 def switch_off(before: str) -> None:

@@ -73,20 +73,20 @@ def test_a_folder_that_cannot_be_written_is_wrong(tmp_path):
 
 def test_a_server_that_does_not_answer_is_wrong(monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    (found,) = doctor._prefect()
+    (found,) = doctor._server()
     assert "does not answer" in found.trouble
     assert "PREFECT_API_URL" in found.remedy
 
 
 def test_a_server_of_another_major_version_is_wrong(answering):
-    (found,) = doctor._prefect()
+    (found,) = doctor._server()
     assert "99.1.0" in found.trouble
 
 
 def test_no_server_of_ones_own_is_well(monkeypatch, tmp_path):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    (found,) = doctor._prefect()
+    (found,) = doctor._server()
     assert not found.is_wrong
 
 
