@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import FAILED, USAGE, stop
-from flows.service.processes import Place
+from flows.service.processes import Place, tell
 from flows.service.running import Running, end_it, start_apart
 from pipeline.errors import ColorizeError, UsageError
 
@@ -63,6 +63,8 @@ def start_or_end(
         if end:
             end_it(place)
             return
+        if running is None and not status:
+            tell("starting", f"Prefect's server on port {port}, a worker and the deployments: half a minute, or two")
         # Only now, for Prefect.
         from flows.service.deployments import Asked, parse_nightly
         from flows.service.one_machine import deploy_again, say_status, serve

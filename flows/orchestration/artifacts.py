@@ -120,17 +120,15 @@ def table_of(outcomes: Sequence[ScanOutcome]) -> list[dict[str, Any]]:
 def _row(outcome: ScanOutcome) -> dict[str, Any]:
     seconds = sum(value for _, value in outcome.seconds)
     seam = outcome.quality.seam if outcome.quality else None
+    message = "" if outcome.status in ("done", "skipped") and outcome.result else outcome.message
+    # Six columns fit Prefect's page; version and tiles are below each picture and in the record.
     return {
         "scan": shown(outcome.scan),
         "status": status_of(outcome),
         "megapixels": round(outcome.megapixels, 2),
-        "tiles": outcome.tiles,
         "seconds": round(seconds, 1),
-        "megapixels/s": round(outcome.megapixels / seconds, 2) if seconds else None,
-        "version": outcome.version,
         "seam": None if seam is None else round(seam, 3),
-        "warnings": shown("; ".join(outcome.warnings)),
-        "message": "" if outcome.status in ("done", "skipped") and outcome.result else shown(outcome.message),
+        "to know": shown("; ".join(filter(None, (message, *outcome.warnings)))),
     }
 
 

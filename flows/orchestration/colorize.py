@@ -27,6 +27,7 @@ from flows.deadline import command_given
 from flows.orchestration import parameters
 from flows.orchestration.limits import limit_of, slot
 from flows.orchestration.progress_page import following
+from flows.orchestration.run_names import named
 from flows.orchestration.states import as_run_state
 from flows.orchestration.task_runs import close_own_task_runs, close_task_runs_left
 from flows.outcome import ScanOutcome
@@ -130,7 +131,7 @@ def due() -> datetime | None:
 STAGE_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE)
 
 
-@flow(name="colorize-archive", task_runner=STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
+@flow(name="colorize-archive", flow_run_name=named, task_runner=STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
 @parameters.taking(RunRequest)
 def colorize_archive(**given: Any) -> State[Any]:
     """Colour black-and-white scans."""

@@ -9,12 +9,13 @@ from prefect.client.schemas.objects import State
 
 from flows.orchestration import parameters
 from flows.orchestration.colorize import IN_FLOW, STAGE_RUNNER
+from flows.orchestration.run_names import named
 from flows.orchestration.states import as_run_state
 from flows.request import ReprocessRequest
 from flows.run.requests import reprocess
 
 
-@flow(name="reprocess-archive", task_runner=STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
+@flow(name="reprocess-archive", flow_run_name=named, task_runner=STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
 @parameters.taking(ReprocessRequest)
 def reprocess_archive(**given: Any) -> State[Any]:
     """Make new versions of scans that were coloured before, from their stores, and say how much they differ."""

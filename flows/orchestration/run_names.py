@@ -1,0 +1,40 @@
+"""What a flow run is called on Prefect's page: the folder of its results, and when it began by the machine's clock.
+
+Prefect makes up two words for a run that has no name (``hasty-cobra``); a name that somebody gave it stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prefect.runtime import flow_run
+
+from pipeline.support.names import shown
+
+_MADE_UP = re.compile(r"[a-z]+-[a-z]+")
+_MOST_CHARACTERS = 80
+
+
+def named() -> str:
+    """The name of the current flow run."""
+    given = str(flow_run.name or "")
+    if given and not _MADE_UP.fullmatch(given):
+        return given
+    return name_of(flow_run.parameters or {}, datetime.now().astimezone())
+
+
+def name_of(parameters: Mapping[str, Any], when: datetime) -> str:
+    """Folder of the results, day and time.
+
+    >>> name_of({"output": "/archive/Glass plates/"}, datetime(2026, 3, 1, 22, 5))
+    'Glass plates, 2026-03-01 22:05'
+    """
+    output = parameters.get("output")
+    folder = Path(str(output)).name or str(output) if output else "no folder"
+    if folder in (".", ".."):
+        folder = Path(str(output)).resolve().name
+    return f"{shown(folder)[:_MOST_CHARACTERS]}, {when:%Y-%m-%d %H:%M}"

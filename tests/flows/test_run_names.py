@@ -1,0 +1,30 @@
+"""What runs are called on Prefect's page."""
+
+from datetime import datetime
+
+import pytest
+
+from flows.orchestration import run_names
+
+WHEN = datetime(2026, 3, 1, 22, 5)
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        ("/archive/Glass plates/", "Glass plates"),
+        ("colour", "colour"),
+        ("/", "/"),
+        ("/a/evil\nname", "evil\\nname"),
+        (None, "no folder"),
+    ],
+)
+def test_a_run_is_called_after_its_folder_and_date(output, name):
+    assert run_names.name_of({"output": output}, WHEN) == f"{name}, 2026-03-01 22:05"
+
+
+@pytest.mark.parametrize(("given", "stays"), [("typed", True), ("Night 3", True), ("hasty-cobra", False), ("", False)])
+def test_a_name_that_somebody_gave_stays(given, stays, monkeypatch):
+    monkeypatch.setattr(run_names, "flow_run", type("Run", (), {"name": given, "parameters": {"output": "/out"}}))
+    assert (run_names.named() == given) is stays
+    assert stays or run_names.named().startswith("out, 2")
