@@ -42,7 +42,7 @@ _PARTS = re.compile(
     rf"|\.colorize-archive\.part|{re.escape(DAMAGED)}(-wal|-shm|-journal)?"
 )
 _PARTS_OF_STORES = (".partial", ".part")
-# A run writes into its temporary folder every few seconds; one on another machine may share the folder.
+# Such a server writes there every few seconds; it may be in another container that shares the folder.
 _QUIET_SECONDS = 3600.0
 
 
@@ -174,7 +174,7 @@ def _in_store(output: Path, store: Path) -> Iterator[Removable]:
 
 
 def _of_killed_runs(places: Iterable[Path]) -> Iterator[Path]:
-    """Folders of embedded servers that no process uses, oldest first; of this user only."""
+    """Folders of the servers that runs of release 0.6 started and no process uses; of this user only."""
     found = sorted(
         path
         for place in set(places)

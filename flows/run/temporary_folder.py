@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 PREFIX = "colorize-archive-"
-"""Of the names of a run's own folders there."""
+"""Of the names of the folders that runs of release 0.6 had there."""
 # For Prefect's database with its journal, and for the folders of Dask's workers.
 _ROOM_BYTES = 64 * 2**20
 

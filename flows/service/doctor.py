@@ -311,7 +311,7 @@ def _prefect() -> Iterator[Finding]:
 def _server() -> Iterator[Finding]:
     installed, url = version("prefect"), users_server()
     if url is None:
-        yield Finding("Prefect", "server", "none of yours: each run starts its own, private one")
+        yield Finding("Prefect", "server", "none of yours, and none is needed: runs go on in the command's own process")
         return
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/admin/version", timeout=_ANSWER_SECONDS) as answer:
@@ -323,7 +323,7 @@ def _server() -> Iterator[Finding]:
             "server",
             url,
             f"does not answer ({one_line(reason)}), so runs would not start",
-            "start it (deploy/up), correct PREFECT_API_URL, or unset it: a run then starts a server of its own",
+            "start it (deploy/up), correct PREFECT_API_URL, or unset it: a run needs no server",
         )
         return
     is_other = there.split(".")[:1] != installed.split(".")[:1]
