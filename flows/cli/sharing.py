@@ -1,4 +1,4 @@
-"""The commands for what leaves the house: ``publish``, ``package`` and ``sign``."""
+"""The commands for what leaves the house: ``publish``, ``package``, ``sign`` and ``catalogue``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command()(publish)
     app.command()(package)
     app.command()(sign)
+    app.command()(catalogue)
 
 
 def publish(
@@ -166,6 +167,33 @@ def sign(
     except KeyboardInterrupt:
         stop("stopped; what was signed stays, run the same command to go on", STOPPED)
     raise typer.Exit(FAILED if counts["failed"] else DONE)
+
+
+def catalogue(
+    output: _OUTPUT,
+    to: Annotated[Path, typer.Option(metavar="FILE", help="NAME.csv, or NAME.jsonl for JSON Lines.")],
+    codes: _CODES = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Address of the published site, for the manifests' addresses.")
+    ] = None,
+) -> None:
+    """Write what is known of all results as a table for other systems, with reference codes and who approved what.
+
+    Exit code 0: all results are in it; 1: some cannot be read; 2: bad usage.
+    """
+    from flows.sharing.exchange import write_catalogue
+    from flows.sharing.outgoing import read_codes
+    from pipeline.errors import ColorizeError
+
+    try:
+        known = read_codes(codes) if codes else {}
+        count, unread = write_catalogue(output.expanduser().resolve(), to.expanduser().resolve(), known, base_url or "")
+    except ColorizeError as error:
+        stop(error, USAGE)
+    for reason in unread:
+        say(f"FAILED     {reason}")
+    say(f"{count} results in {to}")
+    raise typer.Exit(FAILED if unread else DONE)
 
 
 def _told(steps: Iterable[Step | Kept]) -> Counter[str]:

@@ -116,11 +116,19 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Kept:
-    """A result that stays in the house, and why, in one line. ``is_fault``: somebody has to mend something."""
+    """A result that stays in the house.
+
+    Attributes
+    ----------
+    reason : one line
+    is_fault : somebody has to mend something
+    result : what would go out; None if it cannot be read
+    """
 
     stem: str
     reason: str
     is_fault: bool = False
+    result: Outgoing | None = None
 
 
 def address_of(stem: str) -> str:
@@ -160,12 +168,10 @@ def results_of(output: Path, unreviewed: bool, codes: Mapping[str, str] | None =
             continue
         said = decisions.get(stem, ())
         verdict = may_go_out(sidecar, said, policy, stem=stem, unreviewed=unreviewed)
-        if not verdict:
-            yield Kept(stem, verdict.reason, is_fault=verdict.state == "unknown")
-            continue
         result = Outgoing(output, stem, sidecar, verdict.approved_by, labels=verdict.labels)
         ours = tuple(each for each in said if each.is_on(result.result.version, result.source.sha256))
-        yield replace(result, decisions=ours, code=_code_of(stem, sidecar, codes or {}))
+        result = replace(result, decisions=ours, code=_code_of(stem, sidecar, codes or {}))
+        yield result if verdict else Kept(stem, verdict.reason, verdict.state == "unknown", result)
 
 
 def stems_of(output: Path) -> list[str]:
