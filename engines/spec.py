@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -63,7 +64,7 @@ class PaletteCard:
             lines = tuple(tuple(float(value) for value in line) for line in getattr(self, name))
             object.__setattr__(self, name, lines)
 
-    @property
+    @cached_property
     def network_sha256(self) -> str:
         """Hash of all that decides its colours: stem, head, and how its distribution is read."""
         deciding = (self.stem_sha256, self.sha256, self.colours_ab, self.temperature, self.gain)

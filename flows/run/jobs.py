@@ -212,8 +212,18 @@ class RunContext:
         """Empty where no network is asked."""
         return "" if self.options.grade is not None else self.model.card.name
 
+    @cached_property
+    def _specs(self) -> dict[tuple[int, int], RunSpec]:
+        """The settings by the shape of a scan, once they were asked for."""
+        return {}
+
     def spec_for(self, shape_yx: tuple[int, int]) -> RunSpec:
         """The settings for a scan of ``shape_yx``; a whole-scan tile is rounded up to the model's multiple."""
+        if shape_yx not in self._specs:
+            self._specs[shape_yx] = self._made_spec(shape_yx)
+        return self._specs[shape_yx]
+
+    def _made_spec(self, shape_yx: tuple[int, int]) -> RunSpec:
         _check_anchor(self.model, self.options)
         _check_taste(self.model, self.options, self.copy)
         network = self.palette if self.copy is None else None

@@ -7,6 +7,7 @@ over a folder does not undo what a curator reprocessed with other settings.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from engines.select import AUTO
 from flows.options import RunOptions
@@ -18,6 +19,7 @@ from pipeline.store import ScanStore, Source
 
 COLORIZE, REPROCESS = "colorize-archive", "reprocess-archive"
 _IDENTITY = "identity"
+_SETTINGS_KEPT = 64  # thousands of scans have the same few
 
 
 def settings_to_reuse(
@@ -42,18 +44,20 @@ def settings_to_reuse(
 
 def is_other_choice(one: RunSpec, other: RunSpec, options: RunOptions) -> bool:
     """True if two settings differ in something that somebody chose."""
-    return _chosen(one, options) != _chosen(other, options)
+    is_engine, is_precision = options.engine != AUTO, options.precision != AUTO
+    return _chosen(one, is_engine, is_precision) != _chosen(other, is_engine, is_precision)
 
 
-def _chosen(spec: RunSpec, options: RunOptions) -> RunSpec:
+@lru_cache(maxsize=_SETTINGS_KEPT)
+def _chosen(spec: RunSpec, is_engine_chosen: bool, is_precision_chosen: bool) -> RunSpec:
     """The settings without those that nobody chose; the identity engine, which colours nothing, is always a choice."""
     spec = replace(spec, reused="")
     if spec.engine == _IDENTITY:
         return spec
     spec = replace(spec, engine_version="", palette_engine="")
-    if options.engine == AUTO:
+    if not is_engine_chosen:
         spec = replace(spec, engine="")
-    if options.precision == AUTO:
+    if not is_precision_chosen:
         spec = replace(spec, precision="", int8_sha256="", palette_precision="")
     return spec
 

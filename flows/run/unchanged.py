@@ -40,7 +40,7 @@ def unchanged_scans(scans: Sequence[ScanFile], options: RunOptions, catalogue: C
     Nothing is done for a scan whose file has not changed since its current result, which is that of these settings,
     and for one that is left out because of its failures.
     """
-    if options.force or options.salvage or options.palette_from is not None:
+    if options.force or options.salvage or options.palette_from is not None or options.series is not None:
         return None
     try:
         context = _context(options)

@@ -354,14 +354,20 @@ def _kinds(record: type) -> dict[str, Any]:
 
 def _fits(value: Any, kind: Any) -> bool:
     """True if a JSON value has a type such as ``Mapping[str, float]``."""
-    parts = get_args(kind)
-    if get_origin(kind) is Mapping:
-        return isinstance(value, Mapping) and all(_fits(each, parts[1]) for each in value.values())
-    if get_origin(kind) is Sequence:
-        return isinstance(value, list | tuple) and all(_fits(each, parts[0]) for each in value)
-    if kind is float:
-        return isinstance(value, int | float)
-    return kind is Any or isinstance(value, kind)
+    if kind is Any:
+        return True
+    origin, inner = _taken_apart(kind)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and (inner is Any or all(_fits(each, inner) for each in value.values()))
+    if origin is Sequence:
+        return isinstance(value, list | tuple) and all(_fits(each, inner) for each in value)
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+@cache
+def _taken_apart(kind: Any) -> tuple[Any, Any]:
+    """``Mapping`` or ``Sequence`` and the type of its values; None for other types."""
+    return get_origin(kind), (get_args(kind) or (None,))[-1]
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -7,9 +7,11 @@ The current version is ``NAME.color.json`` with its pictures, one in each reques
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.formats import ENDINGS
 from pipeline.results.run_spec import RunSpec
@@ -17,6 +19,7 @@ from pipeline.results.sidecar import SIDECAR_ENDING, PictureRecord, Sidecar, pic
 from pipeline.store import Source
 from pipeline.support.files import remove, size_bytes, tree_sha256, writing
 
+_SETTINGS_KEPT = 64  # thousands of scans have the same few
 ReadSidecar = Callable[[Path], Sidecar | None]
 
 
@@ -80,13 +83,18 @@ def valid_pictures(
         return {}
     # Compare them as in the file: settings of another release differ, even if this one can parse them.
     settings = sidecar.settings if is_exact else {**sidecar.settings, "reused": ""}
-    if settings != (spec if is_exact else replace(spec, reused="")).to_json():
+    if settings != _as_in_a_file(spec, is_exact):
         return {}
     return {
         name: each
         for name, each in sidecar.pictures.items()
         if name in ENDINGS and each.carries_metadata == metadata and has_recorded_size(paths.picture(name), each)
     }
+
+
+@lru_cache(maxsize=_SETTINGS_KEPT)
+def _as_in_a_file(spec: RunSpec, is_exact: bool) -> Mapping[str, Any]:
+    return (spec if is_exact else replace(spec, reused="")).to_json()
 
 
 def find_conflict(paths: ResultPaths, names: Iterable[str]) -> Path | None:

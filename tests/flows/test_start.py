@@ -156,6 +156,15 @@ def _rebuilt(output: Path) -> list[KnownRun]:
         return catalogue.runs()
 
 
+def test_a_look_leaves_to_the_plan_what_other_scans_decide(tmp_path):
+    """Series and coloured copies: whether a scan's palette is still that of its neighbours takes more than a look."""
+    (tmp_path / "out").mkdir()
+    for more in ({"series": str(tmp_path)}, {"palette_from": str(tmp_path)}, {"salvage": True}):
+        options = parse_options(asked(tmp_path / "out", engine="identity", **more))
+        with rebuild(tmp_path / "out") as catalogue:
+            assert unchanged_scans([], options, catalogue) is None
+
+
 def _looked(options: RunOptions, folder: Path) -> list[ScanOutcome] | None:
     found = find_scans([str(folder)], options.output, options.force)
     with Catalogue.open(options.output) as catalogue:
