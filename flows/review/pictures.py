@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.sheet.thumbnails import LONG_SIDE_PX, thumbnail_path, upright
-from pipeline.colour.lab import lightness_from_samples, samples_from_lab
+from pipeline.colour.grading import Grade
+from pipeline.colour.lab import lab_from_rgb, lightness_from_samples, samples_from_lab
 from pipeline.errors import ColorizeError, StoreError
 from pipeline.formats import Levels, open_levels
 from pipeline.quality.score import disagreement_map
@@ -31,6 +32,7 @@ from pipeline.support.text import reason_of
 
 Side = Literal["scan", "colour"]
 TILE_PX = 512
+AS_IT_IS = Grade()
 # The formats with smaller copies first, and of these the ones whose tiles cost least.
 _ORDER = ("tiff", "cog", "omezarr", "iiif", "jp2", "jpeg", "png")
 _QUALITY = 90
@@ -61,8 +63,10 @@ class Pictures:
         with self._levels(sidecar) as levels:
             return [(int(height), int(width)) for height, width in levels.levels_yx]
 
-    def tile(self, sidecar: Path, side: Side, level: int, x: int, y: int) -> bytes:
+    def tile(self, sidecar: Path, side: Side, level: int, x: int, y: int, grade: Grade = AS_IT_IS) -> bytes:
         """A tile as JPEG; ``level`` counts from the whole picture, ``x`` and ``y`` in tiles.
+
+        A ``grade`` is tried on what is shown and changes nothing that is stored.
 
         Raises
         ------
@@ -78,7 +82,7 @@ class Pictures:
                 raise LookupError((x, y))
             rows, columns = slice(top, min(top + TILE_PX, height)), slice(left, min(left + TILE_PX, width))
             samples = levels.read(level, rows, columns)
-        return _jpeg(_gray(samples) if side == "scan" else _eight_bit(samples))
+        return _jpeg(_gray(samples) if side == "scan" else _graded(_eight_bit(samples), grade))
 
     def small(self, stem: str, sidecar: Path, side: Side) -> bytes:
         """A small picture as JPEG: the contact sheet's, or one that is made now. Raises as :meth:`tile`."""
@@ -172,6 +176,14 @@ def _gray(samples: NDArray) -> NDArray[np.uint8]:
     """(h, w, 3): the lightness alone."""
     lightness = lightness_from_samples(_eight_bit(samples))
     return np.asarray(samples_from_lab(lightness, np.zeros((2, *lightness.shape), np.float32), np.dtype(np.uint8)))
+
+
+def _graded(picture: NDArray[np.uint8], grade: Grade) -> NDArray[np.uint8]:
+    if grade.is_identity:
+        return picture
+    lightness, *chroma_ab = lab_from_rgb((picture / np.float32(255)).astype(np.float32))
+    chroma = grade.apply(np.stack(chroma_ab), lightness)
+    return np.asarray(samples_from_lab(lightness, chroma, np.dtype(np.uint8)))
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

@@ -26,6 +26,7 @@ from flows import sharing
 from flows.review.desk import FILTERS, Desk, Item, Query
 from flows.review.guard import BODY_LIMIT_BYTES, Guard
 from flows.review.pictures import TILE_PX, Pictures
+from pipeline.colour.grading import Grade
 from pipeline.errors import ColorizeError, SidecarError, UsageError
 from pipeline.results.decisions import JUDGEMENTS
 from pipeline.results.sidecar import Sidecar
@@ -210,7 +211,9 @@ def _tile(desk: Desk, pictures: Pictures, request: Request) -> Response:
             raise _RefusedError(404, "no such tile")
         numbers.append(int(text))
     path = desk.sidecar(item, request.query_params.get("version", ""))
-    data = pictures.tile(path, _side(request), *numbers)
+    grade = Grade.parse(request.query_params.get("saturation"), request.query_params.get("warmth"))
+    level, x, y = numbers
+    data = pictures.tile(path, _side(request), level, x, y, grade)
     return Response(data, headers={"content-type": "image/jpeg", **_KEPT})
 
 

@@ -185,6 +185,21 @@ def test_tiles_are_the_picture_in_eight_bits_and_the_scan_is_gray(client):
     assert max(decoded(client.get("/small/colour", params={"scan": "album/a"})).shape) == 320
 
 
+def test_other_colours_are_tried_without_a_new_version(client, folder):
+    before = sorted(path.name for path in folder.rglob("*"))
+
+    def tile(**grade):
+        return decoded(client.get("/tile/colour/0/0/0", params={"scan": "album/a", **grade}))
+
+    plain, gray, strong = tile(), tile(saturation=0), tile(saturation=1.5)
+    assert np.ptp(gray, axis=2).max() <= 2
+    assert np.ptp(strong, axis=2).mean() > np.ptp(plain, axis=2).mean() * 1.1
+    assert np.abs(tile(warmth=20)[..., 0] - plain[..., 0]).mean() > 2
+    assert client.get("/tile/colour/0/0/0?scan=album/a&saturation=99").status_code == 400
+    assert client.get("/tile/colour/0/0/0?scan=album/a&warmth=nan").status_code == 400
+    assert sorted(path.name for path in folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -41,8 +41,8 @@ export function smallAddress(scan) {
   return `/small/colour?${new URLSearchParams({ scan: scan.scan, stamp: `${scan.version} ${scan.finished}` })}`;
 }
 
-export function tileAddress(scan, side, level, x, y) {
-  const query = new URLSearchParams({ scan: scan.scan, version: scan.shown, stamp: scan.stamp });
+export function tileAddress(scan, side, level, x, y, grade = {}) {
+  const query = new URLSearchParams({ scan: scan.scan, version: scan.shown, stamp: scan.stamp, ...grade });
   return `/tile/${side}/${level}/${x}/${y}?${query}`;
 }
 

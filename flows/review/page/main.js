@@ -111,6 +111,7 @@ async function open(name, version = "") {
   }
   if (number !== opening) return;
   drawScan(scan);
+  drawTry(1, 0);
   if (!scan.levels.length) { viewer.close(); $("nothing").hidden = false; $("nothing").textContent = scan.reason; return; }
   $("nothing").hidden = true;
   await viewer.open(scan, about.tile);
@@ -247,6 +248,33 @@ function doubt() {
   $("doubt").setAttribute("aria-pressed", String(on));
   viewer.doubt(on);
 }
+
+// Other colours, tried
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+function drawTry(saturation, warmth) {
+  for (const [id, value] of [["saturation", saturation], ["warmth", warmth]]) {
+    $(id).value = value;
+    $(`${id}-value`).textContent = value;
+  }
+  const options = [...(saturation !== 1 ? [`--saturation ${saturation}`] : []), ...(warmth ? [`--warmth ${warmth}`] : [])];
+  $("tried").hidden = !options.length;
+  $("command").textContent = `colorize-archive reprocess ${quoted(about.folder || "")} ${quoted(state.scan)} ${options.join(" ")}`;
+}
+
+let trying = 0;
+function tried(saturation, warmth) {
+  drawTry(saturation, warmth);
+  clearTimeout(trying);
+  const grade = { ...(saturation !== 1 && { saturation }), ...(warmth && { warmth }) };
+  trying = setTimeout(() => viewer.grade(grade, about.tile), 120);
+}
+
+for (const id of ["saturation", "warmth"]) {
+  $(id).addEventListener("input", () => tried(Number($("saturation").value), Number($("warmth").value)));
+}
+$("as-it-was").addEventListener("click", () => tried(1, 0));
 
 const KEYS = {
   a: () => decide("approve"), r: () => decide("reject"), w: () => decide("needs work"),

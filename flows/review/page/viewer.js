@@ -9,12 +9,12 @@ OpenSeadragon.console = { ...OpenSeadragon.console, error: (...told) => console.
 export const VIEWS = ["curtain", "side by side", "scan", "colours"];
 const STEP = 2; // percent that a key moves the curtain
 
-function source(scan, side, tile) {
+function source(scan, side, tile, grade = {}) {
   const [width, height] = scan.levels[0];
   const top = scan.levels.length - 1;
   return {
     width, height, tileSize: tile, tileOverlap: 0, minLevel: 0, maxLevel: top,
-    getTileUrl: (level, x, y) => tileAddress(scan, side, top - level, x, y),
+    getTileUrl: (level, x, y) => tileAddress(scan, side, top - level, x, y, grade),
   };
 }
 
@@ -64,6 +64,19 @@ export class Viewer {
     this.first.viewport.goHome(true);
     if (this.view === "side by side") this.#openSecond();
     this.#arrange();
+  }
+
+  // Other colours are tried on what is in view; zoom and place stay.
+  async grade(grade, tile) {
+    const number = this.loading;
+    if (!this.scan) return;
+    this.sources[1] = source(this.scan, "colour", tile, grade);
+    const replace = (viewer, index) => new Promise((done) => {
+      viewer.addTiledImage({ tileSource: this.sources[1], index, replace: true, x: 0, y: 0, width: 1, success: done, error: done });
+    });
+    await replace(this.first, 1);
+    if (this.second?.world.getItemCount()) await replace(this.second, 0);
+    if (number === this.loading) this.#arrange();
   }
 
   close() {

@@ -1,0 +1,244 @@
+"""The review desk under load: random histories, a folder of many scans, a very large one, and hostile requests.
+
+python -m tests.benchmarks.review_desk histories --count 10000
+python -m tests.benchmarks.review_desk folder --scans 10000
+python -m tests.benchmarks.review_desk zoom --side 32768
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+import psutil
+from hypothesis import HealthCheck, Phase, given, settings
+
+from flows.catalogue.database import rebuild
+from pipeline.formats import OutputImage, write_picture
+from pipeline.results.decisions import read_decisions
+from pipeline.support.files import tree_sha256
+from tests.chromium import Browser
+from tests.review_model import histories, played, released, sha256, spec
+
+SCAN = Path(__file__).parents[1] / "scans" / "peasant-girls-1909.png"
+_HOSTILE = ("..", "%2e%2e", "%00", "\\", "/etc/passwd", "%c0%ae", "-1", "9" * 30, "a.color.tif", "catalogue.sqlite")
+
+
+def random_histories(count: int) -> None:
+    """Compare what the project lets out with a plain model of the rules, after each step of each history."""
+    told = {"histories": 0, "looks": 0, "decisions": 0, "let out": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "colour"
+
+        @settings(
+            max_examples=count,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(history=histories)
+        def compare(history: list) -> None:
+            def look(model) -> None:
+                found = read_decisions(output)
+                out = released(output, found)
+                assert out == {stem for stem in model.made if model.goes_out(stem)}
+                assert sum(map(len, found.values())) == len(model.said)
+                told["looks"] += 1
+                told["let out"] += len(out)
+
+            model = played(output, history, look)
+            told["histories"] += 1
+            told["decisions"] += len(model.said)
+
+        compare()
+    print(", ".join(f"{number} {name}" for name, number in told.items()))
+    print("0 pictures let out that policy or people forbid, 0 decisions lost")
+
+
+def make_folder(output: Path, scans: int, image: np.ndarray, side_px: int = 0) -> None:
+    """Results as a run leaves them, of the picture or a square of it repeated; all are one file under many names."""
+    first = output / "first.tif"
+    output.mkdir(parents=True)
+    shape_yx = (side_px, side_px) if side_px else image.shape[:2]
+
+    def window(rows: slice, columns: slice) -> np.ndarray:
+        return np.take(
+            np.take(image, np.arange(rows.start, rows.stop) % len(image), axis=0),
+            np.arange(columns.start, columns.stop) % image.shape[1],
+            axis=1,
+        )
+
+    written = write_picture("tiff", first, OutputImage(shape_yx, image.dtype, window), 2)
+    told = {"file": "", "bytes": written.bytes, "sha256": tree_sha256(first), "levels": len(written.levels_yx)}
+    for number in range(scans):
+        stem = f"box {number // 100:03}/plate {number:05}"
+        path = output / f"{stem}.color.json"
+        path.parent.mkdir(exist_ok=True)
+        os.link(first, path.with_name(path.name.replace(".json", ".tif")))
+        source = {
+            "path": f"/scans/{stem}.tif", "name": path.name, "bytes": 1, "sha256": sha256(stem, 0),
+            "height_px": shape_yx[0], "width_px": shape_yx[1], "metadata": {"keywords": [], "numbers": []},
+        }  # fmt: skip
+        value = {
+            "finished": "2026-05-04T12:00:00+00:00",
+            "source": source,
+            "settings": spec(0).to_json(),
+            "result": {"version": spec(0).version, "store": f"{path.name.removesuffix('.color.json')}.zarr"},
+            "pictures": {"tiff": told},
+            "quality": None,
+            "work": {"seconds": {}},
+        }
+        path.write_text(json.dumps(value))
+    first.unlink()
+    (output / "runs").mkdir()
+    rebuild(output).close()
+
+
+@contextlib.contextmanager
+def served(output: Path) -> Iterator[tuple[int, psutil.Process]]:
+    """A desk in a process of its own: its port and its process. Prints how long it took to answer."""
+    command = [sys.executable, "-m", "flows.cli", "review", str(output), "--port", "0", "--no-browser"]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        print(f"server up after {time.perf_counter() - began:.1f} s")
+        port = int(line.split("127.0.0.1:")[1].split("/")[0])
+        try:
+            yield port, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+def timed(path: str, connection: http.client.HTTPConnection) -> tuple[float, int, bytes]:
+    began = time.perf_counter()
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    return time.perf_counter() - began, answer.status, body
+
+
+def many_scans(scans: int, reviews: int) -> None:
+    """Open the page of a large folder, review by keys, and ask for what is none of the asker's business."""
+    image = cv2.imread(str(SCAN))[..., ::-1]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "colour"
+        make_folder(output, scans, image)
+        (output / "secret.txt").write_text("secret")
+        with served(output) as (port, process):
+            review_by_keys(Path(folder), output, port, reviews)
+            refuse(port)
+            print(f"memory of the server {process.memory_info().rss / 2**20:.0f} MiB")
+
+
+def review_by_keys(folder: Path, output: Path, port: int, reviews: int) -> None:
+    browser = Browser(folder / "profile")
+    try:
+        for domain in ("Runtime", "Log", "Page", "Network"):
+            browser.call(f"{domain}.enable")
+        browser.width(1280)
+        began = time.perf_counter()
+        browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
+        browser.wait("window.deskIsReady === true && !!document.body.dataset.shown")
+        print(f"page open, first scan shown: {time.perf_counter() - began:.2f} s")
+        browser.click("#person")
+        browser.type("Ada")
+        browser.key("Escape")
+        began = time.perf_counter()
+        for number in range(reviews):
+            scan = browser.value("document.body.dataset.shown")
+            browser.key("aarw"[number % 4])
+            browser.wait(f"document.body.dataset.shown && document.body.dataset.shown !== {scan!r}")
+        seconds = time.perf_counter() - began
+        time.sleep(2)
+        said = read_decisions(output)
+        print(f"{len(said)} of {reviews} scans decided on by keys alone, {reviews / seconds:.1f} a second")
+        print(f"{len(browser.troubles())} console messages")
+    finally:
+        browser.close()
+
+
+def refuse(port: int) -> None:
+    draw, refused, read = random.Random(0), 0, 0
+    for _ in range(1000):
+        path = "/".join(draw.choices(_HOSTILE, k=draw.randint(1, 5)))
+        start = draw.choice(["/", "/page/", "/tile/colour/0/0/0?scan=", "/api/scan?scan=", "/small/colour?scan="])
+        host = draw.choice([f"127.0.0.1:{port}", "evil.example", f"evil.example:{port}"])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        target = start + quote(path, safe="/%") if "?" in start else start + quote(path, safe="/%\\")
+        connection.putrequest("GET", target, skip_host=True)
+        connection.putheader("Host", host)
+        connection.putheader("Range", "bytes=0-99999999999")
+        connection.endheaders()
+        answer = connection.getresponse()
+        body = answer.read()
+        refused += answer.status >= 400
+        read += b"root:" in body or b"secret" in body or b"SQLite" in body
+        connection.close()
+    print(f"{refused} of 1000 hostile requests refused, {read} read a file")
+
+
+def one_large(side: int, tiles: int) -> None:
+    """Tiles of one very large result, at every size and anywhere."""
+    image = cv2.imread(str(SCAN))[..., ::-1]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "colour"
+        began = time.perf_counter()
+        make_folder(output, 1, image, side)
+        print(f"result of {side} x {side} pixels written in {time.perf_counter() - began:.0f} s")
+        with served(output) as (port, process):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            scan = quote("box 000/plate 00000")
+            seconds, _, body = timed(f"/api/scan?scan={scan}", connection)
+            levels = json.loads(body)["levels"]
+            first, _, _ = timed(f"/tile/colour/{len(levels) - 1}/0/0?scan={scan}", connection)
+            print(f"first picture {1000 * (seconds + first):.0f} ms")
+            draw, took = random.Random(0), []
+            for _ in range(tiles):
+                level = draw.randrange(len(levels))
+                x, y = (draw.randrange(max(1, extent // 512)) for extent in levels[level])
+                kind = draw.choice(["scan", "colour"])
+                seconds, status, _ = timed(f"/tile/{kind}/{level}/{x}/{y}?scan={scan}", connection)
+                assert status == 200
+                took.append(1000 * seconds)
+            slow = sorted(took)[int(0.95 * len(took))]
+            print(f"{tiles} tiles: median {statistics.median(took):.0f} ms, 95 % within {slow:.0f} ms")
+            print(f"memory of the server {process.memory_info().rss / 2**20:.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    what = parser.add_subparsers(dest="what", required=True)
+    what.add_parser("histories").add_argument("--count", type=int, default=10_000)
+    folder = what.add_parser("folder")
+    folder.add_argument("--scans", type=int, default=10_000)
+    folder.add_argument("--reviews", type=int, default=200)
+    zoom = what.add_parser("zoom")
+    zoom.add_argument("--side", type=int, default=32_768)
+    zoom.add_argument("--tiles", type=int, default=500)
+    given_ = parser.parse_args()
+    if given_.what == "histories":
+        random_histories(given_.count)
+    elif given_.what == "folder":
+        many_scans(given_.scans, given_.reviews)
+    else:
+        one_large(given_.side, given_.tiles)
+
+
+if __name__ == "__main__":
+    main()
