@@ -93,6 +93,8 @@ def draw(runs: Mapping[str, Sequence[Line]], recipe: Recipe, path: Path) -> None
         axes.grid(alpha=0.3)
         # Below the axes: with many points, matplotlib searches for seconds for a free place among the curves.
         axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    if not any(runs):  # one run; several have their names in the legends
+        figure.suptitle(recipe.name)
     part = path.with_name(f"{path.name}.part")
     FigureCanvasAgg(figure).print_png(str(part))
     os.replace(part, path)

@@ -1,7 +1,11 @@
-"""The journal of a run: ``losses.jsonl``, TensorBoard's curves, and lines of progress with the time left."""
+"""The journal of a run: ``losses.jsonl``, TensorBoard's curves, and lines of progress with the time left.
+
+``losses.csv`` is the same for spreadsheets, written whole whenever the run ends or stops.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -15,6 +19,7 @@ import torch
 from torch import Tensor
 
 LOSSES = "losses.jsonl"
+LOSSES_CSV = "losses.csv"
 _TENSORBOARD = "tensorboard"
 _LEAST_CHROMA = 0.2  # share of the truth's saturation below which a picture looks gray
 _PATIENCE_STEPS = 500
@@ -122,6 +127,21 @@ def read_losses(path: Path) -> list[dict[str, float]]:
         except ValueError:
             break
     return lines
+
+
+def write_csv(folder: Path) -> None:
+    """Write ``losses.csv`` from ``losses.jsonl``: a row a line, a column a figure, empty where there is none.
+
+    Raises OSError.
+    """
+    lines = read_losses(folder / LOSSES)
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    part = folder / f"{LOSSES_CSV}.part"
+    with part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(lines)
+    os.replace(part, folder / LOSSES_CSV)
 
 
 def _forget_after(path: Path, step: int) -> None:

@@ -1,8 +1,9 @@
 """The training loop, top to bottom: ``colorize-archive train RECIPE --data DIR --out DIR`` (Isola et al., CVPR 2017).
 
 A run writes to its folder: ``run.json`` (command, recipe, seed, data, versions), ``recipe.yaml``, ``checkpoint.pt``,
-``losses.jsonl``, ``curves.png``, ``tensorboard/``, ``samples/`` and, at the end, ``model/`` for ``colorize-archive run
---model``. A run killed at any moment resumes from its last checkpoint and ends with the same weights.
+``losses.jsonl``, ``losses.csv``, ``curves.png``, ``tensorboard/``, ``samples/`` and, at the end, ``model/`` for
+``colorize-archive run --model``. A run killed at any moment resumes from its last checkpoint and ends with the same
+weights.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from training.config import RUN_RECIPE, Film, Recipe, Schedule
 from training.curves import draw_curves
 from training.data import Batch, Collection, Subset, batches, make_batch, open_collection
 from training.errors import RecipeError, TrainingError
-from training.journal import LOSSES, Journal
+from training.journal import LOSSES, Journal, write_csv
 from training.losses import content_loss, saturation
 from training.samples import grid, shrunk, write_grid
 from training.trainer import Trainer
@@ -118,6 +119,7 @@ def train(
 def _draw_curves(out: Path, recipe: Recipe, first: bool) -> None:
     if first and (out / LOSSES).is_file():
         with contextlib.suppress(OSError):
+            write_csv(out)
             draw_curves(out, recipe)
 
 

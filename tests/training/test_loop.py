@@ -67,7 +67,8 @@ def test_a_run_leaves_all_that_tells_how_it_was_made(photographs_folder: Path, t
     said = _train(load_recipe(str(tiny_yaml)), photographs_folder, tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        "checkpoint.pt", "curves.png", "losses.jsonl", "recipe.yaml", "run.json", "samples", "tensorboard",
+        "checkpoint.pt", "curves.png", "losses.csv", "losses.jsonl", "recipe.yaml", "run.json", "samples",
+        "tensorboard",
     }  # fmt: skip
     state = checkpoint.load(tmp_path / "run")
     assert state["step"] == 4
