@@ -529,6 +529,15 @@ LogFile = Annotated[
         "Each run's log is in `OUTPUT/runs` in any case",
     ),
 ]
+Json = Annotated[
+    bool,
+    Option(
+        SAYS,
+        "JSON",
+        "Print events as JSON Lines on standard output; with `--dry-run`, the plan.",
+        "See [JSON](json.md)",
+    ),
+]
 _AS_IT_WAS = NotGiven("as it was")
 _NO_OTHER = NotGiven("as it was; none where another of the grade is given")
 
@@ -609,6 +618,7 @@ class CommandOptions:
     quiet: Quiet = False
     verbose: Verbose = False
     log_file: Annotated[LogFile | None, NotGiven("none")] = None
+    json: Json = False
 
 
 Request = RunRequest | ReprocessRequest

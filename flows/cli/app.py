@@ -22,6 +22,7 @@ from flows.cli.configured import ConfiguredCommand, explained
 from flows.cli.console import DONE, FAILED, STOPPED, USAGE, answer_usage, errors, outlive_readers, stop, warn
 from flows.cli.examples import add_examples
 from flows.cli.first_words import refuse_missing, say_first
+from flows.cli.json_output import print_json
 from flows.cli.request import asked, taking
 from flows.cli.sources import strange_variables
 from flows.environment import is_in_utf8
@@ -137,7 +138,8 @@ def _do(
         warn(line)
     try:
         with _logged(own):
-            code = _dry_run(prepare, own) if own.dry_run else _run(prepare, here, flow, request, own)
+            command = "run" if isinstance(request, RunRequest) else "reprocess"
+            code = _dry_run(prepare, own, command) if own.dry_run else _run(prepare, here, flow, request, own)
     except (ColorizeError, EngineError) as error:
         stop(explained(error), USAGE)
     except KeyboardInterrupt:
@@ -173,15 +175,14 @@ def _run(
     prepare: Prepare, here: Callable[[], RunEnd], flow: Callable[[], Any], request: Request, own: CommandOptions
 ) -> int:
     """Run in this process, as a flow where the user has a Prefect server; returns the exit code."""
-    from flows.cli.run_report import RunReport
-    from flows.events import listening
+    from flows.cli.run_report import reporting
     from flows.orchestration.server import users_server
     from flows.outcome import BROKE_OFF, CANCELLED
     from flows.run.endings import BUSY, NOT_STARTED
 
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with RunReport(errors, own.quiet, own.verbose) as report, listening(report), _ending_on_sigterm():
+    with reporting(own) as report, _ending_on_sigterm():
         if users_server() is None:
             end = _end_here(here)
         else:
@@ -244,9 +245,9 @@ def _kept(error: BaseException) -> str:
     return f"{in_one_line(error)}; its traceback is in {keep_traceback(error, 'the run broke off')}"
 
 
-def _dry_run(prepare: Prepare, own: CommandOptions) -> int:
+def _dry_run(prepare: Prepare, own: CommandOptions, command: str) -> int:
     """Print the plan; returns the exit code, which says whether all scans could be planned."""
-    from flows.cli.report import print_plan
+    from flows.cli.report import plan_facts, print_plan
     from flows.outcome import ScanOutcome
     from flows.run.forecast import forecast
     from flows.run.jobs import ScanJob
@@ -260,7 +261,10 @@ def _dry_run(prepare: Prepare, own: CommandOptions) -> int:
     jobs = [p for p in planned if isinstance(p, ScanJob)]
     outcomes = [naming_log(p, log) for p in planned if isinstance(p, ScanOutcome)]
     times = forecast(jobs, context.options.output)
-    print_plan(Console(soft_wrap=True), context, jobs, outcomes, times, own.verbose)
+    if own.json:
+        print_json(f"{command} --dry-run", plan_facts(context, jobs, outcomes, times))
+    else:
+        print_plan(Console(soft_wrap=True), context, jobs, outcomes, times, own.verbose)
     return FAILED if any(outcome.has_failed for outcome in outcomes) else DONE
 
 
@@ -276,9 +280,10 @@ def inspect(
     at: Annotated[
         str | None, typer.Option(help="X,Y: what the model thinks possible at this pixel of a store or result.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a scan, a result or a store is."""
-    from flows.cli.report import print_inspection
+    from flows.cli.report import inspected, print_inspection
     from pipeline.errors import ColorizeError
     from pipeline.support.names import shown
 
@@ -292,6 +297,12 @@ def inspect(
             from flows.run.compare import answers_at
 
             answers = answers_at(path, at)
+        if as_json:
+            facts: dict[str, Any] = {"path": str(path), "facts": inspected(path)}
+            facts |= {} if legend is None else {"map": legend}
+            facts |= {} if answers is None else {"at": list(answers)}
+            print_json("inspect", facts)
+            return
         console = Console(soft_wrap=True)
         print_inspection(console, path)
         if heat_map is not None:
@@ -316,8 +327,6 @@ def verify(
 
     Exit code 0: all are whole; 1: some are not; 2: bad usage.
     """
-    import json
-
     from pipeline.errors import ColorizeError
     from pipeline.results.sidecar import sidecar_of
     from pipeline.results.verify import verify as certify
@@ -343,7 +352,7 @@ def verify(
         if not as_json:
             typer.echo("\n".join(map(shown, made)))
     if as_json:
-        typer.echo(json.dumps([certificate.to_json() for certificate in certificates], indent=2))
+        print_json("verify", {"certificates": [certificate.to_json() for certificate in certificates]})
     for reason in strangers:
         errors.print(f"colorize-archive: {shown(reason)}", markup=False)
     whole = all(certificate.passes for certificate in certificates)
@@ -383,8 +392,6 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare two versions of a scan's colours: CIEDE2000 figures, where they differ most, and a heat map."""
-    import json
-
     from flows.cli.report import print_difference
     from flows.run.compare import choose_versions, compare, write_map
     from pipeline.errors import ColorizeError
@@ -399,7 +406,7 @@ def diff(
     except ColorizeError as error:
         stop(error, USAGE)
     if as_json:
-        typer.echo(json.dumps({"old": before.name, "new": after.name, **found.to_json()}, indent=2))
+        print_json("diff", {"old": before.name, "new": after.name, **found.to_json()})
     else:
         print_difference(Console(soft_wrap=True), opened, before.name, after.name, found)
 
@@ -437,10 +444,18 @@ def _is_locked(stack: contextlib.ExitStack, folder: Path) -> bool:
 
 
 @app.command()
-def models() -> None:
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the shipped models."""
     from engines.spec import find_model, shipped_models
 
+    if as_json:
+        cards = {name: find_model(name).card for name in shipped_models()}
+        rows = [
+            {"name": name, "generator": card.generator, "size_multiple_px": card.size_multiple}
+            for name, card in cards.items()
+        ]
+        print_json("models", {"models": rows})
+        return
     for name in shipped_models():
         card = find_model(name).card
         Console(soft_wrap=True).print(f"{name}: {card.generator}, tiles in multiples of {card.size_multiple} px")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.console import FAILED, USAGE, say, stop
+from flows.cli.json_output import print_json
 
 if TYPE_CHECKING:
     from flows.run.clean import Finding, Kind
@@ -51,7 +52,6 @@ def clean(
     from flows.run.clean import LEFT_OVER, STORE, VERSION, Removable, clear, find_removable, to_json
     from pipeline.errors import ColorizeError, OutputError
     from pipeline.support.files import folder_lock
-    from pipeline.support.names import shown_json
 
     wanted: set[Kind] = {LEFT_OVER, *([VERSION] if versions else []), *([STORE] if stores else [])}
     folder = output.expanduser().resolve()
@@ -68,7 +68,7 @@ def clean(
     except OSError as error:
         stop(f"{error.filename}: {error.strerror}; check its permissions, and clean again", FAILED)
     if as_json:
-        typer.echo(shown_json({"output": str(folder), "is_removed": not dry_run, **to_json(found)}))
+        print_json("clean", {"output": str(folder), "is_removed": not dry_run, **to_json(found)})
         return
     for line in _lines(found, wanted, dry_run):
         say(line)

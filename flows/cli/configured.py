@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from flows.cli.console import USAGE, say, stop, warn
+from flows.cli.json_output import FORMAT, print_event, print_json
 from flows.cli.sources import (
     REPROCESS,
     RUN,
@@ -48,6 +49,17 @@ class ConfiguredCommand(TyperCommand):
             from_elsewhere = {name: each for name, each in found.items() if given.get(name) is None}
             _given.set((str(self.name), given, from_elsewhere))
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command; events for programs begin and end with it."""
+        if not ctx.params.get("json") or ctx.params.get("dry_run"):
+            return super().invoke(ctx)
+        print_event("begin", command=self.name, format=FORMAT)
+        try:
+            return super().invoke(ctx)
+        except typer.Exit as end:
+            print_event("end", exit_code=end.exit_code)
+            raise
 
 
 def _found(command: str, output: str | None) -> dict[str, Sourced]:
@@ -99,9 +111,7 @@ def show(
         if (each := found[REPROCESS].get(row.name)) and each != found[RUN].get(row.name)
     ]
     if as_json:
-        import json
-
-        typer.echo(json.dumps({"files": [str(file.path) for file in files], "options": rows}, indent=2))
+        print_json("config show", {"files": [str(file.path) for file in files], "options": rows})
         return
     keys = [row["option"] if row["command"] == RUN else f"{REPROCESS}.{row['option']}" for row in rows]
     values = ["" if row["value"] is None else _in_toml(row["value"]) for row in rows]

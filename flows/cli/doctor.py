@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.console import DONE, FAILED, say
+from flows.cli.json_output import print_json
 
 if TYPE_CHECKING:
     from flows.service.doctor import Finding
@@ -34,11 +35,10 @@ def doctor(
     Exit code 0: nothing is wrong; 1: something is.
     """
     from flows.service.doctor import examine, to_json
-    from pipeline.support.names import shown_json
 
     found = examine(output)
     if as_json:
-        typer.echo(shown_json(to_json(found)))
+        print_json("doctor", to_json(found))
     else:
         for line in _lines(found):
             say(line)

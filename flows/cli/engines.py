@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.console import FAILED, USAGE, say, stop
+from flows.cli.json_output import print_json
 from pipeline.support.names import shown
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def list_engines(model: ModelName = "default", as_json: AsJson = False) -> None:
     if as_json:
         told = {"backends": rows, "auto": asdict(choice)}
         told |= {"palette": asdict(palette_choice)} if palette_choice else {}
-        typer.echo(json.dumps({**told, "files": files}, indent=2))
+        print_json("engines list", {**told, "files": files})
         return
     console, table = Console(soft_wrap=True), Table("backend", "version", "precisions", "palette", "note")
     for row in rows:
@@ -167,7 +167,7 @@ def build(
 
 
 @app.command()
-def inspect(path: Annotated[Path, typer.Argument(help="An engine file.")]) -> None:
+def inspect(path: Annotated[Path, typer.Argument(help="An engine file.")], as_json: AsJson = False) -> None:
     """Say what an engine file was built from and for."""
     from engines.engine_files import read_engine
 
@@ -176,7 +176,11 @@ def inspect(path: Annotated[Path, typer.Argument(help="An engine file.")]) -> No
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         stop(f"{path}: {reason}; give an engine file, as colorize-archive engines list names them", USAGE)
-    for name, value in {**asdict(found.key), "built": found.built, "bytes": len(found.compiled)}.items():
+    facts = {**asdict(found.key), "built": found.built, "bytes": len(found.compiled)}
+    if as_json:
+        print_json("engines inspect", {"facts": facts})
+        return
+    for name, value in facts.items():
         say(f"{name:<12}{value}")
 
 
@@ -210,7 +214,8 @@ def check(
     except (EngineError, ColorizeError) as error:
         stop(error, USAGE)
     if as_json:
-        typer.echo(json.dumps([{"engine": asdict(spec), "parity": _json(parity)} for spec, parity in found], indent=2))
+        rows = [{"engine": asdict(spec), "parity": _json(parity)} for spec, parity in found]
+        print_json("engines check", {"engines": rows})
     elif every:
         _print_parities(found)
     else:
@@ -307,6 +312,7 @@ def bench(
     network: NetworkName = None,
     seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 3.0,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG as well.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Tiles a second of every backend, precision and batch, beside what the processor's arithmetic allows."""
     from engines.errors import EngineError
@@ -318,9 +324,13 @@ def bench(
     try:
         specs, left_out = _specs_that_run(model, tile, batches or [1, 8], _networks(model, network), backend, precision)
         speeds, skipped = measure(specs, seconds)
-        typer.echo(table(speeds))
-        for reason in [*left_out, *skipped]:
-            typer.echo(f"left out: {reason}")
+        if as_json:
+            facts = {"speeds": [asdict(speed) for speed in speeds], "left_out": [*left_out, *skipped]}
+            print_json("engines bench", facts)
+        else:
+            typer.echo(table(speeds))
+            for reason in [*left_out, *skipped]:
+                typer.echo(f"left out: {reason}")
         if plot is not None:
             draw(speeds, plot)
     except (EngineError, ColorizeError) as error:

@@ -69,6 +69,18 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "publish /colour --to /site --base-url https://archive.example/",
         "publish /colour --to /site --check",
     ),
+    "review": ("review /colour", "review /colour --port 8001", "review /colour --read-only"),
+    "package": (
+        "package /colour --as bagit --to /packages",
+        "package /colour --as ocfl --to /packages",
+        "package /colour --as archivematica --to /packages",
+    ),
+    "sign": (
+        "sign /colour --certificate archive.pem --key archive.key",
+        "sign /colour --certificate archive.pem --key archive.key --names",
+        "sign /colour --certificate archive.pem --key archive.key --unreviewed",
+    ),
+    "catalogue": ("catalogue /colour", "catalogue .", "catalogue ~/archive/colour"),
     "engines list": ("engines list", "engines list --model free", "engines list --json"),
     "engines build": (
         "engines build",

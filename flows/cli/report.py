@@ -69,6 +69,26 @@ def _plan_table(jobs: list[ScanJob], times: Forecast) -> Table:
     return table
 
 
+def plan_facts(
+    context: RunContext, jobs: list[ScanJob], outcomes: list[ScanOutcome], times: Forecast
+) -> dict[str, Any]:
+    """The plan of a run for programs; ``memory_bytes`` is the peak of all processes, and the total is the largest."""
+    names = ("megapixels", "tiles", "blocks", "memory_bytes", "disk_bytes")
+    rows: list[dict[str, Any]] = [
+        {"scan": job.scan.stem, **{name: getattr(job.plan, name) for name in names}, "seconds": round(seconds, 1)}
+        for job, seconds in zip(jobs, times.scan_seconds, strict=True)
+    ]
+    total = {name: sum(row[name] for row in rows) for name in ("megapixels", "tiles", "blocks", "disk_bytes")}
+    memory_bytes = max((row["memory_bytes"] for row in rows), default=0)
+    return {
+        "engine": context.engines,
+        "model": context.model_name,
+        "scans": rows,
+        "total": {**total, "memory_bytes": memory_bytes, "seconds": round(times.seconds, 1)},
+        "others": [outcome.to_json() for outcome in outcomes],
+    }
+
+
 def _cells(values: list[Any]) -> list[str]:
     megapixels, tiles, blocks, memory, disk, seconds = values
     return [f"{megapixels:.1f}", f"{tiles}", f"{blocks}", f"{memory:.0f}", f"{disk:.0f}", f"{seconds:.0f}"]
@@ -82,6 +102,16 @@ def print_inspection(console: Console, path: Path) -> None:
         lines = value if isinstance(value, tuple) else (value,)
         text = f"\n{'':<14}".join(map(shown, lines))
         console.print(f"{name:<14}{text}", markup=False, highlight=False)
+
+
+def inspected(path: Path) -> dict[str, Any]:
+    """The facts about ``path`` for programs. Raises ColorizeError."""
+    if not path.exists():
+        raise ScanNotFoundError(f"{path}: no such file; check the name")
+    return {
+        name: [str(each) for each in value] if isinstance(value, tuple | list) else str(value)
+        for name, value in _inspection(path).items()
+    }
 
 
 def _inspection(path: Path) -> dict[str, object]:

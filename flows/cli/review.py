@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import secrets
 import threading
 import webbrowser
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.console import DONE, FAILED, USAGE, errors, stop
+from flows.cli.json_output import print_json
 from flows.cli.status import check_output
 from pipeline.errors import ColorizeError, UsageError
 from pipeline.support.names import shown
@@ -54,7 +54,7 @@ def decisions(
     if export is not None:
         typer.echo(f"{len(found)} decisions written to {shown(export)}")
     elif as_json:
-        typer.echo(json.dumps([{"scan": each.scan, **each.to_json()} for each in found], indent=2))
+        print_json("decisions", {"decisions": [{"scan": each.scan, **each.to_json()} for each in found]})
     else:
         _print(found)
 

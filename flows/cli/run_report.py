@@ -21,10 +21,12 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from flows.cli.console import DONE, FAILED, TIME_UP
+from flows.cli.console import DONE, FAILED, TIME_UP, errors
+from flows.cli.json_output import EventLines
 from flows.cli.work_left import ScanState, Snapshot, WorkLeft
-from flows.events import Message, RunEvent, ScanFinished, ScanPlanned, StageBegan, TilesDone
+from flows.events import Message, RunEvent, ScanFinished, ScanPlanned, StageBegan, TilesDone, listening
 from flows.outcome import ScanOutcome
+from flows.request import CommandOptions
 from pipeline.support.names import shown
 
 LOG_SECONDS = 30.0
@@ -161,6 +163,16 @@ class RunReport:
             f"{megapixels:.1f} megapixels in {seconds:.1f} s"
         )
         return code
+
+
+@contextlib.contextmanager
+def reporting(own: CommandOptions) -> Iterator[RunReport]:
+    """Print the events of the body as the command was asked to."""
+    with (
+        RunReport(errors, own.quiet, own.verbose) as report,
+        listening(EventLines(report.work, report) if own.json else report),
+    ):
+        yield report
 
 
 class _View:

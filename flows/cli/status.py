@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 
 from flows.cli.console import USAGE, stop
+from flows.cli.json_output import print_json
 from pipeline.errors import ColorizeError, UsageError
 from pipeline.support.files import LOCK_FILE
-from pipeline.support.names import shown, shown_json
+from pipeline.support.names import shown
 
 if TYPE_CHECKING:
     from flows.catalogue.database import Catalogue, KnownRun, KnownScan, KnownVersion
@@ -46,7 +47,7 @@ def status(
     except ColorizeError as error:
         stop(error, USAGE)
     if as_json:
-        typer.echo(shown_json(found))
+        print_json("status", found)
         return
     console = Console(soft_wrap=True)
     for line in lines_of(found):

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import STOPPED, USAGE, say, stop
+from flows.cli.json_output import print_json
 from flows.cli.tables import first_sentence, narrowed
 
 _OURS = {"training", "engines", "pipeline", "flows"}
@@ -234,12 +235,22 @@ def quiz(
         _say_lines("\n".join([told.caption, "", f"| {head} |", "|---" * 4 + "|", *(f"| {line} |" for line in lines)]))
 
 
-def recipes() -> None:
+def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the shipped recipes."""
     with _one_line():
         from training.config import load_recipe, shipped_recipes
         from training.palette.recipe import load_palette_recipe, palette_recipes
 
+        if as_json:
+            found = [(name, load_recipe(name)) for name in shipped_recipes()]
+            rows: list[dict[str, str | None]] = [
+                {"name": name, "generator": each.generator, "description": each.source or each.description}
+                for name, each in found
+            ]
+            for name in palette_recipes():
+                rows.append({"name": name, "generator": None, "description": load_palette_recipe(name).description})
+            print_json("recipes", {"recipes": rows})
+            return
         for name in shipped_recipes():
             recipe = load_recipe(name)
             say(f"{name}: {recipe.generator}, {recipe.source or first_sentence(recipe.description)}")

@@ -12,6 +12,7 @@ import pytest
 from engines.registry import precisions_of
 from engines.spec import PALETTE, find_model
 from tests.models import make_model
+from tests.printed import check
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_list_names_what_runs_and_what_auto_takes(command, cold_command):
         assert name in ran.out
     assert "auto takes: engine openvino" in ran.out
     assert "and for the palette: engine openvino" in ran.out
-    told = json.loads(command("engines", "list", "--json").out)
+    told = check("engines list", json.loads(command("engines", "list", "--json").out))
     rows = {row["backend"]: row for row in told["backends"]}
     assert rows["openvino"]["precisions"] == precisions_of("openvino", find_model("default"))
     assert told["auto"]["backend"] == told["palette"]["backend"] == "openvino"
@@ -39,7 +40,7 @@ def test_check_gives_the_figures_and_its_code_says_whether_it_passes(command, co
     ran = cold_command(*words)
     assert ran.code == 0, ran.err
     assert "99.9th percentile" in ran.out
-    (told,) = json.loads(command(*words, "--json").out)
+    (told,) = check("engines check", json.loads(command(*words, "--json").out))["engines"]
     assert told["engine"]["precision"] == "fp32"
     assert told["parity"]["passes"]
     assert told["parity"]["p999"] <= told["parity"]["bound"] == 0.05
@@ -52,7 +53,7 @@ def test_check_gives_the_figures_and_its_code_says_whether_it_passes(command, co
 
 def test_palette_networks_are_checked_and_measured_too(command):
     words = ("--backend", "openvino", "--precision", "fp32", "--tile", "64")
-    told = json.loads(command("engines", "check", *words, "--json").out)
+    told = json.loads(command("engines", "check", *words, "--json").out)["engines"]
     assert [each["engine"]["network"] for each in told] == ["generator", "palette"]
     assert all(each["parity"]["passes"] for each in told)
     assert told[1]["engine"]["tile_yx"] == [224, 224]

@@ -34,8 +34,8 @@ def shown(*words: str) -> str:
     return ran.output
 
 
-def test_every_command_has_three_examples():
-    assert set(EXAMPLES) == set(COMMANDS)
+def test_examples_are_of_commands_that_are_there():
+    assert {"run", "reprocess", "inspect", "verify", "status", "train"} <= set(EXAMPLES) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -10,6 +10,7 @@ import tifffile
 
 from pipeline.store import ScanStore
 from pipeline.types import Roi
+from tests.printed import check
 
 MODEL = ("--tile", "128", "--stride", "64")
 
@@ -154,7 +155,7 @@ def test_diff_tells_figures_and_draws_a_map(command, cold_command, done, tmp_pat
     output, _, _ = done
     ran = cold_command("diff", output / "girls.zarr", "--json", "--map", tmp_path / "map.png")
     assert ran.code == 0, ran.err
-    told = json.loads(ran.out)
+    told = check("diff", json.loads(ran.out))
     assert (told["old"], told["new"]) == tuple(versions(output))
     assert 0 < told["ciede2000"]["mean"] < 10
     assert cv2.imread(str(tmp_path / "map.png")).shape[1] >= 500
