@@ -81,7 +81,7 @@ class Model:
     """What a plain reading of the rules expects."""
 
     made: dict[str, tuple[int, int, tuple[str, ...]]] = field(default_factory=dict)
-    said: list[tuple[str, int, int, str, str, frozenset[int]]] = field(default_factory=list)
+    said: list[tuple[str, int, int, str, str, frozenset[str]]] = field(default_factory=list)
     approvals: int = 0
     rules: list[dict[str, Any]] = field(default_factory=list)
 
@@ -97,14 +97,16 @@ class Model:
         wanted = {"Sacred": "sacred", "pre*": "press"}
         return any(wanted[each] in keywords for each in rule.get("keywords", ()))
 
-    def holding(self, stem: str) -> list[int]:
-        return [i for i, rule in enumerate(self.rules) if rule["action"] == "hold" and self.catches(rule, stem)]
+    def holding(self, stem: str) -> frozenset[str]:
+        """The rules that hold a scan, each with its place: one that is put back as it was is the same."""
+        held = ((i, rule) for i, rule in enumerate(self.rules) if rule["action"] == "hold" and self.catches(rule, stem))
+        return frozenset(json.dumps([i, rule], sort_keys=True) for i, rule in held)
 
     def goes_out(self, stem: str) -> bool:
         if any(rule["action"] == "never" and self.catches(rule, stem) for rule in self.rules):
             return False
         version, file, _ = self.made[stem]
-        last: dict[str, tuple[str, frozenset[int]]] = {}
+        last: dict[str, tuple[str, frozenset[str]]] = {}
         for said, its_version, its_file, word, person, lifts in self.said:
             if (said, its_version, its_file) == (stem, version, file):
                 last[person.strip().lower()] = word, lifts
@@ -139,15 +141,10 @@ def _do(output: Path, step: Any, model: Model) -> None:
         path = output / f"{stem}.color.json"
         lifts = rules_to_lift(Sidecar.read(path), Policy.read(output), stem) if word == "approve" else ()
         decide(path, word, person, lifts=lifts)
-        model.said.append((stem, *model.made[stem][:2], word, person, frozenset(model.holding(stem))))
+        model.said.append((stem, *model.made[stem][:2], word, person, model.holding(stem)))
     elif step[0] == "policy":
         _, approvals, rules = step
         named = [{"name": f"rule {number}", **rule} for number, rule in enumerate(rules)]
-        if model.rules != rules:
-            # An approval lifts a rule as it was; one of the same name and patterns is the same.
-            old, kept = model.rules, {}
-            kept = {i: i for i, rule in enumerate(rules) if i < len(old) and old[i] == rule}
-            model.said = [(*said[:5], frozenset(kept[i] for i in said[5] if i in kept)) for said in model.said]
         model.approvals, model.rules = approvals, rules
         (output / "policy.yaml").write_text(yaml.safe_dump({"review": {"approvals": approvals}, "rules": named}))
     elif step[0] == "killed" and step[1] in model.made:
