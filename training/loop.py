@@ -38,6 +38,7 @@ from training.journal import LOSSES, Journal, write_csv
 from training.losses import content_loss, saturation
 from training.samples import grid, shrunk, write_grid
 from training.trainer import Trainer
+from training.watch import Show, Watch, unwatched
 
 RUN = "run.json"
 _REPORT_STEPS = 50
@@ -57,12 +58,14 @@ def train(
     resume: bool = False,
     devices: int | None = None,
     report: Callable[[str], None] = print,
+    show: Show = unwatched,
 ) -> Trainer:
     """Train ``recipe`` on the pictures of ``data`` that are not held out, into ``out``.
 
     Parameters
     ----------
     devices : processes to train with, one for each GPU; None is every GPU there is, or one process without any
+    show : gets what the run is doing, from the first step on, for a line that is redrawn
 
     Raises
     ------
@@ -80,7 +83,8 @@ def train(
     fabric = Fabric(devices=devices or "auto", strategy=_strategy(devices), precision=recipe.precision)
     fabric.launch()
     first = fabric.global_rank == 0
-    report = report if first else _silent
+    report, watch = (report, Watch(show)) if first else (_silent, Watch(unwatched))
+    watch.doing("looking through the photographs")
     collection = open_collection(data, subset=Subset.of(recipe))
     schedule = recipe.schedule(max(1, len(collection.train) // fabric.world_size))
     told = {"data_sha256": collection.sha256, "processes": fabric.world_size}
@@ -105,7 +109,7 @@ def train(
             out.mkdir(parents=True, exist_ok=True)
             _write_run(out, recipe, collection, trainer)
         with Journal(out if first else None, trainer.step, report) as journal:
-            _Run(trainer, collection, schedule, out, told, journal).go()
+            _Run(trainer, collection, schedule, out, told, journal, watch).go()
     except OSError as error:
         raise TrainingError(
             f"{error.filename or out}: {error.strerror or error}; {_stands(out)}; make it "
@@ -190,6 +194,7 @@ class _Run:
     out: Path
     told: dict[str, Any]
     journal: Journal
+    watch: Watch
 
     def go(self) -> None:
         with _interrupts(self.trainer.fabric.world_size == 1) as interrupted:
@@ -197,6 +202,7 @@ class _Run:
 
     def _go(self, interrupted: threading.Event) -> None:
         trainer, schedule = self.trainer, self.schedule
+        self.watch.doing("reading the pictures that are held out")
         held_out = _held_out(self.collection, schedule)
         started = time.monotonic() - trainer.seconds
         for batch in _batches(trainer, self.collection, schedule):
@@ -204,6 +210,7 @@ class _Run:
             lightness, colour = _to_device(trainer.fabric, batch)
             rate, learns = schedule.rate_at(step), schedule.learns_at(step)
             self.journal.add(trainer.train_step(lightness, colour, phase, rate, learns))
+            self.watch.stepped(trainer.step, schedule.total_steps, len(lightness), self.journal.means)
             epoch, last = schedule.ends_epoch(step), step + 1 == schedule.total_steps
             if trainer.step % _REPORT_STEPS == 0 or epoch is not None:
                 self._refuse_nonfinite()
@@ -223,6 +230,7 @@ class _Run:
         trainer, done = self.trainer, self.trainer.step
         more = {"learning_rate": trainer.recipe.learning_rate * self.schedule.rate_at(done - 1)}
         if held_out is not None:
+            self.watch.doing("validating")
             more |= _validate(trainer, held_out)
         epochs = self.schedule.epochs_at(done)
         means = self.journal.write(done, epochs, trainer.seconds, more)
@@ -240,6 +248,7 @@ class _Run:
             )
 
     def _save(self) -> None:
+        self.watch.doing("saving a checkpoint")
         failure: TrainingError | None = None
         if self.trainer.fabric.global_rank == 0:
             try:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import typer
@@ -56,6 +57,22 @@ def say(line: object) -> None:
 def warn(line: object) -> None:
     """Print one line to standard error."""
     errors.print(f"colorize-archive: {one_line(line)}", markup=False)
+
+
+@contextlib.contextmanager
+def live_line() -> Iterator[Callable[[str], None] | None]:
+    """Yield what shows a line at the bottom of a terminal, in the place of the one before; None elsewhere.
+
+    Lines that the body prints scroll away above it.
+    """
+    if not (errors.is_terminal and sys.stdout.isatty()) or errors.is_dumb_terminal:
+        yield None
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(Text(""), console=errors, transient=True, refresh_per_second=4) as live:
+        yield lambda line: live.update(Text(shown(line), no_wrap=True, overflow="ellipsis"))
 
 
 def answer_usage(error: Exception) -> int | None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.console import STOPPED, USAGE, say, stop
+from flows.cli.console import STOPPED, USAGE, live_line, say, stop
 from flows.cli.json_output import print_json
 from flows.cli.tables import first_sentence, narrowed
 
@@ -81,9 +81,11 @@ def train(
 
         from training.export import export
         from training.loop import train as train_recipe
+        from training.watch import unwatched
 
         try:
-            trainer = train_recipe(chosen, folder, place, resume, devices, say)
+            with live_line() as show:
+                trainer = train_recipe(chosen, folder, place, resume, devices, say, show or unwatched)
         except KeyboardInterrupt as interrupt:
             step = f" at step {interrupt}" if str(interrupt) else ""
             stands = (place / "checkpoint.pt").is_file()
