@@ -301,7 +301,7 @@ Lenient = Annotated[
     Option(
         LOOKS,
         "Lenient",
-        "With `--palette-from`: scans without a copy are coloured by the model alone, and do not fail.",
+        "With `--palette-from`: scans without a copy, or whose copy is refused, are coloured by the model alone.",
         # Whether there are copies at all is known where the run works.
         is_local=True,
     ),

@@ -21,7 +21,7 @@ from flows.inputs import ScanFile
 from flows.options import RunOptions
 from flows.outcome import ScanOutcome
 from flows.resources import split_workers
-from flows.run.palette_copies import PaletteCopy, needed_copy
+from flows.run.palette_copies import PaletteCopy, needed_copy, was_refused
 from flows.run.policy_gate import Terms, forbidden, let_out, outcome_of
 from flows.run.reuse_policy import is_other_choice, settings_to_reuse
 from flows.run.series import Series
@@ -53,7 +53,8 @@ class ScanJob:
     to be there in, ``metadata`` whether it carries what the scan says beside its pixels. Without an ``engine_spec``
     nothing is predicted: the colours are made from those of another version, or are there. Where it ``is_kept``, the
     colours are there, of other settings, engines or models than this run's, which must make none of them. ``copy`` is
-    the coloured copy that gives the palette, where one does; ``series`` are the scans that it is made with. ``terms``
+    the coloured copy that gives the palette, where one does, and ``without_copy`` what is done instead where it is
+    refused and that is no failure; ``series`` are the scans that it is made with. ``terms``
     are the scan's keywords and catalogue numbers, by which a policy knows it; None where they are not known.
     """
 
@@ -77,6 +78,7 @@ class ScanJob:
     is_ingested: bool = False
     is_kept: bool = False
     copy: PaletteCopy | None = None
+    without_copy: ScanJob | ScanOutcome | None = None
     terms: Terms | None = field(default=None, compare=False, repr=False)
     series: Series | None = None
 
@@ -302,7 +304,15 @@ class RunContext:
             return stopped
         if (folder := self.options.palette_from) is None:
             return self._job(scan, scans)
-        return replace(self, copy=needed_copy(folder, scan, self.files, self.options.lenient))._job(scan, scans)
+        copy = needed_copy(folder, scan, self.files, self.options.lenient)
+        if copy is None or not self.options.lenient:
+            return replace(self, copy=copy)._job(scan, scans)
+        store = ResultPaths.of(self.options.output, scan.stem).store
+        if was_refused(store, copy) and not self.options.force:
+            return replace(self, copy=None)._job(scan, scans)
+        job = replace(self, copy=copy)._job(scan, scans)
+        alone = replace(self, copy=None)._job(scan, scans) if isinstance(job, ScanJob) and job.copy else None
+        return replace(job, without_copy=alone) if isinstance(job, ScanJob) else job
 
     def _job(self, scan: ScanFile, scans: int) -> ScanJob | ScanOutcome:
         """Read what the scan is and plan it, as one of ``scans``; a current result gives a skipped outcome.

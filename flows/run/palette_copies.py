@@ -6,6 +6,7 @@ page), or lies without sub-folders in the folder of copies.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.catalogue.recorder import ScanFiles
+from flows.events import warn
 from flows.inputs import ScanFile
 from pipeline.errors import PaletteCopyError, ScanError, UsageError
 from pipeline.metadata.provenance import made_by
@@ -23,10 +25,11 @@ from pipeline.readers import ENDINGS, open_scan
 from pipeline.results.run_spec import ALGORITHM
 from pipeline.results.sidecar import PaletteCopyRecord
 from pipeline.store import ChromaVersion, ScanStore
-from pipeline.support.files import file_sha256
+from pipeline.support.files import file_sha256, write_json
 from pipeline.support.names import shown
 from pipeline.tiling.palette import Palette
 
+_REFUSED = "refused.json"
 _PAGE = re.compile(r"\.p\d{3,}$")
 
 
@@ -72,14 +75,45 @@ def _pictures(base: Path, scan: Path) -> list[Path]:
 
 
 def needed_copy(folder: Path, scan: ScanFile, files: ScanFiles, is_lenient: bool) -> PaletteCopy | None:
-    """As :func:`find_copy`. Raises UsageError where there is none and that is not ``is_lenient``."""
-    found = find_copy(folder, scan, files)
+    """As :func:`find_copy`; where ``is_lenient``, None for copies that cannot be used, too.
+
+    Raises
+    ------
+    UsageError : there is none, or several, or it cannot be read, and that is not ``is_lenient``.
+    """
+    try:
+        found = find_copy(folder, scan, files)
+    except PaletteCopyError as error:
+        if not is_lenient:
+            raise
+        warn(f"{error}; coloured by the model alone")
+        return None
     if found is None and not is_lenient:
         raise UsageError(
             f"{scan.path}: no coloured copy of it in {folder} (such as {Path(scan.stem).name}.jpg), so it has no "
             "palette; put one there, or give --lenient to have it coloured by the model alone"
         )
     return found
+
+
+def note_refused(store: Path, copy: PaletteCopy, reason: str) -> None:
+    """Keep beside a scan's colours that a copy is none of it, so that later runs need not find that out again."""
+    known = _refused(store)
+    write_json(store / _REFUSED, {**known, copy.sha256: {"algorithm": ALGORITHM, "reason": reason}})
+
+
+def was_refused(store: Path, copy: PaletteCopy) -> bool:
+    """Whether this release has refused the copy for the scan of this store."""
+    known = _refused(store).get(copy.sha256)
+    return isinstance(known, dict) and known.get("algorithm") == ALGORITHM
+
+
+def _refused(store: Path) -> dict[str, Any]:
+    try:
+        known = json.loads((store / _REFUSED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def copy_of(store: ScanStore, sha256: str) -> PaletteCopy | None:

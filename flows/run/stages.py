@@ -26,13 +26,13 @@ from flows.events import Message, StageBegan, TilesDone, tell, warn
 from flows.outcome import ScanOutcome
 from flows.run.grade_tasks import begin_grade, factor_tasks, grade_groups
 from flows.run.jobs import ScanJob, grid_of
-from flows.run.palette_copies import take_palette
+from flows.run.palette_copies import note_refused, take_palette
 from flows.run.planning import failure
 from flows.run.planning import stopped as stopped_before
 from flows.run.publish import export_job
 from flows.run.series import join_palettes
 from flows.sheet.thumbnails import thumbnails
-from pipeline.errors import ScanUnreachableError, StoreError
+from pipeline.errors import PaletteCopyError, ScanUnreachableError, StoreError
 from pipeline.ingest import ingest, settle_store
 from pipeline.palettes.answers import Taste
 from pipeline.planning.plan import STREAM_THREADS
@@ -389,7 +389,14 @@ class _Colouring:
                 return
             if job.copy is not None:
                 # Here and not on the cluster, whose machines may not see the folder of copies.
-                take_palette(ScanStore.open(job.paths.store), version, job.copy)
+                try:
+                    take_palette(ScanStore.open(job.paths.store), version, job.copy)
+                except PaletteCopyError as error:
+                    if job.without_copy is None:
+                        raise
+                    self._go_on_without_copy(step, error)
+                    if self.steps[job.scan.stem].ended is None:
+                        work(self.steps[job.scan.stem])
             elif job.anchor_spec is not None:
                 taste = Taste(job.spec.vivid, job.spec.cautious)
                 names = job.scan.stem, job.paths.store, version.name, version.attempt
@@ -398,6 +405,22 @@ class _Colouring:
         self._try(work)
         share = max(1, len(tasks) // (2 * self._queue.threads()))
         self._collect(self._queue.anchors(tuple(tasks[i : i + share]) for i in range(0, len(tasks), share)))
+
+    def _go_on_without_copy(self, step: ScanProgress, error: PaletteCopyError) -> None:
+        """What a run does with a scan whose copy is refused, where it was asked to be lenient."""
+        job, stem = step.job, step.job.scan.stem
+        alone = job.without_copy
+        assert job.copy is not None, "it is refused"
+        assert alone is not None, "the run is lenient"
+        warn(f"{error}; coloured by the model alone", "lenient")
+        note_refused(job.paths.store, job.copy, str(error))
+        ScanStore.open(job.paths.store, writable=True).remove_version(job.spec.version)
+        if isinstance(alone, ScanOutcome):
+            self.steps[stem] = replace(step, ended=alone)
+            return
+        self._opened[stem] = opened = _open_version(alone)
+        self.steps[stem] = replace(step, job=alone, blocks_there=len(opened.finished))
+        self._missing[stem] = alone.plan.blocks - len(opened.finished)
 
     def join_series(self) -> None:
         """The palettes of the batch's series, whose scans have been looked at."""

@@ -98,11 +98,18 @@ def test_lenient_colours_the_others_by_the_model_and_a_changed_copy_is_taken_ane
     Image.fromarray(np.roll(truths["a"], 1, axis=2)).save(folder / "copies" / "a.jpg", quality=95)
     words = ("run", folder / "scans", "-o", folder / "out", "--palette-from", folder / "copies", "--lenient")
     ran = command(*words)
-    ran.line("wrong.png", "does not show")
+    ran.line("wrong.png", "does not show", "coloured by the model alone")
+    assert ran.code == 0, ran.err
+    wrong = json.loads((folder / "out" / "wrong.color.json").read_text())
+    assert (wrong["palette_copy"], wrong["settings"]["palette_copy_sha256"]) == (None, "")
+    assert wrong["quality"]["doubt"]["word"]
     assert json.loads((folder / "out" / "alone.color.json").read_text())["quality"]["doubt"]["word"]
     assert json.loads((folder / "out" / "alone.color.json").read_text())["palette_copy"] is None
     assert error(tifffile.imread(folder / "out" / "a.color.tif"), truths["a"]) > 5
     assert (folder / "out" / "album" / "b.color.tif").read_bytes() == before
+    again = command(*words)
+    assert again.code == 0
+    assert "coloured by the model alone" not in again.err, "known by now"
 
 
 def test_reprocess_keeps_the_palette_of_the_copy_also_where_that_is_gone(command, done):
