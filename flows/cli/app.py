@@ -101,8 +101,10 @@ def run(**given: Any) -> None:
 @taking(ReprocessRequest)
 def reprocess(**given: Any) -> None:
     """Make new versions with other settings from what was ingested before. Exit codes as for run."""
-    request, own = asked(ReprocessRequest, given)
+    _reprocess(*asked(ReprocessRequest, given))
 
+
+def _reprocess(request: ReprocessRequest, own: CommandOptions) -> NoReturn:
     def context() -> tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]:
         from flows.run.jobs import RunContext
         from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
@@ -122,6 +124,38 @@ def reprocess(**given: Any) -> None:
         return reprocess_archive
 
     _do(context, here, flow, request, own)
+
+
+@app.command()
+def variants(
+    result: Annotated[Path, typer.Argument(help="A scan's store or result, also without its ending.")],
+    sheet: Annotated[
+        Path | None, typer.Option(help="File for the sheet; NAME.variants.html beside the results if not given.")
+    ] = None,
+    take: Annotated[int | None, typer.Option(help="Make the look of this number, for the whole scan.")] = None,
+) -> None:
+    """Show nine looks of a scan at reduced size, each with the command that makes it, or make one of them.
+
+    Exit codes as for run.
+    """
+    from engines.errors import EngineError
+    from flows.run.variants import taken, variants_of, write_sheet
+    from pipeline.errors import ColorizeError
+    from pipeline.support.names import shown
+
+    try:
+        output, stem, looks = variants_of(result)
+        if take is None:
+            path = sheet or output / f"{stem}.variants.html"
+            write_sheet(path, output, stem, looks)
+            for number, look in enumerate(looks, 1):
+                typer.echo(shown(f"{number}  {look.command(output, stem) or 'as it is'}"))
+            typer.echo(shown(f"sheet: {path}"))
+            return
+        options = taken(looks, take)
+    except (ColorizeError, EngineError) as error:
+        stop(error, USAGE)
+    _reprocess(ReprocessRequest(output=str(output), scans=[stem], **options), CommandOptions())
 
 
 Prepare = Callable[[], "tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]"]

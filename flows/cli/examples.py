@@ -15,6 +15,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "reprocess /colour 'albums/' --saturation 0.9 --warmth 3",
         "reprocess /colour --worse-than 1.05 --quality 1.03",
     ),
+    "variants": (
+        "variants /colour/plate",
+        "variants /colour/albums/plate.zarr --sheet looks.html",
+        "variants /colour/plate --take 5",
+    ),
     "inspect": (
         "inspect /scans/plate.tif",
         "inspect /colour/plate.zarr --map where.png",

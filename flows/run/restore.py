@@ -32,7 +32,7 @@ def restore(result: Path, version: str) -> tuple[str, str | None]:
     UsageError : no such scan or version, or its picture is not there. FolderBusyError : a run works on the folder.
     OutputError : the files cannot be renamed.
     """
-    output, paths = _found(result.expanduser().absolute())
+    output, paths = find_result(result.expanduser().absolute())
     with folder_lock(output):
         current = version_of(paths.sidecar)
         kept = {str(version_of(each.sidecar)): each for each in paths.all_versions()}
@@ -55,7 +55,7 @@ def restore(result: Path, version: str) -> tuple[str, str | None]:
     return name, before
 
 
-def _found(result: Path) -> tuple[Path, ResultPaths]:
+def find_result(result: Path) -> tuple[Path, ResultPaths]:
     """The folder of all results, and where those of the scan lie. Raises UsageError."""
     store = _store_of(result)
     output = next((folder for folder in store.parents if (folder / "runs").is_dir()), None)
