@@ -18,6 +18,7 @@ from flows.catalogue.recorder import ScanFiles
 from flows.events import warn
 from flows.inputs import ScanFile
 from pipeline.errors import PaletteCopyError, ScanError, UsageError
+from pipeline.metadata.c2pa import claim_generator
 from pipeline.metadata.provenance import made_by
 from pipeline.palettes.copies import palette_of_copy, shrunk_copy
 from pipeline.palettes.registration import Registration
@@ -152,7 +153,9 @@ def _made(store: ScanStore, copy: PaletteCopy) -> tuple[Palette, Mapping[str, An
                 raise PaletteCopyError("has changed since its hash was taken; run it again")
             seen, factor = shrunk_copy(reader)
             palette, found = palette_of_copy(store.read_seen, store.info.shape_yx, seen, factor)
-            record = _record(copy, found, reader.info.shape_yx, made_by(reader.embedded))
+            signed = claim_generator(copy.path)
+            maker = made_by(reader.embedded) | ({"claim_generator": signed} if signed else {})
+            record = _record(copy, found, reader.info.shape_yx, maker)
     except (ScanError, OSError, PaletteCopyError) as error:
         name = shown(copy.path)
         reason = str(error).removeprefix(f"{name}: ")

@@ -189,7 +189,8 @@ def _of_copy(store: ScanStore, spec: RunSpec) -> str:
     record = _copy_record(store, spec)
     if record is None:
         return ""
-    maker = record["made_by"].get("creator_tool") or record["made_by"].get("software")
+    keys = ("creator_tool", "software", "claim_generator")
+    maker = next((record["made_by"][key] for key in keys if record["made_by"].get(key)), None)
     made = f", made with {maker}" if maker else ""
     return f"the colours are those of the copy {record['name']}, SHA-256 {record['sha256']}{made}"
 
