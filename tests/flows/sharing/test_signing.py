@@ -198,6 +198,6 @@ def test_sign_verify_and_inspect_say_who_signed(archive, tmp_path):
     credential = credential_of(paths.picture("png"))
     credential.write_bytes(credential.read_bytes().replace(b"default", b"another"))
     ran = CliRunner().invoke(app, ["verify", str(paths.sidecar), "--trust", str(tmp_path / "root.pem"), "--json"])
-    (told,) = json.loads(ran.stdout)
+    (told,) = json.loads(ran.stdout)["certificates"]
     assert "tampered" in " ".join(told["problems"])
     assert ran.exit_code == 1
