@@ -60,19 +60,22 @@ def warn(line: object) -> None:
 
 
 @contextlib.contextmanager
-def live_line() -> Iterator[Callable[[str], None] | None]:
-    """Yield what shows a line at the bottom of a terminal, in the place of the one before; None elsewhere.
+def live_line(is_wanted: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[str], None] | None]]:
+    """Yield what prints a line, and what shows one at the bottom of a terminal, in the place of the one before.
 
-    Lines that the body prints scroll away above it.
+    Printed lines scroll away above it. Elsewhere the second is None.
     """
-    if not (errors.is_terminal and sys.stdout.isatty()) or errors.is_dumb_terminal:
-        yield None
+    if not (is_wanted and errors.is_terminal and sys.stdout.isatty()) or errors.is_dumb_terminal:
+        yield say, None
         return
     from rich.live import Live
     from rich.text import Text
 
     with Live(Text(""), console=errors, transient=True, refresh_per_second=4) as live:
-        yield lambda line: live.update(Text(shown(line), no_wrap=True, overflow="ellipsis"))
+        yield (
+            lambda line: live.console.print(shown(line), markup=False, highlight=False, soft_wrap=True),
+            lambda line: live.update(Text(shown(line), no_wrap=True, overflow="ellipsis")),
+        )
 
 
 def answer_usage(error: Exception) -> int | None:

@@ -85,7 +85,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "sign /colour --certificate archive.pem --key archive.key --names",
         "sign /colour --certificate archive.pem --key archive.key --unreviewed",
     ),
-    "catalogue": ("catalogue /colour", "catalogue .", "catalogue ~/archive/colour"),
+    "catalogue": (
+        "catalogue /colour --to colour.csv",
+        "catalogue /colour --to colour.jsonl --codes codes.csv",
+        "catalogue /colour --to colour.csv --base-url https://archive.example/",
+    ),
     "engines list": ("engines list", "engines list --model free", "engines list --json"),
     "engines build": (
         "engines build",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,8 +85,9 @@ def train(
         from training.watch import unwatched
 
         try:
-            with live_line() as show:
-                trainer = train_recipe(chosen, folder, place, resume, devices, say, show or unwatched)
+            # Further processes of a training on several GPUs are this command again.
+            with live_line(os.environ.get("LOCAL_RANK", "0") == "0") as (report, show):
+                trainer = train_recipe(chosen, folder, place, resume, devices, report, show or unwatched)
         except KeyboardInterrupt as interrupt:
             step = f" at step {interrupt}" if str(interrupt) else ""
             stands = (place / "checkpoint.pt").is_file()
