@@ -26,6 +26,10 @@ def see_to_temporary_files(output: Path) -> None:
     else:
         place = str(output)
     os.environ["TMPDIR"] = tempfile.tempdir = place
+    try:
+        Path.home()
+    except RuntimeError:  # the user id has no account, and libraries that ask for the home would fail
+        os.environ["HOME"] = place
 
 
 def _is_usable(place: str) -> bool:

@@ -370,7 +370,6 @@ ROWS = (
     Row(
         "a twelfth of a processor, as beside another program",
         starved,
-        says="waiting  Prefect's server",
         within=_SLOW_SECONDS,
         is_slow=True,
     ),

@@ -49,7 +49,7 @@ class Ran:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """Of a user who has no Prefect server: each command starts its own."""
+    """Of a user who has no Prefect server: commands do without."""
     return {**os.environ, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "COLUMNS": "200"}
 
 
