@@ -4,10 +4,10 @@ How long a command takes to begin, and to find that nothing is to be done: this 
 release before, in one run. Both run with this Python, so that libraries are the same; OTHER is a folder, such as one of
 ``git worktree add OTHER v0.6.0``.
 
-Each command runs in turn with both, after one run of each that is not counted. A cell has the median of the seconds on
-the clock and, in brackets, of the processor's seconds of all processes: on a machine that does other work too, the
-second say more. The folder of unchanged scans is one result, copied: pictures by hard links, sidecars with the names of
-the copies, and the catalogue that is made from them.
+Each command runs with one after the other, after one run of each that is not counted. A cell has the median of the
+seconds on the clock and, in brackets, of the processor's seconds of all processes: on a machine that does other
+work too, the second say more. The folder of unchanged scans is one result, copied: pictures by hard links, sidecars
+with the names of the copies, and the catalogue that is made from them.
 """
 
 from __future__ import annotations
@@ -136,10 +136,9 @@ def table(checkouts: Mapping[str, Path], every: Sequence[Case], repeats: int) ->
     """The medians as a table in Markdown."""
     lines = [f"| command | {' | '.join(checkouts)} |", f"|---|{'---|' * len(checkouts)}"]
     for case in every:
-        for checkout in checkouts.values():
-            timed(checkout, case)
-        runs = [{name: timed(checkout, case) for name, checkout in checkouts.items()} for _ in range(repeats)]
-        lines.append(f"| {case.name} | {' | '.join(_cell([run[name] for run in runs]) for name in checkouts)} |")
+        # One after the other: a catalogue of another layout is made anew, by the run that is not counted.
+        runs = {name: [timed(checkout, case) for _ in range(repeats + 1)][1:] for name, checkout in checkouts.items()}
+        lines.append(f"| {case.name} | {' | '.join(_cell(runs[name]) for name in checkouts)} |")
     return "\n".join(lines)
 
 
