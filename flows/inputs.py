@@ -22,6 +22,7 @@ from flows.environment import is_in_utf8
 from pipeline.errors import UsageError
 from pipeline.formats import ENDINGS, UNFINISHED_ENDINGS
 from pipeline.formats import FOLDER_ENDINGS as RESULT_FOLDER_ENDINGS
+from pipeline.hints import ENDINGS as HINT_ENDINGS
 from pipeline.readers import ENDINGS as SCAN_ENDINGS
 from pipeline.readers import FOLDER_ENDINGS, WORLD_ENDINGS, is_folder_scan
 from pipeline.results.sidecar import SIDECAR_ENDING, sidecar_of
@@ -366,6 +367,8 @@ class _Search:
                 self.pass_over("hidden", path)
         elif is_result(path):
             self.pass_over("result" if _is_told(path) else "like a result", path)
+        elif path.name.endswith(HINT_ENDINGS):
+            return False  # what is known of the scan beside it
         elif ending in SCAN_ENDINGS:
             return True
         elif not (
@@ -395,7 +398,7 @@ class _Search:
                     self.pass_over("folder", found)
             elif is_result(found):
                 self.pass_over("result" if _is_told(found) else "like a result", found)
-            else:
+            elif not found.name.endswith(HINT_ENDINGS):
                 of.has_scans = True
                 self.take(ScanFile(found, _stem(Path(found.name))))
 

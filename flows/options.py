@@ -59,8 +59,9 @@ class RunOptions:
     take a palette and half a tile for others; ``workers`` None chooses automatically; ``anchor`` takes the palette from
     the whole scan; ``quality`` is the seam score that refinement aims at, 0 is no refinement; ``vivid`` and
     ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`); ``palette_from`` is a
-    folder of coloured copies, and ``lenient`` colours scans without one by the model alone; ``series`` is a folder of
-    scans, or a list of them, that belong together; ``keep`` is the number of
+    folder of coloured copies, and ``lenient`` colours scans without one, or with hints that are wrong, without;
+    ``series`` is a folder of scans, or a list of them, that belong together; ``hints`` is a folder of hints; ``keep``
+    is the number of
     versions of a scan's colours to keep, the current one included; ``metadata`` carries over the embedded metadata;
     ``salvage`` fills missing regions. ``until`` is the deadline; ``quarantine_after`` is the number of failures in a
     row that puts a scan into quarantine, 0 is never, and ``retry_quarantined`` tries those scans all the same. A
@@ -78,6 +79,7 @@ class RunOptions:
     palette_from: Path | None
     lenient: bool
     series: Path | None
+    hints: Path | None
     engine: str
     precision: str
     model: str
@@ -235,14 +237,19 @@ def parse_vivid(value: str | float) -> float:
     return vivid
 
 
-def parse_palette_from(folder: str | None, lenient: bool) -> Path | None:
+def parse_hints(folder: str | None) -> Path | None:
+    """The folder of hints; None where they lie beside scans and results. Raises UsageError."""
+    if folder is None:
+        return None
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise UsageError(f"hints {folder!r}: no such folder; give the folder of the NAME.hints.json")
+    return path.resolve()
+
+
+def parse_palette_from(folder: str | None) -> Path | None:
     """The folder of coloured copies; None without one. Raises UsageError."""
     if folder is None:
-        if lenient:
-            raise UsageError(
-                "lenient: says what becomes of scans without a coloured copy, and there are no copies; give "
-                "--palette-from too, or leave it out"
-            )
         return None
     path = Path(folder).expanduser()
     if not path.is_dir():
@@ -316,7 +323,8 @@ def parse_options(request: RunRequest, now: datetime | None = None) -> RunOption
         quality=parse_quality(request.quality),
         vivid=parse_vivid(request.vivid),
         cautious=request.cautious,
-        palette_from=parse_palette_from(request.palette_from, request.lenient),
+        palette_from=parse_palette_from(request.palette_from),
+        hints=parse_hints(request.hints),
         lenient=request.lenient,
         series=parse_series(request.series, request.palette_from),
         engine=request.engine,

@@ -296,12 +296,23 @@ SeriesOf = Annotated[
         is_local=True,
     ),
 ]
+Hints = Annotated[
+    str,
+    Schema(lambda: {"minLength": 1}),
+    Option(
+        "Hints",
+        "Folder of hints, `NAME.hints.json`: colours that are known of places, which spread to what is alike and near.",
+        "See [hints](hints.md)",
+        form="As an absolute path.",
+        is_local=True,
+    ),
+]
 Lenient = Annotated[
     bool,
     Option(
         LOOKS,
         "Lenient",
-        "With `--palette-from`: scans without a copy, or whose copy is refused, are coloured by the model alone.",
+        "Scans without a copy (`--palette-from`), or whose copy or hints are wrong, are coloured without, and do not fail.",
         # Whether there are copies at all is known where the run works.
         is_local=True,
     ),
@@ -539,6 +550,7 @@ Json = Annotated[
     ),
 ]
 _AS_IT_WAS = NotGiven("as it was")
+_BESIDE = NotGiven("beside the scan or the result")
 _NO_OTHER = NotGiven("as it was; none where another of the grade is given")
 
 
@@ -572,6 +584,7 @@ class RunRequest(_Shared):
     vivid: Vivid = 0
     cautious: Cautious = False
     palette_from: Annotated[PaletteFrom | None, NotGiven("the model's own palette")] = None
+    hints: Annotated[Hints | None, _BESIDE] = None
     lenient: Lenient = False
     series: Annotated[SeriesOf | None, NotGiven("each scan by itself")] = None
     model: Model = "default"
@@ -599,6 +612,8 @@ class ReprocessRequest(_Shared):
     vivid: Annotated[Vivid | None, _AS_IT_WAS] = None
     cautious: Annotated[Cautious | None, _AS_IT_WAS] = None
     model: Annotated[Model | None, _AS_IT_WAS] = None
+    hints: Annotated[Hints | None, _BESIDE] = None
+    lenient: Lenient = False
     saturation: Annotated[Saturation | None, _NO_OTHER] = None
     warmth: Annotated[Warmth | None, _NO_OTHER] = None
     hue_map: Annotated[HueMap | None, _NO_OTHER] = None

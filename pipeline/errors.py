@@ -39,6 +39,10 @@ class PaletteCopyError(UsageError):
     """A coloured copy that is none of its scan, or cannot be read; the scan itself may be fine."""
 
 
+class HintError(UsageError):
+    """Hints that cannot be read, or that the scan cannot have; the scan itself may be fine."""
+
+
 class ScanError(ColorizeError, ValueError):
     """This scan cannot be coloured; others may."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from flows.cli import clean, configured, doctor, engines, review, sharing, status, training
+from flows.cli import clean, configured, doctor, engines, hint, review, sharing, status, training
 from flows.cli.configured import ConfiguredCommand, explained
 from flows.cli.console import DONE, FAILED, STOPPED, USAGE, answer_usage, errors, outlive_readers, stop, warn
 from flows.cli.examples import add_examples
@@ -497,6 +497,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 training.register(app)
 status.register(app)
+hint.register(app)
 review.register(app)
 clean.register(app)
 doctor.register(app)

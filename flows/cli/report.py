@@ -173,6 +173,7 @@ def _of_result(path: Path, sidecar: Sidecar) -> dict[str, object]:
         "tile, stride": f"{_pixels(settings.get('tile_yx'))}, {_pixels(settings.get('stride_yx'))}, "
         f"window {settings.get('window')}",
         "palette": "of the whole scan" if settings.get("anchor") else "of each tile",
+        **_hints(sidecar),
         **_grade(sidecar),
         **_quality(sidecar.figures),
         "finished": sidecar.finished,
@@ -194,6 +195,14 @@ def _in_words(value: object) -> object:
     if isinstance(value, list | tuple):
         return ", ".join(str(_in_words(each)) for each in value)
     return value
+
+
+def _hints(sidecar: Sidecar) -> dict[str, object]:
+    """Who gave hints, and from what."""
+    if (hints := sidecar.hints) is None:
+        return {}
+    by = f" by {', '.join(hints.authors)}" if hints.authors else ""
+    return {"hints": (f"{hints.count}{by}, from {', '.join(map(shown, hints.files))}", *hints.sources)}
 
 
 def _grade(sidecar: Sidecar) -> dict[str, object]:
@@ -270,6 +279,12 @@ def print_difference(console: Console, store: ScanStore, old: str, new: str, fou
     chroma = (found.chroma_old, found.chroma_new)
     figures.add_row(*map("{:.2f}".format, numbers), *map("{:.1%}".format, shares), *map("{:.1f}".format, chroma))
     console.print(figures)
+    for name in (old, new):
+        if (hints := store.version(name).hints) is not None:
+            by = f" by {', '.join(hints['authors'])}" if hints["authors"] else ""
+            console.print(
+                f"{name}: {hints['count']} hint{'s' * (hints['count'] != 1)}{by}", highlight=False, markup=False
+            )
     for window in found.worst:
         roi = window.roi
         where = f"rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}"

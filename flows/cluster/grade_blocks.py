@@ -125,7 +125,7 @@ def _grade(task: GradeTask) -> None:
     before, version = store.version(task.graded_from), store.version(task.version)
     if version.attempt == task.attempt and version.has_block(task.index_yx):
         return  # Dask repeats a task whose result was lost with its worker
-    _check_blocks(store, before, task.write_roi)
+    check_blocks(store, before, task.write_roi)
     factor = 1.0 if task.grade.colourfulness is None else version.factor
     if factor is None:
         raise StoreError(f"{version.path}: its factor is gone, so its blocks would differ; run it again with --force")
@@ -144,7 +144,7 @@ def _grade(task: GradeTask) -> None:
     version.write(task.index_yx, BlockResult(chroma, agreement), task.attempt, BlockTiming(0, seconds))
 
 
-def _check_blocks(store: ScanStore, before: ChromaVersion, roi: Roi) -> None:
+def check_blocks(store: ScanStore, before: ChromaVersion, roi: Roi) -> None:
     """Raises StoreError where colours that are read are not those that were written."""
     side = before.block_px
     for y in range(roi.y0 // side, -(-roi.y1 // side)):

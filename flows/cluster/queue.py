@@ -22,6 +22,7 @@ from typing import Any
 from distributed import Client, Future, as_completed
 
 from flows.cluster.grade_blocks import FactorTask, GradeTask, run_factors, run_grades
+from flows.cluster.hint_blocks import HintTask, SpreadTask, run_hints, run_spreads
 from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, run_anchors, run_blocks
 from flows.deadline import Deadline
 from pipeline.planning.cost import TASK_TILES
@@ -103,6 +104,14 @@ class BlockQueue:
     def grades(self, groups: Iterable[tuple[GradeTask, ...]]) -> Iterator[list[Result]]:
         """Make blocks of colours that are there, as :meth:`results` makes them of predictions."""
         return self._results(groups, run_grades)
+
+    def spreads(self, groups: Iterable[tuple[SpreadTask, ...]]) -> Iterator[list[Result]]:
+        """Spread the hints of groups of scans, as :meth:`results` makes blocks."""
+        return self._results(groups, run_spreads)
+
+    def hints(self, groups: Iterable[tuple[HintTask, ...]]) -> Iterator[list[Result]]:
+        """Make blocks of colours that hints correct, as :meth:`results` makes them of predictions."""
+        return self._results(groups, run_hints)
 
     def results(self, groups: Iterable[Group]) -> Iterator[list[Result]]:
         """Run ``groups`` and yield the results of each as it ends. Closing the iterator cancels groups not yet started.

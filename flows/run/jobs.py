@@ -17,15 +17,17 @@ from engines.registry import extra_bytes, precisions_of
 from engines.select import AUTO, EngineChoice, choose, choose_palette
 from engines.spec import PALETTE, EngineSpec, Model
 from flows.catalogue.recorder import ScanFiles
+from flows.events import warn
 from flows.inputs import ScanFile
 from flows.options import RunOptions
 from flows.outcome import ScanOutcome
 from flows.resources import split_workers
+from flows.run.hint_files import Places, TakenHints, take_hints
 from flows.run.palette_copies import PaletteCopy, needed_copy, was_refused
 from flows.run.policy_gate import Terms, forbidden, let_out, outcome_of
 from flows.run.reuse_policy import is_other_choice, settings_to_reuse
 from flows.run.series import Series
-from pipeline.errors import OutputError, ScanNotFoundError, ScanUnsupportedError, StoreError, UsageError
+from pipeline.errors import HintError, OutputError, ScanNotFoundError, ScanUnsupportedError, StoreError, UsageError
 from pipeline.formats import check_formats, held_bytes
 from pipeline.metadata.provenance import is_of_result
 from pipeline.planning.plan import LibraryMemory, Plan, Workers, batch_for, make_plan
@@ -79,6 +81,7 @@ class ScanJob:
     is_kept: bool = False
     copy: PaletteCopy | None = None
     without_copy: ScanJob | ScanOutcome | None = None
+    hints: TakenHints | None = None
     terms: Terms | None = field(default=None, compare=False, repr=False)
     series: Series | None = None
 
@@ -165,6 +168,7 @@ class RunContext:
     palette: EngineChoice | None = None
     files: ScanFiles = field(default_factory=ScanFiles, compare=False, repr=False)
     copy: PaletteCopy | None = None
+    hints: TakenHints | None = None
     policy: Policy = field(default_factory=Policy)
     series: Series | None = None
 
@@ -235,7 +239,7 @@ class RunContext:
         # Where a palette holds tiles together they need little overlap: tests.benchmarks.default_grid.
         share = 7 / 8 if card.takes_palette else 1 / 2
         stride = self.options.stride_yx or tuple(max(1, int(side * share)) for side in tile)
-        return RunSpec(
+        spec = RunSpec(
             tile_yx=(tile[0], tile[1]),
             stride_yx=(stride[0], stride[1]),
             window=self.options.window,
@@ -259,6 +263,7 @@ class RunContext:
             palette_copy_sha256=self.copy.sha256 if self.copy else "",
             series_sha256=self.series.sha256 if self.series and network else "",
         )
+        return spec.with_hints(self.hints.sha256) if self.hints else spec
 
     @property
     def engine_spec(self) -> EngineSpec | None:
@@ -333,10 +338,29 @@ class RunContext:
                     f"{scan.path}: was coloured by this project, as its XMP says, and would be coloured a second time; "
                     "give the scan that it was made from, or --force"
                 )
-        source = self._source(scan)
-        spec = self._spec_to_keep(scan, source, info.shape_yx) if source else self.spec_for(info.shape_yx)
-        job = self.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes, terms=terms)
-        return replace(job, is_kept=spec != self.spec_for(info.shape_yx)) if isinstance(job, ScanJob) else job
+        source, ready = self._source(scan), self.with_hints(scan, info.shape_yx)
+        wanted = ready.spec_for(info.shape_yx)
+        spec = ready._spec_to_keep(scan, source, info.shape_yx) if source else wanted
+        job = ready.job_for(scan, info, source, spec, scans, decoder_bytes=decoder_bytes, terms=terms)
+        is_kept = spec.predicted != wanted.predicted or spec.grade is not None
+        return replace(job, is_kept=is_kept) if isinstance(job, ScanJob) else job
+
+    def with_hints(self, scan: ScanFile, shape_yx: tuple[int, int], is_told: bool = True) -> RunContext:
+        """The context with the hints of a scan of this size; ``is_told`` whether they are warned of if left out.
+
+        Raises
+        ------
+        HintError : something is wrong with them, and that is not lenient
+        """
+        try:
+            hints = take_hints(Places(self.options.output, self.options.hints), scan, shape_yx)
+        except HintError as error:
+            if not self.options.lenient:
+                raise
+            if is_told:
+                warn(f"{error}; coloured without hints")
+            hints = None
+        return replace(self, hints=hints)
 
     def _source(self, scan: ScanFile) -> Source | None:
         """None if there is no earlier result of this name: hashing all new scans first would take hours."""
@@ -359,13 +383,17 @@ class RunContext:
             return None  # a result of an earlier release; the scan file says them
         if rule := self.policy.forbidding(subject):
             return outcome_of(rule, scan, self.policy)
-        return self._there(scan, shape_yx, source, self._spec_to_keep(scan, source, shape_yx, read), read=read)
+        ready = self.with_hints(scan, shape_yx, is_told=False)
+        return ready._there(scan, shape_yx, source, ready._spec_to_keep(scan, source, shape_yx, read), read=read)
 
     def _spec_to_keep(
         self, scan: ScanFile, source: Source, shape_yx: tuple[int, int], read: ReadSidecar = Sidecar.find
     ) -> RunSpec:
         paths = ResultPaths.of(self.options.output, scan.stem)
-        return settings_to_reuse(paths, source, self.spec_for(shape_yx), self.options, read)
+        kept = settings_to_reuse(paths, source, self.spec_for(shape_yx), self.options, read)
+        # Other colours that were kept get the hints of today, too.
+        is_other = self.hints is not None and kept.hints_sha256 != self.hints.sha256
+        return kept.with_hints(self.hints.sha256) if self.hints is not None and is_other else kept
 
     def _there(
         self,
@@ -421,7 +449,8 @@ class RunContext:
         check_formats(options.formats, info.shape_yx, info.result_dtype)
         grid = grid_of(spec, info.shape_yx)
         begun_px = None if options.force or source is None else _begun_px(paths.store, source, spec.version)
-        begun_px = begun_px or (_begun_px(paths.store, source, spec.graded_from) if source and spec.grade else None)
+        for before in (spec.graded_from, spec.hints_from):
+            begun_px = begun_px or (_begun_px(paths.store, source, before) if source and before else None)
         is_graded = options.grade is not None
         # To find a copy on its scan takes less than a palette network.
         palette_bytes = PALETTE_BYTES if self.model.card.palette or self.copy else 0
@@ -462,6 +491,7 @@ class RunContext:
             reading=self._reading(scan),
             files=self.files,
             copy=self.copy if spec.palette_copy_sha256 else None,
+            hints=self.hints if spec.is_hinted else None,
             terms=terms,
             series=self.series if spec.series_sha256 else None,
         )

@@ -20,6 +20,7 @@ from pipeline.quality.score import Quality
 from pipeline.results.read_back import carried_by_result, missing_in
 from pipeline.results.run_spec import RunSpec, utc_now
 from pipeline.results.sidecar import (
+    HintsRecord,
     PaletteCopyRecord,
     PictureRecord,
     ResultRecord,
@@ -111,8 +112,8 @@ def _export(
     scan = f"{store.source.name}, SHA-256 {store.source.sha256}"
     model = f"model {job.spec.model} {job.spec.model_sha256[:12]}"
     ours = f"Colour added by an algorithm: {_software()}, {model}. Lightness is that of the scan {scan}."
-    if copied := _of_copy(store, job.spec):
-        ours = f"{ours} {copied[0].upper()}{copied[1:]}."
+    for told in filter(None, (_of_copy(store, job.spec), _of_hints(store, job.spec))):
+        ours = f"{ours} {told[0].upper()}{told[1:]}."
     scans = store.embedded if job.metadata else EmbeddedMetadata()
     embedded, text, left_out = carried_by_result(scans, f"{_software()}, {model}", ours, scan)
     picture = replace(output_image(store, coloured, _software(), text, embedded), name=job.paths.stem)
@@ -136,7 +137,7 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
     """Keep ``keep`` versions: the current one, the one before, and the newest others. Raises OutputError.
 
     Others are those of the store and pictures whose version the store has no more; what was begun and never finished
-    goes first. What one that is kept was graded from stays as well, for the next grade begins with it.
+    goes first. What one that is kept was made from stays as well, for the next grade or hint begins with it.
     """
     finished = {version_of(each.sidecar): each for each in paths.all_versions()}
     others = []
@@ -147,17 +148,17 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
         others.append((name == before, sidecar is not None, not when, when, str(name)))
     ordered = [name for *_, name in sorted(others)]
     too_many = max(0, len(ordered) - (keep - 1))
-    needed = {_graded_from(store, name) for name in (current, *ordered[too_many:])}
+    needed = {made for name in (current, *ordered[too_many:]) for made in _made_from(store, name)}
     for name in ordered[:too_many]:
         if name not in needed:
             remove_version(paths, name)
             store.remove_version(name)
 
 
-def _graded_from(store: ScanStore, name: str) -> str | None:
-    """The version whose colours another's were made from; None where they were predicted."""
+def _made_from(store: ScanStore, name: str) -> set[str]:
+    """The versions whose colours another's were made from; none where they were predicted."""
     version = store.find_version(name)
-    return version.settings.get("graded_from") if version else None
+    return {version.settings.get(way) for way in ("graded_from", "hints_from")} - {None} if version else set()
 
 
 def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: str) -> PictureRecord:
@@ -171,6 +172,8 @@ def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: st
         detail += f", its colours those of version {spec.graded_from}, graded: {spec.grade}"
     if copied := _of_copy(store, spec):
         detail = f"{detail}; {copied}"
+    if hinted := _of_hints(store, spec):
+        detail = f"{detail}; {hinted}"
     notes = tuple(f"not carried over: {what} ({why})" for what, why in picture.not_carried.items())
     if store.missing_regions:
         notes = (*notes, f"{len(store.missing_regions)} parts of the scan could not be read and are plain gray")
@@ -181,7 +184,29 @@ def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: st
 
 def _copy_record(store: ScanStore, spec: RunSpec) -> Mapping[str, Any] | None:
     """The record of the coloured copy that gave the palette, of the ungraded colours if these are graded."""
-    return store.version(spec.graded_from or spec.version).palette_copy
+    return store.version(spec.hints_from or spec.graded_from or spec.version).palette_copy
+
+
+def _hints_record(store: ScanStore, spec: RunSpec) -> Mapping[str, Any] | None:
+    """What the version with these hints keeps of them."""
+    return store.version(spec.graded_from or spec.version).hints if spec.hints_sha256 else None
+
+
+def _of_hints(store: ScanStore, spec: RunSpec) -> str:
+    """Whose hints corrected the colours, and from what they know it; empty where none did."""
+    record = _hints_record(store, spec)
+    if record is None:
+        return ""
+    by = f" by {', '.join(record['authors'])}" if record["authors"] else ""
+    sources = f" ({'; '.join(record['sources'])})" if record["sources"] else ""
+    return f"{record['count']} hint{'s' * (record['count'] != 1)}{by} corrected its colours{sources}"
+
+
+def _hints(store: ScanStore, spec: RunSpec) -> HintsRecord | None:
+    record = _hints_record(store, spec)
+    if record is None:
+        return None
+    return HintsRecord.from_json({name: record[name] for name in ("files", "sha256", "count", "authors", "sources")})
 
 
 def _of_copy(store: ScanStore, spec: RunSpec) -> str:
@@ -290,6 +315,7 @@ def _sidecar(
         settings=job.spec.to_json(),
         palette_copy=_palette_copy(store, job.spec),
         series=_series(store, job.spec),
+        hints=_hints(store, job.spec),
         result=ResultRecord(version=job.spec.version, store=job.paths.store.name),
         pictures={name: _with_event(each, job, store, finished) for name, each in pictures.items()},
         # Holds for this store alone: other block sizes or interruptions give another store with the same picture.

@@ -230,25 +230,28 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
         shape_yx = store.info.shape_yx
         name, now = _version_now(store, paths)
         grade = options.grade or (None if _of_networks(request) else now.grade)
+        if options.grade is None and grade is not None and _are_other_hints(options, scan, shape_yx, now):
+            grade = None
         changed = replace(options, grade=grade) if grade else _changed(now, request, options, shape_yx)
         context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers, policy=policy)
         if grade is None and context.model.card.takes_palette:
             series = series_in(store, now.series_sha256)
             context = replace(context, copy=copy_of(store, now.palette_copy_sha256), series=series)
+        again: RunSpec | None = None
         if grade is not None:
             spec = _graded(store, now, name, grade)
             if spec == now and grade.is_identity and request.formats is None and request.metadata is None:
                 return _unchanged(scan, store, paths, context.options.formats[0])
         else:
-            spec = context.spec_for(shape_yx)
-            if request.reuse:
-                spec = replace(spec, reused=reusable(store, spec))
+            context = context.with_hints(scan, shape_yx)
+            again = _with_hints_again(store, name, now, request, context)
+            spec = again or _predicted_anew(store, request, context)
             if now.grade is not None:
                 warn(f"{found.stem}: other settings are other colours, so its grade ({now.grade}) ends; give it again")
         exact = not request.reuse
         job = context.job_for(scan, store.info, store.source, spec, len(stores), is_exact=exact, terms=terms)
-        # A grade that changes nothing is the colours that were, which are there.
-        is_kept = grade is not None and spec.grade is None
+        # A grade that changes nothing is the colours that were, which are there; so are those that hints correct.
+        is_kept = again is not None or (grade is not None and spec.grade is None)
         if isinstance(job, ScanJob):
             job = replace(job, is_ingested=True, is_kept=is_kept, force=job.force and not is_kept)
         return fitting(job)
@@ -279,6 +282,34 @@ def _graded(store: ScanStore, now: RunSpec, name: str, grade: Grade) -> RunSpec:
         )
     spec = _settings_of(store, before)
     return spec if grade.is_identity else replace(spec, grade=grade, graded_from=before)
+
+
+def _are_other_hints(options: RunOptions, scan: ScanFile, shape_yx: tuple[int, int], now: RunSpec) -> bool:
+    """Whether a scan's hints are not those that its colours have."""
+    hints = _prepared(options).with_hints(scan, shape_yx, is_told=False).hints
+    return (hints.sha256 if hints else "") != now.hints_sha256
+
+
+def _with_hints_again(
+    store: ScanStore, name: str, now: RunSpec, request: ReprocessRequest, context: RunContext
+) -> RunSpec | None:
+    """The settings of the predicted colours that are there with today's hints; None where a network is to be asked."""
+    if _of_networks(request) or request.force or (context.hints is None and not now.hints_sha256):
+        return None
+    before = now.hints_from or now.graded_from or name
+    version = store.find_version(before)
+    if version is None or not version.is_complete:
+        return None
+    spec = _settings_of(store, before)
+    return spec.with_hints(context.hints.sha256) if context.hints else spec
+
+
+def _predicted_anew(store: ScanStore, request: ReprocessRequest, context: RunContext) -> RunSpec:
+    """The settings of colours that a network is asked for, and of today's hints on them."""
+    spec = context.spec_for(store.info.shape_yx).predicted
+    if request.reuse:
+        spec = replace(spec, reused=reusable(store, spec))
+    return spec.with_hints(context.hints.sha256) if context.hints else spec
 
 
 def _unchanged(scan: ScanFile, store: ScanStore, paths: ResultPaths, form: str) -> ScanOutcome:

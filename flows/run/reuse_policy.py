@@ -51,7 +51,7 @@ def is_other_choice(one: RunSpec, other: RunSpec, options: RunOptions) -> bool:
 @lru_cache(maxsize=_SETTINGS_KEPT)
 def _chosen(spec: RunSpec, is_engine_chosen: bool, is_precision_chosen: bool) -> RunSpec:
     """The settings without those that nobody chose; the identity engine, which colours nothing, is always a choice."""
-    spec = replace(spec, reused="")
+    spec = replace(spec, reused="", hints_from="")
     if spec.engine == _IDENTITY:
         return spec
     spec = replace(spec, engine_version="", palette_engine="")

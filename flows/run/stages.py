@@ -12,19 +12,21 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from engines.machine import processors
 from flows.cluster.grade_blocks import FactorTask, GradeTask
+from flows.cluster.hint_blocks import HintTask, SpreadTask
 from flows.cluster.queue import BlockQueue, Result, grouped
 from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, Reuse, chosen_tiles
 from flows.deadline import NO_DEADLINE, Deadline
 from flows.events import Message, StageBegan, TilesDone, tell, warn
 from flows.outcome import ScanOutcome
 from flows.run.grade_tasks import begin_grade, factor_tasks, grade_groups
+from flows.run.hint_tasks import begin_hints, hint_groups, hinted_job, predicted_job, spread_tasks
 from flows.run.jobs import ScanJob, grid_of
 from flows.run.palette_copies import note_refused, take_palette
 from flows.run.planning import failure
@@ -341,6 +343,8 @@ class _Colouring:
             self._opened[stem] = opened = _open_version(step.job)
             if self._is_graded(step):
                 begin_grade(step.job, opened.version)
+            if self._is_hinted(step):
+                begin_hints(step.job, opened.version)
             self.steps[stem] = replace(step, blocks_there=len(opened.finished))
             self._missing[stem] = step.job.plan.blocks - len(opened.finished)
 
@@ -349,6 +353,32 @@ class _Colouring:
     def _is_graded(self, step: ScanProgress) -> bool:
         """Whether the scan has blocks to make of colours that are there."""
         return step.job.spec.grade is not None and not self._opened[step.job.scan.stem].is_whole
+
+    def _is_hinted(self, step: ScanProgress) -> bool:
+        """Whether the scan has blocks to make of colours that hints correct."""
+        return step.job.spec.is_hinted and not self._opened[step.job.scan.stem].is_whole
+
+    def spread_hints(self) -> None:
+        """The look at every scan that has hints; all its blocks need it."""
+        tasks: list[SpreadTask] = []
+
+        def work(step: ScanProgress) -> None:
+            if self._is_hinted(step):
+                tasks.extend(spread_tasks(step.job, self._opened[step.job.scan.stem].version))
+
+        self._try(work)
+        self._collect(self._queue.spreads((task,) for task in tasks))
+
+    def make_hints(self) -> None:
+        """Every block that is missing of colours that hints correct."""
+
+        def groups() -> Iterator[tuple[HintTask, ...]]:
+            for stem, step in list(self.steps.items()):
+                if step.ended is None and self._is_hinted(step):
+                    opened = self._opened[stem]
+                    yield from hint_groups(step.job, opened.version, opened.finished, self._topic)
+
+        self._follow(self._queue.hints(groups()))
 
     def find_factors(self) -> None:
         """The factor of every scan that is to reach a colourfulness; all its blocks need it."""
@@ -546,7 +576,7 @@ def _refining(job: ScanJob, version: ChromaVersion, level: int, topic: str) -> I
 def colorize_batch(batch: ScanBatch, queue: BlockQueue, topic: str, deadline: Deadline = NO_DEADLINE) -> ScanBatch:
     """Chroma of every block that is missing, on the cluster. A batch's seconds are shared out by tiles."""
     started = time.perf_counter()
-    colouring = _Colouring(batch, queue, topic, deadline)
+    colouring = _Colouring(tuple(replace(step, job=predicted_job(step.job)) for step in batch), queue, topic, deadline)
     colouring.open_versions()
     colouring.find_factors()
     colouring.make_grades()
@@ -555,15 +585,36 @@ def colorize_batch(batch: ScanBatch, queue: BlockQueue, topic: str, deadline: De
     colouring.make_blocks()
     colouring.refine()
     colouring.finish()
-    steps = tuple(colouring.steps.values())
+    steps = _hinted(batch, colouring.steps, queue, topic, deadline)
     seconds, whole = time.perf_counter() - started, sum(map(_share, steps)) or 1.0
     return tuple(step if step.ended else step.after("colorize", seconds * _share(step) / whole) for step in steps)
 
 
+def _hinted(
+    batch: ScanBatch, predicted: Mapping[str, ScanProgress], queue: BlockQueue, topic: str, deadline: Deadline
+) -> ScanBatch:
+    """The scans whose colours are there, those with hints after these were applied."""
+    steps = {step.job.scan.stem: replace(predicted[step.job.scan.stem], job=step.job) for step in batch}
+    with_hints = {stem: step for stem, step in steps.items() if step.job.spec.is_hinted and step.ended is None}
+    if with_hints:
+        whole = tuple(replace(step, job=hinted_job(step.job)) for step in with_hints.values())
+        colouring = _Colouring(whole, queue, topic, deadline)
+        colouring.open_versions()
+        colouring.spread_hints()
+        colouring.make_hints()
+        colouring.finish()
+        for stem, step in colouring.steps.items():
+            steps[stem] = replace(
+                step, job=steps[stem].job, blocks_there=min(step.blocks_there, steps[stem].blocks_there)
+            )
+    return tuple(steps.values())
+
+
 def _share(step: ScanProgress) -> float:
     """Of a batch's work: tiles where they were predicted, megapixels where colours were made from others."""
-    is_graded = step.job.spec.grade is not None and step.blocks_there < step.job.plan.blocks
-    return step.job.info.megapixels if is_graded else step.tiles
+    spec = step.job.spec
+    is_derived = (spec.grade is not None or spec.is_hinted) and step.blocks_there < step.job.plan.blocks
+    return step.tiles or step.job.info.megapixels if is_derived else step.tiles
 
 
 def export_batch(batch: ScanBatch, deadline: Deadline = NO_DEADLINE) -> tuple[ScanOutcome, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.colour.grading import Grade
 # Raised when the same settings would give other bytes, so that results of older code count as out of date.
 ALGORITHM = 2
 _GRADING = ("grade", "graded_from")
+_HINTING = ("hints_sha256", "hints_from")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class RunSpec:
     coloured copy that gives the palette instead, ``series_sha256`` that of the bytes of all scans of the series that it
     was made in. ``reused`` names the version whose tiles were taken over, rounded to float16 by its store. If the
     colours of another version were changed and none predicted, ``grade`` says how, and ``graded_from`` names that
-    version, which all other settings describe. Workers, blocks and schedulers are left out: they must not matter.
+    version, which all other settings describe. Where hints corrected the colours of another version, ``hints_sha256`` is
+    the hash of these hints and ``hints_from`` names that version; a grade comes after it. Workers, blocks and schedulers
+    are left out: they must not matter.
     """
 
     tile_yx: tuple[int, int]
@@ -54,16 +57,18 @@ class RunSpec:
     reused: str = ""
     int8_sha256: str = ""
     algorithm: int = ALGORITHM
+    hints_sha256: str = ""
+    hints_from: str = ""
     grade: Grade | None = None
     graded_from: str = ""
 
     def to_json(self) -> dict[str, Any]:
         values = {**asdict(self), "tile_yx": list(self.tile_yx), "stride_yx": list(self.stride_yx)}
         grade = {"grade": self.grade.to_json(), "graded_from": self.graded_from} if self.grade else {}
-        # What is not graded, or in no series, keeps the settings, and with them the name, that it had before there
-        # were any.
-        left_out = _GRADING if self.series_sha256 else (*_GRADING, "series_sha256")
-        return {**{name: value for name, value in values.items() if name not in left_out}, **grade}
+        hints = {name: values[name] for name in _HINTING} if self.hints_sha256 else {}
+        # What has none of these keeps the settings, and with them the name, that it had before there were any.
+        left_out = (*_GRADING, *_HINTING, *(() if self.series_sha256 else ("series_sha256",)))
+        return {**{name: value for name, value in values.items() if name not in left_out}, **hints, **grade}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunSpec:
@@ -73,16 +78,31 @@ class RunSpec:
         return cls(**{**values, **sizes, "grade": grade})
 
     @property
+    def is_hinted(self) -> bool:
+        """Whether it is another version's colours with hints, and no more."""
+        return bool(self.hints_sha256) and self.grade is None
+
+    @property
+    def predicted(self) -> RunSpec:
+        """The settings of the colours that everything began with, without hints or a grade."""
+        return replace(self, hints_sha256="", hints_from="", grade=None, graded_from="")
+
+    def with_hints(self, sha256: str) -> RunSpec:
+        """These settings of predicted colours, corrected by hints."""
+        return replace(self.predicted, hints_sha256=sha256, hints_from=self.predicted.version)
+
+    @property
     def version(self) -> str:
         """The name of a version with these settings: tile-stride-window-model-hash, as 256-128-hann-default-1f2e3d4c.
 
-        The model's name has ``_graded`` behind it where its colours were changed.
+        The model's name has ``_hinted`` behind it where hints corrected its colours, and ``_graded`` where a grade did.
 
         Two different settings never share a name: the hash is the first 32 bits of the SHA-256 of all of them.
         """
         text = json.dumps(self.to_json(), sort_keys=True)
         sizes = [_size_text(self.tile_yx), _size_text(self.stride_yx)]
-        model = "".join(c if c.isalnum() else "_" for c in self.model) + ("_graded" if self.grade else "")
+        model = "".join(c if c.isalnum() else "_" for c in self.model)
+        model += ("_hinted" if self.hints_sha256 else "") + ("_graded" if self.grade else "")
         return "-".join([*sizes, self.window, model, hashlib.sha256(text.encode()).hexdigest()[:8]])
 
 

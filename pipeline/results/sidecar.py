@@ -167,6 +167,25 @@ class SeriesRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HintsRecord(_Record):
+    """The hints that corrected the colours.
+
+    Attributes
+    ----------
+    files : paths of the files they were read from
+    sha256 : as ``hints_sha256`` in the settings
+    count : number of hints
+    authors, sources : whoever and whatever the hints name, each once
+    """
+
+    files: Sequence[str] = ()
+    sha256: str = ""
+    count: int = 0
+    authors: Sequence[str] = ()
+    sources: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreRecord(_Record):
     """SHA-256 of the store's small files, by path within the store, and of the records of all blocks."""
 
@@ -209,6 +228,7 @@ class Sidecar:
     settings: Mapping[str, Any] = field(default_factory=dict)
     palette_copy: PaletteCopyRecord | None = None
     series: SeriesRecord | None = None
+    hints: HintsRecord | None = None
     result: ResultRecord | None = None
     pictures: Mapping[str, PictureRecord] = field(default_factory=dict)
     store: StoreRecord | None = None
@@ -257,6 +277,7 @@ class Sidecar:
             settings=part("settings", _object) or {},
             palette_copy=part("palette_copy", lambda value: PaletteCopyRecord.from_json(value) if value else None),
             series=part("series", lambda value: SeriesRecord.from_json(value) if value else None),
+            hints=part("hints", lambda value: HintsRecord.from_json(value) if value else None),
             result=part("result", ResultRecord.from_json),
             pictures={name: part(name, PictureRecord.from_json, entries) or unknown for name in entries},
             store=part("store", StoreRecord.from_json),

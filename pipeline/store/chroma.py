@@ -8,7 +8,7 @@ import json
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
+from pipeline.hints.spreading import Correction
 from pipeline.palettes.doubt import Doubt
 from pipeline.store.arrays import (
     AGREEMENT_COMPRESSORS,
@@ -43,6 +44,7 @@ _ANCHOR = "anchor.npy"
 _DOUBT, _DOUBT_CELLS, _ANSWERS = "doubt.json", "doubt.npy", "answers.npy"
 _COPY = "copy.json"
 _SERIES, _READING = "series.json", "reading.npz"
+_HINTS, _CORRECTION = "hints.json", "correction.npz"
 _CHOSEN = "chosen"
 _FACTOR = "factor.json"
 
@@ -306,6 +308,51 @@ class ChromaVersion:
             return None
         return record
 
+    def write_hints(self, record: Mapping[str, Any], attempt: str) -> None:
+        """Keep the hints that correct the colours, JSON values. Raises as for a block."""
+        self._check_attempt(attempt)
+        write_json(self.path / _HINTS, dict(record))
+
+    @property
+    def hints(self) -> Mapping[str, Any] | None:
+        """What :meth:`write_hints` kept; None without hints."""
+        try:
+            record: Mapping[str, Any] = json.loads((self.path / _HINTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record
+
+    def write_correction(self, correction: Correction, attempt: str) -> None:
+        """Keep how far the hints spread. Raises as for a block."""
+        self._check_attempt(attempt)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, values=correction.values, cell_px=np.array(correction.cell_px))
+        with writing(self.path):
+            write_whole(self.path / _CORRECTION, buffer.getvalue())
+
+    @property
+    def has_correction(self) -> bool:
+        return (self.path / _CORRECTION).is_file()
+
+    def correction(self) -> Correction:
+        """What :meth:`write_correction` kept. Raises StoreError."""
+        with reading(self.path), np.load(self.path / _CORRECTION, allow_pickle=False) as kept:
+            return Correction(kept["values"], int(kept["cell_px"]))
+
+    def copy_block(self, index_yx: tuple[int, int], before: ChromaVersion, attempt: str) -> None:
+        """Take over a finished block of another version of the same blocks, byte by byte. Raises as :meth:`write`."""
+        record = before._record_of(index_yx)
+        if record is None:
+            raise StoreError(f"{before.path}: block {index_yx} is not there; run it again")
+        with writing(self.path):
+            self._check_attempt(attempt)
+            for path in record.files:
+                (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+                write_whole(self.path / path, (before.path / path).read_bytes())
+            self._check_attempt(attempt)
+        kept = replace(record, version=self.name, attempt=attempt, tiles=0, seconds=0.0)
+        write_json(self._record_path(index_yx), asdict(kept))
+
     @property
     def doubt(self) -> Doubt | None:
         """The stored doubt; None for a model that does not estimate any."""
@@ -435,7 +482,11 @@ class ChromaVersion:
         """The files beside the shards that say what the shards hold and how they were made."""
         arrays = [self.path / name / "zarr.json" for name in ("chroma", "agreement")]
         palette = [
-            self.path / name for name in (_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS, _COPY, _SERIES, _READING, _FACTOR)
+            self.path / name
+            for name in (
+                *(_ANCHOR, _DOUBT, _DOUBT_CELLS, _ANSWERS, _COPY, _SERIES, _READING, _FACTOR),
+                *(_HINTS, _CORRECTION),
+            )
         ]
         made = [*arrays, *palette, *sorted((self.path / _CHOSEN).iterdir())]
         return [path for path in (self.path / "zarr.json", *made) if path.is_file()]

@@ -156,8 +156,6 @@ def test_copies_are_found_by_the_names_of_results(tmp_path):
 def test_what_can_do_nothing_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no such folder"):
         parse_options(asked(tmp_path, palette_from=str(tmp_path / "nowhere")))
-    with pytest.raises(UsageError, match="give --palette-from too"):
-        parse_options(asked(tmp_path, lenient=True))
     given = {"palette_from": str(tmp_path), "precision": "fp32"}
     with pytest.raises(UsageError, match=r"efficientnet-unet takes no palette.*leave it out"):
         RunContext.of(parse_options(asked(tmp_path, model="efficientnet-unet", **given)))
