@@ -158,7 +158,8 @@ def prune(store: ScanStore, paths: ResultPaths, current: str, before: str | None
 def _made_from(store: ScanStore, name: str) -> set[str]:
     """The versions whose colours another's were made from; none where they were predicted."""
     version = store.find_version(name)
-    return {version.settings.get(way) for way in ("graded_from", "hints_from")} - {None} if version else set()
+    settings = version.settings if version else {}
+    return {str(settings[way]) for way in ("graded_from", "hints_from") if way in settings}
 
 
 def _with_event(picture: PictureRecord, job: ScanJob, store: ScanStore, when: str) -> PictureRecord:

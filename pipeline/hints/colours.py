@@ -54,7 +54,9 @@ def lab_of(text: str) -> tuple[float, float, float]:
 def _of_rgb(rgb: tuple[int, ...]) -> tuple[float, float, float]:
     if len(set(rgb)) == 1:
         return float(lab_from_rgb(np.full((1, 1, 3), rgb[0] / 255, np.float32))[0, 0, 0]), 0.0, 0.0
-    lightness, a, b = (float(plane[0, 0]) for plane in lab_from_rgb(np.array(rgb, np.float32)[None, None] / 255))
+    lightness, a, b = (
+        float(plane[0, 0]) for plane in lab_from_rgb(np.array(rgb, np.float32)[None, None] / np.float32(255))
+    )
     return lightness, a, b
 
 

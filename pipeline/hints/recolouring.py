@@ -87,7 +87,7 @@ def _sample(known: Known, y: int, x: int, seen: Seen, read_chroma: Read, read_li
     around = max(_LEAST_PX, seen.factor) // 2
     roi = Roi(max(0, y - around), y + around + 1, max(0, x - around), x + around + 1).clipped(seen.shape_yx)
     lightness = read_lightness(roi)
-    level = float(np.median(lightness))
+    level = float(np.sort(lightness, axis=None)[lightness.size // 2])  # that of a pixel, also of an even number
     same = np.abs(lightness - level) <= _SAME_LIGHTNESS
     a, b = (float(plane[same].mean()) for plane in read_chroma(roi))
     return Sample(y, x, level, (known.ab[0] - a, known.ab[1] - b), known.reach)

@@ -94,8 +94,7 @@ class Shape:
     def pixels(self, most: int) -> NDArray[np.int_]:
         """(n, 2) up to ``most`` of its pixels as y, x, from all over it; at least one where it has any pixel."""
         if self.kind == "points":
-            found = np.floor(np.array(self.numbers, float)).astype(int)[:, ::-1]
-            return found[np.unique(np.linspace(0, len(found) - 1, most).round().astype(int))]
+            return _some(np.floor(np.array(self.numbers, float)).astype(int)[:, ::-1], most)
         bounds = self.bounds
         step = max(1, int((bounds.shape_yx[0] * bounds.shape_yx[1] / _LOOKED_AT_PX) ** 0.5))
         if self.kind == "polygon":
@@ -110,7 +109,13 @@ class Shape:
             if len(parts) == 1:
                 return _grid(parts[0], most)
             found = np.array([[(part.y0 + part.y1) // 2, (part.x0 + part.x1) // 2] for part in parts]).reshape(-1, 2)
-        return found[np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))]
+        return _some(found, most)
+
+
+def _some(found: NDArray[np.int_], most: int) -> NDArray[np.int_]:
+    """At most so many of the rows, from all over them."""
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
+    return np.asarray(found[chosen])
 
 
 _LOOKED_AT_PX = 2**18

@@ -162,13 +162,12 @@ class _Between:
         """(w,) values of a row of pixels from the (columns, 26) table of its row of cells."""
         low = np.minimum(steps.astype(np.intp), _STEPS - 2)
         share, flat = steps - low, table.ravel()
-        sides = []
+        sides = list[C64]()
         for cells in (self.first, self.second):
             at = cells * _STEPS + low
             below = flat.take(at)
-            sides.append(below + (flat.take(at + 1) - below) * share)
-        row: C64 = sides[0] + (sides[1] - sides[0]) * self.share
-        return row
+            sides.append(np.asarray(below + (flat.take(at + 1) - below) * share, np.complex64))
+        return np.asarray(sides[0] + (sides[1] - sides[0]) * self.share, np.complex64)
 
 
 def spread(seen: Seen, samples: Sequence[Sample]) -> Correction:
@@ -184,9 +183,9 @@ def spread(seen: Seen, samples: Sequence[Sample]) -> Correction:
         parts = [_Parts.of(seen, most) for most in _EDGES]
         at = _At.of(spreading, cells, seen, parts)
         own = _alike(at.features, at.features, at.reach, at.reach) * _of_lightness(at.lightness, at.lightness)
-        own = own * np.mean([part[:, None] == part for part in at.parts], axis=0)
+        together = np.mean([part[:, None] == part for part in at.parts], axis=0)
         errors = np.array([complex(*sample.error_ab) for sample in spreading])
-        weights = np.linalg.solve(own.astype(np.float64) + _NUGGET * np.eye(len(spreading)), errors)
+        weights = np.linalg.solve(own * together + _NUGGET * np.eye(len(spreading)), errors)
         by_step = (weights[:, None] * _of_lightness(at.lightness, _levels())).astype(np.complex64)
         for part, of_samples in zip(parts, at.parts, strict=True):
             for label in np.unique(of_samples):
@@ -212,7 +211,7 @@ def _levels() -> F32:
 
 def _of_lightness(one: F32, other: F32) -> F32:
     """(n, m) 1 where two L* are equal, falling to 0 at the reach."""
-    return np.maximum(1 - np.abs(one[:, None] - other) / np.float32(LIGHTNESS_REACH), 0)
+    return np.asarray(np.maximum(1 - np.abs(one[:, None] - other) / np.float32(LIGHTNESS_REACH), 0), np.float32)
 
 
 def _alike(one: F32, other: F32, own_reach: F32 | None, reach: F32) -> F32:
@@ -318,7 +317,7 @@ class _Parts:
     def share(self, label: int) -> F32:
         """(cells, 26) the share of a part in each node, 0 to 1."""
         mine = self._counted(self.labels == label)
-        return (mine / np.maximum(self._all, np.float32(1e-20))).reshape(-1, _STEPS)
+        return np.asarray(mine / np.maximum(self._all, np.float32(1e-20)), np.float32).reshape(-1, _STEPS)
 
 
 @dataclass(frozen=True)
