@@ -25,6 +25,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "inspect /colour/plate.zarr --map where.png",
         "inspect /colour/plate.zarr --at 1200,800",
     ),
+    "hint": (
+        "hint /scans/plate.tif --at 1200,840 --colour '#556b2f' --author 'A. Curator' --source 'wool tunic, no. 17'",
+        "hint /colour/plate.color.tif --box 0,0,300,80 --colour gray",
+        "hint /scans/plate.tif --list",
+    ),
     "verify": ("verify /colour", "verify /colour/plate.color.json", "verify /colour --json"),
     "diff": (
         "diff /colour/plate.zarr",

@@ -205,11 +205,11 @@ def _old_versions(stem: str, paths: ResultPaths, known: Collection[tuple[str, st
         return
     told = [(Sidecar.find(each.sidecar), each) for each in paths.all_versions()]
     dated = sorted(((s.finished, s, each) for s, each in told if s is not None), key=lambda d: d[0], reverse=True)
-    needed = {_graded_from(sidecar) for sidecar in (current, *(s for _, s, _ in dated[: keep - 1]))}
+    needed = {made for sidecar in (current, *(s for _, s, _ in dated[: keep - 1])) for made in _made_from(sidecar)}
     for _, sidecar, each in dated[keep - 1 :]:
         version, name = str(sidecar.version), f"{stem} {sidecar.version}"
         if version in needed:
-            yield Kept(VERSION, name, "a version that stays was graded from it")
+            yield Kept(VERSION, name, "a version that stays was made from it")
         elif (stem, version) not in known:
             yield Kept(VERSION, name, "it was finished and not yet published: run the same command again")
         else:
@@ -218,8 +218,9 @@ def _old_versions(stem: str, paths: ResultPaths, known: Collection[tuple[str, st
             yield Removable(VERSION, name, each.sidecar, sum(size_bytes(path) for path in parts if path.exists()))
 
 
-def _graded_from(sidecar: Sidecar) -> str | None:
-    return sidecar.spec.graded_from if sidecar.spec and sidecar.spec.grade else None
+def _made_from(sidecar: Sidecar) -> set[str]:
+    """The versions whose colours were graded, or corrected by hints."""
+    return {sidecar.spec.graded_from, sidecar.spec.hints_from} - {""} if sidecar.spec else set()
 
 
 def _store(stem: str, paths: ResultPaths, catalogue: Catalogue, gone: Collection[str]) -> Finding:

@@ -131,7 +131,7 @@ def test_colours_of_run_are_not_asked_of_reprocess(tmp_path):
         ("force = 'yes'", ("key force", "true or false")),
         ("stride = true", ("key stride", "a text or a number")),
         ("stride = [64]", ("key stride", "a text or a number")),
-        ("[reprocess]\nlenient = true", ("key reprocess.lenient",)),
+        ("[reprocess]\nsalvage = true", ("key reprocess.salvage",)),
         ("reprocess = 3", ("key reprocess",)),
         ("stride 64", ("no TOML", "line 1")),
     ],
