@@ -29,9 +29,9 @@ class RunSpec:
     coloured copy that gives the palette instead, ``series_sha256`` that of the bytes of all scans of the series that it
     was made in. ``reused`` names the version whose tiles were taken over, rounded to float16 by its store. If the
     colours of another version were changed and none predicted, ``grade`` says how, and ``graded_from`` names that
-    version, which all other settings describe. Where hints corrected the colours of another version, ``hints_sha256`` is
-    the hash of these hints and ``hints_from`` names that version; a grade comes after it. Workers, blocks and schedulers
-    are left out: they must not matter.
+    version, which all other settings describe. Where hints corrected the colours of another version, ``hints_sha256``
+    is the hash of these hints and ``hints_from`` names that version; a grade comes after it. Workers, blocks and
+    schedulers are left out: they must not matter.
     """
 
     tile_yx: tuple[int, int]
