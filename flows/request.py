@@ -312,7 +312,7 @@ Lenient = Annotated[
     Option(
         LOOKS,
         "Lenient",
-        "Scans without a copy (`--palette-from`), or whose copy or hints are wrong, are coloured without, and do not fail.",
+        "Scans without a copy (`--palette-from`), or whose copy or hints are refused, are coloured without them.",
         # Whether there are copies at all is known where the run works.
         is_local=True,
     ),

@@ -22,9 +22,16 @@ def predicted_job(job: ScanJob) -> ScanJob:
         there = ScanStore.open(job.paths.store).find_version(job.spec.version)
     except StoreError:
         there = None
-    if there is not None and there.is_complete and not job.force:
+    if there is not None and not job.force and there.is_whole():
         return job
-    return replace(job, spec=job.spec.predicted, hints=None)
+    alone = predicted_job(job.without_copy) if isinstance(job.without_copy, ScanJob) else job.without_copy
+    return replace(job, spec=job.spec.predicted, hints=None, without_copy=alone)
+
+
+def after_prediction(job: ScanJob, done: ScanJob) -> ScanJob:
+    """The job that goes on after its predicted colours were made by ``done``, perhaps without its coloured copy."""
+    is_without = done.copy is None and job.copy is not None and isinstance(job.without_copy, ScanJob)
+    return job.without_copy if is_without and isinstance(job.without_copy, ScanJob) else job
 
 
 def hinted_job(job: ScanJob) -> ScanJob:

@@ -26,7 +26,7 @@ from flows.deadline import NO_DEADLINE, Deadline
 from flows.events import Message, StageBegan, TilesDone, tell, warn
 from flows.outcome import ScanOutcome
 from flows.run.grade_tasks import begin_grade, factor_tasks, grade_groups
-from flows.run.hint_tasks import begin_hints, hint_groups, hinted_job, predicted_job, spread_tasks
+from flows.run.hint_tasks import after_prediction, begin_hints, hint_groups, hinted_job, predicted_job, spread_tasks
 from flows.run.jobs import ScanJob, grid_of
 from flows.run.palette_copies import note_refused, take_palette
 from flows.run.planning import failure
@@ -594,7 +594,10 @@ def _hinted(
     batch: ScanBatch, predicted: Mapping[str, ScanProgress], queue: BlockQueue, topic: str, deadline: Deadline
 ) -> ScanBatch:
     """The scans whose colours are there, those with hints after these were applied."""
-    steps = {step.job.scan.stem: replace(predicted[step.job.scan.stem], job=step.job) for step in batch}
+    steps = {}
+    for step in batch:
+        done = predicted[step.job.scan.stem]
+        steps[step.job.scan.stem] = replace(done, job=after_prediction(step.job, done.job))
     with_hints = {stem: step for stem, step in steps.items() if step.job.spec.is_hinted and step.ended is None}
     if with_hints:
         whole = tuple(replace(step, job=hinted_job(step.job)) for step in with_hints.values())
