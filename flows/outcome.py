@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.quality.score import Quality
+from pipeline.quality.figures import Quality
 
 # Final states of a run that other code has to recognize; flows.orchestration.states has all of them.
 CANCELLED, BROKE_OFF, KILLED = "Cancelled", "Broke off", "killed"

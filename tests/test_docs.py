@@ -22,7 +22,7 @@ from flows.catalogue.schema import metadata
 from flows.cli.app import app
 from flows.cli.request import grade_table, options_table
 from flows.outcome import FailureKind, ScanOutcome
-from pipeline.quality.score import Quality
+from pipeline.quality.figures import Quality
 from pipeline.results.run_spec import RunSpec
 from tests.rooms import DRAWING, drawing
 

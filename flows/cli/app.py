@@ -61,6 +61,7 @@ def run(**given: Any) -> None:
     refuse_missing(request.inputs)
     if not own.quiet:
         say_first(request.inputs)
+    _refuse_wrong(request, began)
 
     def context() -> tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]:
         from flows.catalogue.recorder import reading_catalogue
@@ -156,6 +157,17 @@ def variants(
     except (ColorizeError, EngineError) as error:
         stop(error, USAGE)
     _reprocess(ReprocessRequest(output=str(output), scans=[stem], **options), CommandOptions())
+
+
+def _refuse_wrong(request: RunRequest, began: datetime) -> None:
+    """End the command for a value that is wrong whatever the scans are, before the packages that do the work load."""
+    from flows.options import parse_options
+    from pipeline.errors import UsageError
+
+    try:
+        parse_options(request, began)
+    except UsageError as error:
+        stop(explained(error), USAGE)
 
 
 Prepare = Callable[[], "tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]"]

@@ -79,7 +79,7 @@ def _found(name: Path) -> tuple[Path, tuple[int, int], Hints]:
     from pipeline.hints import ENDING
     from pipeline.hints.files import read_hints
     from pipeline.hints.model import Hints
-    from pipeline.readers import open_scan
+    from pipeline.readers import open_scan, page_count
     from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, sidecar_of
     from pipeline.store import ScanStore, is_store
 
@@ -92,6 +92,10 @@ def _found(name: Path) -> tuple[Path, tuple[int, int], Hints]:
         shape_yx = ScanStore.open(name).info.shape_yx
         path = name.with_name(name.name.removesuffix(".zarr") + ENDING)
     else:
+        if (pages := page_count(name)) > 1:
+            raise UsageError(
+                f"{shown(name)}: has {pages} pages, and a hint is of one; give the result of that page instead"
+            )
         with open_scan(name) as reader:
             shape_yx = reader.info.shape_yx
         path = name.with_name(name.stem + ENDING)

@@ -18,7 +18,7 @@ from pipeline.colour.icc import description
 from pipeline.errors import ScanNotFoundError
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.quality.difference import Difference
-from pipeline.quality.score import Quality
+from pipeline.quality.figures import Quality
 from pipeline.readers import open_scan
 from pipeline.results.credentials import check_credentials, credential_of, is_available
 from pipeline.results.sidecar import Sidecar, sidecar_of, version_of

@@ -16,7 +16,7 @@ from pipeline.colour.icc import description
 from pipeline.export import export_picture, output_image
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import premis_event
-from pipeline.quality.score import Quality
+from pipeline.quality.figures import Quality
 from pipeline.results.read_back import carried_by_result, missing_in
 from pipeline.results.run_spec import RunSpec, utc_now
 from pipeline.results.sidecar import (

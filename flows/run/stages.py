@@ -38,7 +38,8 @@ from pipeline.errors import PaletteCopyError, ScanUnreachableError, StoreError
 from pipeline.ingest import ingest, settle_store
 from pipeline.palettes.answers import Taste
 from pipeline.planning.plan import STREAM_THREADS
-from pipeline.quality.score import Quality, has_helped, levels_of, measure, tiles_to_add
+from pipeline.quality.figures import Quality
+from pipeline.quality.score import has_helped, levels_of, measure, tiles_to_add
 from pipeline.results.run_spec import RunSpec, utc_now
 from pipeline.results.sidecar import Sidecar
 from pipeline.store import ChromaVersion, ScanStore

@@ -26,8 +26,6 @@ from functools import cached_property
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pipeline.types import Roi
 
@@ -278,6 +276,10 @@ class _Parts:
 
     @classmethod
     def of(cls, seen: Seen, most: float) -> _Parts:
+        # Here and not above: SciPy takes a quarter of a second, and most runs have no hints.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         smooth = cv2.bilateralFilter(np.ascontiguousarray(seen.lightness), 5, _NOISE, 2)
         height, width = smooth.shape
         pixels = np.arange(height * width).reshape(height, width)

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from pipeline.errors import SidecarError
 from pipeline.formats import ENDINGS
-from pipeline.quality.score import Quality
+from pipeline.quality.figures import Quality
 from pipeline.results.run_spec import RunSpec
 from pipeline.support.files import read_text
 

@@ -5,12 +5,17 @@
 A photograph of DATA that no model learned from is the truth, its lightness the scan. Points lie all over it, each far
 from those before (of twenty random places the farthest one), and tell the truth's mean a*, b* of 5 x 5 pixels there.
 What is beyond a hint's reach is compared bit by bit. Then a scan of two areas with an edge between them, a hint on one
-side: CIEDE2000 of what comes over the edge, by its step of lightness. Last the time for a large scan of noise.
+side: CIEDE2000 of what comes over the edge, by its step of lightness. Last, with ``--megapixels``, a large scan is
+coloured, gets a hint, and another one: whole commands from the second changed hint to the new picture.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +31,7 @@ from pipeline.hints.shapes import Shape
 from pipeline.hints.spreading import Seen
 from pipeline.tiling.anchor import shrinking, square_means
 from pipeline.types import Roi
+from tests.benchmarks.giga import write_scan
 from training.evaluation.colorizers import OnnxColorizer
 from training.evaluation.evaluate import resized
 from training.evaluation.subjects import find_subjects, spread
@@ -102,12 +108,38 @@ def _bleed(step: float) -> float:
     return float(deltaE_ciede2000(before, after).max())
 
 
+def _command(*words: object) -> float:
+    """Wall seconds of a whole command."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "flows.cli", *map(str, words)], check=True, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def _seconds_of_a_change(megapixels: float) -> str:
+    """What a large scan's first colours and a changed hint take."""
+    side = round((megapixels * 1e6) ** 0.5)
+    with tempfile.TemporaryDirectory(prefix="colorize-archive-hints-") as name:
+        folder = Path(name)
+        scan, output = folder / "large.tif", folder / "out"
+        write_scan(scan, side)
+        run = ("run", scan, "-o", output)
+        first = _command(*run)
+        seconds, stages = [], []
+        for place in (side // 2, side // 3):
+            _command("hint", scan, "--at", f"{place},{place}", "--colour", "#556b2f", "--reach", 0.1)
+            seconds.append(_command(*run))
+            stages.append(json.loads((output / "large.color.json").read_text())["work"]["seconds"])
+    told = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in stages[-1].items())
+    return f"{megapixels:g} megapixels: coloured in {first:.1f} s; a changed hint: {seconds[-1]:.1f} s ({told})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--count", type=int, default=40, help="of photographs, of each folder")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--model", default="default")
+    parser.add_argument("--megapixels", type=float, default=0, help="of the large scan; 0 leaves it out")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     colorize = OnnxColorizer(find_model(args.model))
@@ -137,6 +169,8 @@ def main() -> None:
     print(f"\n{outside} bytes differ beyond the reach; {seconds / table[:, 1:].size:.2f} s for the hints of a picture")
     told = ", ".join(f"{_bleed(step):.2f} over {step} L*" for step in EDGES)
     print(f"CIEDE2000 that bleeds over an edge, at most: {told}")
+    if args.megapixels:
+        print(_seconds_of_a_change(args.megapixels))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from flows.orchestration.artifacts import (
     to_picture,
 )
 from flows.outcome import ScanOutcome
-from pipeline.quality.score import Quality
+from pipeline.quality.figures import Quality
 from pipeline.support.names import shown as shown_name
 from tests.prefect_server import prefect_server
 

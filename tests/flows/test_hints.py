@@ -117,6 +117,46 @@ def test_a_wrong_hint_fails_its_scan_alone_unless_it_is_lenient(done, command):
     assert ScanStore.open(folder / "out" / "a.zarr").version_names() == names
 
 
+def test_pictures_that_take_their_colours_from_each_other_are_told(done, command):
+    folder, words, _ = done
+    cycle = folder / "cycle"
+    cycle.mkdir()
+    for index, (name, other) in enumerate((("one", "two"), ("two", "one"))):
+        cv2.imwrite(str(cycle / f"{name}.png"), as_scan(photograph(index, side=260)))
+        hint = {"at": [30, 30], "colour": {"as_in": other, "at": [40, 40]}}
+        (cycle / f"{name}.hints.json").write_text(hints_file(hint))
+    ran = command("run", cycle, "-o", folder / "cycle_out", *words[4:])
+    assert ran.code == 1
+    assert len([line for line in ran.lines if line.startswith("failed") and "as in" in line]) == 2, ran.err
+
+
+def test_a_grade_starts_from_the_hinted_colours(done, command):
+    folder, words, _ = done
+    cv2.imwrite(str(folder / "scans" / "graded.png"), as_scan(photograph(3, side=260)))
+    path = folder / "scans" / "graded.hints.json"
+    path.write_text(hints_file({"box": [100, 80, 60, 60], "colour": "#556b2f"}))
+    only = ("run", folder / "scans" / "graded.png", *words[2:])
+    assert command(*only).code == 0
+    hinted = lab(tifffile.imread(folder / "out" / "graded.color.tif"))
+    ran = command("reprocess", folder / "out", "graded", "--saturation", "0.5", "--keep", "9")
+    assert ran.code == 0, ran.err
+    graded = lab(tifffile.imread(folder / "out" / "graded.color.tif"))
+    inside = (slice(90, 130), slice(110, 150))
+    for plane in (1, 2):
+        before, after = hinted[plane][inside].mean(), graded[plane][inside].mean()
+        # Not half to the last: where the hint's colour left the gamut, the picture shows less of it.
+        assert 0.45 < after / before < 0.6
+    assert abs(hinted[2][inside].mean()) > 10
+
+
+def test_a_hint_for_a_file_of_several_pages_asks_for_one(command, tmp_path):
+    book = tmp_path / "book.tif"
+    tifffile.imwrite(book, np.full((3, 60, 80), 128, np.uint8), photometric="minisblack")
+    ran = command("hint", book, "--at", "5,5", "--colour", "red")
+    assert (ran.code, list(tmp_path.iterdir())) == (2, [book])
+    ran.line("book.tif", "has 3 pages", "give the result of that page")
+
+
 def test_the_command_writes_lists_and_removes_hints_and_says_what_is_wrong(command, tmp_path):
     scan = tmp_path / "plate.png"
     cv2.imwrite(str(scan), np.full((60, 80), 128, np.uint8))

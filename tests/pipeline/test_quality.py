@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.colour.lab import lightness_from_samples
 from pipeline.palettes.doubt import Doubt
-from pipeline.quality.score import Quality, disagreement_map, has_helped, levels_of, measure, refined, tiles_to_add
+from pipeline.quality.figures import Quality
+from pipeline.quality.score import disagreement_map, has_helped, levels_of, measure, refined, tiles_to_add
 from pipeline.quality.seams import seam_score
 from pipeline.store import SCAN_SHARD_PX, BlockTiming, ScanStore, Source
 from pipeline.tiling.grid import TileGrid
