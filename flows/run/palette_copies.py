@@ -22,7 +22,7 @@ from pipeline.metadata.c2pa import claim_generator
 from pipeline.metadata.provenance import made_by
 from pipeline.palettes.copies import palette_of_copy, shrunk_copy
 from pipeline.palettes.registration import Registration
-from pipeline.readers import ENDINGS, open_scan
+from pipeline.readers import ENDINGS, keeping_colours, open_scan
 from pipeline.results.run_spec import ALGORITHM
 from pipeline.results.sidecar import PaletteCopyRecord
 from pipeline.store import ChromaVersion, ScanStore
@@ -148,7 +148,7 @@ def _kept(store: ScanStore, copy: PaletteCopy) -> tuple[Palette, Mapping[str, An
 
 def _made(store: ScanStore, copy: PaletteCopy) -> tuple[Palette, Mapping[str, Any]]:
     try:
-        with open_scan(copy.path) as reader:
+        with keeping_colours(), open_scan(copy.path) as reader:
             if file_sha256(copy.path) != copy.sha256:
                 raise PaletteCopyError("has changed since its hash was taken; run it again")
             seen, factor = shrunk_copy(reader)

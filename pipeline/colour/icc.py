@@ -72,6 +72,33 @@ def to_lightness(icc: bytes, space: Space, dtype: DTypeLike) -> ToLightness | No
     return transformed
 
 
+def to_srgb(icc: bytes, space: Space, dtype: DTypeLike) -> Callable[[NDArray], NDArray]:
+    """A function from (h, w, c) "rgb" or "cmyk" samples to (h, w, 3) sRGB samples of the same type.
+
+    Relative colorimetric: colours that sRGB does not have become the nearest ones by LittleCMS. Raises ProfileError as
+    :func:`to_lightness`.
+    """
+    _check(icc, space)
+
+    def convert(samples: NDArray) -> NDArray:
+        made = imagecodecs.cms_transform(
+            np.ascontiguousarray(samples),
+            icc,
+            imagecodecs.cms_profile("srgb"),
+            colorspace=space,
+            outcolorspace="rgb",
+            outdtype=np.dtype(dtype).name,
+            intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
+        )
+        return np.asarray(made).reshape(*samples.shape[:2], 3)
+
+    try:
+        convert(np.zeros((1, 1, _CHANNELS[space]), dtype))
+    except (RuntimeError, ValueError, TypeError, OSError) as error:
+        raise ProfileError(f"LittleCMS refuses it: {reason_of(error)}") from error
+    return convert
+
+
 def gamma_to_lightness(gamma: float, dtype: DTypeLike) -> ToLightness:
     """As :func:`to_lightness`, for gray or RGB samples (of sRGB's primaries) that are ``light ** (1 / gamma)``."""
     maximum = sample_max(np.dtype(dtype))

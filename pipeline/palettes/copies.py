@@ -48,8 +48,7 @@ def shrunk_copy(reader: ScanReader) -> tuple[F32, int]:
     """
     if reader.info.channels != 3:
         raise PaletteCopyError(
-            "the copy is gray, or has a profile other than sRGB, through which only its lightness is taken; give it in "
-            "colour, as sRGB"
+            "the copy is gray, or its colours are not sRGB's and no profile says whose; give it in colour, as sRGB"
         )
     (height, width), factor = reader.info.shape_yx, 1
     while max(height, width) > _LONG_PX * factor:

@@ -32,9 +32,21 @@ from types import ModuleType
 
 from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from pipeline.readers._base import refuse_drive_errors
+from pipeline.readers._lightness import keeping_colours
 from pipeline.readers._sidecar_files import with_neighbours, world_names
 from pipeline.support.names import shown
 from pipeline.types import ReadOptions, ScanReader
+
+__all__ = [
+    "ENDINGS",
+    "FOLDER_ENDINGS",
+    "READERS",
+    "WORLD_ENDINGS",
+    "is_folder_scan",
+    "keeping_colours",
+    "open_scan",
+    "page_count",
+]
 
 _HEAD_BYTES = 128
 

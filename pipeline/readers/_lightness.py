@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,8 @@ SRGB: Primaries = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 ADOBE_RGB: Primaries = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 ADOBE_GAMMA = 563 / 256
 """Adobe RGB (1998) Color Image Encoding, version 2005-05, 4.3.1.2 and 4.3.4.2."""
+# Said by the caller of open_scan and asked in every reader's own file.
+_keeps_colours: ContextVar[bool] = ContextVar("keeps_colours", default=False)
 _LEAST_VOLUME = 1e-6  # three primaries on one line span none
 
 
@@ -34,15 +38,31 @@ class Light:
         the samples
     note : one line on the conversion, for ``ScanInfo.metadata["lightness"]``; empty if there is nothing to say
     dropped : one line on a profile that could not be used
+    is_coloured : ``convert`` gives sRGB
     """
 
     convert: Convert | None = None
     note: str = ""
     dropped: str = ""
+    is_coloured: bool = False
 
     @property
     def tone(self) -> Tone:
-        return "srgb" if self.convert is None or self.convert is ink_as_rgb else "lightness"
+        plain = self.convert is None or self.convert is ink_as_rgb
+        return "srgb" if plain or self.is_coloured else "lightness"
+
+
+@contextlib.contextmanager
+def keeping_colours() -> Iterator[None]:
+    """Scans that are opened in the body give their colours as sRGB, where else they give lightness through a profile.
+
+    For coloured copies, whose lightness nobody needs.
+    """
+    token = _keeps_colours.set(True)
+    try:
+        yield
+    finally:
+        _keeps_colours.reset(token)
 
 
 def by_profile(icc: bytes, channels: int, dtype: str) -> Light:
@@ -53,6 +73,9 @@ def by_profile(icc: bytes, channels: int, dtype: str) -> Light:
     if not icc:
         return plain
     try:
+        if _keeps_colours.get() and channels in (3, 4):
+            to_srgb = profiles.to_srgb(icc, "rgb" if channels == 3 else "cmyk", dtype)
+            return Light(to_srgb, "through its ICC profile, as sRGB", is_coloured=True)
         convert = _by_profile(icc, channels, dtype)
     except ProfileError as error:
         taken = "taken by (1 - C)(1 - K)" if channels == 4 else "taken as sRGB"
