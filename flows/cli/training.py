@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -176,7 +177,9 @@ def evaluate(
 
 
 def _say_lines(text: str) -> None:
-    for line in narrowed(text, shutil.get_terminal_size().columns).split("\n"):
+    """Print lines; tables as they are into a file or a pipe, where nothing is too wide."""
+    shown = narrowed(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text
+    for line in shown.split("\n"):
         say(line)
 
 

@@ -52,6 +52,7 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("Pillow", "sparse"): "reads what lies at the beginning of the file for a tile that has no place",
     ("Pillow", "no photometric"): "takes 0 for white without PhotometricInterpretation; the others 0 for black",
     ("Pillow", "deep negative"): "does not invert 16 bits in which 0 is white",
+    ("Pillow", "narrow RGB"): "before its release 13 takes PCX rows of one RGB pixel for longer ones",
     ("OpenCV", "deep negative"): "does not invert more than 8 bits in which 0 is white",
     ("Pillow", "deep planar"): _DEEP_PLANAR,
     ("OpenCV", "deep planar"): _DEEP_PLANAR,

@@ -44,9 +44,10 @@ def test_every_setting_has_a_version_of_its_own():
         "int8_sha256": "ad",
         "algorithm": 1,
         "grade": Grade(0.5),
+        "hints_sha256": "ae",
     }
-    # What a version was graded from counts where it was graded.
-    assert {*changes, "graded_from"} == {field.name for field in fields(RunSpec)}
+    # What a version was made from counts where it was graded, or corrected by hints.
+    assert {*changes, "graded_from", "hints_from"} == {field.name for field in fields(RunSpec)}
     others = [replace(spec, **{name: value}) for name, value in changes.items()]
     assert spec.version.startswith("256-128-hann-de_fault-")
     assert len({spec.version, *(other.version for other in others)}) == 1 + len(changes)

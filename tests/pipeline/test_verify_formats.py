@@ -95,7 +95,7 @@ def check(result, name, folder, faulty=None):
     if faulty is not None:
         write_picture(name, path, faulty, 2)
         told = replace(told, bytes=size_bytes(path), sha256=tree_sha256(path))
-    return _certificate(told, ())
+    return _certificate(told, (), "")
 
 
 def windowed(picture, change):
@@ -195,7 +195,7 @@ def test_levels_that_are_not_there(gray8, name, tmp_path):
     path = tmp_path / f"a{ENDINGS[name]}"
     written = write_picture(name, path, gray8.picture, 2)
     assert list(level_problems(name, path, SHAPE_YX, len(written.levels_yx))) == []
-    found = _certificate(replace(told_of(gray8, name, path, written), levels=9), ())
+    found = _certificate(replace(told_of(gray8, name, path, written), levels=9), (), "")
     assert found.problems == (f"its pyramid has {len(written.levels_yx)} levels, not 9",)
 
 
@@ -203,7 +203,7 @@ def test_a_level_of_omezarr_that_is_not_there(gray8, tmp_path):
     path = tmp_path / f"a{ENDINGS['omezarr']}"
     written = write_picture("omezarr", path, gray8.picture, 2)
     shutil.rmtree(path / "1")
-    found = _certificate(told_of(gray8, "omezarr", path, written), ())
+    found = _certificate(told_of(gray8, "omezarr", path, written), (), "")
     assert any("pyramid" in each for each in found.problems)
 
 
@@ -217,7 +217,7 @@ def test_every_picture_of_a_folder_of_tiles_is_looked_for(gray8, tmp_path):
     for picture in [*path.rglob("default.jpg")]:
         whole = picture.read_bytes()
         picture.unlink()
-        found = _certificate(told_of(gray8, "iiif", path, written), ())
+        found = _certificate(told_of(gray8, "iiif", path, written), (), "")
         assert not found.passes, picture
         picture.write_bytes(whole)
 
@@ -226,7 +226,7 @@ def test_a_tile_that_shows_something_else(gray8, tmp_path):
     path, written = iiif(gray8, tmp_path)
     tile = path / "0,0,512,512" / "512,512" / "0" / "default.jpg"
     cv2.imwrite(str(tile), 255 - cv2.imread(str(tile)))
-    found = _certificate(told_of(gray8, "iiif", path, written), ())
+    found = _certificate(told_of(gray8, "iiif", path, written), (), "")
     assert any("lightness" in each for each in found.problems)
 
 
@@ -235,6 +235,6 @@ def test_an_info_json_that_says_something_else(gray8, change, tmp_path):
     path, written = iiif(gray8, tmp_path)
     told = json.loads((path / "info.json").read_text())
     (path / "info.json").write_text("{" if change is None else json.dumps(told | change))
-    found = _certificate(told_of(gray8, "iiif", path, written), ())
+    found = _certificate(told_of(gray8, "iiif", path, written), (), "")
     assert not found.passes
     assert all("\n" not in each for each in found.problems)

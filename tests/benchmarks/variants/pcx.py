@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,8 +23,13 @@ def variants() -> Iterator[Variant]:
         yield from part()
 
 
-def _made(name: str, data: bytes, written: NDArray) -> Variant:
-    return Variant("PCX", name, data, ".pcx", written=written)
+# Before, Pillow neither reads nor writes rows of one RGB pixel as the format has them.
+_PILLOW_HAS_NARROW = int(PIL.__version__.split(".")[0]) >= 13
+_NARROW = frozenset({"narrow RGB"})
+
+
+def _made(name: str, data: bytes, written: NDArray, kinds: frozenset[str] = frozenset()) -> Variant:
+    return Variant("PCX", name, data, ".pcx", kinds=kinds, written=written)
 
 
 def runs(row: bytes) -> bytes:
@@ -109,6 +115,9 @@ def _palettes() -> Iterator[Variant]:
 def _planes() -> Iterator[Variant]:
     for shape in (SHAPE, *SMALL):
         picture = colour(shape=shape)
-        yield _made(f"RGB, {shape[1]} x {shape[0]}", pcx(picture), unit(picture))
-        yield _made(f"RGB by Pillow, {shape[1]} x {shape[0]}", by_pillow(picture), unit(picture))
+        is_narrow = shape[1] == 1
+        kinds = _NARROW if is_narrow else frozenset[str]()
+        yield _made(f"RGB, {shape[1]} x {shape[0]}", pcx(picture), unit(picture), kinds)
+        if _PILLOW_HAS_NARROW or not is_narrow:
+            yield _made(f"RGB by Pillow, {shape[1]} x {shape[0]}", by_pillow(picture), unit(picture), kinds)
     yield _made("RGB, further bytes in a row", pcx(colour(), filler=4), unit(colour()))
