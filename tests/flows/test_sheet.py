@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -100,6 +101,7 @@ def archive(output, tmp_path_factory) -> Path:
             continue  # it has never been coloured
         told["source"]["path"] = f"/scans/{name}.png"
         told["quality"] |= {"seam": round(chance.uniform(0.9, 1.3), 4), "disagreement_mean": chance.uniform(0, 9)}
+        told["quality"]["doubt"] = {"expected": (5, 9, 16)[n % 3], "low": 4, "high": 19}
         told["work"]["seconds"] = {"colorize": chance.uniform(0.5, 7000)}
         told["source"]["width_px"] = chance.randint(100, 30_000)
         told["settings"]["window"] = "average" if n % 7 == 0 else "hann"
@@ -221,6 +223,15 @@ def test_search_by_name_state_and_settings(browser: Browser, archive: Path) -> N
     assert (browser.value(NAMES), len(browser.value(TROUBLES))) == ([], 20)
     choose(browser, "state", "warnings")
     assert browser.value(NAMES) == [f"plate {n:03}" for n in range(7, ENTRIES, 100)]
+    choose(browser, "state", "doubtful")
+    doubtful = [
+        entry["name"] for entry in entries(archive / "index.html") if entry.get("doubt") in ("unsure", "a guess")
+    ]
+    assert 200 < len(doubtful) < 400
+    assert sorted(browser.value(NAMES) + browser.value(TROUBLES)) == sorted(doubtful)
+    assert browser.value("document.querySelector('.card .soft').textContent").endswith(
+        ("colours unsure", "colours a guess")
+    )
     choose(browser, "state", "")
     options = browser.value("[...document.getElementById('settings').options].map(e => e.value)")
     (average,) = [value for value in options if "average" in value]
@@ -241,6 +252,16 @@ def test_sort(key: str, browser: Browser, archive: Path) -> None:
         assert browser.value(NAMES) == [entry["name"] for entry in expected]
         assert len(browser.value(TROUBLES)) == 20
         browser.click("#turn")
+
+
+def test_times_are_those_of_whoever_reads(browser: Browser, archive: Path) -> None:
+    browser.call("Emulation.setTimezoneOverride", timezoneId="Asia/Kathmandu")
+    visit(browser, archive / "index.html")
+    made = datetime.fromisoformat(browser.value("data.made")).astimezone(timezone(timedelta(hours=5, minutes=45)))
+    shown = browser.value("document.getElementById('made').textContent")
+    browser.call("Emulation.setTimezoneOverride", timezoneId="")
+    assert f"{made:%M}" in shown
+    assert f"{int(f'{made:%I}')}:{made:%M}" in shown or f"{made:%H:%M}" in shown
 
 
 def test_four_hundred_pixels(browser: Browser, archive: Path, output: Path) -> None:
