@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.cluster.worker import BlockDone, BlockFailed, Reporter, Task, failed
+from flows.cluster.derived_blocks import agreement_of, bands, check_blocks, run_blocks, run_each
+from flows.cluster.worker import BlockDone, BlockFailed
 from pipeline.colour.grading import Grade, factor_for
 from pipeline.colour.lab import chroma_from_half, lightness_from_samples
 from pipeline.errors import StoreError, UsageError
 from pipeline.store import BlockTiming, ChromaVersion, ScanStore
-from pipeline.support.malloc import tune_process
 from pipeline.tiling.infer import BlockResult
-from pipeline.tiling.overlap_stats import OverlapStats
 from pipeline.types import Roi
 
-T = TypeVar("T", bound=Task)
 F32 = NDArray[np.float32]
-# Rows that are done at once: those of the store's chunks.
-_BAND_PX = 512
 # Of a scan, for a goal: half a million pixels know the spread of its colours to well below a per cent.
 _SAMPLED_PX = 2**19
 _WINDOW_PX = 2048  # the shards of the samples: each is read once
@@ -59,29 +53,13 @@ class GradeTask:
 
 
 def run_factors(tasks: tuple[FactorTask, ...]) -> list[BlockDone | BlockFailed]:
-    """Find and keep the factors of some scans. What goes wrong with one is that scan's."""
-    return [_one(task, _find_factor) for task in tasks]
+    """Find and keep the factors of some scans."""
+    return run_each(tasks, _find_factor)
 
 
 def run_grades(tasks: tuple[GradeTask, ...]) -> list[BlockDone | BlockFailed]:
-    """Make some blocks of one topic. Repeating it changes nothing; what goes wrong with one is that block's."""
-    tune_process()
-    report = Reporter(tasks[0].topic)
-    done = []
-    for task in tasks:
-        done.append(_one(task, _grade))
-        report.add(task.scan, task.tiles)
-    report.tell()
-    return done
-
-
-def _one(task: T, work: Callable[[T], None]) -> BlockDone | BlockFailed:
-    started = time.perf_counter()
-    try:
-        work(task)
-    except Exception as error:
-        return failed(task, error)
-    return BlockDone(task.scan, 0, time.perf_counter() - started)
+    """Make some graded blocks of one topic."""
+    return run_blocks(tasks, _grade)
 
 
 def _find_factor(task: FactorTask) -> None:
@@ -130,32 +108,12 @@ def _grade(task: GradeTask) -> None:
     if factor is None:
         raise StoreError(f"{version.path}: its factor is gone, so its blocks would differ; run it again with --force")
     chroma = np.empty((2, *task.write_roi.shape_yx), np.float16)
-    for band in _bands(task.write_roi):
+    for band in bands(task.write_roi):
         rows = slice(band.y0 - task.write_roi.y0, band.y1 - task.write_roi.y0)
         bare = store.uncoloured(band)
         coloured = None if bare is None else ~bare
         colours = chroma_from_half(before.read(band), before.scale_factor)
         chroma[:, rows] = task.grade.apply(colours, store.read_lightness(band), coloured, factor)
-    told = before.agreement(task.write_roi)
-    # How far the tiles agreed is told as it was: that of the colours before.
-    scale = np.float32(before.scale_factor)
-    agreement = OverlapStats(told.mean * scale, told.spread * scale, told.weight)
+    agreement = agreement_of(before, task.write_roi)
     seconds = time.perf_counter() - started
     version.write(task.index_yx, BlockResult(chroma, agreement), task.attempt, BlockTiming(0, seconds))
-
-
-def check_blocks(store: ScanStore, before: ChromaVersion, roi: Roi) -> None:
-    """Raises StoreError where colours that are read are not those that were written."""
-    side = before.block_px
-    for y in range(roi.y0 // side, -(-roi.y1 // side)):
-        for x in range(roi.x0 // side, -(-roi.x1 // side)):
-            if not before.has_block((y, x)):
-                raise StoreError(
-                    f"{store.path}: block {y}, {x} of version {before.name} is damaged, and so would be what is made "
-                    "from it; make that version again first (colorize-archive run --force)"
-                )
-
-
-def _bands(roi: Roi) -> Iterator[Roi]:
-    for y in range(roi.y0, roi.y1, _BAND_PX):
-        yield replace(roi, y0=y, y1=min(y + _BAND_PX, roi.y1))

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.cluster.grade_blocks import check_blocks
-from flows.cluster.worker import BlockDone, BlockFailed, Reporter, Task, failed
+from flows.cluster.derived_blocks import BAND_PX, agreement_of, bands, check_blocks, run_blocks, run_each
+from flows.cluster.worker import BlockDone, BlockFailed
 from pipeline.colour.lab import chroma_from_half
 from pipeline.errors import StoreError
 from pipeline.hints.recolouring import Known, Recolouring, recolouring
 from pipeline.hints.shapes import Shape
 from pipeline.hints.spreading import Seen
 from pipeline.store import BlockTiming, ChromaVersion, ScanStore
-from pipeline.support.malloc import tune_process
 from pipeline.tiling.anchor import overview, shrinking, square_means
 from pipeline.tiling.infer import BlockResult
-from pipeline.tiling.overlap_stats import OverlapStats
 from pipeline.types import Roi
 
-T = TypeVar("T", bound=Task)
 F32 = NDArray[np.float32]
-# Rows that are done at once, and the squares that places are looked up in: those of the store's chunks.
-_CHUNK_PX = 512
 
 
 @dataclass(frozen=True)
@@ -60,29 +55,13 @@ class HintTask:
 
 
 def run_spreads(tasks: tuple[SpreadTask, ...]) -> list[BlockDone | BlockFailed]:
-    """Spread and keep the hints of some scans. What goes wrong with one is that scan's."""
-    return [_one(task, _spread) for task in tasks]
+    """Spread and keep the hints of some scans."""
+    return run_each(tasks, _spread)
 
 
 def run_hints(tasks: tuple[HintTask, ...]) -> list[BlockDone | BlockFailed]:
-    """Make some blocks of one topic. Repeating it changes nothing; what goes wrong with one is that block's."""
-    tune_process()
-    report = Reporter(tasks[0].topic)
-    done = []
-    for task in tasks:
-        done.append(_one(task, _hint))
-        report.add(task.scan, task.tiles)
-    report.tell()
-    return done
-
-
-def _one(task: T, work: Callable[[T], None]) -> BlockDone | BlockFailed:
-    started = time.perf_counter()
-    try:
-        work(task)
-    except Exception as error:
-        return failed(task, error)
-    return BlockDone(task.scan, 0, time.perf_counter() - started)
+    """Make some hinted blocks of one topic."""
+    return run_blocks(tasks, _hint)
 
 
 def known_of(record: Mapping[str, Any]) -> tuple[Known, ...]:
@@ -112,11 +91,11 @@ def spread_hints(store: ScanStore, before: ChromaVersion, known: tuple[Known, ..
 
     @lru_cache(maxsize=4)
     def chunk(y: int, x: int) -> tuple[F32, F32]:
-        roi = Roi(y, y + 2 * _CHUNK_PX, x, x + 2 * _CHUNK_PX).clipped(shape_yx)
+        roi = Roi(y, y + 2 * BAND_PX, x, x + 2 * BAND_PX).clipped(shape_yx)
         return chroma_from_half(before.read(roi), before.scale_factor), store.read_lightness(roi)
 
     def place(roi: Roi) -> tuple[tuple[F32, F32], slice, slice]:
-        y, x = roi.y0 // _CHUNK_PX * _CHUNK_PX, roi.x0 // _CHUNK_PX * _CHUNK_PX
+        y, x = roi.y0 // BAND_PX * BAND_PX, roi.x0 // BAND_PX * BAND_PX
         return chunk(y, x), slice(roi.y0 - y, roi.y1 - y), slice(roi.x0 - x, roi.x1 - x)
 
     def read_chroma(roi: Roi) -> F32:
@@ -136,7 +115,7 @@ def _predicted(before: ChromaVersion, shape_yx: tuple[int, int], small_yx: tuple
     if before.has_anchor:
         cells = before.palette(shape_yx).cells
     else:
-        side = max(_CHUNK_PX, factor)
+        side = max(BAND_PX, factor)
         rows = []
         for y in range(0, shape_yx[0], side):
             band = Roi(y, min(y + side, shape_yx[0]), 0, shape_yx[1])
@@ -176,7 +155,7 @@ def _hint(task: HintTask) -> None:
         version.copy_block(task.index_yx, before, task.attempt)
         return
     chroma = np.empty((2, *task.write_roi.shape_yx), np.float16)
-    for band in _bands(task.write_roi):
+    for band in bands(task.write_roi):
         rows = slice(band.y0 - task.write_roi.y0, band.y1 - task.write_roi.y0)
         half = before.read(band)
         if is_alike and not made.touches(band):
@@ -185,13 +164,6 @@ def _hint(task: HintTask) -> None:
         bare = store.uncoloured(band)
         colours = chroma_from_half(half, before.scale_factor)
         chroma[:, rows] = made.apply(colours, band, store.read_lightness(band), None if bare is None else ~bare)
-    told, scale = before.agreement(task.write_roi), np.float32(before.scale_factor)
-    # How far the tiles agreed is told as it was: that of the colours before.
-    agreement = OverlapStats(told.mean * scale, told.spread * scale, told.weight)
+    agreement = agreement_of(before, task.write_roi)
     seconds = time.perf_counter() - started
     version.write(task.index_yx, BlockResult(chroma, agreement), task.attempt, BlockTiming(0, seconds))
-
-
-def _bands(roi: Roi) -> Iterator[Roi]:
-    for y in range(roi.y0, roi.y1, _CHUNK_PX):
-        yield replace(roi, y0=y, y1=min(y + _CHUNK_PX, roi.y1))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 
+from flows.cluster.derived_blocks import grouped_blocks
 from flows.cluster.grade_blocks import FactorTask, GradeTask
 from flows.events import TilesDone, tell
 from flows.run.jobs import ScanJob
 from pipeline.store import ChromaVersion, ScanStore
-
-# Blocks go together up to so many pixels: one of the largest.
-_GROUP_PX = 4096 * 4096
 
 
 def begin_grade(job: ScanJob, version: ChromaVersion) -> None:
@@ -30,17 +28,16 @@ def grade_groups(
     job: ScanJob, version: ChromaVersion, finished: Set[tuple[int, int]], topic: str
 ) -> Iterator[tuple[GradeTask, ...]]:
     """Groups of the blocks that are missing; those that are ``finished`` are told of."""
-    grade, group = job.spec.grade, list[GradeTask]()
+    grade = job.spec.grade
     assert grade is not None, "it is graded"
-    for block in job.grid.blocks(version.block_px):
-        tiles = len(block.tile_origins)
-        if block.index_yx in finished:
-            tell(TilesDone(job.scan.stem, tiles, are_new=False))
-            continue
-        names = job.scan.stem, job.paths.store, version.name, version.attempt, job.spec.graded_from
-        group.append(GradeTask(*names, grade, block.index_yx, block.write_roi, tiles, topic))
-        if len(group) * version.block_px**2 >= _GROUP_PX:
-            yield tuple(group)
-            group = []
-    if group:
-        yield tuple(group)
+
+    def missing() -> Iterator[GradeTask]:
+        for block in job.grid.blocks(version.block_px):
+            tiles = len(block.tile_origins)
+            if block.index_yx in finished:
+                tell(TilesDone(job.scan.stem, tiles, are_new=False))
+                continue
+            names = job.scan.stem, job.paths.store, version.name, version.attempt, job.spec.graded_from
+            yield GradeTask(*names, grade, block.index_yx, block.write_roi, tiles, topic)
+
+    return grouped_blocks(missing(), version.block_px)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from dataclasses import replace
 
+from flows.cluster.derived_blocks import grouped_blocks
 from flows.cluster.hint_blocks import HintTask, SpreadTask
 from flows.run.jobs import ScanJob
 from pipeline.errors import StoreError
 from pipeline.store import ChromaVersion, ScanStore
-
-# Blocks go together up to so many pixels: one of the largest.
-_GROUP_PX = 4096 * 4096
 
 
 def predicted_job(job: ScanJob) -> ScanJob:
@@ -57,14 +55,7 @@ def hint_groups(
     job: ScanJob, version: ChromaVersion, finished: Set[tuple[int, int]], topic: str
 ) -> Iterator[tuple[HintTask, ...]]:
     """Groups of the blocks that are missing; their tiles were told of when they were predicted."""
-    group = list[HintTask]()
     names = job.scan.stem, job.paths.store, version.name, version.attempt, job.spec.hints_from
-    for block in job.grid.blocks(version.block_px):
-        if block.index_yx in finished:
-            continue
-        group.append(HintTask(*names, block.index_yx, block.write_roi, 0, topic))
-        if len(group) * version.block_px**2 >= _GROUP_PX:
-            yield tuple(group)
-            group = []
-    if group:
-        yield tuple(group)
+    missing = (block for block in job.grid.blocks(version.block_px) if block.index_yx not in finished)
+    tasks = (HintTask(*names, block.index_yx, block.write_roi, 0, topic) for block in missing)
+    return grouped_blocks(tasks, version.block_px)
