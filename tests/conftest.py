@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 # On a busy machine an example takes what it takes; what hangs is ended by the time limit of its test.
-# The same examples each time: what a change breaks fails with that change. `--hypothesis-profile random` looks for more.
+# The same examples each time: what a change breaks fails with it. `--hypothesis-profile random` looks for more.
 settings.register_profile("patient", deadline=None, max_examples=150, derandomize=True)
 settings.register_profile("quick", deadline=None, max_examples=15, derandomize=True)
 settings.register_profile("random", deadline=None, max_examples=1500)
