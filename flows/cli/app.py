@@ -472,7 +472,7 @@ def sheet(output: Annotated[Path, typer.Argument(help="Folder of earlier results
         with contextlib.ExitStack() as stack:
             is_alone = _is_locked(stack, folder)
             catalogue = stack.enter_context(Catalogue.open(folder, is_locked=is_alone))
-            typer.echo(shown(write_sheet(folder, catalogue, tidies=is_alone)))
+            typer.echo(shown(write_sheet(folder, catalogue, tidies=is_alone, makes_large=True)))
     except ColorizeError as error:
         stop(error, USAGE)
 

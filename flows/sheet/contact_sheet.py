@@ -39,6 +39,7 @@ TEMPLATE = Path(__file__).with_name("sheet.html")
 _DATA, _TITLE, _SCRIPT = "/*DATA*/", "<!--TITLE-->", "<!--SCRIPT-HASH-->"
 _AT_ONCE = 4
 _RUNS = 5
+_DEPTHS = {"uint8": 8, "uint16": 16}
 
 
 class Known(Protocol):
@@ -51,10 +52,11 @@ class Known(Protocol):
     def runs(self) -> list[KnownRun]: ...
 
 
-def write_sheet(output: Path, catalogue: Known, tidies: bool = True) -> Path:
+def write_sheet(output: Path, catalogue: Known, tidies: bool = True, makes_large: bool = False) -> Path:
     """Make the contact sheet of ``output`` and any missing thumbnails; returns its path.
 
-    With ``tidies``, obsolete thumbnails are removed; not to be used beside a run, which makes new ones.
+    With ``tidies``, obsolete thumbnails are removed; not to be used beside a run, which makes new ones. With
+    ``makes_large``, all missing large pictures are made, which reads every scan of a folder of an earlier release.
 
     Raises
     ------
@@ -72,12 +74,12 @@ def write_sheet(output: Path, catalogue: Known, tidies: bool = True) -> Path:
         return versions.get(scan.stem, []) if scan.state == "done" or scan.stem not in done else []
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        results = list(pool.map(lambda scan: _Result.of(output, scan, owned(scan)), scans))
+        results = list(pool.map(lambda scan: _Result.of(output, scan, owned(scan), makes_large), scans))
     record = _record(output, [_entry(result) for result in results], catalogue.runs())
     write_whole(output / PAGE, page_of(record).encode())
     # Only after the page is written, because the old page may show the old thumbnails.
     if tidies:
-        remove_others(output, {path for r in results for path in (r.shown.before, r.shown.after) if path is not None})
+        remove_others(output, {path for result in results for path in result.shown.paths})
     return output / PAGE
 
 
@@ -98,7 +100,7 @@ class _Result:
     shown: Shown
 
     @classmethod
-    def of(cls, output: Path, scan: KnownScan, versions: list[KnownVersion]) -> _Result:
+    def of(cls, output: Path, scan: KnownScan, versions: list[KnownVersion], makes_large: bool) -> _Result:
         sidecar = Sidecar.find(ResultPaths.of(output, scan.stem).sidecar) if versions else None
         if (
             sidecar is None
@@ -106,7 +108,7 @@ class _Result:
             or not sidecar.says("settings", "result", "pictures", "finished")
         ):
             return cls(output, scan, versions, None, Shown())
-        return cls(output, scan, versions, sidecar, thumbnails(output, scan.stem, sidecar))
+        return cls(output, scan, versions, sidecar, thumbnails(output, scan.stem, sidecar, makes_large))
 
     def link(self, path: Path) -> str:
         return link_to(path.relative_to(self.output))
@@ -166,8 +168,10 @@ def _entry(result: _Result) -> dict[str, Any]:
         warnings.append("its result is not there any more; the next run makes it again")
     entry = {
         "name": _text(scan.stem),
+        "title": _title(scan),
         "state": scan.state,
         "message": "" if scan.state == "done" else _text(scan.message),
+        "kind": scan.failure_kind if scan.state != "done" else None,
         "failures": scan.failures or None,
         "retry": scan.retry_after,
         "run": scan.run,
@@ -183,6 +187,13 @@ def _entry(result: _Result) -> dict[str, Any]:
         **(_of_sidecar(result, result.sidecar) if result.sidecar else {}),
     }
     return {name: value for name, value in entry.items() if value not in (None, "", [])}
+
+
+def _title(scan: KnownScan) -> str:
+    """The scan file's whole name, with the folders of its results."""
+    name = Path(scan.path).name or Path(scan.stem).name
+    page = f", page {scan.page}" if scan.page > 1 else ""
+    return _text((Path(scan.stem).parent / name).as_posix()) + page
 
 
 def _figures(current: KnownVersion) -> dict[str, Any]:
@@ -214,11 +225,12 @@ def _of_sidecar(result: _Result, sidecar: Sidecar) -> dict[str, Any]:
     source, settings, figures = sidecar.needed("source", sidecar.whole_source), sidecar.settings, sidecar.figures
     height, width = source.shape_yx
     is_turned = source.metadata.get("orientation") in (5, 6, 7, 8)
-    kept = {kind: result.link(path) for kind in ("before", "after") if (path := getattr(result.shown, kind))}
+    kinds, depth = ("before", "after", "before_large", "after_large"), _DEPTHS.get(source.depth or source.dtype, 8)
+    kept = {kind: result.link(path) for kind in kinds if (path := getattr(result.shown, kind))}
     return {
         **kept,
         "size": [height, width] if is_turned else [width, height],
-        "samples": f"{'RGB' if source.channels == 3 else 'gray'}, {source.dtype}",
+        "samples": f"{'RGB' if source.channels == 3 else 'gray'}, {depth} bits a sample",
         "json": result.link(ResultPaths.of(result.output, result.scan.stem).sidecar),
         "engine": _text(f"{settings.get('engine')} {settings.get('engine_version')}, {settings.get('precision')}"),
         "model": _text(str(settings.get("model"))),

@@ -1,6 +1,7 @@
 """The contact sheet of docs/usage.md: python -m tests.benchmarks.sheet (needs Chromium and websockets)
 
-sheet.png  index.html of what the main job makes of tests/scans and of a file that is cut off, in a window of 1400 px
+sheet.png       index.html of what the main job makes of tests/scans and of a file that is cut off, 1400 px wide
+sheet_look.jpg  the closer look at one of them
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from tests.benchmarks.pictures import PICTURES, SCANS
 from tests.chromium import chromium
 
 _SIZE = (1400, 735)
+_LOOK_SCALE = 0.7
+_LARGE_ARE_THERE = "[...document.querySelectorAll('#details img')].every(e => e.complete && e.naturalWidth > 320)"
 
 
 def main() -> None:
@@ -35,12 +38,23 @@ def main() -> None:
             browser.wait("[...document.images].every(e => e.complete && e.naturalWidth)")
             time.sleep(0.5)  # until it is painted
             browser.screenshot(Path(folder, "sheet.png"))
+            browser.value("document.querySelectorAll('#sheet .open')[1].click()")
+            browser.wait(_LARGE_ARE_THERE)
+            time.sleep(0.5)
+            browser.screenshot(Path(folder, "look.png"))
+        thumbs = output / "thumbs"
+        large = sorted(path.stat().st_size for path in thumbs.rglob("*.2048.jpg"))
+        every = [path.stat().st_size for path in thumbs.rglob("*.jpg")]
+        print(f"large pictures {large[0] // 1000} to {large[-1] // 1000} kB, thumbs {sum(every) // 1000} kB")
         # With a palette it has a third of the bytes.
         image = pyvips.Image.new_from_file(str(Path(folder, "sheet.png")))
         image.pngsave(
             str(PICTURES / "sheet.png"), palette=True, Q=90, dither=0.6, effort=10, compression=9, keep="none"
         )
-        print(PICTURES / "sheet.png", (PICTURES / "sheet.png").stat().st_size, "bytes")
+        look = pyvips.Image.new_from_file(str(Path(folder, "look.png"))).extract_band(0, n=3).resize(_LOOK_SCALE)
+        look.jpegsave(str(PICTURES / "sheet_look.jpg"), Q=80, optimize_coding=True, keep="none")
+        for name in ("sheet.png", "sheet_look.jpg"):
+            print(PICTURES / name, (PICTURES / name).stat().st_size, "bytes")
 
 
 if __name__ == "__main__":

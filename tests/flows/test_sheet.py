@@ -104,6 +104,7 @@ def archive(output, tmp_path_factory) -> Path:
         told["quality"]["doubt"] = {"expected": (5, 9, 16)[n % 3], "low": 4, "high": 19}
         told["work"]["seconds"] = {"colorize": chance.uniform(0.5, 7000)}
         told["source"]["width_px"] = chance.randint(100, 30_000)
+        told["source"]["depth"] = "uint16" if n % 2 else "uint8"
         told["settings"]["window"] = "average" if n % 7 == 0 else "hann"
         told["source"]["holes"] = [[0, 9, 0, 9]] if n % 100 == 7 else []
         (archive / f"{name}.color.json").write_text(json.dumps(told))
@@ -191,9 +192,9 @@ def test_five_hundred_entries_are_there_at_once(browser: Browser, archive: Path)
 
 def test_failures_come_first_with_their_reason(browser: Browser, archive: Path) -> None:
     visit(browser, archive / "index.html")
-    assert browser.value(TROUBLES) == [f"plate {n:03}" for n in range(0, ENTRIES, 25)]
+    assert browser.value(TROUBLES) == [f"plate {n:03}.png" for n in range(0, ENTRIES, 25)]
     # Some have a result all the same, from before: it stays in sight.
-    first, second = browser.value("[...document.querySelectorAll('#troubles li')].slice(0, 2).map(e => e.innerText)")
+    first, second = browser.value("[...document.querySelectorAll('#troubles > li')].slice(0, 2).map(e => e.innerText)")
     assert "FAILED" in first
     assert "cut off: no end; copy it again" in first
     assert "failed once" in first
@@ -209,8 +210,8 @@ def test_search_by_name_state_and_settings(browser: Browser, archive: Path) -> N
     visit(browser, archive / "index.html")
     count = "document.getElementById('count').textContent"
     search(browser, 'hann "PLATE 12"')
-    assert browser.value(NAMES) == [f"plate {n}" for n in range(120, 130) if n % 7 and n != 125]
-    assert browser.value(TROUBLES) == ["plate 125"]
+    assert browser.value(NAMES) == [f"plate {n}.png" for n in range(120, 130) if n % 7 and n != 125]
+    assert browser.value(TROUBLES) == ["plate 125.png"]
     assert browser.value(count) == f"9 of {ENTRIES} scans"
     browser.call("Page.reload")  # what was chosen stands in the address
     browser.wait(DRAWN)
@@ -222,10 +223,10 @@ def test_search_by_name_state_and_settings(browser: Browser, archive: Path) -> N
     choose(browser, "state", "failed")
     assert (browser.value(NAMES), len(browser.value(TROUBLES))) == ([], 20)
     choose(browser, "state", "warnings")
-    assert browser.value(NAMES) == [f"plate {n:03}" for n in range(7, ENTRIES, 100)]
+    assert browser.value(NAMES) == [f"plate {n:03}.png" for n in range(7, ENTRIES, 100)]
     choose(browser, "state", "doubtful")
     doubtful = [
-        entry["name"] for entry in entries(archive / "index.html") if entry.get("doubt") in ("unsure", "a guess")
+        entry["title"] for entry in entries(archive / "index.html") if entry.get("doubt") in ("unsure", "a guess")
     ]
     assert 200 < len(doubtful) < 400
     assert sorted(browser.value(NAMES) + browser.value(TROUBLES)) == sorted(doubtful)
@@ -236,7 +237,7 @@ def test_search_by_name_state_and_settings(browser: Browser, archive: Path) -> N
     options = browser.value("[...document.getElementById('settings').options].map(e => e.value)")
     (average,) = [value for value in options if "average" in value]
     choose(browser, "settings", average)
-    assert browser.value(NAMES) == [f"plate {n:03}" for n in range(0, ENTRIES, 7) if n % 25]
+    assert browser.value(NAMES) == [f"plate {n:03}.png" for n in range(0, ENTRIES, 7) if n % 25]
     assert not browser.troubles()
 
 
@@ -249,7 +250,7 @@ def test_sort(key: str, browser: Browser, archive: Path) -> None:
     for turned in (False, True):
         expected = sorted(done, key=lambda entry: entry["name"])
         expected.sort(key=lambda entry: entry[key], reverse=falling != turned)
-        assert browser.value(NAMES) == [entry["name"] for entry in expected]
+        assert browser.value(NAMES) == [entry["title"] for entry in expected]
         assert len(browser.value(TROUBLES)) == 20
         browser.click("#turn")
 
@@ -283,23 +284,23 @@ def test_four_hundred_pixels(browser: Browser, archive: Path, output: Path) -> N
 def test_hostile_names_are_text_and_their_links_are_right(browser: Browser, output: Path) -> None:
     visit(browser, output / "index.html")
     names = (f"{HOSTILE[0]}/{HOSTILE[1]}", *HOSTILE[2:])
-    stems = {shown(name.removesuffix(".png")) for name in names}
-    assert "&lt;b&gt; \\u2028 \\u202egnp" in stems  # nothing that breaks or turns a line
+    stems = {shown(name) for name in names}
+    assert "&lt;b&gt; \\u2028 \\u202egnp.png" in stems  # nothing that breaks or turns a line
     assert set(browser.value(NAMES)) == stems
-    assert set(browser.value(TROUBLES)) == {"letter", "cut off"}
+    assert set(browser.value(TROUBLES)) == {"letter.tif", "cut off.png"}
     assert browser.value("document.title") == "album #1 <b>, contact sheet"
     links = []
     for n in range(len(stems)):
         browser.value(f"document.querySelectorAll('#sheet .open')[{n}].click()")
         links += browser.value("[...document.querySelectorAll('#details a')].map(e => e.href)")
-        browser.wait("[...document.querySelectorAll('#details img')].every(e => e.complete && e.naturalWidth === 320)")
+        browser.wait("[...document.querySelectorAll('#details img')].every(e => e.complete && e.naturalWidth === 420)")
         browser.click("#close")
     found = [Path(unquote_to_bytes(urlsplit(link).path).decode()) for link in links]
     assert {urlsplit(link)._replace(path="") for link in links} == {urlsplit("file:")}  # no query, no fragment
     assert all(path.is_file() for path in found), found
     assert len(set(found)) >= 4 * len(stems)  # scan, JSON and two pictures each
     browser.value("document.getElementById('sheet').scrollIntoView({block: 'end'})")
-    browser.wait("[...document.images].every(e => e.complete && e.naturalWidth === 320)")
+    browser.wait("[...document.querySelectorAll('main img')].every(e => e.complete && e.naturalWidth === 320)")
     assert browser.value("typeof window.hacked") == "undefined"
     assert browser.value("document.querySelectorAll('svg, main b, main script').length") == 0
     assert not browser.troubles()
@@ -350,6 +351,78 @@ def test_details_say_what_was_done(browser: Browser, output: Path) -> None:
         assert part in text
 
 
+def test_the_depth_is_the_scans_own(archive: Path) -> None:
+    depths = {entry["name"]: entry["samples"] for entry in entries(archive / "index.html") if "samples" in entry}
+    assert depths["plate 001"] == "gray, 16 bits a sample"
+    assert depths["plate 002"] == "gray, 8 bits a sample"
+
+
+LARGE = "[...document.querySelectorAll('#details img')]"
+AT = "Number(document.querySelector('#details .curtain').getAttribute('aria-valuenow'))"
+
+
+def test_a_closer_look_with_a_curtain_for_mouse_keys_and_fingers(browser: Browser, output: Path) -> None:
+    visit(browser, output / "index.html")
+    browser.wait("[...document.images].some(e => e.complete && e.naturalWidth)")
+    assert not [url for url in browser.requests() if ".2048." in url]  # only what is looked at is loaded
+    search(browser, "back")
+    browser.click("#sheet .open")
+    browser.wait(f"{LARGE}.every(e => e.complete && e.naturalWidth === 420)")
+    assert browser.value(f"{LARGE}.map(e => [e.naturalWidth, e.naturalHeight])") == [[420, 300]] * 2
+    assert len([url for url in browser.requests() if ".2048." in url]) == 2
+    box = "document.querySelector('#details .frame').getBoundingClientRect()"
+    left, top, width = browser.value(f"[{box}.x, {box}.y + {box}.height / 3, {box}.width]")
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + width / 4, y=top)
+    assert browser.value(AT) == 25
+    browser.value("document.querySelector('#details .curtain').focus()")
+    browser.key("ArrowRight")
+    assert browser.value(AT) == 27
+    assert browser.value("document.getElementById('d-name').textContent") == "back\\slash.png"
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    for kind, at in (("touchStart", 0.27), ("touchMove", 0.5), ("touchMove", 0.8), ("touchEnd", 0.8)):
+        points = [] if kind == "touchEnd" else [{"x": left + width * at, "y": top}]
+        browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    assert abs(browser.value(AT) - 80) <= 1
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=False)
+    clip = "getComputedStyle(document.querySelector('#details .before')).clipPath"
+    assert browser.value(clip) != "none"
+    browser.click("#details [data-look=only-after]")
+    assert browser.value("document.querySelector('#details .before').checkVisibility()") is False
+    browser.click("#details [data-look=split]")
+    browser.click("#full")
+    assert browser.value("document.querySelector('#details .frame').clientWidth") == 420
+    browser.click("#full")
+    assert not browser.troubles()
+
+
+def test_large_pictures_that_are_gone_leave_the_thumbnails(browser: Browser, output: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy, copy_function=shutil.copy2)
+    for path in copy.rglob("*.2048.jpg"):
+        path.unlink()
+    visit(browser, copy / "index.html")
+    browser.click("#sheet .open")
+    browser.wait(f"{LARGE}.length === 2 && {LARGE}.every(e => e.complete && e.naturalWidth === 320)")
+    make(copy)  # as a run does at its end, which makes none anew
+    assert not list(copy.rglob("*.2048.jpg"))
+    visit(browser, copy / "index.html")
+    browser.click("#sheet .open")
+    browser.wait(f"{LARGE}.length === 2 && {LARGE}.every(e => e.complete && e.naturalWidth === 320)")
+    assert not [url for url in browser.requests() if url.startswith(copy.as_uri()) and ".2048." in url][2:]
+
+
+def test_each_failure_says_what_helps(browser: Browser, output: Path) -> None:
+    visit(browser, output / "index.html")
+    items = "[...document.querySelectorAll('#troubles li.trouble')]"
+    assert browser.value(f"{items}.every(e => !e.innerText.includes('--salvage:'))")
+    browser.value(f"{items}.forEach(e => e.querySelector('summary').click())")
+    cut, letter = browser.value(f"{items}.map(e => e.innerText)")
+    assert "give --salvage: what can be read is coloured" in cut
+    assert "Save it in a format that is read" in letter
+    browser.click("#troubles .open")
+    assert "give --salvage" in browser.value("document.getElementById('d-body').innerText")
+
+
 def test_before_and_after(browser: Browser, output: Path) -> None:
     visit(browser, output / "index.html")
 
@@ -394,7 +467,7 @@ def test_contrast_and_names_for_those_who_listen(scheme: str, browser: Browser, 
     assert any(name.startswith("Search") for name in labels["searchbox"])
     assert {"Split", "Both", "Before", "After"} <= labels["radio"]
     assert "" not in labels["button"] | labels["image"]
-    assert {"plate 001, before", "plate 001, after"} <= labels["image"]
+    assert {"plate 001.png, before", "plate 001.png, after"} <= labels["image"]
 
 
 def test_print_shows_all_of_both(browser: Browser, archive: Path) -> None:
@@ -412,11 +485,12 @@ def test_a_new_run_is_seen_and_nothing_else_is_made_again(output: Path, tmp_path
     copy = tmp_path / "copy"
     shutil.copytree(output, copy, copy_function=shutil.copy2)
     made = {path: path.stat().st_mtime_ns for path in copy.rglob("thumbs/**/*.jpg")}
-    assert len(made) == 2 * (len(HOSTILE) - 1)
+    assert len(made) == 4 * (len(HOSTILE) - 1)
     for path in copy.glob("back*.color.*"):
         path.unlink()
     make(copy)
-    gone = {copy / "thumbs" / f"back\\slash.{kind}.jpg" for kind in ("before", "after")}
+    endings = [f"{kind}{size}.jpg" for kind in ("before", "after") for size in ("", ".2048")]
+    gone = {copy / "thumbs" / f"back\\slash.{ending}" for ending in endings}
     now = {path: path.stat().st_mtime_ns for path in copy.rglob("thumbs/**/*.jpg")}
     assert now == {path: when for path, when in made.items() if path not in gone}
     assert not list(copy.rglob("*.part"))
