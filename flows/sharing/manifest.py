@@ -17,6 +17,7 @@ from typing import Any
 
 from flows.sharing.outgoing import Outgoing, address_of
 from flows.sharing.wording import WORDS, Wording
+from pipeline.formats.labels import Label
 from pipeline.metadata.description import NO_LANGUAGE, Description, Texts
 
 CONTEXT = "http://iiif.io/api/presentation/3/context.json"
@@ -110,7 +111,7 @@ def manifest_of(
     if told.summary:
         made["summary"] = _lists(_unmarked(told.summary))
     made["metadata"] = [_pair(name, value) for name, value in _metadata(result, told, wording) if value]
-    statement = _unmarked(wording.required_statement())
+    statement = _unmarked(_with_label(wording.required_statement(), result.label))
     made["requiredStatement"] = {"label": _lists(WORDS["note"]), "value": _lists(statement)}
     if wording.rights:
         made["rights"] = wording.rights
@@ -264,6 +265,16 @@ def _unmarked(texts: Texts) -> Texts:
         )
         for language, each in texts.items()
     }
+
+
+def _with_label(texts: Texts, label: Label | None) -> Texts:
+    """The statement, and what the picture's label says: where it has no language, in every one of the statement's."""
+    made = {language: list(each) for language, each in texts.items()}
+    for language, text in label.texts if label is not None else ():
+        for name in [*made] if language == NO_LANGUAGE else [language]:
+            each = made.setdefault(name, [])
+            each += [text] if text not in each else []
+    return {language: tuple(each) for language, each in made.items()}
 
 
 def _with_code(texts: Texts, code: str) -> Texts:

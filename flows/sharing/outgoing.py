@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from flows.inputs import STORE_ENDINGS
 from pipeline.errors import ColorizeError, SidecarError, UsageError
 from pipeline.formats import ENDINGS
+from pipeline.formats.labels import Label, as_one
 from pipeline.metadata.description import Description, description_of_scan
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.readers import open_scan
@@ -53,7 +54,7 @@ class Outgoing:
     sidecar: Sidecar
     approved_by: tuple[str, ...] = ()
     decisions: tuple[Decision, ...] = ()
-    labels: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
     code: str = ""
 
     @property
@@ -98,6 +99,11 @@ class Outgoing:
     @cached_property
     def description(self) -> Description:
         return description_of_scan(self.embedded)
+
+    @property
+    def label(self) -> Label | None:
+        """What copies must say, all in one."""
+        return as_one(self.labels)
 
     @property
     def name(self) -> str:

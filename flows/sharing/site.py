@@ -41,6 +41,7 @@ from flows.sharing.renderings import renderings
 from flows.sharing.wording import WORDS, Wording
 from pipeline.errors import ColorizeError, OutputError, UsageError
 from pipeline.formats import FORMATS, write_picture
+from pipeline.formats.labels import labelled, with_room
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import xmp_packet
@@ -244,6 +245,9 @@ def _write_tiles(result: Outgoing, before: Path, made: Path, same: set[str], thr
             SCAN: pictures.scan,
             COLOURS: replace(pictures.colours, embedded=colours, description=_disclosure(result)),
         }
+        if (label := result.label) is not None:
+            # Of one size, so that viewers lay one over the other.
+            each = {SCAN: with_room(each[SCAN], label), COLOURS: labelled(each[COLOURS], label)}
         for part, picture in each.items():
             if part in same:
                 with writing(made):
@@ -329,6 +333,8 @@ def _wanted_stamps(result: Outgoing) -> dict[str, str]:
     source = result.source
     scan = [_TILES, source.sha256, source.page, source.height_px, source.width_px, source.metadata.get("orientation")]
     colours = [*scan, dict(result.sidecar.settings), result.sidecar.software]
+    if (label := result.label) is not None:
+        scan, colours = ([*each, label.texts, label.place] for each in (scan, colours))
     return {SCAN: _stamp(scan), COLOURS: _stamp(colours)}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,6 +20,8 @@ from typing import Any, Literal, get_args
 import yaml
 
 from pipeline.errors import UsageError
+from pipeline.formats.labels import PLACES, Label
+from pipeline.metadata.description import NO_LANGUAGE
 from pipeline.metadata.iptc import parse_iim, resources_of
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.xmp import properties
@@ -35,6 +38,8 @@ _ACTIONS: tuple[Action, ...] = get_args(Action)
 _PATTERNS = ("folders", "names", "numbers", "keywords")
 _MOST_APPROVALS = 9
 _MOST_TERMS, _LONGEST_TERM = 200, 500
+_LONGEST_LABEL = 300
+_LANGUAGE = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{1,8})*")  # BCP 47, in short
 
 _IPTC_RESOURCE = 1028
 # IIM 4.2: 2:25 keywords; 2:103 original transmission reference, the job identifier.
@@ -173,7 +178,7 @@ class Rule:
     numbers: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     reason: str = ""
-    label: str = ""
+    label: Label | None = None
 
     @property
     def key(self) -> str:
@@ -287,7 +292,7 @@ class Policy:
 
 def _rule(path: Path, number: int, values: Any) -> Rule:
     where = f"rule {number}"
-    told = _mapping(path, where, values, {"name", "action", "reason", "label", *_PATTERNS})
+    told = _mapping(path, where, values, {"name", "action", "reason", "label", "place", *_PATTERNS})
     name, action = told.get("name"), told.get("action")
     if not isinstance(name, str) or not name.strip() or "\n" in name:
         raise _refused(path, f"{where} has no name")
@@ -297,13 +302,28 @@ def _rule(path: Path, number: int, values: Any) -> Rule:
     patterns = {each: _texts_of(path, f"{where}: {each}", told.get(each, [])) for each in _PATTERNS}
     if not any(patterns.values()):
         raise _refused(path, f"{where} names nothing; give one of {', '.join(_PATTERNS)}, or '*' for all")
-    texts = {each: told.get(each, "") for each in ("reason", "label")}
-    if wrong := [each for each, text in texts.items() if not isinstance(text, str)]:
-        raise _refused(path, f"{where}: {wrong[0]} is no text")
-    if (action == "label") != bool(texts["label"]):
+    reason = told.get("reason", "")
+    if not isinstance(reason, str):
+        raise _refused(path, f"{where}: reason is no text")
+    if (action == "label") != bool(told.get("label")) or (action != "label" and "place" in told):
         raise _refused(path, f"{where}: a label is what action 'label' needs, and no other has")
+    label = _label(path, where, told) if action == "label" else None
     folders, names, numbers, keywords = (patterns[each] for each in _PATTERNS)
-    return Rule(name, action, folders, names, numbers, keywords, **texts)
+    return Rule(name, action, folders, names, numbers, keywords, reason, label)
+
+
+def _label(path: Path, where: str, told: Mapping[str, Any]) -> Label:
+    """What copies say: one text, or one for each language."""
+    value, place = told["label"], told.get("place", PLACES[0])
+    texts = value if isinstance(value, dict) else {NO_LANGUAGE: value}
+    for language, text in texts.items():
+        if not isinstance(language, str) or (language != NO_LANGUAGE and not _LANGUAGE.fullmatch(language)):
+            raise _refused(path, f"{where}: label: {language!r:.40} is no language; write one like 'nl', in quotes")
+        if not isinstance(text, str) or not 0 < len(" ".join(text.split())) <= _LONGEST_LABEL:
+            raise _refused(path, f"{where}: label is {text!r:.40}, not a text of up to {_LONGEST_LABEL} characters")
+    if place not in PLACES:
+        raise _refused(path, f"{where}: place {place!r:.40} is none of {', '.join(PLACES)}")
+    return Label(tuple((language, " ".join(text.split())) for language, text in texts.items()), place)
 
 
 def _mapping(path: Path, where: str, value: Any, known: set[str]) -> Mapping[str, Any]:

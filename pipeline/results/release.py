@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.formats.labels import Label
 from pipeline.results.decisions import Decision, decisions_beside, standing, unreadable
 from pipeline.results.policy import Policy, Subject
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar
@@ -33,7 +34,7 @@ class Verdict:
     state: State
     reason: str
     approved_by: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
 
     def __bool__(self) -> bool:
         return self.may_go_out
@@ -84,7 +85,7 @@ def _of_approvals(stem: str, words: Sequence[Decision], policy: Policy, subject:
     """The verdict on a result that nobody is against."""
     approvals = [each for each in words if not policy.people or each.who in policy.people]
     by = tuple(each.person for each in approvals)
-    labels = tuple(rule.label for rule in policy.rules_for(subject, "label"))
+    labels = tuple(rule.label for rule in policy.rules_for(subject, "label") if rule.label is not None)
     holding = policy.rules_for(subject, "hold")
     # A rule that came later than an approval was not lifted by it.
     needed = max(1, policy.approvals)

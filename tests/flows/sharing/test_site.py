@@ -328,3 +328,66 @@ def test_what_the_policy_forbids_is_withdrawn_whoever_approved_it(tmp_path):
     assert "A. Reviewer" in (site.item(address_of("secret/a")) / "manifest.json").read_text()
     (output / POLICY_FILE).write_text("rules:\n- {name: secret, action: never, folders: [secret]}\n")
     assert states(publish_site(site)) == {"secret/a": "withdrawn"}
+
+
+LABEL = {"en": "Coloured by an algorithm; no evidence.", "ru": "Цвета добавлены алгоритмом."}
+
+
+def labelling(output: Path, place: str) -> None:
+    rule = {"name": "press", "action": "label", "names": "press", "label": LABEL, "place": place}
+    (output / POLICY_FILE).write_text(json.dumps({"rules": [rule]}))
+
+
+def picture_of(site: Site, stem: str, part: str) -> np.ndarray:
+    """The largest whole picture of an item."""
+    return cv2.imread(str(site.item(address_of(stem)) / part / "full/max/0/default.jpg"))
+
+
+@pytest.mark.parametrize("place", ["strip", "corner"])
+def test_copies_have_the_label_that_the_policy_asks_for(place, tmp_path):
+    output = tmp_path / "colour"
+    make_result(output, "press", shape_yx=(400, 500), seed=3, orientation=6)
+    make_result(output, "other", shape_yx=(40, 50))
+    site = site_of(tmp_path / "site", output)
+    list(publish_site(site))
+    bare = {part: picture_of(site, "press", part) for part in ("scan", "colours")}
+    labelling(output, place)
+    assert {step.name: step.state for step in check_site(site)}["press"] == "changed"
+    assert {step.name: step.state for step in publish_site(site)} == {"press": "changed", "other": "same"}
+    made = {part: picture_of(site, "press", part) for part in ("scan", "colours")}
+    assert made["scan"].shape == made["colours"].shape
+    height = bare["scan"].shape[0]
+    if place == "strip":
+        assert made["scan"].shape[0] > height
+        assert made["scan"][height + 8 :].min() > 250
+        assert made["colours"][height + 8 :].min() < 80
+    else:
+        assert made["scan"].shape == bare["scan"].shape
+        assert made["colours"][height * 3 // 4 :, 200:].max() > 240
+    # JPEG's blocks at the edge of the strip have a part of it.
+    rows = slice(0, height - 16 if place == "strip" else height * 3 // 4 - 16)
+    for part, picture in bare.items():
+        assert np.abs(made[part][rows].astype(int) - picture[rows]).max() <= 2, part
+    manifest = json.loads((site.item(address_of("press")) / "manifest.json").read_text())
+    assert (manifest["items"][0]["height"], manifest["items"][0]["width"]) == made["scan"].shape[:2]
+    statement = manifest["requiredStatement"]["value"]
+    assert LABEL["en"] in statement["en"]
+    assert statement["ru"] == [LABEL["ru"]]
+    assert {step.state for step in check_site(site) if isinstance(step, Step)} == {"same"}
+    (output / POLICY_FILE).unlink()
+    list(publish_site(site))
+    assert np.array_equal(picture_of(site, "press", "colours"), bare["colours"])
+
+
+def test_a_label_that_cannot_be_set_keeps_the_scan_in_the_house(tmp_path):
+    output = tmp_path / "colour"
+    make_result(output, "press")
+    site = site_of(tmp_path / "site", output)
+    list(publish_site(site))
+    rule = {"name": "press", "action": "label", "names": "*", "label": "no \u0378"}
+    (output / POLICY_FILE).write_text(json.dumps({"rules": [rule]}))
+    (step,) = publish_site(site)
+    assert step.state == "failed"
+    assert "no font here" in step.reason
+    assert not site.item(address_of("press")).exists()
+    assert json.loads((site.folder / "search.json").read_text())["items"] == []
