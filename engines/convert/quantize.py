@@ -1,8 +1,10 @@
 """An int8 file for a model folder: post-training quantization on real tiles.
 
 NNCF inserts quantize and dequantize nodes into the ONNX graph, which OpenVINO, ONNX Runtime and TensorRT all support,
-and chooses their ranges from the activations on real tiles. :mod:`engines.measure.parity` then measures whether the
-picture stays the same; a file that misses its bound is not kept.
+and chooses their ranges from the activations on real tiles. What is not a product of weights stays in float, and so do
+the first and the last layer: there the picture itself comes and goes, and 256 steps of it would be seen.
+:mod:`engines.measure.parity` then measures whether the picture stays the same; a file that misses its bound is not
+kept.
 
 References
 ----------
@@ -16,6 +18,7 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +29,7 @@ from engines.scaling import fill
 from engines.spec import CARD_FILE, INT8_FILE, Model, file_sha256, find_model
 
 F32 = NDArray[np.float32]
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def quantized(model: Model, lightness: F32) -> bytes:
@@ -61,14 +65,32 @@ def quantized(model: Model, lightness: F32) -> bytes:
             onnxruntime.InferenceSession(str(model.onnx_path), options, providers=["CPUExecutionProvider"])
             network = onnx.load(plain)
             name = network.graph.input[0].name
+            in_float = nncf.IgnoredScope(names=layers_in_float(network), validate=False)
             tiles = nncf.Dataset([{name: tile[None]} for tile in inputs])
             made = nncf.quantize(
-                network, tiles, preset=nncf.QuantizationPreset.MIXED, subset_size=len(inputs), fast_bias_correction=True
+                network,
+                tiles,
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(inputs),
+                fast_bias_correction=True,
+                ignored_scope=in_float,
             )
         except Exception as error:  # each library has its own types
             raise ModelError(f"{model.onnx_path}: cannot be quantized ({one_line(error)}); use it in fp32") from error
         data: bytes = made.SerializeToString()
         return data
+
+
+def layers_in_float(network: Any) -> list[str]:
+    """Names of the nodes of an ONNX model that stay in float: the first and the last product, and all that is none.
+
+    Sums are among them, and so is all that moves values without a change: in int8 the sum of a palette and what a
+    network adds to it has steps of one a*, and the colours of flat parts come in bands.
+    """
+    nodes = [(node.name, node.op_type in _PRODUCTS) for node in network.graph.node]
+    products = [name for name, is_product in nodes if is_product]
+    ends = {products[0], products[-1]} if products else set()
+    return [name for name, is_product in nodes if not is_product or name in ends]
 
 
 def write_int8_model(model: Model, data: bytes, out: Path) -> Model:

@@ -1,7 +1,7 @@
 """The best precision of a backend: measured once per model and machine, and cached.
 
-A precision must keep the picture (:mod:`engines.measure.parity`), and must be faster than float32 by more than the
-scatter of these measurements; a lower precision gains nothing if kernels for it are missing.
+A precision must keep the picture (:mod:`engines.measure.parity`), and must be faster than those that keep it better by
+more than the scatter of these measurements; a lower precision gains nothing if kernels for it are missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engines.cache import cache_folder, one_at_a_time, write_whole
 from engines.errors import EngineError, EngineUnavailableError, one_line
 from engines.machine import processors
 from engines.measure.bench import best_rates
-from engines.measure.parity import measure_parity
+from engines.measure.parity import BOUNDS, measure_parity
 from engines.palette import BATCH
 from engines.registry import backend_module, model_for, precisions_of, usable_version
 from engines.spec import GENERATOR, PALETTE, EngineSpec, Model
@@ -78,10 +78,11 @@ def fastest_that_keeps_the_picture(
             f"engine {backend}, model {model.card.name}: the colours would be others ({'; '.join(refused)}); "
             "use another --engine, or name a --precision"
         )
-    fastest = max(keepers.values(), key=lambda each: each.tiles_per_s)
+    fastest, *coarser = sorted(keepers.values(), key=lambda each: BOUNDS[each.precision])
+    for each in coarser:
+        if each.tiles_per_s > _GAIN * fastest.tiles_per_s:
+            fastest = each
     plain = keepers.get("fp32")
-    if plain is not None and fastest.tiles_per_s <= _GAIN * plain.tiles_per_s:
-        fastest = plain
     told = [] if fastest is plain else [f"{fastest.precision} {fastest.said}"]
     if plain is not None and fastest is not plain:
         told[0] += f", {fastest.tiles_per_s / plain.tiles_per_s:.1f}x as fast as fp32"

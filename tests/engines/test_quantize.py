@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
-from engines.convert.quantize import quantized, write_int8_model
+from engines.convert.quantize import layers_in_float, quantized, write_int8_model
+from engines.measure.parity import measure_parity
 from engines.measure.reference_tiles import reference_tiles
 from engines.scaling import fill
-from engines.spec import find_model
+from engines.spec import EngineSpec, find_model
 from flows.cli.engine_tiles import calibration_tiles
 
 MODEL = find_model("default")
@@ -45,3 +47,21 @@ def test_what_is_quantized_sees_the_palette_in_the_networks_units():
     expected, made = (each.run(None, {each.get_inputs()[0].name: inputs})[0] for each in (wide, narrow))
     assert not np.array_equal(expected, made)
     assert np.corrcoef(expected.ravel(), made.ravel())[0, 1] > 0.9
+
+
+def test_the_first_and_the_last_product_and_all_sums_stay_in_float():
+    network = onnx.load(MODEL.onnx_path)
+    in_float = set(layers_in_float(network))
+    convolutions = [node.name for node in network.graph.node if node.op_type == "Conv"]
+    assert set(convolutions) - in_float == set(convolutions[1:-1])
+    assert {node.name for node in network.graph.node if node.op_type != "Conv"} <= in_float
+    assert layers_in_float(onnx.ModelProto()) == []
+
+
+@pytest.mark.parametrize("name", ["default", "free"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_shipped_int8_files_keep_the_picture(name, backend):
+    folder = str(find_model(name).folder)
+    parity = measure_parity(EngineSpec(backend, folder, (256, 256), 4, 2, 1, "int8"), 8, 2)
+    assert parity.passes, str(parity)
+    assert parity.p999 > 0.05  # it is another file, and not float32 by another name

@@ -180,6 +180,22 @@ def test_only_what_keeps_the_picture_is_taken(tmp_path, monkeypatch, fp32, int8,
         assert "refused" in choice.reason
 
 
+@pytest.mark.parametrize(
+    ("rates", "wanted"),
+    [
+        ({"fp32": 10.0, "bf16": 30.0, "int8": 33.0}, "bf16"),  # int8 keeps the picture less, and gains a tenth
+        ({"fp32": 10.0, "bf16": 30.0, "int8": 60.0}, "int8"),
+        ({"fp32": 10.0, "bf16": 11.0, "int8": 11.4}, "fp32"),
+        ({"fp32": 10.0, "bf16": 11.0, "int8": 12.0}, "int8"),
+    ],
+)
+def test_what_keeps_the_picture_better_is_taken_unless_it_is_clearly_slower(monkeypatch, rates, wanted):
+    found = [autotune.Trial(name, True, "", rate) for name, rate in rates.items()]
+    monkeypatch.setattr(autotune, "trials", lambda *given: found)
+    model = find_model("default")
+    assert autotune.fastest_that_keeps_the_picture("openvino", "1", model, list(rates), None)[0] == wanted
+
+
 def test_without_a_cache_it_is_measured_all_the_same(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("COLORIZE_ARCHIVE_CACHE", str(tmp_path / "file"))
