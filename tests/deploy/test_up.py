@@ -88,7 +88,9 @@ def test_a_run_whose_worker_is_killed_goes_on_and_tells_what_failed(set_up, told
     assert open_task_runs(set_up, run) == []
     # The state tells it; nothing broke, so there is no traceback, on the page or in the worker's log.
     lines = set_up.api("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
-    assert [line["message"] for line in lines if "Traceback" in line["message"]] == []
+    # But the process whose worker died is told to end, and if there is still time, Prefect's engine says where it was.
+    said = [line["message"] for line in lines if not line["message"].startswith("Engine execution interrupted")]
+    assert [message for message in said if "Traceback" in message] == []
     assert "Traceback" not in (set_up.home / "colorize-archive" / "worker.log").read_text()
     assert "killed is Some scans failed" in told(lambda text: "Some scans failed" in text)
 
