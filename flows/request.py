@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 AUTO = "auto"
 WHOLE = "whole"
 ALL = "all"
+NONE = "none"
 LOCAL, CUDA = "local", "cuda"
 # The groups that help and forms show options in.
 WHAT, LOOKS, WHERE, WHEN, SAYS = (
@@ -57,7 +58,8 @@ class Option:
     form : what only a form has to say
     examples : for a form
     is_local : only the machine that runs it can tell whether the value is good
-    choices : the words of one that takes several of them, for completion
+    choices : the words of one that takes several of them, or other texts too
+    form_type : the type in a form, if it is not that of the table
     """
 
     panel: str
@@ -71,6 +73,7 @@ class Option:
     examples: tuple[Any, ...] = ()
     is_local: bool = False
     choices: Callable[[], list[str]] | None = None
+    form_type: Any = None
 
 
 @dataclass(frozen=True)
@@ -145,16 +148,20 @@ def _windows() -> dict[str, Any]:
 
 
 def _formats() -> dict[str, Any]:
-    from pipeline.formats import ENDINGS
-
-    names = "|".join(ENDINGS)
-    return {"pattern": rf"^\s*({names})(\s*,\s*({names}))*\s*$"}
+    names = "|".join(_format_names())
+    return {"pattern": rf"^\s*({names})(\s*,\s*({names}))*\s*$", "title": "As text"}
 
 
 def _format_names() -> list[str]:
     from pipeline.formats import ENDINGS
 
     return list(ENDINGS)
+
+
+def _model_names() -> list[str]:
+    from engines.spec import shipped_models
+
+    return list(shipped_models())
 
 
 def _backends() -> dict[str, Any]:
@@ -169,11 +176,13 @@ def _precisions() -> dict[str, Any]:
     return {"enum": [AUTO, *PRECISIONS]}
 
 
+# The title of a type is what a form calls it where another may be chosen.
 Whole = Annotated[int, Schema(lambda: {"minimum": 1})]
-Pixels = Annotated[str, Schema(lambda: {"pattern": _PIXELS})]
-PixelsOrWhole = Annotated[str, Schema(lambda: {"pattern": f"{_PIXELS}|^whole$"})]
-Score = Annotated[float, Schema(lambda: {"exclusiveMinimum": 1, "exclusiveMaximum": 100})]
-ScoreText = Annotated[str, Schema(lambda: {"pattern": r"^(none|\d{1,2}(\.\d*)?)$"})]
+Square = Annotated[int, Schema(lambda: {"minimum": 1, "title": "Pixels"})]
+Pixels = Annotated[str, Schema(lambda: {"pattern": _PIXELS, "title": "HEIGHTxWIDTH"})]
+PixelsOrWhole = Annotated[str, Schema(lambda: {"pattern": f"{_PIXELS}|^whole$", "title": "HEIGHTxWIDTH or whole"})]
+Score = Annotated[float, Schema(lambda: {"exclusiveMinimum": 1, "exclusiveMaximum": 100, "title": "Score"})]
+NoScore = Annotated[str, Schema(lambda: {"enum": [NONE], "title": "No goal"})]
 
 Inputs = Annotated[
     list[str],
@@ -210,7 +219,7 @@ Selection = Annotated[
     ),
 ]
 Tile = Annotated[
-    Whole | PixelsOrWhole,
+    Square | PixelsOrWhole,
     Option(
         LOOKS,
         "Tile",
@@ -218,7 +227,7 @@ Tile = Annotated[
     ),
 ]
 Stride = Annotated[
-    Whole | Pixels,
+    Square | Pixels,
     Option(
         LOOKS,
         "Stride",
@@ -246,7 +255,7 @@ Anchor = Annotated[
     ),
 ]
 Quality = Annotated[
-    Score | ScoreText,
+    Score | NoScore,
     Option(
         LOOKS,
         "Seam score to reach",
@@ -288,6 +297,7 @@ SeriesOf = Annotated[
     str,
     Schema(lambda: {"minLength": 1}),
     Option(
+        LOOKS,
         "Series",
         "Folder of scans that belong together, or a CSV file with the columns scan and series: what several of them "
         "show gets one colour.",
@@ -300,6 +310,7 @@ Hints = Annotated[
     str,
     Schema(lambda: {"minLength": 1}),
     Option(
+        LOOKS,
         "Hints",
         "Folder of hints, `NAME.hints.json`: colours that are known of places, which spread to what is alike and near.",
         "See [hints](hints.md)",
@@ -345,6 +356,7 @@ Model = Annotated[
         "Model",
         "A shipped model (`colorize-archive models`), or a folder with `model.onnx` and `card.json`.",
         is_local=True,
+        choices=_model_names,
     ),
 ]
 Saturation = Annotated[
@@ -392,7 +404,8 @@ Colourfulness = Annotated[
     ),
 ]
 Workers = Annotated[
-    Annotated[int, Schema(lambda: {"minimum": 1, "maximum": 4096})] | Annotated[str, Schema(lambda: {"enum": [AUTO]})],
+    Annotated[str, Schema(lambda: {"enum": [AUTO], "title": "By the machine"})]
+    | Annotated[int, Schema(lambda: {"minimum": 1, "maximum": 4096, "title": "Number"})],
     Option(
         WHERE,
         "Worker processes",
@@ -437,7 +450,8 @@ TlsCert = Annotated[
 ]
 TlsKey = Annotated[str, Option(WHERE, "TLS key", "PEM file of this client's key.", examples=_PEM, is_local=True)]
 LimitMemory = Annotated[
-    Whole | Annotated[str, Schema(lambda: {"pattern": f"{_MEMORY}|^auto$"})],
+    Annotated[str, Schema(lambda: {"pattern": f"{_MEMORY}|^auto$", "title": "Size or auto"})]
+    | Annotated[int, Schema(lambda: {"minimum": 1, "title": "Bytes"})],
     Option(
         WHERE,
         "Memory",
@@ -448,12 +462,15 @@ LimitMemory = Annotated[
     ),
 ]
 Keep = Annotated[
-    Whole | Annotated[str, Schema(lambda: {"pattern": r"^[1-9]\d*$"})],
+    Whole,
     Option(WHAT, "Versions to keep", "Versions of a scan's colours that stay, the new one among them."),
 ]
+FormatText = Annotated[str, Schema(_formats)]
+FormatList = Annotated[
+    list[Annotated[str, Schema(lambda: {"enum": _format_names()})]], Schema(lambda: {"minItems": 1, "title": "Choose"})
+]
 Formats = Annotated[
-    str,
-    Schema(_formats),
+    FormatText,
     Option(
         WHAT,
         "Formats",
@@ -461,13 +478,15 @@ Formats = Annotated[
         "A format that is added later is made from the existing colours",
         flags=("--format",),
         choices=_format_names,
+        form_type=FormatList | FormatText,
     ),
 ]
 Metadata = Annotated[
     bool, Option(WHAT, "Metadata", "Carry over what the scan says beside its pixels (also names and its GPS position).")
 ]
 Pages = Annotated[
-    Whole | Annotated[str, Schema(lambda: {"pattern": _RANGES})],
+    Annotated[str, Schema(lambda: {"pattern": _RANGES, "title": "Numbers or all"})]
+    | Annotated[int, Schema(lambda: {"minimum": 1, "title": "One page"})],
     Option(
         WHAT,
         "Pages",
@@ -496,8 +515,7 @@ Until = Annotated[
     ),
 ]
 QuarantineAfter = Annotated[
-    Annotated[int, Schema(lambda: {"minimum": 0, "maximum": 1000})]
-    | Annotated[str, Schema(lambda: {"pattern": r"^\d+$"})],
+    Annotated[int, Schema(lambda: {"minimum": 0, "maximum": 1000})],
     Option(
         WHEN,
         "Quarantine after",

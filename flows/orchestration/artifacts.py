@@ -1,17 +1,19 @@
-"""What Prefect's page shows of a run beside its state: a table, a summary, pictures, progress, and log lines.
+"""What Prefect's page shows of a run beside its state: a report, a table, pictures, progress, and log lines.
 
-Artifact keys derive from the output folder, so that the page keeps their history from night to night. A run costs a few
-requests, however many scans it has: rows, lists and pictures are bounded, and progress is reported every few seconds.
-The page never makes a run fail: a problem with it is one line.
+Artifact keys are the titles that the page gives them. They derive from the output folder, so that the page keeps their
+history from night to night. A run costs a few requests, however many scans it has: rows, lists and pictures are
+bounded, and progress is reported every few seconds. The page never makes a run fail: a problem with it is one line.
+
+Pictures are Markdown and not artifacts of the type image: those are one click each, and show their data as a link.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,31 +31,33 @@ from pipeline.support.names import shown
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+REPORT, SCAN_TABLE, PICTURES, PROGRESS = "report", "scan-table", "pictures", "progress"
 MOST_ROWS = 1000
 MOST_LINES = 50
 MOST_PICTURES = 20
 _HEIGHT_PX = 240
 _JPEG_QUALITY = 75
+_KEY_PART_CHARACTERS = 40
 # Failures first, then scans worth a look, then scans without problems.
 _RANKS = {"quarantined": 0, "failed": 1, "left out": 2, "stopped": 3, "done": 5, "already there": 6}
 _WARNED = 4
 
 
-def key_of(output: Path, what: str, scan: str = "") -> str:
-    """The key of an artifact: stable for one folder and scan, and different for others of the same name.
+def key_of(output: Path, what: str) -> str:
+    """The key of an artifact, in the letters that Prefect takes: the last two folders of the results, and what it is.
 
-    >>> key_of(Path("/archive/Glass plates"), "summary")
-    'glass-plates-41107d-summary'
+    >>> key_of(Path("/archive/Glass plates"), "report")
+    'archive-glass-plates-report'
+    >>> key_of(Path("/Müller"), "scan-table")
+    'muller-scan-table'
     """
-    name = _slug(output.name) + "-" + hashlib.sha256(str(output).encode("utf-8", "surrogateescape")).hexdigest()[:6]
-    if scan:
-        digest = hashlib.sha256(scan.encode("utf-8", "surrogateescape")).hexdigest()[:6]
-        return f"{name}-{what}-{_slug(scan)}-{digest}"
-    return f"{name}-{what}"
+    names = [_slug(name) for name in output.parts[-2:]]
+    return "-".join([*filter(None, names), what])
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-") or "scans"
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:_KEY_PART_CHARACTERS].strip("-")
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ class RunPage:
     flow_run_id: UUID
     output: Path
 
-    def show(self, what: str, type: str, data: Any, description: str, scan: str = "") -> UUID:
+    def show(self, what: str, type: str, data: Any, description: str) -> UUID:
         """Create an artifact and return its id. With an empty ``what``, it has no key and belongs to this run alone."""
         from prefect.client.schemas.actions import ArtifactCreate
 
-        key = key_of(self.output, what, scan) if what else None
+        key = key_of(self.output, what) if what else None
         made = ArtifactCreate(
             key=key, type=type, data=data, description=description or None, flow_run_id=self.flow_run_id
         )
@@ -83,16 +87,17 @@ class RunPage:
     def show_results(
         self, outcomes: Sequence[ScanOutcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
     ) -> None:
-        """Show the table, the summary with ``notes``, and the pictures of a run that has ended."""
+        """Show the pictures, the table, and the report with ``notes`` and links to both, of a run that has ended."""
+        links = {}
+        pictures = pictures_of(outcomes, self.output)
+        if pictures:
+            told = f"{len(pictures)} scans before and after, those most worth a look first"
+            links["Pictures"] = self.show(PICTURES, "markdown", "\n\n".join(["# Before and after", *pictures]), told)
         rows = table_of(outcomes)
         left = f"; {len(outcomes) - len(rows)} more in {shown(record)}" if len(rows) < len(outcomes) else ""
-        self.show("scans", "table", json.dumps(rows), f"{in_words(outcomes)}{left}")
-        summary = summary_of(outcomes, state, self.output, record, seconds, notes)
-        self.show("summary", "markdown", summary, state)
-        for outcome in to_picture(outcomes):
-            picture = before_and_after(self.output, outcome.scan)
-            if picture:
-                self.show("picture", "image", picture, _caption(outcome), outcome.scan)
+        links["Scan table"] = self.show(SCAN_TABLE, "table", json.dumps(rows), f"{in_words(outcomes)}{left}")
+        report = report_of(outcomes, state, self.output, record, seconds, notes, links)
+        self.show(REPORT, "markdown", report, f"{state}: {in_words(outcomes)}")
 
 
 def status_of(outcome: ScanOutcome) -> str:
@@ -121,21 +126,28 @@ def _row(outcome: ScanOutcome) -> dict[str, Any]:
     seconds = sum(value for _, value in outcome.seconds)
     seam = outcome.quality.seam if outcome.quality else None
     message = "" if outcome.status in ("done", "skipped") and outcome.result else outcome.message
-    # Six columns fit Prefect's page; version and tiles are below each picture and in the record.
+    messages = [each.removeprefix(f"{outcome.path}: ") for each in (message, *outcome.warnings) if each]
+    # Six columns fit Prefect's page, where the row says which scan it is; version and tiles are in the record.
     return {
         "scan": shown(outcome.scan),
         "status": status_of(outcome),
-        "megapixels": round(outcome.megapixels, 2),
-        "seconds": round(seconds, 1),
+        "MP": round(outcome.megapixels, 2) or None,
+        "s": round(seconds, 1) or None,
         "seam": None if seam is None else round(seam, 3),
-        "to know": shown("; ".join(filter(None, (message, *outcome.warnings)))),
+        "to know": shown("; ".join(messages)),
     }
 
 
-def summary_of(
-    outcomes: Sequence[ScanOutcome], state: str, output: Path, record: Path, seconds: float, notes: Sequence[str] = ()
+def report_of(
+    outcomes: Sequence[ScanOutcome],
+    state: str,
+    output: Path,
+    record: Path,
+    seconds: float,
+    notes: Sequence[str] = (),
+    links: Mapping[str, UUID] | None = None,
 ) -> str:
-    """Markdown: totals and ``notes``, then failures, then everything else that needs a look."""
+    """Markdown: totals, ``links`` to other artifacts, ``notes``, then failures, then everything else to look at."""
     done = [outcome for outcome in outcomes if outcome.status == "done"]
     megapixels = sum(outcome.megapixels for outcome in done)
     lines = [
@@ -146,7 +158,10 @@ def summary_of(
         f"{megapixels:.1f} megapixels, {sum(o.tiles for o in done)} tiles in {_span(seconds)}"
         + (f", {megapixels / seconds:.2f} megapixels/s" if megapixels and seconds else ""),
         "",
-        f"Results {code(output)}, contact sheet {code(output / 'index.html')}, record {code(record)}",
+        *_linked(links or {}),
+        f"- Results: {code(output)}",
+        f"- Contact sheet: {code(output / 'index.html')}",
+        f"- Record: {code(record)}",
     ]
     lines += [line for note in notes for line in ("", code(note))]
     lists: list[tuple[str, Sequence[str]]] = [
@@ -162,6 +177,13 @@ def summary_of(
             lines += ["", f"## {title} ({len(entries)})", "", *(f"- {code(text)}" for text in entries[:MOST_LINES])]
             lines += [f"- and {len(entries) - MOST_LINES} more"] if len(entries) > MOST_LINES else []
     return "\n".join(lines) + "\n"
+
+
+def _linked(links: Mapping[str, UUID]) -> list[str]:
+    """A line of links to artifacts, from anywhere on the page's own server: under which name it is seen, it knows."""
+    if not links:
+        return []
+    return [" | ".join(f"[{title}](/artifacts/artifact/{artifact})" for title, artifact in links.items()), ""]
 
 
 def _messages(outcomes: Sequence[ScanOutcome], belongs: Callable[[ScanOutcome], bool]) -> list[str]:
@@ -198,10 +220,20 @@ def to_picture(outcomes: Sequence[ScanOutcome]) -> list[ScanOutcome]:
     return sorted(done, key=concern, reverse=True)[:MOST_PICTURES]
 
 
-def _caption(outcome: ScanOutcome) -> str:
-    seam = f", {outcome.quality}" if outcome.quality else ""
-    warnings = "".join(f"\n\n{code(warning)}" for warning in outcome.warnings)
-    return f"{code(outcome.scan)} before and after, {outcome.megapixels:.1f} MP, {outcome.version}{seam}{warnings}"
+def pictures_of(outcomes: Sequence[ScanOutcome], output: Path) -> list[str]:
+    """Markdown for each finished scan that is shown: its name, the picture before and after, and the facts."""
+    shown_ones = [(outcome, before_and_after(output, outcome.scan)) for outcome in to_picture(outcomes)]
+    return [
+        "\n\n".join([f"### {code(outcome.scan)}", f"![before and after]({picture})", *_caption(outcome)])
+        for outcome, picture in shown_ones
+        if picture
+    ]
+
+
+def _caption(outcome: ScanOutcome) -> list[str]:
+    quality = f", {outcome.quality}" if outcome.quality else ""
+    facts = f"{outcome.megapixels:.1f} MP{quality}, version {code(outcome.version)}"
+    return [facts, *(code(warning) for warning in outcome.warnings)]
 
 
 def before_and_after(output: Path, stem: str) -> str:

@@ -10,10 +10,11 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from engines.spec import PRECISIONS
-from flows.orchestration.parameters import shown, words
+from flows.orchestration.forms import shown, with_plain_form
+from flows.orchestration.parameters import words
 from flows.orchestration.states import as_end
 from flows.orchestration.subprocess_log import run_logged
-from flows.request import Engine, Pixels, RunRequest, Whole, parameters_of
+from flows.request import Engine, Pixels, RunRequest, Square, Whole, parameters_of
 
 SOME_NOT_BUILT = "Some engines were not built"
 
@@ -26,11 +27,12 @@ Precisions = Annotated[
     shown("Precisions", "Each is built; auto: the first that the backend has.", minItems=1),
 ]
 Backend = Annotated[Engine, *(words(each) for each in parameters_of(RunRequest) if each.name == "engine")]
-TileSize = Annotated[Whole | Pixels, shown("Tile", "Pixels: 256, or HEIGHTxWIDTH such as 2048x4096.")]
-Batch = Annotated[Whole | None, shown("Batch", "Tiles a prediction; nothing: as a run has it.")]
+TileSize = Annotated[Square | Pixels, shown("Tile", "Pixels: 256, or HEIGHTxWIDTH such as 2048x4096.")]
+Batch = Annotated[Whole | None, shown("Batch", "Tiles a prediction; empty: as a run has it.")]
 Anew = Annotated[bool, shown("Build again", "Also where the file is there.")]
 
 
+@with_plain_form
 @flow(name="build-engines", persist_result=False)
 def build_engines(
     models: Models = ["default"],  # noqa: B006  nobody changes it, and the form shows it

@@ -25,6 +25,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.cluster.queue import BlockQueue
 from flows.deadline import command_given
 from flows.orchestration import parameters
+from flows.orchestration.forms import with_plain_form
 from flows.orchestration.limits import limit_of, slot
 from flows.orchestration.progress_page import following
 from flows.orchestration.run_names import named
@@ -99,7 +100,7 @@ class _InFlow:
         limit = limit_of(context)
 
         def submit(batch: ScanBatch) -> Sequence[Stage]:
-            name = shown(batch_name(batch))
+            name = shown(batch_name(batch)) + _try()
             ingested = ingest_scans.submit(batch, name)
             coloured = colorize_scans.submit(ingested, name, topic, limit)  # type: ignore[call-overload]
             return [_TaskRun(each) for each in (ingested, coloured, export_scans.submit(coloured, name))]
@@ -112,6 +113,12 @@ class _InFlow:
 
     def break_off(self) -> None:
         close_own_task_runs()
+
+
+def _try() -> str:
+    """Which try of this flow run it is, where there was one before: its task runs stay on the page."""
+    count = flow_run.get_run_count()
+    return f", try {count}" if count > 1 else ""
 
 
 IN_FLOW: Host = _InFlow()
@@ -131,9 +138,10 @@ def due() -> datetime | None:
 STAGE_RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE)
 
 
+@with_plain_form
 @flow(name="colorize-archive", flow_run_name=named, task_runner=STAGE_RUNNER, persist_result=False)  # type: ignore[arg-type]
 @parameters.taking(RunRequest)
 def colorize_archive(**given: Any) -> State[Any]:
     """Colour black-and-white scans."""
-    request = RunRequest(**given)
+    request = parameters.requested(RunRequest, given)
     return as_run_state(lambda: colorize(request, due(), IN_FLOW))

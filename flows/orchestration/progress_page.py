@@ -30,7 +30,7 @@ from flows.events import (
     listener,
     listening,
 )
-from flows.orchestration.artifacts import RunPage
+from flows.orchestration.artifacts import PROGRESS, RunPage
 from flows.outcome import ScanOutcome
 from pipeline.support.names import shown
 from pipeline.support.text import reason_of
@@ -161,7 +161,7 @@ class PrefectProgress:
             ]
             whole = self._whole
         if whole.scans and (whole.since or whole.artifact):
-            self._show(whole, "progress", f"{whole.finished} of {whole.scans} scans")
+            self._show(whole, PROGRESS, f"{whole.finished} of {whole.scans} scans")
         for name, batch in long:
             self._show(batch, "", name)
 
@@ -186,7 +186,7 @@ class PrefectProgress:
     def show_results(
         self, outcomes: Sequence[ScanOutcome], state: str, record: Path, seconds: float, notes: Sequence[str] = ()
     ) -> None:
-        """Table, summary and pictures."""
+        """Report, table and pictures."""
         self.safely(lambda: self.page.show_results(outcomes, state, record, seconds, notes))
 
 

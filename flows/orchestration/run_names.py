@@ -1,6 +1,7 @@
 """What a flow run is called on Prefect's page: the folder of its results, and when it began by the machine's clock.
 
-Prefect makes up two words for a run that has no name (``hasty-cobra``); a name that somebody gave it stays.
+Prefect makes up two words for a run that has no name (``hasty-cobra``), and its form the name of a star
+(``nu3-tarakis-shift``); a name that somebody gave stays.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from prefect.runtime import flow_run
 
 from pipeline.support.names import shown
 
-_MADE_UP = re.compile(r"[a-z]+-[a-z]+")
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma|tau|upsilon|phi|chi|"
+    "psi|omega"
+)
+_MADE_UP = re.compile(rf"[a-z]+-[a-z]+|({_GREEK})\d*(-[a-z]+)+")
 _MOST_CHARACTERS = 80
 
 

@@ -1,4 +1,8 @@
-"""Close abandoned task runs: Prefect leaves those of a process that died open."""
+"""Close abandoned task runs: Prefect leaves those of a process that died open.
+
+Those that had begun become Crashed. Those that had not are removed, once their process is gone: they did nothing,
+Prefect names a task run only when it begins, and the next try has its own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
@@ -31,6 +35,7 @@ _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED, StateType.CA
 _ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
 _FLOWS = ["colorize-archive", "reprocess-archive"]
 _MESSAGE = "It was broken off; what it finished is kept."
+_PAGE = 200
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +47,13 @@ def own_flow_run() -> FlowRun | None:
 
 def close_task_runs(client: SyncPrefectClient, *flow_run_ids: UUID) -> int:
     """Close the open task runs of flow runs without a live process; returns how many there were."""
-    return _close(client, FlowRunFilter(id=FlowRunFilterId(any_=list(flow_run_ids)))) if flow_run_ids else 0
+    if not flow_run_ids:
+        return 0
+    flow_runs = FlowRunFilter(id=FlowRunFilterId(any_=list(flow_run_ids)))
+    for task_run in _every(client, flow_runs, None, StateType.CRASHED):
+        if not _had_begun(task_run):  # a run that broke off closed it itself
+            client.delete_task_run(task_run.id)
+    return _close(client, flow_runs)
 
 
 def close_task_runs_left() -> None:
@@ -62,12 +73,15 @@ def close_task_runs_left() -> None:
 
 
 def close_own_task_runs() -> None:
-    """Close the open task runs of the current flow run, which is breaking off."""
+    """Close the open task runs of the current flow run, which is breaking off.
+
+    None is removed: a thread may be about to begin it.
+    """
     flow_run = own_flow_run()
     if flow_run is None:
         return
     with _harmless(), get_client(sync_client=True) as client:
-        close_task_runs(client, flow_run.id)
+        _close(client, FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])), removes=False)
 
 
 @contextlib.contextmanager
@@ -78,14 +92,31 @@ def _harmless() -> Iterator[None]:
         _log.warning("task runs that were broken off may stay open on Prefect's page", exc_info=error)
 
 
-def _close(client: SyncPrefectClient, flow_runs: FlowRunFilter, flows: FlowFilter | None = None) -> int:
-    wanted = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN)))
-    closed: set[UUID] = set()
-    while True:
-        found = client.read_task_runs(flow_filter=flows, flow_run_filter=flow_runs, task_run_filter=wanted, limit=200)
-        new = [each.id for each in found if each.id not in closed]
-        if not new:
-            return len(closed)
-        for task_run_id in new:
-            client.set_task_run_state(task_run_id, Crashed(message=_MESSAGE), force=True)
-        closed.update(new)
+def _close(
+    client: SyncPrefectClient, flow_runs: FlowRunFilter, flows: FlowFilter | None = None, removes: bool = True
+) -> int:
+    found = _every(client, flow_runs, flows, *_OPEN)
+    for task_run in found:
+        if removes and not _had_begun(task_run):
+            client.delete_task_run(task_run.id)
+        else:
+            client.set_task_run_state(task_run.id, Crashed(message=_MESSAGE), force=True)
+    return len(found)
+
+
+def _had_begun(task_run: TaskRun) -> bool:
+    # It has a start, too, once it is closed.
+    return task_run.run_count > 0
+
+
+def _every(
+    client: SyncPrefectClient, flow_runs: FlowRunFilter, flows: FlowFilter | None, *states: StateType
+) -> list[TaskRun]:
+    """All task runs in ``states``, read before any of them is changed, so that pages stay pages."""
+    wanted = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(states))))
+    found: list[TaskRun] = []
+    while page := client.read_task_runs(
+        flow_filter=flows, flow_run_filter=flow_runs, task_run_filter=wanted, limit=_PAGE, offset=len(found)
+    ):
+        found += page
+    return found

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.orchestration.parameters import shown
+from flows.orchestration.forms import shown, with_plain_form
 from flows.orchestration.states import as_end
 from flows.orchestration.subprocess_log import run_logged
 
@@ -40,10 +40,11 @@ Changes = Annotated[
     shown("Changes to the recipe", "KEY=VALUE, such as phases.0.epochs=5.", examples=[["phases.0.epochs=5"]]),
 ]
 Devices = Annotated[
-    Annotated[int, Field(json_schema_extra={"minimum": 1})] | None, shown("GPUs", "To use; nothing: all.")
+    Annotated[int, Field(json_schema_extra={"minimum": 1})] | None, shown("GPUs", "To use; empty: all.")
 ]
 
 
+@with_plain_form
 @flow(name="train-generator", persist_result=False)
 def train_generator(
     data: Photographs,

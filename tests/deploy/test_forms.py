@@ -6,12 +6,13 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.orchestration.parameters import check_parameters
+from flows.orchestration.parameters import check_parameters, requested
+from flows.request import ReprocessRequest, RunRequest
 from pipeline.errors import UsageError
 
 DEPLOYMENTS = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "prefect.yaml").read_text())["deployments"]
@@ -19,9 +20,19 @@ pytestmark = pytest.mark.unit
 BY_NAME = {each["name"]: each["entrypoint"] for each in DEPLOYMENTS}
 
 
-def schema_of(name):
+def flow_of(name):
     module, _, function = BY_NAME[name].rpartition(".")
-    return parameter_schema(getattr(import_module(module), function)).model_dump()
+    return getattr(import_module(module), function)
+
+
+def schema_of(name):
+    """As ``prefect deploy`` sends it to a server."""
+    return parameter_schema(flow_of(name)).model_dump()
+
+
+def check_on_server(name, **given):
+    """As a server does before it makes a run."""
+    validate(given, schema_of(name), raise_on_error=True, ignore_required=True)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -32,12 +43,46 @@ def test_every_parameter_has_a_title_and_help(name):
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_defaults_are_among_what_the_form_takes(name):
-    module, _, function = BY_NAME[name].rpartition(".")
-    parameters = signature(getattr(import_module(module), function).fn).parameters.values()
-    for parameter in parameters:
-        if parameter.default is not parameter.empty:
-            jsonschema.validate(parameter.default, schema_of(name)["properties"][parameter.name])
+def test_a_server_takes_the_flows_own_defaults(name):
+    """Null among them: older deployments have it where the form now leaves a field out."""
+    parameters = signature(flow_of(name).fn).parameters.values()
+    check_on_server(name, **{each.name: each.default for each in parameters if each.default is not each.empty})
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_may_stay_empty_is_sent_only_if_it_was_given(name):
+    """A default of null would be sent with every run, and shown as a type that has to be changed first."""
+    for parameter, shown in schema_of(name)["properties"].items():
+        assert shown.get("default", "none") is not None, parameter
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_no_choice_is_in_the_words_of_python(name):
+    """The page calls a type without a title int, str or None."""
+    for parameter, shown in schema_of(name)["properties"].items():
+        for kind in shown.get("anyOf", ()):
+            assert kind.get("title"), parameter
+
+
+@pytest.mark.parametrize("name", ["colorize-archive", "reprocess-archive"])
+def test_a_form_shows_group_after_group(name):
+    in_order = sorted(schema_of(name)["properties"].values(), key=lambda each: each["position"])
+    groups = [each["title"].partition(" \N{MIDDLE DOT} ")[0] for each in in_order]
+    assert list(dict.fromkeys(groups)) == [
+        group for group in ("What", "How it looks", "When it stops", "Where it runs") if group in groups
+    ]
+    assert groups == sorted(groups, key=list(dict.fromkeys(groups)).index), "each group in one piece"
+
+
+def test_formats_are_chosen_from_a_list_or_written():
+    check_on_server("colorize-archive", formats=["tiff", "iiif"])
+    check_on_server("colorize-archive", formats="tiff,iiif")
+    with pytest.raises(ValidationError, match="formats"):
+        check_on_server("colorize-archive", formats=["bmp"])
+    chosen = requested(RunRequest, {"inputs": ["a, b"], "output": "/colour", "formats": ["tiff", "iiif"]})
+    assert (chosen.formats, chosen.inputs) == ("tiff,iiif", ["a, b"])
+    assert requested(ReprocessRequest, {"output": "/colour", "scans": ["1910*"]}).scans == ["1910*"]
+    check_parameters("colorize-archive", {"output": "/colour", "formats": ["tiff", "iiif"]})
 
 
 @pytest.mark.parametrize(
@@ -65,10 +110,9 @@ def test_defaults_are_among_what_the_form_takes(name):
     ],
 )
 def test_a_form_takes_what_a_run_takes(parameter, good, bad):
-    schema = schema_of("colorize-archive")["properties"][parameter]
-    jsonschema.validate(good, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(bad, schema)
+    check_on_server("colorize-archive", **{parameter: good})
+    with pytest.raises(ValidationError, match=parameter):
+        check_on_server("colorize-archive", **{parameter: bad})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,10 +15,14 @@ import pytest
 from flows.orchestration.artifacts import (
     MOST_PICTURES,
     MOST_ROWS,
+    PICTURES,
+    PROGRESS,
+    REPORT,
+    SCAN_TABLE,
     before_and_after,
     code,
     key_of,
-    summary_of,
+    report_of,
     table_of,
     to_picture,
 )
@@ -81,6 +86,10 @@ def of_type(server, run, kind):
     return [each for each in server.artifacts(run["id"]) if each["type"] == kind]
 
 
+def called(server, run, key):
+    return [each for each in server.artifacts(run["id"]) if each["key"] == key]
+
+
 @pytest.mark.service
 def test_the_state_says_that_some_failed(night):
     _, first, second = night
@@ -93,7 +102,7 @@ def test_the_state_says_that_some_failed(night):
 def test_the_table_has_a_row_for_each_scan_and_failures_first(server, night):
     output, first, _ = night
     (table,) = of_type(server, first, "table")
-    assert table["key"] == key_of(output, "scans")
+    assert table["key"] == key_of(output, SCAN_TABLE)
     rows = json.loads(table["data"])
     # After the failure the small one: it was done first.
     assert [(row["scan"], row["status"]) for row in rows] == [
@@ -101,46 +110,62 @@ def test_the_table_has_a_row_for_each_scan_and_failures_first(server, night):
         ("small", "done"),
         ("large #1", "done"),
     ]
-    assert rows[2]["megapixels"] == 0.63
-    assert rows[2]["seconds"] > 0
+    assert rows[2]["MP"] == 0.63
+    assert rows[2]["s"] > 0
     assert len(rows[2]) == 6
-    assert "letter" in rows[0]["to know"]
+    assert rows[0]["to know"].startswith("not an image"), "without the path: the row says which scan it is"
     assert re.fullmatch(rf"{re.escape(output.name)}, \d{{4}}-\d\d-\d\d \d\d:\d\d", first["name"])
 
 
 @pytest.mark.service
-def test_the_summary_names_failures_with_every_character(server, night):
+def test_the_report_names_failures_with_every_character(server, night):
     output, first, second = night
-    (summary,) = of_type(server, first, "markdown")
-    assert summary["data"].startswith("# Some scans failed\n")
-    assert "## Failed (1)" in summary["data"]
-    assert "letter `x`.tif" in summary["data"]
-    assert "1 file not taken for scans by their endings: 1 .cr3" in summary["data"]
-    assert str(output / "index.html") in summary["data"]
-    (later,) = of_type(server, second, "markdown")
-    assert later["key"] == summary["key"] == key_of(output, "summary")
+    (report,) = called(server, first, key_of(output, REPORT))
+    assert report["type"] == "markdown"
+    assert report["data"].startswith("# Some scans failed\n")
+    assert report["description"].startswith("Some scans failed: 2 done, 1 failed")
+    assert "## Failed (1)" in report["data"]
+    assert "letter `x`.tif" in report["data"]
+    assert "1 file not taken for scans by their endings: 1 .cr3" in report["data"]
+    assert str(output / "index.html") in report["data"]
+    (later,) = called(server, second, report["key"])
     assert "## Quarantined, left out from now on (1)" in later["data"]
 
 
 @pytest.mark.service
-def test_pictures_show_the_scan_before_and_after(server, night):
+def test_links_of_the_report_lead_to_the_table_and_the_pictures(server, night):
     output, first, second = night
-    pictures = of_type(server, first, "image")
-    assert {each["key"] for each in pictures} == {key_of(output, "picture", name) for name in ("large #1", "small")}
-    for each in pictures:
-        kind, _, data = each["data"].partition(",")
-        assert kind == "data:image/jpeg;base64"
+    (report,) = called(server, first, key_of(output, REPORT))
+    links = dict(re.findall(r"\[([\w ]+)\]\(/artifacts/artifact/([-\w]+)\)", report["data"]))
+    keys = {each["id"]: each["key"] for each in server.artifacts(first["id"])}
+    assert {title: keys[artifact] for title, artifact in links.items()} == {
+        "Pictures": key_of(output, PICTURES),
+        "Scan table": key_of(output, SCAN_TABLE),
+    }
+    (later,) = called(server, second, key_of(output, REPORT))
+    assert "[Pictures]" not in later["data"], "nothing was coloured"
+
+
+@pytest.mark.service
+def test_pictures_show_the_scans_before_and_after_on_one_page(server, night):
+    output, first, second = night
+    (pictures,) = called(server, first, key_of(output, PICTURES))
+    assert pictures["type"] == "markdown"
+    assert re.findall(r"^### `(.*)`$", pictures["data"], re.MULTILINE) == ["small", "large #1"]
+    found = re.findall(r"!\[before and after\]\(data:image/jpeg;base64,([^)]+)\)", pictures["data"])
+    assert len(found) == 2
+    for data in found:
         assert len(data) < 100_000
         picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         assert picture.shape[1] > 2 * picture.shape[0]
-    assert of_type(server, second, "image") == []
+    assert called(server, second, pictures["key"]) == []
 
 
 @pytest.mark.service
 def test_progress_ends_at_all_of_it(server, night):
     output, first, _ = night
     progress = {each["key"]: each for each in of_type(server, first, "progress")}
-    whole = progress[key_of(output, "progress")]
+    whole = progress[key_of(output, PROGRESS)]
     assert whole["data"] == 100
     assert whole["description"] == "2 of 2 scans"
 
@@ -167,9 +192,25 @@ def test_what_is_shown_is_bounded(tmp_path):
     pictures = to_picture([*many, shows, failed])
     assert len(pictures) == MOST_PICTURES
     assert pictures[0].scan == "shows"
-    summary = summary_of([failed] * 80, "All scans failed", tmp_path, tmp_path / "r.json", 1.0)
-    assert summary.count("/bad.tif: torn") == 50
-    assert "- and 30 more" in summary
+    report = report_of([failed] * 80, "All scans failed", tmp_path, tmp_path / "r.json", 1.0)
+    assert report.count("/bad.tif: torn") == 50
+    assert "- and 30 more" in report
+
+
+@pytest.mark.parametrize(
+    ("folder", "key"),
+    [
+        ("/colour", "colour-report"),
+        ("/archive/Glass plates/colour", "glass-plates-colour-report"),
+        ("/Фото", "report"),
+        ("/srv/Ångström & Söhne", "srv-angstrom-sohne-report"),
+    ],
+)
+def test_keys_are_plain_names_in_the_letters_that_prefect_takes(folder, key):
+    from prefect.client.schemas.actions import ArtifactCreate
+
+    assert key_of(Path(folder), REPORT) == key
+    ArtifactCreate(key=key, type="markdown", data="")
 
 
 def test_a_scan_without_thumbnails_has_no_picture(tmp_path):
