@@ -33,11 +33,12 @@ from flows.orchestration.states import as_run_state
 from flows.orchestration.task_runs import close_own_task_runs, close_task_runs_left
 from flows.outcome import ScanOutcome
 from flows.request import RunRequest
+from flows.run.batches import ScanBatch, batch_name
 from flows.run.host import Host, Page
 from flows.run.jobs import RunContext
 from flows.run.requests import colorize
 from flows.run.stage_threads import STAGES_AT_ONCE, Stage, Submit
-from flows.run.stages import ScanBatch, batch_name, colorize_batch, export_batch, ingest_batch
+from flows.run.stages import colorize_batch, export_batch, ingest_batch
 from pipeline.support.names import shown
 
 # The queue of the current run: Prefect's task runner starts each task with the context variables of the flow.

@@ -30,6 +30,7 @@ from flows.events import Message, ScanFinished, ScanPlanned, TilesDone, listenin
 from flows.inputs import SearchReport
 from flows.options import RunOptions
 from flows.outcome import CANCELLED, ScanOutcome
+from flows.run.batches import ScanBatch, batch_name, scan_batches, stopped
 from flows.run.contact_sheet import refresh_sheet
 from flows.run.endings import BrokeOffError, RunEnd, ended, name_of
 from flows.run.host import HERE, Host
@@ -39,7 +40,6 @@ from flows.run.retry_policy import RetryPolicy
 from flows.run.run_log import LoggedListener, in_one_line, logging_to
 from flows.run.run_record import record_of, write_run
 from flows.run.stage_threads import STAGES_AT_ONCE, Stage, Submit
-from flows.run.stages import ScanBatch, batch_name, scan_batches, stopped
 from flows.run.temporary_folder import see_to_temporary_files
 from pipeline.errors import ColorizeError, OutputError, UsageError
 from pipeline.results.run_spec import utc_now

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flows.cluster.queue import BlockQueue
-from flows.run.stages import ScanBatch, colorize_batch, export_batch, ingest_batch
+from flows.run.batches import ScanBatch
+from flows.run.stages import colorize_batch, export_batch, ingest_batch
 
 STAGES_AT_ONCE = 3
 

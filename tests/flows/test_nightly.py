@@ -20,9 +20,9 @@ from flows.options import parse_options, parse_until
 from flows.outcome import ScanOutcome
 from flows.run.endings import name_of
 from flows.run.jobs import RunContext, ScanJob
+from flows.run.passing_faults import is_passing, trying_again
 from flows.run.planning import plan_scans
 from flows.run.retry_policy import RetryPolicy, wait_after
-from flows.run.stages import is_passing, trying_again
 from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
 from pipeline.support.files import folder_lock
 from tests.prefect_server import prefect_server, serving

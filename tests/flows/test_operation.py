@@ -27,7 +27,7 @@ from flows.inputs import ScanFile
 from flows.options import parse_options
 from flows.orchestration import colorize
 from flows.outcome import KILLED
-from flows.run import requests, running, stages
+from flows.run import batches, requests, running, stages
 from flows.run.planning import failure
 from flows.run.retry_policy import RetryPolicy
 from flows.run.run_log import keep_traceback, logging_to
@@ -120,7 +120,7 @@ def test_errors_of_a_run_that_is_being_cancelled_are_nobodys(tmp_path):
     job = SimpleNamespace(scan=SCAN, plan=SimpleNamespace(blocks=4), info=SimpleNamespace(megapixels=1.0))
     deadline.cancel()
     ended = (
-        stages.ScanProgress(job).ended_by(RuntimeError("cannot schedule new futures after shutdown"), deadline).ended
+        batches.ScanProgress(job).ended_by(RuntimeError("cannot schedule new futures after shutdown"), deadline).ended
     )
     assert ended.status == "stopped"
 

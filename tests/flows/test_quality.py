@@ -16,9 +16,10 @@ from flows.inputs import ScanFile
 from flows.options import parse_options
 from flows.outcome import ScanOutcome
 from flows.request import ReprocessRequest
+from flows.run.batches import ScanProgress
 from flows.run.jobs import RunContext, ScanJob
 from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
-from flows.run.stages import ScanProgress, colorize_batch, export_batch, ingest_batch
+from flows.run.stages import colorize_batch, export_batch, ingest_batch
 from pipeline.store import ScanStore
 from pipeline.store import chroma as chroma_module
 from pipeline.store.chroma import ChromaVersion
