@@ -403,6 +403,27 @@ Colourfulness = Annotated[
         examples=(28,),
     ),
 ]
+Within = Annotated[
+    str,
+    Option(
+        LOOKS,
+        "Only within",
+        "Grade only this part of each scan: `x,y,width,height` or a polygon `x,y x,y x,y`, in its pixels, several with "
+        "`;` between.",
+        "It is added to the grade that the scan has, and takes the place of what was done to the same part",
+        examples=("100,80,640,480", "0,0 2400,0 2400,900 0,700"),
+    ),
+]
+Feather = Annotated[
+    float,
+    Schema(lambda: {"minimum": 0, "maximum": 512}),
+    Option(
+        LOOKS,
+        "Soft edge",
+        "Pixels inside the border of `--within` over which the grade fades in; 0 is a hard edge.",
+        examples=(20,),
+    ),
+]
 Workers = Annotated[
     Annotated[str, Schema(lambda: {"enum": [AUTO], "title": "By the machine"})]
     | Annotated[int, Schema(lambda: {"minimum": 1, "maximum": 4096, "title": "Number"})],
@@ -636,6 +657,8 @@ class ReprocessRequest(_Shared):
     warmth: Annotated[Warmth | None, _NO_OTHER] = None
     hue_map: Annotated[HueMap | None, _NO_OTHER] = None
     colourfulness: Annotated[Colourfulness | None, _NO_OTHER] = None
+    within: Annotated[Within | None, NotGiven("the whole scan")] = None
+    feather: Annotated[Feather | None, NotGiven("4")] = None
     formats: Annotated[Formats | None, _AS_IT_WAS] = None
     metadata: Annotated[Metadata | None, _AS_IT_WAS] = None
     worse_than: Annotated[WorseThan | None, NotGiven("all")] = None
@@ -659,6 +682,8 @@ Request = RunRequest | ReprocessRequest
 SHARED_OPTIONS = frozenset(field.name for part in (_Shared, CommandOptions) for field in fields(part))
 # What a grade is made of.
 GRADE_OPTIONS = ("saturation", "warmth", "hue_map", "colourfulness")
+# Where it is done.
+REGION_OPTIONS = ("within", "feather")
 
 
 def parameters_of(request: type[Request | CommandOptions]) -> tuple[Parameter, ...]:

@@ -15,7 +15,7 @@ from pipeline.support.names import shown
 
 if TYPE_CHECKING:
     from pipeline.hints.model import AsIn, Hint, Hints
-    from pipeline.hints.shapes import Shape
+    from pipeline.shapes import Shape
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 
@@ -108,7 +108,7 @@ def _found(name: Path) -> tuple[Path, tuple[int, int], Hints]:
 
 def _place(at: str | None, to: str | None, box: str | None, polygon: str | None) -> Shape | None:
     """The place that is given; None where none is. Raises UsageError."""
-    from pipeline.hints.shapes import Shape
+    from pipeline.shapes import Shape
 
     given = [text for text in (at, box, polygon) if text is not None]
     if len(given) > 1 or (to is not None and at is None):

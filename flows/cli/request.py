@@ -13,6 +13,7 @@ import typer
 
 from flows.request import (
     GRADE_OPTIONS,
+    REGION_OPTIONS,
     REQUIRED,
     CommandOptions,
     F,
@@ -80,7 +81,7 @@ def options_table() -> str:
 
 def grade_table() -> str:
     """The options of ``reprocess`` that a grade is made of, as a table in Markdown."""
-    rows = [row for row in parameters_of(ReprocessRequest) if row.name in GRADE_OPTIONS]
+    rows = [row for row in parameters_of(ReprocessRequest) if row.name in (*GRADE_OPTIONS, *REGION_OPTIONS)]
     lines = [f"| {', '.join(f'`{flag}`' for flag in row.flags)} | {_meaning(row).removesuffix('.')} |" for row in rows]
     return "\n".join(["| option | meaning |", "|---|---|", *lines])
 

@@ -38,7 +38,10 @@ class FactorTask:
 
 @dataclass(frozen=True)
 class GradeTask:
-    """All that a worker needs to make one block of such a version; ``tiles`` are those that touch it, to be told."""
+    """All that a worker needs to make one block of such a version; ``tiles`` are those that touch it, to be told.
+
+    ``alike`` names a version with the same colours but in the grade's last region; empty where there is none.
+    """
 
     scan: str
     store: Path
@@ -46,6 +49,7 @@ class GradeTask:
     attempt: str
     graded_from: str
     grade: Grade
+    alike: str
     index_yx: tuple[int, int]
     write_roi: Roi
     tiles: int
@@ -103,17 +107,38 @@ def _grade(task: GradeTask) -> None:
     before, version = store.version(task.graded_from), store.version(task.version)
     if version.attempt == task.attempt and version.has_block(task.index_yx):
         return  # Dask repeats a task whose result was lost with its worker
+    if _is_copied(task, store, version):
+        return
     check_blocks(store, before, task.write_roi)
-    factor = 1.0 if task.grade.colourfulness is None else version.factor
+    grade, shape_yx = task.grade, store.info.shape_yx
+    factor = 1.0 if grade.colourfulness is None else version.factor
     if factor is None:
         raise StoreError(f"{version.path}: its factor is gone, so its blocks would differ; run it again with --force")
     chroma = np.empty((2, *task.write_roi.shape_yx), np.float16)
     for band in bands(task.write_roi):
         rows = slice(band.y0 - task.write_roi.y0, band.y1 - task.write_roi.y0)
+        half = before.read(band)
+        if before.scale_factor == version.scale_factor and not grade.touches(band):
+            chroma[:, rows] = half
+            continue
         bare = store.uncoloured(band)
         coloured = None if bare is None else ~bare
-        colours = chroma_from_half(before.read(band), before.scale_factor)
-        chroma[:, rows] = task.grade.apply(colours, store.read_lightness(band), coloured, factor)
+        lightness = store.read_lightness(band)
+        graded = grade.apply(chroma_from_half(half, before.scale_factor), lightness, coloured, factor)
+        chroma[:, rows] = grade.apply_regions(graded, band, shape_yx, lightness, coloured)
     agreement = agreement_of(before, task.write_roi)
     seconds = time.perf_counter() - started
     version.write(task.index_yx, BlockResult(chroma, agreement), task.attempt, BlockTiming(0, seconds))
+
+
+def _is_copied(task: GradeTask, store: ScanStore, version: ChromaVersion) -> bool:
+    """Take over the block of the version that has the same colours but in the last region, where that is not here."""
+    alike = store.find_version(task.alike) if task.alike else None
+    last = task.grade.regions[-1].region if task.grade.regions else None
+    if alike is None or last is None or last.part_of(task.write_roi) is not None:
+        return False
+    is_same_layout = (alike.block_px, alike.scale_factor) == (version.block_px, version.scale_factor)
+    if not is_same_layout or not alike.has_block(task.index_yx):
+        return False
+    version.copy_block(task.index_yx, alike, task.attempt)
+    return True

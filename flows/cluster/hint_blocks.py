@@ -18,8 +18,8 @@ from flows.cluster.worker import BlockDone, BlockFailed
 from pipeline.colour.lab import chroma_from_half
 from pipeline.errors import StoreError
 from pipeline.hints.recolouring import Known, Recolouring, recolouring
-from pipeline.hints.shapes import Shape
 from pipeline.hints.spreading import Seen
+from pipeline.shapes import Shape
 from pipeline.store import BlockTiming, ChromaVersion, ScanStore
 from pipeline.tiling.anchor import overview, shrinking, square_means
 from pipeline.tiling.infer import BlockResult

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from dataclasses import replace
 
 from flows.cluster.derived_blocks import grouped_blocks
 from flows.cluster.grade_blocks import FactorTask, GradeTask
 from flows.events import TilesDone, tell
 from flows.run.jobs import ScanJob
+from pipeline.colour.grading import Grade
 from pipeline.store import ChromaVersion, ScanStore
 
 
@@ -30,6 +32,7 @@ def grade_groups(
     """Groups of the blocks that are missing; those that are ``finished`` are told of."""
     grade = job.spec.grade
     assert grade is not None, "it is graded"
+    alike = _alike(job, grade)
 
     def missing() -> Iterator[GradeTask]:
         for block in job.grid.blocks(version.block_px):
@@ -38,6 +41,14 @@ def grade_groups(
                 tell(TilesDone(job.scan.stem, tiles, are_new=False))
                 continue
             names = job.scan.stem, job.paths.store, version.name, version.attempt, job.spec.graded_from
-            yield GradeTask(*names, grade, block.index_yx, block.write_roi, tiles, topic)
+            yield GradeTask(*names, grade, alike, block.index_yx, block.write_roi, tiles, topic)
 
     return grouped_blocks(missing(), version.block_px)
+
+
+def _alike(job: ScanJob, grade: Grade) -> str:
+    """The name of the version with all of a grade but its last region; empty where it has none."""
+    if not grade.regions:
+        return ""
+    before = grade.before_last
+    return job.spec.graded_from if before.is_identity else replace(job.spec, grade=before).version

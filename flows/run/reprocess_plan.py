@@ -7,7 +7,7 @@ that were, also where the current ones are graded already, so that a second grad
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -19,13 +19,14 @@ from flows.events import Message, tell, warn
 from flows.inputs import STORE_ENDINGS, ScanFile, check_locale, is_result
 from flows.options import RunOptions, parse_options, parse_size
 from flows.outcome import ScanOutcome
-from flows.request import GRADE_OPTIONS, ReprocessRequest, RunRequest
+from flows.request import GRADE_OPTIONS, REGION_OPTIONS, ReprocessRequest, RunRequest
 from flows.run.jobs import RunContext, ScanJob
 from flows.run.palette_copies import copy_of
 from flows.run.planning import failure, fitting
 from flows.run.policy_gate import forbidden, terms_of_store
 from flows.run.series import series_in
-from pipeline.colour.grading import Grade
+from pipeline.colour.grading import Grade, LocalGrade
+from pipeline.colour.regions import Region
 from pipeline.errors import StoreError, UsageError
 from pipeline.results.policy import Policy
 from pipeline.results.run_spec import RunSpec
@@ -229,7 +230,7 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
         # One cluster runs all scans: the plan refuses a tile that needs more memory than a worker's share.
         shape_yx = store.info.shape_yx
         name, now = _version_now(store, paths)
-        grade = options.grade or (None if _of_networks(request) else now.grade)
+        grade = _grade(now, request, options, shape_yx)
         if options.grade is None and grade is not None and _are_other_hints(options, scan, shape_yx, now):
             grade = None
         changed = replace(options, grade=grade) if grade else _changed(now, request, options, shape_yx)
@@ -264,6 +265,20 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
             # Never the scan's fault: its file, which only `run` reads, was not read here.
             planned.append(replace(failure(_scan_of(found, options.output), error), is_scans_fault=False))
     return planned
+
+
+def _grade(now: RunSpec, request: ReprocessRequest, options: RunOptions, shape_yx: tuple[int, int]) -> Grade | None:
+    """The grade that a scan of this size gets, by what is asked and what it has; None for none.
+
+    Raises
+    ------
+    UsageError : its regions do not lie on the scan.
+    """
+    if options.grade is None:
+        return None if _of_networks(request) else now.grade
+    for each in options.grade.regions:
+        each.region.check(shape_yx)
+    return (now.grade or Grade()).then(options.grade)
 
 
 def _graded(store: ScanStore, now: RunSpec, name: str, grade: Grade) -> RunSpec:
@@ -327,16 +342,33 @@ def _of_networks(request: ReprocessRequest) -> list[str]:
 def parse_grade(request: ReprocessRequest) -> Grade | None:
     """The grade that is asked for; None where none is. Raises UsageError."""
     given = {name: value for name in GRADE_OPTIONS if (value := getattr(request, name)) is not None}
+    where = {name: value for name in REGION_OPTIONS if (value := getattr(request, name)) is not None}
     if not given:
+        if where:
+            raise UsageError(f"{_flags(where)}: says where, and nothing what is done there; give --saturation or such")
         return None
     grade = Grade.parse(**given)
     if others := _of_networks(request):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(
-            f"{names} with {', '.join(others)}: a grade changes the colours that are there and asks no network, so "
-            "nothing would come of the latter; make that version first, then grade it"
+            f"{_flags(given)} with {', '.join(others)}: a grade changes the colours that are there and asks no "
+            "network, so nothing would come of the latter; make that version first, then grade it"
         )
-    return grade
+    return _local(grade, **where) if where else grade
+
+
+def _local(grade: Grade, within: str = "", feather: str | float | None = None) -> Grade:
+    """A grade of one region and nothing else. Raises UsageError."""
+    if not within:
+        raise UsageError("--feather: is the soft edge of a part, and none is given; give --within too, or leave it out")
+    if grade.colourfulness is not None:
+        raise UsageError(
+            "--colourfulness with --within: a goal is that of a whole picture, and a part has none; give --saturation"
+        )
+    return Grade(regions=(LocalGrade(Region.parse(within, feather), grade),))
+
+
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _scan_of(found: ScanFile, output: Path) -> ScanFile:

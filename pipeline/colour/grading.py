@@ -1,8 +1,8 @@
 """Other colours from colours that are there: calmer or stronger, warmer or cooler, some hues changed.
 
-A grade is a function of a pixel's a*, b* and L* alone and changes no L*, so that it can be done block by block and the
-lightness stays the scan's. What leaves the gamut is brought back when a picture is made of it, as always
-(:func:`pipeline.colour.lab.samples_from_lab`).
+A grade is a function of a pixel's a*, b* and L* alone, and of where it is in a region, and changes no L*: it is done
+block by block, and the lightness stays the scan's. What leaves the gamut is brought back when a picture is made of it,
+as always (:func:`pipeline.colour.lab.samples_from_lab`).
 
 References
 ----------
@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from pipeline.colour.colourfulness import colourfulness
 from pipeline.colour.hues import HUES, smooth_step
 from pipeline.colour.lab import rgb_from_lab
+from pipeline.colour.regions import Region
 from pipeline.errors import UsageError
 from pipeline.support.row_bands import row_strips
+from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 MOST_FACTOR = 4.0
 MOST_WARMTH = 20.0
@@ -69,12 +72,14 @@ class Grade:
         is 17.8 away; it fades to nothing from L* 25 down to 5 and from 75 up to 95, so that ink and paper stay as they
         are
     colourfulness : to be reached by a further factor on a*, b* (:func:`factor_for`); None for no such goal
+    regions : what is done to parts of the picture after all this, one after the other
     """
 
     saturation: float = 1.0
     warmth: float = 0.0
     hues: tuple[HueChange, ...] = ()
     colourfulness: float | None = None
+    regions: tuple[LocalGrade, ...] = ()
 
     @classmethod
     def parse(
@@ -111,12 +116,14 @@ class Grade:
 
     def to_json(self) -> dict[str, Any]:
         hues = ", ".join(map(str, self.hues))
-        return {
+        whole = {
             "saturation": self.saturation,
             "warmth": self.warmth,
             "hue_map": hues,
             "colourfulness": self.colourfulness,
         }
+        # Without regions it has the text, and with it the version's name, that it had before there were any.
+        return whole | ({"regions": [each.to_json() for each in self.regions]} if self.regions else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Grade:
@@ -127,7 +134,30 @@ class Grade:
             float(values["warmth"]),
             _parse_hues(values["hue_map"]),
             None if goal is None else float(goal),
+            tuple(map(LocalGrade.from_json, values.get("regions", ()))),
         )
+
+    @property
+    def whole(self) -> Grade:
+        """What is done to the picture as a whole."""
+        return replace(self, regions=())
+
+    @property
+    def before_last(self) -> Grade:
+        """The grade before its last region, if it has any."""
+        return replace(self, regions=self.regions[:-1])
+
+    def then(self, other: Grade) -> Grade:
+        """What becomes of this grade when another is asked for.
+
+        A grade of the whole picture takes its place. One of regions is added; it takes the place of what was done to
+        the same region before, and one that changes nothing ends that.
+        """
+        if not other.regions:
+            return other
+        others = {each.region for each in other.regions}
+        kept = tuple(each for each in self.regions if each.region not in others)
+        return replace(self, regions=kept + tuple(each for each in other.regions if not each.grade.is_identity))
 
     def __str__(self) -> str:
         parts = [
@@ -135,13 +165,12 @@ class Grade:
             f"warmth {self.warmth:+g}" if self.warmth else "",
             f"hues {' '.join(map(str, self.hues))}" if self.hues else "",
             "" if self.colourfulness is None else f"colourfulness {self.colourfulness:g}",
+            *(f"within {each.region}: {each.grade}" for each in self.regions),
         ]
         return ", ".join(filter(None, parts)) or "as it is"
 
-    def apply(
-        self, chroma_ab: F32, lightness: F32, coloured: NDArray[np.bool_] | None = None, factor: float = 1.0
-    ) -> F32:
-        """The graded chroma of a block.
+    def apply(self, chroma_ab: F32, lightness: F32, coloured: Mask | None = None, factor: float = 1.0) -> F32:
+        """The chroma of a block after what is done to the whole picture.
 
         Parameters
         ----------
@@ -169,6 +198,51 @@ class Grade:
                 for plane, share in zip(strip, _WARM_AB, strict=True):
                     plane += tint * np.float32(share)
         return graded
+
+    def apply_regions(
+        self, chroma_ab: F32, roi: Roi, shape_yx: tuple[int, int], lightness: F32, coloured: Mask | None = None
+    ) -> F32:
+        """The chroma of ``roi`` after what is done to regions; outside them as given, to the bit.
+
+        Parameters
+        ----------
+        chroma_ab, lightness, coloured : as for :meth:`apply`, which came before
+        shape_yx : of the scan
+        """
+        made = np.array(chroma_ab, np.float32)
+        for each in self.regions:
+            part = each.region.part_of(roi)
+            weight = None if part is None else each.region.weight(part, shape_yx)
+            if part is None or weight is None:
+                continue
+            rows, columns = slice(part.y0 - roi.y0, part.y1 - roi.y0), slice(part.x0 - roi.x0, part.x1 - roi.x0)
+            there, bare = made[:, rows, columns], None if coloured is None else coloured[rows, columns]
+            graded = each.grade.apply(there, np.ascontiguousarray(lightness[rows, columns]), bare)
+            mixed = np.where(weight < 1, there + weight * (graded - there), graded)
+            made[:, rows, columns] = np.where(weight > 0, mixed, there)
+        return made
+
+    def touches(self, roi: Roi) -> bool:
+        """Whether any colour in ``roi`` can change."""
+        return not self.whole.is_identity or any(each.region.part_of(roi) for each in self.regions)
+
+
+@dataclass(frozen=True)
+class LocalGrade:
+    """What is done to a part of a picture; ``grade`` has no regions of its own and no goal."""
+
+    region: Region
+    grade: Grade
+
+    def to_json(self) -> dict[str, Any]:
+        values = self.grade.to_json()
+        del values["colourfulness"]
+        return {**self.region.to_json(), **values}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> LocalGrade:
+        """What :meth:`to_json` gave. Raises KeyError, TypeError, ValueError where it is something else."""
+        return cls(Region.from_json(values), Grade.from_json({**values, "colourfulness": None, "regions": ()}))
 
 
 def factor_for(grade: Grade, chroma_ab: F32, lightness: F32) -> float:

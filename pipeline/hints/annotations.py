@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from pipeline.errors import HintError
 from pipeline.hints.colours import lab_of
 from pipeline.hints.model import MOST_HINTS, Hint, Hints
-from pipeline.hints.shapes import Shape
+from pipeline.shapes import Shape
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _XYWH = re.compile(rf"xywh=(pixel:|percent:)?({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER})")

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.errors import HintError
 from pipeline.hints.colours import GRAY, lab_of
-from pipeline.hints.shapes import MOST, Shape
+from pipeline.shapes import MOST, Shape
 
 FORMAT, VERSION = "colorize-archive hints", 1
 LIMIT_BYTES = 50 * 2**20

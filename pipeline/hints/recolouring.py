@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.hints.shapes import Shape
 from pipeline.hints.spreading import REACH, Correction, Sample, Seen, spread
+from pipeline.shapes import Shape
 from pipeline.types import Roi
 
 F32 = NDArray[np.float32]

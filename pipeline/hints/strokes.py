@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.errors import HintError
 from pipeline.hints.model import Hint, Hints
-from pipeline.hints.shapes import Shape
+from pipeline.shapes import Shape
 
 # Painting programs write at most so many; a photograph has more colours than any painter's palette.
 _MOST_COLOURS = 256

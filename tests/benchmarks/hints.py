@@ -27,8 +27,8 @@ from skimage.color import deltaE_ciede2000
 from engines.spec import find_model
 from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
 from pipeline.hints.recolouring import Known, Recolouring, recolouring
-from pipeline.hints.shapes import Shape
 from pipeline.hints.spreading import Seen
+from pipeline.shapes import Shape
 from pipeline.tiling.anchor import shrinking, square_means
 from pipeline.types import Roi
 from tests.benchmarks.giga import write_scan

@@ -13,6 +13,7 @@ import tifffile
 
 from engines.select import EngineChoice
 from engines.spec import find_model
+from flows.cluster import grade_blocks
 from flows.cluster.grade_blocks import FactorTask, GradeTask, run_factors, run_grades, sampled
 from flows.cluster.worker import BlockDone, BlockFailed
 from flows.request import ReprocessRequest
@@ -20,7 +21,8 @@ from flows.run.jobs import as_before
 from flows.run.publish import prune
 from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores
 from pipeline.colour.colourfulness import colourfulness
-from pipeline.colour.grading import Grade
+from pipeline.colour.grading import Grade, LocalGrade
+from pipeline.colour.regions import Region
 from pipeline.errors import StoreError, UsageError
 from pipeline.export import render_rgb
 from pipeline.results.run_spec import RunSpec
@@ -115,6 +117,41 @@ def test_a_grade_needs_no_network_and_begins_with_the_colours_that_were(command,
     assert sidecar(output)["result"]["version"] == plain
 
 
+def test_parts_of_a_picture_are_graded_one_after_the_other(command, coloured, tmp_path):
+    output = shutil.copytree(coloured, tmp_path / "out")
+    (plain,) = versions(output)
+    before = tifffile.imread(output / "girls.color.tif")
+    words = ("reprocess", output, "gir*", "--within", "100,50,300,200", "--feather", "9")
+    ran = command(*words, "--saturation", "0")
+    assert ran.code == 0, ran.err
+    first, settings = sidecar(output)["result"]["version"], sidecar(output)["settings"]
+    assert settings["graded_from"] == plain
+    assert settings["grade"]["regions"][0]["shapes"] == [{"kind": "boxes", "numbers": [[100, 50, 300, 200]]}]
+    after = tifffile.imread(output / "girls.color.tif")
+    differs = np.argwhere((after != before).any(-1))
+    assert (differs.min(0) >= (50, 100)).all()
+    assert (differs.max(0) < (250, 400)).all()
+    inside = after[60:240, 110:390].astype(int)
+    assert np.abs(inside - inside[..., 1:2]).max() <= 1
+    assert "within 100,50,300,200: saturation 0" in json.dumps(sidecar(output)["pictures"]["tiff"]["premis"])
+    assert command("verify", output).code == 0
+
+    # Another part is added; the first one's own end leaves that; and after both ends nothing was ever graded.
+    others = ("reprocess", output, "--within", "500,300 900,300 700,600", "--warmth", "9")
+    assert command(*others).code == 0
+    assert len(sidecar(output)["settings"]["grade"]["regions"]) == 2
+    assert command(*words, "--saturation", "1").code == 0
+    assert len(sidecar(output)["settings"]["grade"]["regions"]) == 1
+    assert command(*others[:-1], "0").code == 0
+    assert sidecar(output)["result"]["version"] == plain
+    np.testing.assert_array_equal(tifffile.imread(output / "girls.color.tif"), before)
+
+    ran = command("reprocess", output, "--saturation", "0", "--within", "0,0,4000,4000")
+    assert ran.code == 1
+    assert ran.line("within 0,0,4000,4000: is outside the scan")
+    assert first not in (plain, sidecar(output)["result"]["version"])
+
+
 def test_a_version_that_was_kept_is_put_back(command, coloured, tmp_path):
     output = shutil.copytree(coloured, tmp_path / "out")
     (plain,), before = versions(output), (output / "girls.color.tif").read_bytes()
@@ -149,6 +186,10 @@ def test_a_version_that_was_kept_is_put_back(command, coloured, tmp_path):
         ({"hue_map": "purple:1"}, "purple is not a hue"),
         ({"saturation": "5"}, "saturation '5'"),
         ({"colourfulness": "-1"}, "colourfulness '-1'"),
+        ({"within": "0,0,9,9"}, "--within: says where"),
+        ({"saturation": 1, "feather": 9}, "--feather: is the soft edge of a part"),
+        ({"colourfulness": 9, "within": "0,0,9,9"}, "--colourfulness with --within"),
+        ({"saturation": 2, "within": "0,0,9"}, "within '0,0,9': is no place of a scan"),
     ],
 )
 def test_what_makes_no_sense_is_told_before_anything_is_done(asked, words):
@@ -184,11 +225,11 @@ def blocks(block_px):
             yield (y, x), place.clipped(SHAPE)
 
 
-def tasks_of(store, grade, block_px=512):
+def tasks_of(store, grade, block_px=512, name="g", alike=""):
     """Those of a graded version that is begun."""
-    version = store.create_version("g", {}, block_px, 1.0, "2026-01-02")
-    names = "a", store.path, "g", version.attempt, SPEC.version, grade
-    return FactorTask(*names), tuple(GradeTask(*names, index, roi, 1, "t") for index, roi in blocks(block_px))
+    version = store.create_version(name, {}, block_px, 1.0, "2026-01-02")
+    names = "a", store.path, name, version.attempt, SPEC.version, grade
+    return FactorTask(*names), tuple(GradeTask(*names, alike, index, roi, 1, "t") for index, roi in blocks(block_px))
 
 
 def graded(store, grade, block_px=512):
@@ -208,6 +249,42 @@ def test_blocks_of_another_size_come_to_the_same_colours(tmp_path):
         assert len(version.finished_blocks()) == len(done)
         made.append(version.read(WHOLE).tobytes())
     assert made[0] == made[1]
+
+
+def within(text, grade, feather=None):
+    return Grade(regions=(LocalGrade(Region.parse(text, feather), grade),))
+
+
+@pytest.mark.parametrize("block_px", [512, 1024])
+def test_outside_a_region_not_a_byte_of_a_version_differs(tmp_path, block_px):
+    store = stored(tmp_path)
+    grade = within("40,60,300,200; 900,10 1090,10 1000,200", Grade.parse("0.5", "-4", "red>blue"))
+    done, version = graded(store, grade, block_px)
+    assert all(isinstance(each, BlockDone) for each in done)
+    before = store.version(SPEC.version)
+    here, there = version.read(WHOLE), before.read(WHOLE)
+    weight = grade.regions[0].region.weight(WHOLE, SHAPE)
+    np.testing.assert_array_equal(here[:, weight == 0].view(np.uint16), there[:, weight == 0].view(np.uint16))
+    full = grade.regions[0].grade.apply(there.astype(np.float32), store.read_lightness(WHOLE)).astype(np.float16)
+    np.testing.assert_array_equal(here[:, weight == 1], full[:, weight == 1])
+    assert (here != there)[:, weight > 0].any(0).mean() > 0.9
+    if block_px == 512:  # the lower blocks are beyond it: their files are those of the version before
+        for path in (before.path / "chroma").rglob("c/*/1/*"):
+            assert path.read_bytes() == (version.path / path.relative_to(before.path)).read_bytes()
+
+
+def test_a_further_region_is_made_where_it_is_and_taken_over_elsewhere(tmp_path, monkeypatch):
+    store = stored(tmp_path)
+    first = Grade.parse("0.7", "3").then(within("40,60,300,200", Grade.parse("0.2")))
+    both = first.then(within("600,520,100,100", Grade.parse(hue_map="green:0"), feather=0))
+    plain, _ = tasks_of(store, both)[1], run_grades(tasks_of(store, first, name="f")[1])
+    run_grades(plain)
+    wanted = store.version("g").read(WHOLE)
+    made, real = [], grade_blocks.check_blocks
+    monkeypatch.setattr(grade_blocks, "check_blocks", lambda *given: (made.append(given[2]), real(*given)))
+    run_grades(tasks_of(store, both, name="h", alike="f")[1])
+    np.testing.assert_array_equal(store.version("h").read(WHOLE), wanted)
+    assert made == [Roi(512, 700, 512, 1024)]
 
 
 def test_what_a_stopped_run_left_is_not_made_again(tmp_path):

@@ -18,8 +18,8 @@ from pipeline.hints.colours import lab_of
 from pipeline.hints.files import read_hints, write_hints
 from pipeline.hints.model import AsIn, Hint, Hints
 from pipeline.hints.recolouring import Known, recolouring
-from pipeline.hints.shapes import Shape
 from pipeline.hints.spreading import Seen
+from pipeline.shapes import Shape
 from pipeline.tiling.anchor import square_means
 from pipeline.types import Roi
 

@@ -1,4 +1,4 @@
-"""Where a hint is: pixels, boxes or a polygon of a scan."""
+"""Places of a scan, of a hint or a grade: pixels, boxes or a polygon."""
 
 from __future__ import annotations
 
