@@ -75,13 +75,15 @@ class NoScansError(UsageError):
 class ScanFile:
     """A scan to colour: its file, the path of its results below the output folder without ending, and its page from 1.
 
-    ``is_named``: it was given by its own name, not found in a folder or by a pattern.
+    ``is_named``: it was given by its own name, not found in a folder or by a pattern. ``origin`` is the address that
+    the file was fetched from, which its results name; empty where the file itself was given.
     """
 
     path: Path
     stem: str
     page: int = 1
     is_named: bool = False
+    origin: str = ""
 
 
 @dataclass(frozen=True)

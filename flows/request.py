@@ -190,7 +190,7 @@ Inputs = Annotated[
     Option(
         WHAT,
         "Scans",
-        "Scans, folders (searched through) or patterns.",
+        "Scans, folders (searched through) or patterns, also in object storage: `s3://bucket/folder`.",
         metavar="INPUT...",
         form="As absolute paths of the machine that runs them.",
         examples=(["/scans"],),
@@ -200,7 +200,13 @@ Inputs = Annotated[
 Output = Annotated[
     str,
     Schema(lambda: {"minLength": 1}),
-    Option(WHAT, "Results", "Folder for the results.", flags=("--output", "-o"), form="As an absolute path."),
+    Option(
+        WHAT,
+        "Results",
+        "Folder for the results, also in object storage: `s3://bucket/folder`.",
+        flags=("--output", "-o"),
+        form="As an absolute path.",
+    ),
 ]
 Results = Annotated[
     str,
@@ -455,6 +461,26 @@ Scheduler = Annotated[
         is_local=True,
     ),
 ]
+Work = Annotated[
+    str,
+    Schema(lambda: {"minLength": 1}),
+    Option(
+        WHERE,
+        "Work folder",
+        "Folder for what is on its way from and to object storage (`s3://bucket/folder` as input or output).",
+        "It keeps the sidecars and thumbnails of each such output. See [object storage](object_storage.md)",
+        is_local=True,
+    ),
+]
+WorkLimit = Annotated[
+    Whole | Annotated[str, Schema(lambda: {"pattern": _MEMORY})],
+    Option(
+        WHERE,
+        "Work limit",
+        "Most bytes of scans that are fetched from object storage at once; a larger scan comes alone.",
+        "The next as many are fetched meanwhile",
+    ),
+]
 _PEM = ("/certificates/dask.pem",)
 TlsCa = Annotated[
     str,
@@ -635,6 +661,8 @@ class RunRequest(_Shared):
     until: Annotated[Until | None, NotGiven("when all is done")] = None
     quarantine_after: QuarantineAfter = 3
     retry_quarantined: RetryQuarantined = False
+    work: Annotated[Work | None, NotGiven("in the user's cache")] = None
+    work_limit: WorkLimit = "2GiB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -680,10 +708,18 @@ class CommandOptions:
 Request = RunRequest | ReprocessRequest
 # What both commands are asked alike.
 SHARED_OPTIONS = frozenset(field.name for part in (_Shared, CommandOptions) for field in fields(part))
+# What an address in object storage begins with.
+OBJECTS = "s3://"
 # What a grade is made of.
 GRADE_OPTIONS = ("saturation", "warmth", "hue_map", "colourfulness")
 # Where it is done.
 REGION_OPTIONS = ("within", "feather")
+
+
+def names_objects(request: Request) -> bool:
+    """True if scans or results of a request are in object storage."""
+    inputs = request.inputs if isinstance(request, RunRequest) else []
+    return any(str(each).startswith(OBJECTS) for each in (request.output, *inputs))
 
 
 def parameters_of(request: type[Request | CommandOptions]) -> tuple[Parameter, ...]:

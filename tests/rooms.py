@@ -19,6 +19,7 @@ NOTES = {
     "orchestration": "only here and in service: Prefect",
     "cluster": "only here Dask",
     "catalogue": "only here SQL",
+    "objects": "only here object storage",
     "store": "only here and in formats: Zarr",
 }
 _GAP, _MARGIN, _TITLE, _HEIGHT, _WIDTH = 8, 14, 30, 34, 1080

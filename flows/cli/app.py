@@ -26,12 +26,13 @@ from flows.cli.json_output import print_json
 from flows.cli.request import asked, taking
 from flows.cli.sources import strange_variables
 from flows.environment import is_in_utf8
-from flows.request import CommandOptions, ReprocessRequest, Request, RunRequest
+from flows.request import OBJECTS, CommandOptions, ReprocessRequest, Request, RunRequest, names_objects
 
 if TYPE_CHECKING:
     from flows.outcome import ScanOutcome
     from flows.run.endings import RunEnd
     from flows.run.jobs import RunContext, ScanJob
+    from pipeline.results.verify import Certificate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,8 +70,14 @@ def run(**given: Any) -> None:
         from flows.options import parse_options
         from flows.run.jobs import RunContext
         from flows.run.planning import plan_scans
+        from pipeline.errors import UsageError
         from pipeline.support.names import shown
 
+        if names_objects(request):
+            raise UsageError(
+                "dry-run: tiles and times are in the scans themselves, which would all have to be fetched from object "
+                "storage; give it some that are on a disk"
+            )
         options = parse_options(request, began)
         found, ready = find_scans(request.inputs, options.output, options.force), RunContext.of(options)
 
@@ -83,7 +90,10 @@ def run(**given: Any) -> None:
         return ready, plan
 
     def here() -> RunEnd:
-        from flows.run.requests import colorize
+        if names_objects(request):
+            from flows.objects.requests import colorize
+        else:
+            from flows.run.requests import colorize
 
         return colorize(request, began)
 
@@ -232,7 +242,8 @@ def _run(
         if users_server() is None:
             end = _end_here(here)
         else:
-            prepare()  # what is wrong with the request is told before Prefect is imported
+            if not names_objects(request):
+                prepare()  # what is wrong with the request is told before Prefect is imported
             end = _end_of_flow(flow, request)
     if end.name in (BUSY, NOT_STARTED):
         stop(explained(end.message), USAGE)
@@ -362,7 +373,12 @@ def inspect(
 
 @app.command()
 def verify(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="NAME.color.json, a picture, or folders.")],
+    results: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RESULT...", help="NAME.color.json, a picture, or folders, also in object storage (s3://...)."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     trust: Annotated[
         Path | None, typer.Option(metavar="PEM", help="Certificates trusted to sign Content Credentials, or to issue.")
@@ -384,10 +400,12 @@ def verify(
     except (OSError, UnicodeDecodeError) as error:
         stop(f"--trust {trust}: cannot be read ({error}); give certificates in PEM", USAGE)
     strangers: list[str] = []
-    found = [each for path in results for each in ([path] if sidecar_of(path) else _results_in(path, strangers))]
-    if not found and not strangers:
-        stop(f"{' '.join(map(str, results))}: no NAME.color.json there; give results, or folders of them", USAGE)
-    certificates = []
+    paths = [Path(each) for each in results if not each.startswith(OBJECTS)]
+    addresses = [each for each in results if each.startswith(OBJECTS)]
+    found = [each for path in paths for each in ([path] if sidecar_of(path) else _results_in(path, strangers))]
+    if not found and not strangers and not addresses:
+        stop(f"{' '.join(results)}: no NAME.color.json there; give results, or folders of them", USAGE)
+    certificates = [each for address in addresses for each in _certified(address, trusted, strangers, as_json)]
     for result in found:
         try:
             made = certify(result, trusted)
@@ -403,6 +421,24 @@ def verify(
         errors.print(f"colorize-archive: {shown(reason)}", markup=False)
     whole = all(certificate.passes for certificate in certificates)
     raise typer.Exit(USAGE if strangers else DONE if whole else FAILED)
+
+
+def _certified(address: str, trust: str, strangers: list[str], as_json: bool) -> Iterator[Certificate]:
+    """Certificates of results in object storage, each printed as it comes; what cannot be certified is noted."""
+    from flows.objects.verify import verify_objects
+    from pipeline.errors import ColorizeError
+    from pipeline.support.names import shown
+
+    try:
+        for found in verify_objects(address, trust):
+            if isinstance(found, ColorizeError):
+                strangers.append(str(found))
+                continue
+            if not as_json:
+                typer.echo(shown(found))
+            yield found
+    except ColorizeError as error:
+        stop(error, USAGE)
 
 
 def _results_in(folder: Path, missed: list[str]) -> list[Path]:

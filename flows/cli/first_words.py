@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flows.cli.console import USAGE, errors, stop
+from flows.request import OBJECTS
 from pipeline.support.names import shown
 
 _MOST_NAMED = 3
@@ -28,7 +29,7 @@ def refuse_missing(inputs: Sequence[str]) -> None:
 
 def _is_there(text: str) -> bool:
     try:
-        return os.path.lexists(Path(text).expanduser())
+        return text.startswith(OBJECTS) or os.path.lexists(Path(text).expanduser())
     except (OSError, RuntimeError, ValueError):
         return True  # not a possible name, of which the search says more
 

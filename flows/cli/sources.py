@@ -25,6 +25,7 @@ from typing import Any
 from platformdirs import user_config_path
 
 from flows.request import (
+    OBJECTS,
     SHARED_OPTIONS,
     CommandOptions,
     Parameter,
@@ -134,6 +135,8 @@ def user_file() -> Path:
 
 
 def _file_above(output: str) -> Path | None:
+    if output.startswith(OBJECTS):
+        return None
     folder = Path(output).expanduser().absolute()
     paths = (each / FILE for each in (folder, *folder.parents))
     return next((path for path in paths if path.is_file() and _is_trusted(path)), None)

@@ -24,6 +24,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.cluster.queue import BlockQueue
 from flows.deadline import command_given
+from flows.objects.requests import colorize
 from flows.orchestration import parameters
 from flows.orchestration.forms import with_plain_form
 from flows.orchestration.limits import limit_of, slot
@@ -36,7 +37,6 @@ from flows.request import RunRequest
 from flows.run.batches import ScanBatch, batch_name
 from flows.run.host import Host, Page
 from flows.run.jobs import RunContext
-from flows.run.requests import colorize
 from flows.run.stage_threads import STAGES_AT_ONCE, Stage, Submit
 from flows.run.stages import colorize_batch, export_batch, ingest_batch
 from pipeline.support.names import shown

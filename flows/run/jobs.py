@@ -35,7 +35,14 @@ from pipeline.readers import open_scan
 from pipeline.results.policy import Policy, Subject, terms_of
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import Sidecar
-from pipeline.results.versions import ReadSidecar, ResultPaths, find_conflict, valid_pictures
+from pipeline.results.versions import (
+    IsThere,
+    ReadSidecar,
+    ResultPaths,
+    find_conflict,
+    has_recorded_size,
+    valid_pictures,
+)
 from pipeline.store import ScanStore, Source, is_store
 from pipeline.support.files import output_error, read_text
 from pipeline.tiling.anchor import canvas_px, has_anchor
@@ -158,7 +165,8 @@ class RunContext:
 
     ``palette`` is where the palette network computes; None without one, also where all palettes are those of coloured
     copies. ``copy`` and ``series`` are those of the one scan that the context is for. Where the options have a grade,
-    engine and model are those of no network, and none is opened. ``policy`` is that of the output folder.
+    engine and model are those of no network, and none is opened. ``policy`` is that of the output folder. ``is_there``
+    says whether the picture of a sidecar is there, which is elsewhere if the results are.
     """
 
     options: RunOptions
@@ -171,6 +179,7 @@ class RunContext:
     hints: TakenHints | None = None
     policy: Policy = field(default_factory=Policy)
     series: Series | None = None
+    is_there: IsThere = field(default=has_recorded_size, compare=False, repr=False)
 
     @classmethod
     def of(cls, options: RunOptions) -> RunContext:
@@ -407,7 +416,11 @@ class RunContext:
         """The outcome of a scan whose pictures are there, whole, for these bytes and settings."""
         options = self.options
         paths = ResultPaths.of(options.output, scan.stem)
-        there = {} if options.force else valid_pictures(paths, source, spec, options.metadata, is_exact, read)
+        there = (
+            {}
+            if options.force
+            else valid_pictures(paths, source, spec, options.metadata, is_exact, read, self.is_there)
+        )
         if not set(options.formats) <= set(there):
             return None
         message = "already there for these bytes, model and settings; --force does it again"

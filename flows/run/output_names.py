@@ -99,7 +99,7 @@ class Names:
         return stem in present and self._is_of(scan, present[stem])
 
     def _is_of(self, scan: ScanFile, owner: _Owner) -> bool:
-        return owner.path == str(scan.path) or self._is_copy(scan, owner)
+        return owner.path in (str(scan.path), scan.origin or None) or self._is_copy(scan, owner)
 
     def _is_copy(self, scan: ScanFile, owner: _Owner) -> bool:
         """True if the results were made from a file with the same bytes: it was moved, or lies in two places."""

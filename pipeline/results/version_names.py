@@ -15,6 +15,11 @@ def is_of_version(stem: str) -> bool:
     return re.search(f"{_VERSION.pattern}$", stem) is not None
 
 
+def without_version(stem: str) -> str:
+    """The name of a scan, of the name of one of its versions or of its own."""
+    return re.sub(f"{_VERSION.pattern}$", "", stem)
+
+
 def leftovers(folder: Path, stem: str) -> list[Path]:
     """Files and folders that stopped writes of the scan ``stem``, current or of a version, left in ``folder``.
 

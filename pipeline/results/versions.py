@@ -21,6 +21,7 @@ from pipeline.support.files import remove, size_bytes, tree_sha256, writing
 
 _SETTINGS_KEPT = 64  # thousands of scans have the same few
 ReadSidecar = Callable[[Path], Sidecar | None]
+IsThere = Callable[[Path, PictureRecord], bool]
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,12 @@ def valid_pictures(
     metadata: bool = True,
     is_exact: bool = False,
     read: ReadSidecar = Sidecar.find,
+    is_there: IsThere = has_recorded_size,
 ) -> dict[str, PictureRecord]:
     """The existing, complete pictures that were made from these bytes with these settings, by format.
 
     Unless ``is_exact``, a picture that reused tiles of another version counts too, as it differs by rounding only.
-    ``metadata`` says whether pictures should carry the scan's; ``read`` reads sidecars.
+    ``metadata`` says whether pictures should carry the scan's; ``read`` reads sidecars, ``is_there`` finds pictures.
     """
     sidecar = read(paths.sidecar)
     if sidecar is None or not sidecar.is_of(source.sha256):
@@ -88,7 +90,7 @@ def valid_pictures(
     return {
         name: each
         for name, each in sidecar.pictures.items()
-        if name in ENDINGS and each.carries_metadata == metadata and has_recorded_size(paths.picture(name), each)
+        if name in ENDINGS and each.carries_metadata == metadata and is_there(paths.picture(name), each)
     }
 
 

@@ -238,7 +238,7 @@ class ChromaVersion:
         """Copy what is kept beside the colours of the version whose colours this one's are made from. OutputError."""
         with reading(before.path):
             names = [name for name in (_ANCHOR, _DOUBT_CELLS, _DOUBT, _ANSWERS) if (before.path / name).is_file()]
-            names += [f"{_CHOSEN}/{path.name}" for path in sorted((before.path / _CHOSEN).iterdir())]
+            names += [f"{_CHOSEN}/{path.name}" for path in sorted((before.path / _CHOSEN).glob("*"))]
             data = {name: (before.path / name).read_bytes() for name in names}
         for name in names:
             write_whole(self.path / name, data[name])
@@ -445,8 +445,13 @@ class ChromaVersion:
         return {record.index_yx for record in records if self.has_block(record.index_yx, level)}
 
     def remove_unfinished(self) -> None:
-        """Delete files that a killed process had not renamed yet; an unknown writer then fails. Raises OutputError."""
+        """Delete files that a killed process had not renamed yet; an unknown writer then fails. Raises OutputError.
+
+        Folders that were still empty are made again: copies through object storage lack them.
+        """
         with writing(self.path):
+            for folder in ("chroma/records", _CHOSEN):
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
             for path in self.path.rglob("*"):
                 if path.suffix in (UNFINISHED, ".part"):
                     path.unlink(missing_ok=True)
@@ -488,7 +493,7 @@ class ChromaVersion:
                 *(_HINTS, _CORRECTION),
             )
         ]
-        made = [*arrays, *palette, *sorted((self.path / _CHOSEN).iterdir())]
+        made = [*arrays, *palette, *sorted((self.path / _CHOSEN).glob("*"))]
         return [path for path in (self.path / "zarr.json", *made) if path.is_file()]
 
     def records_sha256(self) -> str:

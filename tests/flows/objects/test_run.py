@@ -1,0 +1,187 @@
+"""Scans from a bucket, results into one: runs whose engine gives the scan back, on a cluster that is there."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from flows.events import ScanFinished, listening
+from flows.request import RunRequest
+from pipeline.errors import ColorizeError, OutputError
+from pipeline.results.verify import Certificate
+
+
+def picture(seed, shape_yx=(60, 90)):
+    grains = np.random.default_rng(seed).random(shape_yx, np.float32)
+    return cv2.normalize(cv2.GaussianBlur(grains, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def png(seed, shape_yx=(60, 90)):
+    return cv2.imencode(".png", picture(seed, shape_yx))[1].tobytes()
+
+
+class _Heard:
+    def __init__(self):
+        self.outcomes = []
+
+    def on(self, event):
+        if isinstance(event, ScanFinished):
+            self.outcomes.append(event.outcome)
+
+
+@pytest.fixture
+def run(bucket, shared_cluster, tmp_path):
+    """Run, in this process, scans into results; returns what became of each."""
+    from flows.objects.requests import colorize
+
+    def asked(inputs, output, work="work", **given):
+        heard = _Heard()
+        with listening(heard):
+            request = RunRequest(
+                inputs=list(map(str, inputs)),
+                output=str(output),
+                work=str(tmp_path / work),
+                **{"engine": "identity", "scheduler": shared_cluster, "tile": 64, **given},
+            )
+            colorize(request, None)
+        return {outcome.scan: outcome for outcome in heard.outcomes}
+
+    return asked
+
+
+def _statuses(outcomes):
+    return {stem: outcome.status for stem, outcome in outcomes.items()}
+
+
+def _certificates(address):
+    from flows.objects.verify import verify_objects
+
+    found = list(verify_objects(address))
+    assert all(isinstance(each, Certificate) and each.passes for each in found), found
+    return found
+
+
+def test_results_are_put_and_what_has_not_changed_is_not_fetched(objects, bucket, run, tmp_path):
+    scans, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
+    for name in ("a", "box/b", "box/c"):
+        objects.put(bucket, f"in/{name}.png", png(len(name)))
+    outcomes = run([scans], output)
+    assert _statuses(outcomes) == {"a": "done", "box/b": "done", "box/c": "done"}
+    assert outcomes["box/b"].path == f"{scans}/box/b.png"
+    assert outcomes["box/b"].result == f"{output}/box/b.color.tif"
+    there = objects.keys(bucket, "out")
+    assert {"out/a.color.tif", "out/a.color.json", "out/a.zarr/zarr.json", "out/index.html"} <= set(there)
+    sidecar = json.loads(objects.get(bucket, "out/box/b.color.json"))
+    assert sidecar["source"]["path"] == f"{scans}/box/b.png"
+    assert sidecar["source"]["object"]["bytes"] == len(png(5))
+    assert len(_certificates(output)) == 3
+    # Only small files stay here.
+    left = [path.name for path in (tmp_path / "work").rglob("*") if path.is_file()]
+    assert not [name for name in left if name.endswith((".tif", ".png")) or name in ("zarr.json", "c")]
+
+    assert set(_statuses(run([scans], output)).values()) == {"skipped"}
+    # A machine that knows nothing of it asks the bucket.
+    assert set(_statuses(run([scans], output, work="other")).values()) == {"skipped"}
+    objects.put(bucket, "in/a.png", png(77))
+    assert _statuses(run([scans], output)) == {"a": "done", "box/b": "skipped", "box/c": "skipped"}
+    assert len(_certificates(output)) == 3
+    # A further format is made from the store, which is brought back.
+    outcomes = run([f"{scans}/box/b.png"], f"{output}/box", formats="tiff,omezarr", work="third")
+    assert _statuses(outcomes) == {"b": "done"}, outcomes["b"].message
+    assert {each.picture.rpartition(".color.")[2] for each in _certificates(f"{output}/box/b.color.json")} == {
+        "tif", "ome.zarr",
+    }  # fmt: skip
+    assert objects.keys(bucket, "out/box/b.color.tif") == {"out/box/b.color.tif": there["out/box/b.color.tif"]}
+
+
+def test_from_a_bucket_to_a_folder_and_from_a_folder_to_a_bucket(objects, bucket, run, tmp_path):
+    objects.put(bucket, "in/a.png", png(1))
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "b.png").write_bytes(png(2))
+    assert _statuses(run([f"s3://{bucket}/in", tmp_path / "scans"], tmp_path / "out")) == {"a": "done", "b": "done"}
+    assert (tmp_path / "out" / "a.color.tif").is_file()
+    assert _statuses(run([f"s3://{bucket}/in"], tmp_path / "out")) == {"a": "skipped"}
+    objects.put(bucket, "in/a.png", png(3))
+    assert _statuses(run([f"s3://{bucket}/in"], tmp_path / "out")) == {"a": "done"}
+    assert _statuses(run([tmp_path / "scans"], f"s3://{bucket}/out")) == {"b": "done"}
+    assert _statuses(run([tmp_path / "scans"], f"s3://{bucket}/out")) == {"b": "skipped"}
+    assert len(_certificates(f"s3://{bucket}/out")) == 1
+
+
+def test_scans_come_in_parts_and_one_that_fails_stops_no_other(objects, bucket, run):
+    for number in range(5):
+        objects.put(bucket, f"in/{number}.png", png(number))
+    objects.put(bucket, "in/1.png", b"\x89PNG\r\n\x1a\n broken")
+    outcomes = run([f"s3://{bucket}/in"], f"s3://{bucket}/out", work_limit=len(png(0)) * 2)
+    assert _statuses(outcomes) == {"1": "failed"} | dict.fromkeys("0234", "done")
+    assert outcomes["1"].message.startswith(f"s3://{bucket}/in/1.png: ")
+    assert len([key for key in objects.keys(bucket, "out/runs") if key.endswith(".json")]) > 1
+
+
+def test_a_result_is_the_old_one_or_the_new_one_wherever_putting_it_stops(objects, bucket, run, monkeypatch):
+    from flows.objects.bucket import Bucket
+
+    objects.put(bucket, "in/a.png", png(1))
+    run([f"s3://{bucket}/in"], f"s3://{bucket}/out")
+    put, left = Bucket.put, [0]
+
+    def stopping(self, key, data):
+        if left[0] == 0:
+            raise OutputError("the machine stopped")
+        left[0] -= 1
+        return put(self, key, data)
+
+    for count in range(1, 12, 2):  # the first is the probe of the rights
+        objects.put(bucket, "in/a.png", png(10 + count))
+        before = json.loads(objects.get(bucket, "out/a.color.json"))
+        left[0] = count
+        monkeypatch.setattr(Bucket, "put", stopping)
+        try:
+            run([f"s3://{bucket}/in"], f"s3://{bucket}/out")
+        except ColorizeError:
+            after = json.loads(objects.get(bucket, "out/a.color.json"))
+            assert after["source"]["sha256"] in (
+                before["source"]["sha256"],
+                hashlib.sha256(png(10 + count)).hexdigest(),
+            )
+        monkeypatch.setattr(Bucket, "put", put)
+        assert _statuses(run([f"s3://{bucket}/in"], f"s3://{bucket}/out")).keys() == {"a"}
+        sidecar = json.loads(objects.get(bucket, "out/a.color.json"))
+        assert sidecar["source"]["sha256"] == hashlib.sha256(png(10 + count)).hexdigest()
+        assert len(_certificates(f"s3://{bucket}/out")) == 1
+
+
+def test_killed_commands_lose_nothing(objects, bucket, run, shared_cluster, tmp_path):
+    for number in range(6):
+        objects.put(bucket, f"in/{number}.png", png(number))
+    run([f"s3://{bucket}/in"], f"s3://{bucket}/undisturbed")
+    words = [
+        "run", f"s3://{bucket}/in", "-o", f"s3://{bucket}/out", "--work", tmp_path / "killed", "--engine", "identity",
+        "--tile", "64", "--scheduler", shared_cluster,
+    ]  # fmt: skip
+    for count in (3, 25):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *map(str, words)], env=dict(os.environ), start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while len(objects.keys(bucket, "out/")) < count and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for key in objects.keys(bucket, "out/"):
+            if key.endswith(".color.json"):
+                picture = json.loads(objects.get(bucket, key))["pictures"]["tiff"]
+                there = objects.get(bucket, f"out/{picture['file']}")
+                assert hashlib.sha256(there).hexdigest() == picture["sha256"]
+    run([f"s3://{bucket}/in"], f"s3://{bucket}/out", work="killed")
+    for number in range(6):
+        name = f"{number}.color.tif"
+        assert objects.get(bucket, f"out/{name}") == objects.get(bucket, f"undisturbed/{name}")
+    assert len(_certificates(f"s3://{bucket}/out")) == 6
