@@ -473,7 +473,8 @@ Work = Annotated[
     ),
 ]
 WorkLimit = Annotated[
-    Whole | Annotated[str, Schema(lambda: {"pattern": _MEMORY})],
+    str,
+    Schema(lambda: {"pattern": _MEMORY}),
     Option(
         WHERE,
         "Work limit",

@@ -119,7 +119,7 @@ def test_scans_come_in_parts_and_one_that_fails_stops_no_other(objects, bucket, 
     for number in range(5):
         objects.put(bucket, f"in/{number}.png", png(number))
     objects.put(bucket, "in/1.png", b"\x89PNG\r\n\x1a\n broken")
-    outcomes = run([f"s3://{bucket}/in"], f"s3://{bucket}/out", work_limit=len(png(0)) * 2)
+    outcomes = run([f"s3://{bucket}/in"], f"s3://{bucket}/out", work_limit=str(len(png(0)) * 2))
     assert _statuses(outcomes) == {"1": "failed"} | dict.fromkeys("0234", "done")
     assert outcomes["1"].message.startswith(f"s3://{bucket}/in/1.png: ")
     assert len([key for key in objects.keys(bucket, "out/runs") if key.endswith(".json")]) > 1
