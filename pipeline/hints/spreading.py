@@ -94,16 +94,16 @@ class Correction:
     Attributes
     ----------
     values : (rows, columns, 26) a* + i b* of the middles of cells, at L* 0, 4, ..., 100
-    cell_px : side of a cell in scan pixels
+    cell_px : side of a cell in scan pixels, or in those of a smaller copy of the scan that is corrected instead
     """
 
     values: C64
-    cell_px: int
+    cell_px: float
 
     def touches(self, roi: Roi) -> bool:
         """Whether any pixel of ``roi`` can be changed."""
         rows, columns = (
-            slice(max(0, start // self.cell_px - 1), (end - 1) // self.cell_px + 2)
+            slice(max(0, int(start // self.cell_px) - 1), int((end - 1) // self.cell_px) + 2)
             for start, end in ((roi.y0, roi.y1), (roi.x0, roi.x1))
         )
         return bool(self.values[rows, columns].any())
@@ -151,7 +151,7 @@ class _Between:
     share: F32
 
     @classmethod
-    def of(cls, start: int, end: int, cell_px: int, count: int) -> _Between:
+    def of(cls, start: int, end: int, cell_px: float, count: int) -> _Between:
         at = np.clip((np.arange(start, end) + 0.5) / cell_px - 0.5, 0, count - 1)
         first = at.astype(np.intp)
         return cls(first, np.minimum(first + 1, count - 1), (at - first).astype(np.float32))
