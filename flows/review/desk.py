@@ -76,6 +76,7 @@ class Query:
     show: str = "all"
     text: str = ""
     folder: str = ""
+    series: str = ""
     sort: str = "name"
     offset: int = 0
     limit: int = 100
@@ -88,7 +89,8 @@ class Query:
         if show not in FILTERS or sort not in SORTS:
             raise UsageError("no such filter or order")
         offset, limit = (_number(given.get(name, default)) for name, default in (("offset", "0"), ("limit", "100")))
-        return cls(show, given.get("q", "")[:200], given.get("folder", ""), sort, offset, min(limit, _MOST_AT_ONCE))
+        text, folder, series = given.get("q", "")[:200], given.get("folder", ""), given.get("series", "")
+        return cls(show, text, folder, series, sort, offset, min(limit, _MOST_AT_ONCE))
 
 
 def _number(text: str) -> int:
@@ -113,6 +115,7 @@ class Desk:
         self._policy = Policy()
         self._stamp: tuple[Any, ...] = ()
         self._looked = 0.0
+        self._series: dict[tuple[str, str, str], str] = {}
         self.refresh()
 
     @property
@@ -158,6 +161,8 @@ class Desk:
     def chosen(self, query: Query) -> tuple[list[Item], int, dict[str, int]]:
         """The wanted part of the list, the number of all that fit, and how many of the folder have each state."""
         items = [each for each in self.items().values() if _is_in(each, query.folder)]
+        if query.series:
+            items = [each for each in items if self._series_of(each) == query.series]
         counts = Counter(each.state for each in items)
         text = folded(query.text)
         fitting = [each for each in items if _shows(query.show, each.state) and (not text or text in folded(each.stem))]
@@ -172,6 +177,18 @@ class Desk:
             folder = PurePosixPath(each.stem).parent
             found |= {str(parent) for parent in (folder, *folder.parents) if str(parent) != "."}
         return sorted(found)
+
+    def series(self) -> list[str]:
+        """The names of all series. The first call reads the sidecars of all scans."""
+        return sorted({name for each in self.items().values() if (name := self._series_of(each))})
+
+    def _series_of(self, item: Item) -> str:
+        """The series that the colours of a scan were made in; empty for none. A version's is read once."""
+        key = item.stem, item.version, item.finished
+        if key not in self._series:
+            found = Sidecar.find(self.sidecar(item)) if item.version else None
+            self._series[key] = found.series.name if found is not None and found.series is not None else ""
+        return self._series[key]
 
     def sidecar(self, item: Item, version: str = "") -> Path:
         """The sidecar of a version of a scan, of the current one if none is named. Raises KeyError."""

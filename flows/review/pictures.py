@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.review.previews import Change, Window, changed
+from flows.review.upright import Turn
 from flows.sheet.thumbnails import LONG_SIDE_PX, thumbnail_path, upright
-from pipeline.colour.grading import Grade
-from pipeline.colour.lab import lab_from_rgb, lightness_from_samples, samples_from_lab
+from pipeline.colour.lab import lightness_from_samples, samples_from_lab
 from pipeline.errors import ColorizeError, StoreError
 from pipeline.formats import Levels, open_levels
 from pipeline.quality.score import disagreement_map
@@ -29,10 +30,10 @@ from pipeline.results.versions import ResultPaths, has_recorded_size
 from pipeline.store import ScanStore
 from pipeline.support.files import open_file
 from pipeline.support.text import reason_of
+from pipeline.types import Roi
 
 Side = Literal["scan", "colour"]
 TILE_PX = 512
-AS_IT_IS = Grade()
 # The formats with smaller copies first, and of these the ones whose tiles cost least.
 _ORDER = ("tiff", "cog", "omezarr", "iiif", "jp2", "jpeg", "png")
 _QUALITY = 90
@@ -63,10 +64,19 @@ class Pictures:
         with self._levels(sidecar) as levels:
             return [(int(height), int(width)) for height, width in levels.levels_yx]
 
-    def tile(self, sidecar: Path, side: Side, level: int, x: int, y: int, grade: Grade = AS_IT_IS) -> bytes:
+    def tile(
+        self,
+        sidecar: Path,
+        side: Side,
+        level: int,
+        x: int,
+        y: int,
+        changes: Sequence[Change] = (),
+        turn: Turn | None = None,
+    ) -> bytes:
         """A tile as JPEG; ``level`` counts from the whole picture, ``x`` and ``y`` in tiles.
 
-        A ``grade`` is tried on what is shown and changes nothing that is stored.
+        ``changes`` are tried on what is shown and change nothing that is stored; ``turn`` is that of the whole scan.
 
         Raises
         ------
@@ -82,7 +92,18 @@ class Pictures:
                 raise LookupError((x, y))
             rows, columns = slice(top, min(top + TILE_PX, height)), slice(left, min(left + TILE_PX, width))
             samples = levels.read(level, rows, columns)
-        return _jpeg(_gray(samples) if side == "scan" else _graded(_eight_bit(samples), grade))
+        if side == "scan":
+            return _jpeg(_gray(samples))
+        if not changes:
+            return _jpeg(_eight_bit(samples))
+        size_yx = int(height), int(width)
+        here = turn.resized(size_yx) if turn else Turn(size_yx)
+        return _jpeg(changed(samples, changes, Window(Roi(top, rows.stop, left, columns.stop), here)))
+
+    def samples(self, sidecar: Path, roi: Roi) -> NDArray:
+        """(h, w, 3 or 4) samples of a result, upright, at full size and depth. Raises as :meth:`tile`."""
+        with self._levels(sidecar) as levels:
+            return levels.read(0, roi.rows, roi.columns)
 
     def small(self, stem: str, sidecar: Path, side: Side) -> bytes:
         """A small picture as JPEG: the contact sheet's, or one that is made now. Raises as :meth:`tile`."""
@@ -176,14 +197,6 @@ def _gray(samples: NDArray) -> NDArray[np.uint8]:
     """(h, w, 3): the lightness alone."""
     lightness = lightness_from_samples(_eight_bit(samples))
     return np.asarray(samples_from_lab(lightness, np.zeros((2, *lightness.shape), np.float32), np.dtype(np.uint8)))
-
-
-def _graded(picture: NDArray[np.uint8], grade: Grade) -> NDArray[np.uint8]:
-    if grade.is_identity:
-        return picture
-    lightness, *chroma_ab = lab_from_rgb((picture / np.float32(255)).astype(np.float32))
-    chroma = grade.apply(np.stack(chroma_ab), lightness)
-    return np.asarray(samples_from_lab(lightness, chroma, np.dtype(np.uint8)))
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

@@ -5,10 +5,8 @@ Every request names a scan by its name in the list; paths are made from the list
 
 from __future__ import annotations
 
-import json
-import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -17,17 +15,21 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flows import sharing
-from flows.review.desk import FILTERS, Desk, Item, Query
-from flows.review.guard import BODY_LIMIT_BYTES, Guard
+from flows.review import changing
+from flows.review.answers import FRESH, KEPT, Answer, RefusedError, asked, item_of, text_of, told
+from flows.review.correcting import Corrections
+from flows.review.desk import FILTERS, Desk, Query
+from flows.review.guard import Guard
 from flows.review.pictures import TILE_PX, Pictures
+from flows.review.trying import TRIED, Trials
+from flows.review.work import Work
 from pipeline.colour.grading import Grade
-from pipeline.errors import ColorizeError, SidecarError, UsageError
+from pipeline.errors import UsageError
 from pipeline.results.decisions import JUDGEMENTS
 from pipeline.results.sidecar import Sidecar
 from pipeline.support.names import shown
@@ -42,16 +44,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
-# The addresses of pictures name version and time of the result, so that they may be kept; lists may not.
-_KEPT, _FRESH = {"cache-control": "private, max-age=86400, immutable"}, {"cache-control": "no-store"}
 _MOST_LEVELS, _MOST_TILES = 40, 10**6
-_log = logging.getLogger(__name__)
-
-Answer = Callable[[Request], Response]
-
-
-class _RefusedError(Exception):
-    """A request that makes no sense; the first argument is the status."""
 
 
 def application(desk: Desk, pictures: Pictures) -> Starlette:
@@ -63,67 +56,54 @@ def application(desk: Desk, pictures: Pictures) -> Starlette:
     def page(request: Request) -> Response:
         name = request.path_params.get("name", "review.html")
         if name not in files:
-            raise _RefusedError(404, "no such file")
+            raise RefusedError(404, "no such file")
         data, kind = files[name]
         return Response(data, headers={"content-type": kind, "cache-control": "no-cache"})
+
+    corrections = Corrections(desk)
+    work = Work(desk.output, desk.refresh)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        work.close()
         pictures.close()
 
-    routes: dict[str, Answer] = {
+    answers: dict[str, Answer] = {
         "/": page,
         "/page/{name}": page,
         "/api/folder": partial(_folder, desk),
         "/api/scans": partial(_scans, desk),
         "/api/scan": partial(_scan, desk, pictures),
+        "/api/hints": partial(changing.hints, desk, corrections),
+        "/api/look": partial(changing.look, desk, corrections),
+        "/api/place": partial(changing.place, desk, corrections),
+        "/api/lightness": partial(changing.lightness, desk, corrections, pictures),
+        "/api/seams": partial(changing.seams, desk, corrections),
+        "/api/series": partial(_series, desk),
+        "/api/orders": partial(changing.orders, work),
         "/small/{side}": partial(_small, desk, pictures),
-        "/tile/{side}/{level}/{x}/{y}": partial(_tile, desk, pictures),
+        "/tile/{side}/{level}/{x}/{y}": partial(_tile, desk, pictures, Trials(desk, corrections)),
         "/doubt": partial(_doubt, desk, pictures),
     }
-    made = [Route(path, _answering(answer), methods=["GET"]) for path, answer in routes.items()]
+    changes: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        "/api/decide": partial(_decide, desk),
+        "/api/hint": partial(changing.hint, desk, corrections),
+        "/api/order": partial(changing.order, desk, corrections, work),
+        "/api/restore": partial(changing.put_back, desk),
+    }
     return Starlette(
-        routes=[*made, Route("/api/decide", _deciding(desk), methods=["POST"])],
+        routes=[
+            *(Route(path, asked(desk, answer), methods=["GET"]) for path, answer in answers.items()),
+            *(Route(path, told(desk, change), methods=["POST"]) for path, change in changes.items()),
+        ],
         lifespan=lifespan,
     )
 
 
-def _answering(answer: Answer) -> Callable[[Request], Any]:
-    async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(_safely, answer, request)
-
-    return endpoint
-
-
-def _safely(answer: Answer, request: Request) -> Response:
-    """The answer, or what a request that fails is told: one line, with no path of this machine."""
-    try:
-        return answer(request)
-    except _RefusedError as refused:
-        return _problem(int(refused.args[0]), str(refused.args[1]))
-    except LookupError:
-        return _problem(404, "no such scan, version or tile")
-    except SidecarError as error:
-        _log.info("%s", error)
-        return _problem(409, "its sidecar cannot be read; run verify on it")
-    except UsageError as error:
-        return _problem(400, str(error))
-    except ColorizeError as error:
-        _log.info("%s", error)
-        return _problem(409, "its picture cannot be read; run verify on it")
-    except Exception:
-        _log.exception("a request of the review desk failed: %s", request.url.path)
-        return _problem(500, "this failed; the terminal where the desk was started says why")
-
-
-def _problem(status: int, message: str) -> Response:
-    return JSONResponse({"problem": shown(message)}, status, headers=_FRESH)
-
-
 def _folder(desk: Desk, _: Request) -> Response:
     policy = desk.policy
-    told = {
+    about = {
         "folder": shown(desk.output.name),
         "software": f"colorize-archive {version('colorize-archive')}",
         "readOnly": desk.read_only,
@@ -134,26 +114,26 @@ def _folder(desk: Desk, _: Request) -> Response:
         "filters": FILTERS,
         "tile": TILE_PX,
     }
-    return JSONResponse(told, headers=_FRESH)
+    return JSONResponse(about, headers=FRESH)
+
+
+def _series(desk: Desk, _: Request) -> Response:
+    return JSONResponse({"series": desk.series()}, headers=FRESH)
 
 
 def _scans(desk: Desk, request: Request) -> Response:
     items, count, counts = desk.chosen(Query.of(request.query_params.items()))
     told = {"count": count, "counts": counts, "scans": [each.to_json() for each in items]}
-    return JSONResponse(told, headers=_FRESH)
-
-
-def _item(desk: Desk, request: Request) -> Item:
-    return desk.item(request.query_params.get("scan", ""))
+    return JSONResponse(told, headers=FRESH)
 
 
 def _scan(desk: Desk, pictures: Pictures, request: Request) -> Response:
     """One scan: its sizes, its versions, what was said of it."""
-    item = _item(desk, request)
+    item = item_of(desk, request)
     wanted = request.query_params.get("version", "") or item.version
     told = {**item.to_json(), "kept": item.kept, "shown": wanted}
     if not item.version:
-        return JSONResponse({**told, "levels": [], "decisions": []}, headers=_FRESH)
+        return JSONResponse({**told, "levels": [], "decisions": []}, headers=FRESH)
     path = desk.sidecar(item, wanted)
     sidecar = Sidecar.read(path)
     said = [{**each.to_json(), "current": each.is_on(item.version, item.sha256)} for each in desk.decisions(item)]
@@ -163,7 +143,15 @@ def _scan(desk: Desk, pictures: Pictures, request: Request) -> Response:
     told["levels"] = [[width, height] for height, width in pictures.sizes(path)]
     told["stamp"] = f"{sidecar.version} {sidecar.finished}"
     told["details"] = _details(sidecar)
-    return JSONResponse(told, headers=_FRESH)
+    told["made"] = _made_with(sidecar)
+    return JSONResponse(told, headers=FRESH)
+
+
+def _made_with(sidecar: Sidecar) -> dict[str, float]:
+    """Where the sliders stand for the colours that are there."""
+    spec = sidecar.spec
+    grade = (spec.grade if spec else None) or Grade()
+    return {"vivid": spec.vivid if spec else 0.0, "saturation": grade.saturation, "warmth": grade.warmth}
 
 
 def _details(sidecar: Sidecar) -> list[list[str]]:
@@ -191,64 +179,44 @@ def _details(sidecar: Sidecar) -> list[list[str]]:
 def _side(request: Request) -> Any:
     side = request.path_params["side"]
     if side not in ("scan", "colour"):
-        raise _RefusedError(404, "no such side")
+        raise RefusedError(404, "no such side")
     return side
 
 
 def _small(desk: Desk, pictures: Pictures, request: Request) -> Response:
-    item = _item(desk, request)
+    item = item_of(desk, request)
     if not item.version:
         raise LookupError(item.stem)
     data = pictures.small(item.stem, desk.sidecar(item), _side(request))
-    return Response(data, headers={"content-type": "image/jpeg", **_KEPT})
+    return Response(data, headers={"content-type": "image/jpeg", **KEPT})
 
 
-def _tile(desk: Desk, pictures: Pictures, request: Request) -> Response:
-    item, numbers = _item(desk, request), []
+def _tile(desk: Desk, pictures: Pictures, trials: Trials, request: Request) -> Response:
+    item, numbers = item_of(desk, request), []
     for name, most in (("level", _MOST_LEVELS), ("x", _MOST_TILES), ("y", _MOST_TILES)):
         text = request.path_params[name]
         if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) < most):
-            raise _RefusedError(404, "no such tile")
+            raise RefusedError(404, "no such tile")
         numbers.append(int(text))
-    path = desk.sidecar(item, request.query_params.get("version", ""))
-    grade = Grade.parse(request.query_params.get("saturation"), request.query_params.get("warmth"))
+    given = {name: value for name in TRIED if (value := request.query_params.get(name)) is not None}
+    trial = trials.of(item, request.query_params.get("version", ""), given)
     level, x, y = numbers
-    data = pictures.tile(path, _side(request), level, x, y, grade)
-    return Response(data, headers={"content-type": "image/jpeg", **_KEPT})
+    data = pictures.tile(trial.sidecar, _side(request), level, x, y, trial.changes, trial.turn)
+    return Response(data, headers={"content-type": "image/jpeg", **KEPT})
 
 
 def _doubt(desk: Desk, pictures: Pictures, request: Request) -> Response:
-    item = _item(desk, request)
+    item = item_of(desk, request)
     data = pictures.doubt(desk.sidecar(item, request.query_params.get("version", "")))
-    return Response(data, headers={"content-type": "image/png", **_KEPT})
+    return Response(data, headers={"content-type": "image/png", **KEPT})
 
 
-def _deciding(desk: Desk) -> Callable[[Request], Any]:
-    async def endpoint(request: Request) -> Response:
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > BODY_LIMIT_BYTES:
-                return _problem(413, "too long")
-        return await run_in_threadpool(_safely, partial(_decide, desk, body), request)
-
-    return endpoint
-
-
-def _decide(desk: Desk, body: bytes, _: Request) -> Response:
-    try:
-        given = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise _RefusedError(400, "no JSON") from error
+def _decide(desk: Desk, given: Mapping[str, Any]) -> dict[str, Any]:
     names = ("scan", "decision", "person", "version", "reason", "note")
-    values: list[Any] = [given.get(name, "") for name in names] if isinstance(given, dict) else [None]
-    if not all(isinstance(value, str) for value in values):
-        raise _RefusedError(400, "no decision")
-    scan, decision, person, seen, reason, note = values
+    scan, decision, person, seen, reason, note = (text_of(given, name) for name in names)
     if decision not in JUDGEMENTS or not seen:
-        raise _RefusedError(400, "no decision")
-    item = desk.decide(scan, decision, person, seen, reason, note)
-    return JSONResponse(item.to_json(), headers=_FRESH)
+        raise RefusedError(400, "no decision")
+    return desk.decide(scan, decision, person, seen, reason, note).to_json()
 
 
 def bound(host: str, port: int) -> socket.socket:

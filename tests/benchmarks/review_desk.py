@@ -3,6 +3,10 @@
 python -m tests.benchmarks.review_desk histories --count 10000
 python -m tests.benchmarks.review_desk folder --scans 10000
 python -m tests.benchmarks.review_desk zoom --side 32768
+python -m tests.benchmarks.review_desk correct COLOUR SCAN [--screenshots FOLDER]
+
+The last one places hints on a result that is there and takes them away again, and has axe-core look at the page, which
+comes from the npm registry (``npm pack``) for this alone.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -221,6 +226,73 @@ def one_large(side: int, tiles: int) -> None:
             print(f"memory of the server {process.memory_info().rss / 2**20:.0f} MiB")
 
 
+def correct(output: Path, scan: str, count: int, screenshots: Path | None) -> None:
+    """Time from the key that writes a hint until all that is in view has its new colours, at the size that fits."""
+    with tempfile.TemporaryDirectory() as folder, served(output) as (port, process):
+        browser = Browser(Path(folder) / "profile")
+        try:
+            for domain in ("Runtime", "Log", "Page", "Network"):
+                browser.call(f"{domain}.enable")
+            browser.width(1440, 900)
+            browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/#show=all&scan={quote(scan)}")
+            browser.wait("window.deskIsReady === true && !!document.body.dataset.shown")
+            browser.click("#person")
+            browser.type("Ada")
+            browser.key("Escape")
+            began = time.perf_counter()
+            browser.key("c")
+            browser.wait("document.getElementById('correct-words').textContent.startsWith('Click')")
+            print(f"look at the whole scan: {time.perf_counter() - began:.2f} s")
+            took = [place_hint(browser, number) for number in range(count)]
+            print(f"{count} hints seen after {statistics.median(took):.2f} s (median), {max(took):.2f} s (longest)")
+            if screenshots:
+                browser.screenshot(screenshots / "review_correct.png")
+            accessible(browser, Path(folder))
+            for number in range(count):
+                browser.key("u")
+                browser.wait(f"document.getElementById('hints-count').textContent === 'Hints: {count - 1 - number}'")
+            print(f"{len(browser.troubles())} console messages; server {process.memory_info().rss / 2**20:.0f} MiB")
+        finally:
+            browser.close()
+
+
+def place_hint(browser: Browser, number: int) -> float:
+    """Seconds until the hint is seen."""
+    x, y, width, height = browser.value(
+        "(() => { const b = document.getElementById('stage').getBoundingClientRect(); "
+        "return [b.x, b.y, b.width, b.height]; })()"
+    )
+    place = {"x": x + width * (0.55 + 0.05 * number), "y": y + height * (0.4 + 0.06 * number)}
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.call("Input.dispatchMouseEvent", type=kind, **place, button="left", clickCount=1)
+    browser.wait("document.querySelectorAll('#swatches button').length > 1")
+    browser.click(f"#swatches button:nth-child({2 + number % 2})")
+    browser.value("document.activeElement.blur(); delete document.body.dataset.drawn")
+    began = time.perf_counter()
+    browser.key("Enter")
+    browser.wait("(document.body.dataset.drawn || '').includes('hints')")
+    return time.perf_counter() - began
+
+
+def accessible(browser: Browser, folder: Path) -> None:
+    """Print what axe-core finds serious on the page."""
+    try:
+        subprocess.run(["npm", "pack", "--silent", "axe-core"], cwd=folder, check=True, timeout=300)
+        with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as packed:
+            member = packed.extractfile("package/axe.min.js")
+            assert member is not None
+            browser.value(member.read().decode() + "; true")
+    except (OSError, subprocess.SubprocessError, StopIteration) as error:
+        print(f"axe-core is not at hand ({error})")
+        return
+    found = browser.value(
+        "axe.run(document).then(r => r.violations.map(v => [v.impact, v.id, v.nodes.length, v.nodes[0].html]))"
+    )
+    print(f"axe-core: {sum(each[0] in ('serious', 'critical') for each in found)} serious of {len(found)} findings")
+    for impact, name, count, html in found:
+        print(f"  {impact} {name} x{count}: {html[:120]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
@@ -231,9 +303,16 @@ def main() -> None:
     zoom = what.add_parser("zoom")
     zoom.add_argument("--side", type=int, default=32_768)
     zoom.add_argument("--tiles", type=int, default=500)
+    hints = what.add_parser("correct")
+    hints.add_argument("output", type=Path)
+    hints.add_argument("scan")
+    hints.add_argument("--count", type=int, default=5)
+    hints.add_argument("--screenshots", type=Path)
     given_ = parser.parse_args()
     if given_.what == "histories":
         random_histories(given_.count)
+    elif given_.what == "correct":
+        correct(given_.output.resolve(), given_.scan, given_.count, given_.screenshots)
     elif given_.what == "folder":
         many_scans(given_.scans, given_.reviews)
     else:

@@ -1,16 +1,18 @@
 // The page: what is shown is in its address, what is decided is sent at once, and the next scan is there meanwhile.
 
 import * as api from "/page/api.js";
-import { List, stateLabel, stateName } from "/page/list.js";
+import { Corrector } from "/page/correct.js";
+import { List, stateLabel } from "/page/list.js";
 import { VIEWS, Viewer } from "/page/viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const STATES = { approve: "approved", reject: "rejected", "needs work": "needs work" };
-const state = { show: "to review", q: "", folder: "", sort: "name", scan: "", view: "curtain" };
+const state = { show: "to review", q: "", folder: "", series: "", sort: "name", scan: "", view: "curtain" };
 let about = { tile: 512, readOnly: false };
 let current = null; // the scan that is shown
 let sending = Promise.resolve();
-const done = []; // what was decided here, for undo
+const past = []; // what was done here, each with how to undo and to redo it
+const future = [];
 const known = new Map(); // details that were asked for ahead
 
 function say(text, isTrouble = false) {
@@ -36,15 +38,23 @@ function writeAddress() {
 // The list
 
 const list = new List($("scans"), (name) => open(name));
-const viewer = new Viewer($("stage"), ({ zoom, trouble: problem }) => {
+const viewer = new Viewer($("stage"), ({ zoom, at, box, drawn, trouble: problem }) => {
+  if (at) corrector.place(at);
+  if (box) corrector.drawn(box);
+  if (drawn) document.body.dataset.drawn = JSON.stringify(drawn);
   if (zoom) $("zoom").textContent = `${zoom >= 0.1 ? Math.round(zoom * 100) : (zoom * 100).toFixed(1)} %`;
   if (problem) say(problem, true);
 });
 
+const corrector = new Corrector(viewer, {
+  person, say, did, ordered, open: (name) => open(name), tile: () => about.tile, names: () => list.all.map((each) => each.scan),
+  readOnly: () => about.readOnly,
+});
+
 async function load(keepsScan = true) {
-  const { show, q, folder, sort } = state;
+  const { show, q, folder, series, sort } = state;
   let told;
-  try { told = await list.load({ show, q, folder, sort }); } catch (error) { trouble(error); return; }
+  try { told = await list.load({ show, q, folder, series, sort }); } catch (error) { trouble(error); return; }
   drawFilters(told.counts);
   $("count").textContent = `${told.count} ${told.count === 1 ? "scan" : "scans"}`;
   const wanted = keepsScan && state.scan && (list.index(state.scan) >= 0 || !q) ? state.scan : list.all[0]?.scan;
@@ -70,7 +80,7 @@ let counting = 0;
 function count() {
   clearTimeout(counting);
   counting = setTimeout(() => {
-    api.scans({ folder: state.folder, limit: 0 }).then((told) => drawFilters(told.counts)).catch(trouble);
+    api.scans({ folder: state.folder, series: state.series, limit: 0 }).then((told) => drawFilters(told.counts)).catch(trouble);
   }, 300);
 }
 
@@ -80,6 +90,7 @@ function empty(text) {
   current = null;
   state.scan = "";
   viewer.close();
+  corrector.scan(null);
   $("nothing").hidden = false;
   $("nothing").textContent = text;
   for (const id of ["name", "state", "word", "left-name", "right-name"]) $(id).textContent = "";
@@ -111,13 +122,20 @@ async function open(name, version = "") {
   }
   if (number !== opening) return;
   drawScan(scan);
-  drawTry(1, 0);
+  drawTry(scan.made || AS_MADE);
   if (!scan.levels.length) { viewer.close(); $("nothing").hidden = false; $("nothing").textContent = scan.reason; return; }
   $("nothing").hidden = true;
   await viewer.open(scan, about.tile);
   if (number !== opening) return;
   current = scan;
   document.body.dataset.shown = name;
+  delete document.body.dataset.drawn;
+  viewer.overlay.seams = null;
+  await corrector.scan(scan);
+  if (number !== opening) return;
+  if ($("hints-button").getAttribute("aria-pressed") === "true") corrector.marks(true);
+  if ($("seams").getAttribute("aria-pressed") === "true") { $("seams").setAttribute("aria-pressed", "false"); seams(); }
+  histogram();
   if ($("doubt").getAttribute("aria-pressed") === "true") viewer.doubt(true);
   const next = list.beside(name, 1);
   if (next) ahead(next.scan).catch(() => {});
@@ -151,11 +169,13 @@ function drawScan(scan) {
   }));
   $("versions-label").hidden = !scan.kept.length;
   $("versions").replaceChildren(...["", ...scan.kept].map((name) => new Option(name || "with the scan", name)));
+  $("restore").hidden = true;
   drawNames();
 }
 
 function drawNames() {
   const other = $("versions").value;
+  $("restore").hidden = !other || about.readOnly;
   const left = other ? `Version ${other}` : "Scan";
   $("left-name").textContent = state.view === "colours" ? "" : left;
   $("right-name").textContent = state.view === "scan" ? "" : "Colours";
@@ -191,7 +211,12 @@ function decide(decision) {
   };
   const before = { ...list.all.find((each) => each.scan === scan.scan) };
   list.changed({ ...scan, state: STATES[decision] });
-  done.push(scan.scan);
+  const undone = { ...values, decision: "undo", reason: "", note: "" };
+  did({
+    name: `${scan.scan}: ${STATES[decision]}`,
+    undo: () => { send(undone, {}); return open(scan.scan); },
+    redo: () => { known.delete(scan.scan); send(values, {}); return open(scan.scan); },
+  });
   $("reason").value = $("note").value = "";
   known.delete(scan.scan);
   send(values, before);
@@ -221,14 +246,85 @@ async function refresh(name) {
   } catch (error) { trouble(error); }
 }
 
-function undo() {
-  const name = done.pop();
-  const who = name && person();
-  if (!name || !who) { if (!name) say("Nothing to undo here."); return; }
-  const scan = list.all.find((each) => each.scan === name);
-  if (scan) send({ scan: name, version: scan.version, decision: "undo", person: who, reason: "", note: "" }, { ...scan });
-  say(`${name}: undone`);
-  open(name);
+// Undo and redo, of decisions, hints and versions alike
+
+function did(entry) {
+  past.push(entry);
+  future.length = 0;
+  drawUndo();
+}
+
+function drawUndo() {
+  $("undo").disabled = about.readOnly || !past.length;
+  $("redo").disabled = about.readOnly || !future.length;
+  $("undo").title = past.at(-1)?.name || "";
+  $("redo").title = future.at(-1)?.name || "";
+}
+
+// One after the other: what is undone can be done again as soon as it is undone.
+let moving = Promise.resolve();
+function move(from, to, how, word) {
+  moving = moving.then(async () => {
+    const entry = from.pop();
+    if (!entry) { say(`Nothing to ${how} here.`); return; }
+    await entry[how]();
+    to.push(entry);
+    say(`${entry.name}: ${word}`);
+  }).catch(trouble).finally(drawUndo);
+}
+
+const undo = () => move(past, future, "undo", "undone");
+const redo = () => move(future, past, "redo", "done again");
+
+// What is made in the background
+
+let looking = 0;
+const seenOrders = new Map();
+async function ordered() {
+  clearTimeout(looking);
+  let told;
+  try { told = (await api.orders()).orders; } catch (error) { trouble(error); return; }
+  const busy = told.filter((each) => each.state === "waiting" || each.state === "running");
+  $("orders").hidden = !busy.length;
+  $("orders").textContent = busy.length ? `Colouring ${busy[0].scan}${busy[0].what ? ` (${busy[0].what})` : ""}${busy.length > 1 ? ` and ${busy.length - 1} more` : ""} …` : "";
+  for (const each of told) {
+    if (seenOrders.get(each.number) !== each.state && seenOrders.has(each.number)) await ended(each);
+    seenOrders.set(each.number, each.state);
+  }
+  if (busy.length) looking = setTimeout(ordered, 1000);
+}
+
+async function ended(order) {
+  if (order.state === "failed") say(`${order.scan}: ${order.said || "it could not be coloured"}`, true);
+  if (order.state !== "done") return;
+  known.delete(order.scan);
+  say(`${order.scan}: coloured with ${order.what}. New colours need a new decision.`);
+  await again(order.scan);
+}
+
+// A scan whose colours are others by now.
+async function again(name) {
+  count();
+  known.delete(name);
+  const fresh = await ahead(name);
+  list.changed(fresh);
+  if (state.scan === name) await open(name);
+}
+
+async function restore(version) {
+  const scan = current;
+  if (!scan || !version) return;
+  const go = async (wanted) => {
+    const { version: seen } = await api.scan(scan.scan);
+    const told = await api.restore({ scan: scan.scan, version: seen, restore: wanted });
+    await again(scan.scan);
+    return told.before;
+  };
+  try {
+    const before = await go(version);
+    did({ name: `${scan.scan}: version ${version}`, undo: () => go(before), redo: () => go(version) });
+    say(`${scan.scan}: version ${version} is the current one again.`);
+  } catch (error) { trouble(error); }
 }
 
 // The view
@@ -249,36 +345,93 @@ function doubt() {
   viewer.doubt(on);
 }
 
+function pressed(id) {
+  const on = $(id).getAttribute("aria-pressed") !== "true";
+  $(id).setAttribute("aria-pressed", String(on));
+  return on;
+}
+
+// Where blocks and tiles meet, as lines
+
+async function seams() {
+  const on = pressed("seams");
+  viewer.overlay.seams = null;
+  const scan = current;
+  try {
+    if (on && scan) {
+      const found = await api.seams(scan.scan);
+      if (current === scan) viewer.overlay.seams = found;
+    }
+  } catch (error) { trouble(error); }
+  viewer.overlay.draw();
+}
+
+// How far the lightness of the result is the scan's
+
+async function histogram() {
+  const scan = current;
+  $("lightness").hidden = true;
+  if (!scan?.version || !$("more").open) return;
+  let told;
+  try { told = await api.lightness(scan.scan); } catch (error) { $("lightness-words").textContent = error.message; $("lightness").hidden = false; $("bars").replaceChildren(); return; }
+  if (current !== scan) return;
+  const most = Math.max(1, ...told.counts);
+  $("bars").setAttribute("viewBox", `0 0 ${told.counts.length} 20`);
+  $("bars").replaceChildren(...told.counts.map((count, index) => {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    // By logarithm: a few pixels that are elsewhere are to be seen beside the million that are not.
+    const height = count ? 1 + 19 * (Math.log(count + 1) / Math.log(most + 1)) : 0;
+    for (const [name, value] of Object.entries({ x: index + 0.1, y: 20 - height, width: 0.8, height })) bar.setAttribute(name, value);
+    return bar;
+  }));
+  $("lightness-words").textContent = `Lightness of the result minus the scan's: at most ${told.worst} L* in ${told.pixels.toLocaleString()} pixels. `
+    + `From −${told.top} to ${told.top}, by logarithm.`;
+  $("lightness").hidden = false;
+}
+
 // Other colours, tried
 
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+const AS_MADE = { vivid: 0, saturation: 1, warmth: 0 };
+const SLIDERS = Object.keys(AS_MADE);
 
-function drawTry(saturation, warmth) {
-  for (const [id, value] of [["saturation", saturation], ["warmth", warmth]]) {
-    $(id).value = value;
-    $(`${id}-value`).textContent = value;
+function drawTry(values) {
+  for (const name of SLIDERS) {
+    $(name).value = values[name];
+    $(`${name}-value`).textContent = Number($(name).value);
   }
-  const options = [...(saturation !== 1 ? [`--saturation ${saturation}`] : []), ...(warmth ? [`--warmth ${warmth}`] : [])];
-  $("tried").hidden = !options.length;
-  $("command").textContent = `colorize-archive reprocess ${quoted(about.folder || "")} ${quoted(state.scan)} ${options.join(" ")}`;
+  const made = current?.made || AS_MADE;
+  const isOther = SLIDERS.some((name) => Number($(name).value) !== made[name]);
+  $("tried").hidden = $("keep").disabled = !isOther;
+  $("nearly").hidden = Number($("vivid").value) === made.vivid;
 }
 
 let trying = 0;
-function tried(saturation, warmth) {
-  drawTry(saturation, warmth);
+function tried(values) {
+  drawTry(values);
   clearTimeout(trying);
-  const grade = { ...(saturation !== 1 && { saturation }), ...(warmth && { warmth }) };
-  trying = setTimeout(() => viewer.grade(grade, about.tile), 120);
+  const made = current?.made || AS_MADE;
+  const { vivid, saturation, warmth } = Object.fromEntries(SLIDERS.map((name) => [name, Number($(name).value)]));
+  const isOther = vivid !== made.vivid || saturation !== made.saturation || warmth !== made.warmth;
+  const trial = isOther ? { ...(vivid !== made.vivid && { vivid }), saturation, warmth } : {};
+  trying = setTimeout(() => viewer.try(trial, about.tile), 100);
 }
 
-for (const id of ["saturation", "warmth"]) {
-  $(id).addEventListener("input", () => tried(Number($("saturation").value), Number($("warmth").value)));
+for (const name of SLIDERS) {
+  $(name).addEventListener("input", () => tried(Object.fromEntries(SLIDERS.map((each) => [each, Number($(each).value)]))));
 }
-$("as-it-was").addEventListener("click", () => tried(1, 0));
+$("as-it-was").addEventListener("click", () => tried(current?.made || AS_MADE));
+$("keep").addEventListener("click", async () => {
+  const values = Object.fromEntries(SLIDERS.map((name) => [name, Number($(name).value)]));
+  try {
+    await api.order({ scan: current.scan, version: current.version, what: "grade", ...values });
+    ordered();
+  } catch (error) { trouble(error); }
+});
 
 const KEYS = {
   a: () => decide("approve"), r: () => decide("reject"), w: () => decide("needs work"),
-  s: () => go(1), ArrowDown: () => go(1), j: () => go(1), ArrowUp: () => go(-1), k: () => go(-1), u: undo,
+  s: () => go(1), ArrowDown: () => go(1), j: () => go(1), ArrowUp: () => go(-1), k: () => go(-1), u: undo, y: redo,
+  g: seams, c: () => corrector.toggle(), h: () => corrector.marks(pressed("hints-button")), Enter: () => corrector.add(),
   n: () => $("note").focus(), "/": () => $("text").focus(), d: doubt, "?": () => $("help").showModal(),
   v: () => view(VIEWS[(VIEWS.indexOf(state.view) + 1) % VIEWS.length]),
   0: () => viewer.fit(), 1: () => viewer.full(), "+": () => viewer.nearer(1.5), "-": () => viewer.nearer(1 / 1.5),
@@ -287,8 +440,14 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && event.target.matches("input, textarea, select")) { event.target.blur(); return; }
-  if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
-  if (event.target.matches("input, textarea, select") || (event.key === " " && event.target.matches("button, summary"))) return;
+  if (document.querySelector("dialog[open]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) {
+    if (event.key.toLowerCase() !== "z" || event.altKey || event.target.matches("input, textarea, select")) return;
+    event.preventDefault();
+    (event.shiftKey ? redo : undo)();
+    return;
+  }
+  if (event.target.matches("input, textarea, select") || ([" ", "Enter"].includes(event.key) && event.target.matches("button, summary"))) return;
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!act) return;
   event.preventDefault();
@@ -302,6 +461,12 @@ for (const button of document.querySelectorAll("[data-decision]")) {
 }
 $("skip").addEventListener("click", () => go(1));
 $("undo").addEventListener("click", undo);
+$("seams").addEventListener("click", seams);
+$("more").addEventListener("toggle", histogram);
+$("redo").addEventListener("click", redo);
+$("restore").addEventListener("click", () => restore($("versions").value));
+$("correct-button").addEventListener("click", () => corrector.toggle());
+$("hints-button").addEventListener("click", () => corrector.marks(pressed("hints-button")));
 $("fit").addEventListener("click", () => viewer.fit());
 $("full").addEventListener("click", () => viewer.full());
 $("doubt").addEventListener("click", doubt);
@@ -313,6 +478,7 @@ $("text").addEventListener("input", () => {
   typing = setTimeout(() => { state.q = $("text").value; load(false); }, 180);
 });
 $("folders").addEventListener("change", () => { state.folder = $("folders").value; load(false); });
+$("series").addEventListener("change", () => { state.series = $("series").value; load(false); });
 $("sort").addEventListener("change", () => { state.sort = $("sort").value; load(false); });
 $("versions").addEventListener("change", async () => {
   const other = $("versions").value;
@@ -326,6 +492,7 @@ async function start() {
   $("text").value = state.q;
   $("sort").value = state.sort;
   $("folders").value = state.folder;
+  $("series").value = state.series;
   view(state.view);
   await load();
 }
@@ -344,7 +511,15 @@ try {
   $("folder").textContent = about.folder;
   $("folders").append(...about.folders.map((name) => new Option(name, name)));
   if (about.readOnly) for (const button of $("buttons").querySelectorAll("[data-decision], #undo")) button.disabled = true;
+  for (const id of about.readOnly ? ["keep", "pick", "from-other", "colour", "box"] : []) $(id).hidden = true;
+  drawUndo();
   await start();
+  api.series().then(({ series: names }) => {
+    $("series").hidden = !names.length;
+    $("series").append(...names.map((name) => new Option(name, name)));
+    $("series").value = state.series;
+  }).catch(trouble);
+  ordered();
   if (about.rules.length && !about.readOnly) say(`${about.rules.length} rules of policy.yaml`);
 } catch (error) { trouble(error); }
 window.deskIsReady = true;

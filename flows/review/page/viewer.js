@@ -2,6 +2,7 @@
 /* global OpenSeadragon */
 
 import { doubtAddress, tileAddress } from "/page/api.js";
+import { Overlay } from "/page/overlay.js";
 
 // Its warnings are about tiles of a picture that was left before they came, which is the rule here.
 OpenSeadragon.console = { ...OpenSeadragon.console, error: (...told) => console.error(...told), warn() {}, log() {} };
@@ -9,12 +10,12 @@ OpenSeadragon.console = { ...OpenSeadragon.console, error: (...told) => console.
 export const VIEWS = ["curtain", "side by side", "scan", "colours"];
 const STEP = 2; // percent that a key moves the curtain
 
-function source(scan, side, tile, grade = {}) {
+function source(scan, side, tile, trial = {}) {
   const [width, height] = scan.levels[0];
   const top = scan.levels.length - 1;
   return {
     width, height, tileSize: tile, tileOverlap: 0, minLevel: 0, maxLevel: top,
-    getTileUrl: (level, x, y) => tileAddress(scan, side, top - level, x, y, grade),
+    getTileUrl: (level, x, y) => tileAddress(scan, side, top - level, x, y, trial),
   };
 }
 
@@ -27,9 +28,14 @@ function made(element) {
   });
 }
 
+function box(one, other) {
+  const [x, y] = [Math.floor(Math.min(one.x, other.x)), Math.floor(Math.min(one.y, other.y))];
+  return [x, y, Math.ceil(Math.max(one.x, other.x)) - x, Math.ceil(Math.max(one.y, other.y)) - y];
+}
+
 export class Viewer {
   constructor(stage, told) {
-    this.told = told; // called with the zoom, and with the place of the curtain
+    this.told = told; // called with the zoom, with a place that was clicked, a box that was drawn, and trouble
     this.stage = stage;
     this.curtain = stage.querySelector("#curtain");
     this.first = made(stage.querySelector("#first"));
@@ -37,13 +43,15 @@ export class Viewer {
     this.view = "curtain";
     this.place = 50;
     this.loading = 0;
+    this.overlay = new Overlay(stage.querySelector("#overlay"), this.first, () => this.above);
+    this.#listen(this.first);
     for (const event of ["animation", "open", "resize", "update-viewport"]) this.first.addHandler(event, () => this.#arrange());
     this.first.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; });
     this.#followHand();
   }
 
   get images() {
-    return { below: this.first.world.getItemAt(0), above: this.first.world.getItemAt(1) };
+    return { below: this.first.world.getItemAt(0), above: this.above };
   }
 
   // Show a scan: `left` is what is under the left of the curtain, the scan itself or another version of its colours.
@@ -52,36 +60,52 @@ export class Viewer {
     const sources = [source(left || scan, left ? "colour" : "scan", tile), source(scan, "colour", tile)];
     this.sources = sources;
     this.scan = scan;
+    this.above = this.fading = null;
     this.first.close();
     if (this.second) this.second.close();
     const add = (viewer, tileSource, index) => new Promise((done) => {
-      viewer.addTiledImage({ tileSource, index, x: 0, y: 0, width: 1, success: done, error: done });
+      viewer.addTiledImage({ tileSource, index, x: 0, y: 0, width: 1, success: ({ item }) => done(item), error: () => done() });
     });
     await add(this.first, sources[0], 0);
     if (number !== this.loading) return;
-    await add(this.first, sources[1], 1);
+    const above = await add(this.first, sources[1], 1);
     if (number !== this.loading) return;
+    this.above = above;
     this.first.viewport.goHome(true);
     if (this.view === "side by side") this.#openSecond();
     this.#arrange();
   }
 
-  // Other colours are tried on what is in view; zoom and place stay.
-  async grade(grade, tile) {
+  // Other colours are tried on what is in view; zoom and place stay, and what was there stays until all of it has come.
+  async try(trial, tile) {
     const number = this.loading;
-    if (!this.scan) return;
-    this.sources[1] = source(this.scan, "colour", tile, grade);
-    const replace = (viewer, index) => new Promise((done) => {
-      viewer.addTiledImage({ tileSource: this.sources[1], index, replace: true, x: 0, y: 0, width: 1, success: done, error: done });
+    if (!this.scan || !this.above) return;
+    this.sources[1] = source(this.scan, "colour", tile, trial);
+    const add = (viewer, index, replace) => new Promise((done) => {
+      viewer.addTiledImage({
+        tileSource: this.sources[1], index, replace, x: 0, y: 0, width: 1, success: ({ item }) => done(item), error: () => done(),
+      });
     });
-    await replace(this.first, 1);
-    if (this.second?.world.getItemCount()) await replace(this.second, 0);
-    if (number === this.loading) this.#arrange();
+    const old = this.above;
+    const fresh = await add(this.first, this.first.world.getIndexOfItem(old) + 1, false);
+    if (this.second?.world.getItemCount()) await add(this.second, 0, true);
+    if (number !== this.loading || !fresh) return;
+    if (this.fading) this.first.world.removeItem(this.fading);
+    [this.fading, this.above] = [old, fresh];
+    const there = () => {
+      if (this.above !== fresh || number !== this.loading) return;
+      if (this.fading) this.first.world.removeItem(this.fading);
+      this.fading = null;
+      this.told({ drawn: trial });
+    };
+    if (fresh.getFullyLoaded()) there();
+    else fresh.addOnceHandler("fully-loaded-change", there);
+    this.#arrange();
   }
 
   close() {
     this.loading += 1;
-    this.scan = null;
+    this.scan = this.above = this.fading = null;
     this.first.close();
     if (this.second) this.second.close();
   }
@@ -108,7 +132,7 @@ export class Viewer {
     if (!on || !this.scan) return;
     const scan = this.scan;
     this.first.addSimpleImage({
-      url: doubtAddress(scan), x: 0, y: 0, width: 1, opacity: 0.55, index: 2,
+      url: doubtAddress(scan), x: 0, y: 0, width: 1, opacity: 0.55,
       success: ({ item }) => {
         if (this.layer && this.scan === scan) this.doubtImage = item;
         else this.first.world.removeItem(item);
@@ -126,6 +150,7 @@ export class Viewer {
     if (!this.second) {
       this.second = made(this.stage.querySelector("#second"));
       this.second.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; });
+      this.#listen(this.second);
       this.second.addHandler("animation", () => this.#follow(this.second, this.first));
       this.first.addHandler("animation", () => this.#follow(this.first, this.second));
     }
@@ -159,17 +184,53 @@ export class Viewer {
     if (!below || !above) return;
     const view = this.peeking ? "scan" : this.view;
     below.setOpacity(view === "colours" ? 0 : 1);
-    above.setOpacity(view === "scan" || view === "side by side" ? 0 : 1);
+    const shown = [above, ...(this.fading ? [this.fading] : [])];
+    for (const each of shown) each.setOpacity(view === "scan" || view === "side by side" ? 0 : 1);
     const { x: width, y: height } = above.getContentSize();
     if (view === "curtain") {
       const at = this.first.viewport.pointFromPixel(
         new OpenSeadragon.Point((this.place / 100) * this.stage.clientWidth, 0), true);
       const cut = Math.min(width, Math.max(0, above.viewportToImageCoordinates(at, true).x));
-      above.setClip(cut >= width ? new OpenSeadragon.Rect(width - 0.01, 0, 0.01, height)
-        : new OpenSeadragon.Rect(cut, 0, width - cut, height));
-    } else above.setClip(null);
+      for (const each of shown) {
+        each.setClip(cut >= width ? new OpenSeadragon.Rect(width - 0.01, 0, 0.01, height)
+          : new OpenSeadragon.Rect(cut, 0, width - cut, height));
+      }
+    } else for (const each of shown) each.setClip(null);
     this.first.forceRedraw();
+    this.overlay.draw();
     this.told({ zoom: above.viewportToImageZoom(this.first.viewport.getZoom(true)) * devicePixelRatio });
+  }
+
+  // Clicks and boxes on the picture, while somebody corrects it.
+  #listen(viewer) {
+    const place = (position) => {
+      const item = viewer.world.getItemAt(0);
+      const { x, y } = item.viewerElementToImageCoordinates(position);
+      const { x: width, y: height } = item.getContentSize();
+      return { x: Math.min(width, Math.max(0, x)), y: Math.min(height, Math.max(0, y)), inside: x >= 0 && y >= 0 && x < width && y < height };
+    };
+    viewer.addHandler("canvas-click", (event) => {
+      if (!event.quick || !this.scan || !viewer.world.getItemCount()) return;
+      const at = place(event.position);
+      if (at.inside) this.told({ at: [Math.floor(at.x), Math.floor(at.y)] });
+    });
+    let start = null;
+    viewer.addHandler("canvas-press", (event) => {
+      start = this.drawsBox && this.scan && viewer.world.getItemCount() ? place(event.position) : null;
+    });
+    viewer.addHandler("canvas-drag", (event) => {
+      if (!start) return;
+      event.preventDefaultAction = true;
+      this.overlay.box = box(start, place(event.position));
+      this.overlay.draw();
+    });
+    viewer.addHandler("canvas-drag-end", (event) => {
+      if (!start) return;
+      event.preventDefaultAction = true;
+      const drawn = box(start, place(event.position));
+      start = null;
+      if (drawn[2] >= 1 && drawn[3] >= 1) this.told({ box: drawn });
+    });
   }
 
   #followHand() {

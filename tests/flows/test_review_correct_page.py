@@ -1,0 +1,205 @@
+"""Corrections in a real browser: a hint placed and seen, sliders, undo, the whole scan made, a version put back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import cv2
+import pytest
+import uvicorn
+
+from flows.catalogue.database import rebuild
+from flows.review.desk import Desk
+from flows.review.guard import Guard
+from flows.review.pictures import Pictures
+from flows.review.server import application, bound
+from pipeline.results.decisions import read_decisions
+from pipeline.results.sidecar import version_of
+from tests.chromium import chromium, fits
+from tests.flows.test_palette_from import as_scan
+from tests.flows.test_review_correct import coloured, hints_in
+from tests.pipeline.test_registration import photograph
+
+
+@contextlib.contextmanager
+def serving(output, read_only=False):
+    """Address of a desk for a folder."""
+    listening = bound("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    app = Guard(application(Desk(output, read_only), Pictures(output)), "127.0.0.1", port)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    with chromium(tmp_path / "profile", "the review desk") as opened:
+        for domain in ("Runtime", "Log", "Page", "Network"):
+            opened.call(f"{domain}.enable")
+        opened.width(1300)
+        yield opened
+
+
+def visit(browser, address, name="Ada"):
+    browser.call("Page.navigate", url=address)
+    browser.wait("window.deskIsReady === true && !!document.body.dataset.shown")
+    if name:
+        browser.click("#person")
+        browser.type(name)
+        browser.key("Escape")
+
+
+def correct(browser, across=0.7, down=0.5, colour="#2e4a8f"):
+    """Click into the picture and choose a colour."""
+    browser.key("c")
+    browser.wait("document.getElementById('correct-words').textContent.startsWith('Click')")
+    click(browser, across, down)
+    browser.wait("document.getElementById('correct-words').textContent.startsWith('Which')")
+    browser.value(
+        f"(() => {{ const c = document.getElementById('colour'); c.value = '{colour}'; "
+        "c.dispatchEvent(new Event('input')); })()"
+    )
+
+
+def click(browser, across, down):
+    x, y, width, height = browser.value(
+        "(() => { const b = document.getElementById('stage').getBoundingClientRect(); "
+        "return [b.x, b.y, b.width, b.height]; })()"
+    )
+    at = {"x": x + across * width, "y": y + down * height, "button": "left", "clickCount": 1}
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.call("Input.dispatchMouseEvent", type=kind, **at)
+
+
+def hints(count):
+    return f"document.getElementById('hints-count').textContent === 'Hints: {count}'"
+
+
+def drawn(what):
+    return f"(document.body.dataset.drawn || '').includes({what!r})"
+
+
+@pytest.fixture
+def output(tmp_path):
+    folder = tmp_path / "colour"
+    coloured(folder, "album/a")
+    coloured(folder, "album/b", orientation=6, seed=6)
+    rebuild(folder).close()
+    return folder
+
+
+def test_a_hint_is_placed_seen_undone_and_done_again(output, browser):
+    with serving(output) as address:
+        visit(browser, f"{address}#show=all&view=colours")
+        correct(browser)
+        browser.click("#source")
+        browser.type("museum no. 17")
+        browser.key("Escape")
+        browser.key("Enter")
+        browser.wait(drawn("hints"))
+        (hint,) = hints_in(output / "album/a.hints.json")
+        assert (hint["colour"], hint["author"], hint["source"]) == ("#2e4a8f", "Ada", "museum no. 17")
+        browser.key("u")
+        browser.wait(hints(0))
+        assert hints_in(output / "album/a.hints.json") == []
+        browser.key("y")
+        browser.wait(hints(1))
+        browser.key("a")  # decisions and hints are undone in one order
+        browser.wait("document.body.dataset.shown === 'album/b'")
+        browser.key("u")
+        browser.wait("document.body.dataset.shown === 'album/a'")
+        browser.wait("document.getElementById('said').textContent.includes('undo')")
+        browser.key("u")
+        browser.wait(hints(0))
+        assert [each.decision for each in read_decisions(output)["album/a"]] == ["approve", "undo"]
+        assert browser.troubles() == []
+
+
+def test_a_colour_is_taken_from_another_place_and_another_scan(output, browser):
+    with serving(output) as address:
+        visit(browser, f"{address}#show=all")
+        correct(browser)
+        browser.click("#pick")
+        click(browser, 0.8, 0.6)
+        browser.wait("document.querySelector('#swatches [aria-pressed=true]')?.textContent === 'picked'")
+        browser.click("#from-other")
+        browser.click("#other-name")
+        browser.type("album/b")
+        browser.key("Tab")
+        browser.wait("document.getElementById('other-image').naturalWidth > 0")
+        browser.click("#other-picture")
+        browser.wait("document.querySelector('#swatches [aria-pressed=true]')?.textContent === 'as in album/b'")
+        browser.click("#add-hint")
+        browser.wait(hints(1))
+        assert hints_in(output / "album/a.hints.json")[0]["colour"]["as_in"] == "album/b"
+        assert browser.troubles() == []
+
+
+def test_sliders_are_seen_at_once_and_narrow_screens_have_all_of_it(output, browser):
+    with serving(output) as address:
+        browser.width(400)
+        visit(browser, f"{address}#show=all", name="")
+        browser.click("#try summary")
+        for slider, value in (("saturation", 1.5), ("vivid", 0.6)):
+            browser.value(
+                f"(() => {{ const s = document.getElementById('{slider}'); s.value = {value}; "
+                "s.dispatchEvent(new Event('input')); })()"
+            )
+            browser.wait(drawn(slider))
+        browser.click("#correct-button")
+        browser.wait("!document.getElementById('correct').hidden")
+        time.sleep(0.2)
+        assert fits(browser)
+        assert browser.troubles() == []
+
+
+def test_a_desk_for_looking_only_offers_no_correction(output, browser):
+    with serving(output, read_only=True) as address:
+        visit(browser, f"{address}#show=all", name="")
+        browser.key("c")
+        browser.wait("document.getElementById('correct-words').textContent.startsWith('Click')")
+        assert browser.value("document.getElementById('add-hint').disabled && document.getElementById('make').disabled")
+        assert browser.value("document.getElementById('keep').hidden")
+
+
+def test_the_whole_scan_is_made_with_a_hint_and_an_older_version_is_put_back(tmp_path, lone_command, browser):
+    (tmp_path / "scans").mkdir()
+    cv2.imwrite(str(tmp_path / "scans" / "a.png"), as_scan(photograph(1, side=260)))
+    output = tmp_path / "colour"
+    ran = lone_command("run", tmp_path / "scans", "-o", output, "--precision", "fp32", "--keep", "9")
+    assert ran.code == 0, ran.err
+    first = version_of(output / "a.color.json")
+    with serving(output) as address:
+        visit(browser, f"{address}#show=all&view=colours")
+        correct(browser, 0.5, 0.5)
+        browser.click("#add-hint")
+        browser.wait(hints(1))
+        browser.click("#make")
+        browser.wait("!document.getElementById('orders').hidden")
+        until = time.monotonic() + 150
+        while not (made := browser.value("document.getElementById('versions').value === '' && "
+                                         "document.getElementById('versions').options.length === 2")):  # fmt: skip
+            assert time.monotonic() < until, browser.value("document.getElementById('hint').textContent")
+            time.sleep(0.3)
+        assert made
+        assert "_hinted" in version_of(output / "a.color.json")
+        browser.wait("document.getElementById('make').textContent === 'The whole scan has them'")
+        browser.value(
+            "(() => { const v = document.getElementById('versions'); v.selectedIndex = 1; "
+            "v.dispatchEvent(new Event('change')); })()"
+        )
+        browser.wait("!document.getElementById('restore').hidden")
+        browser.click("#restore")
+        browser.wait(
+            f"document.body.dataset.shown === 'a' && document.getElementById('hint').textContent.includes({first!r})"
+        )
+        assert version_of(output / "a.color.json") == first
+        assert browser.troubles() == []
