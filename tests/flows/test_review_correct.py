@@ -92,8 +92,19 @@ def folder(tmp_path):
     return output
 
 
+_opened = list[Pictures]()
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    while _opened:
+        _opened.pop().close()
+
+
 def client_of(folder, read_only=False):
-    app = application(Desk(folder, read_only), Pictures(folder))
+    _opened.append(Pictures(folder))
+    app = application(Desk(folder, read_only), _opened[-1])
     return Client(Guard(app, "127.0.0.1", PORT), f"http://127.0.0.1:{PORT}")
 
 

@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 
-import cv2
 import pytest
 import uvicorn
 
@@ -16,11 +15,8 @@ from flows.review.guard import Guard
 from flows.review.pictures import Pictures
 from flows.review.server import application, bound
 from pipeline.results.decisions import read_decisions
-from pipeline.results.sidecar import version_of
 from tests.chromium import chromium, fits
-from tests.flows.test_palette_from import as_scan
 from tests.flows.test_review_correct import coloured, hints_in
-from tests.pipeline.test_registration import photograph
 
 
 @contextlib.contextmanager
@@ -168,38 +164,3 @@ def test_a_desk_for_looking_only_offers_no_correction(output, browser):
         browser.wait("document.getElementById('correct-words').textContent.startsWith('Click')")
         assert browser.value("document.getElementById('add-hint').disabled && document.getElementById('make').disabled")
         assert browser.value("document.getElementById('keep').hidden")
-
-
-def test_the_whole_scan_is_made_with_a_hint_and_an_older_version_is_put_back(tmp_path, lone_command, browser):
-    (tmp_path / "scans").mkdir()
-    cv2.imwrite(str(tmp_path / "scans" / "a.png"), as_scan(photograph(1, side=260)))
-    output = tmp_path / "colour"
-    ran = lone_command("run", tmp_path / "scans", "-o", output, "--precision", "fp32", "--keep", "9")
-    assert ran.code == 0, ran.err
-    first = version_of(output / "a.color.json")
-    with serving(output) as address:
-        visit(browser, f"{address}#show=all&view=colours")
-        correct(browser, 0.5, 0.5)
-        browser.click("#add-hint")
-        browser.wait(hints(1))
-        browser.click("#make")
-        browser.wait("!document.getElementById('orders').hidden")
-        until = time.monotonic() + 150
-        while not (made := browser.value("document.getElementById('versions').value === '' && "
-                                         "document.getElementById('versions').options.length === 2")):  # fmt: skip
-            assert time.monotonic() < until, browser.value("document.getElementById('hint').textContent")
-            time.sleep(0.3)
-        assert made
-        assert "_hinted" in version_of(output / "a.color.json")
-        browser.wait("document.getElementById('make').textContent === 'The whole scan has them'")
-        browser.value(
-            "(() => { const v = document.getElementById('versions'); v.selectedIndex = 1; "
-            "v.dispatchEvent(new Event('change')); })()"
-        )
-        browser.wait("!document.getElementById('restore').hidden")
-        browser.click("#restore")
-        browser.wait(
-            f"document.body.dataset.shown === 'a' && document.getElementById('hint').textContent.includes({first!r})"
-        )
-        assert version_of(output / "a.color.json") == first
-        assert browser.troubles() == []
