@@ -65,7 +65,7 @@ def review(
     host: Annotated[
         str, typer.Option(help="Where to listen. Other machines need the token of the address that is printed.")
     ] = "127.0.0.1",
-    read_only: Annotated[bool, typer.Option("--read-only", help="Let nobody decide, correct or make anything.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Let nobody decide or correct.")] = False,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
 ) -> None:
     """Look closely at results and decide on them, on a page that this machine serves. Ctrl-C ends it.
