@@ -116,6 +116,9 @@ def reprocess(**given: Any) -> None:
 
 
 def _reprocess(request: ReprocessRequest, own: CommandOptions) -> NoReturn:
+    if names_objects(request):
+        stop(f"{request.output}: only run and verify work in object storage; copy the results to a disk first", USAGE)
+
     def context() -> tuple[RunContext, Callable[[], list[ScanJob | ScanOutcome]]]:
         from flows.run.jobs import RunContext
         from flows.run.reprocess_plan import find_stores, parse_reprocess, plan_stores

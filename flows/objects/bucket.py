@@ -129,6 +129,17 @@ class Bucket:
             os.replace(part, path)
             return str(got.meta["e_tag"])
 
+    def fetch_head(self, found: ObjectInfo, path: Path, count: int) -> None:
+        """Bring the first ``count`` bytes of an object to a file."""
+        import obstore
+
+        with self._told(found.key), writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            length = min(count, found.bytes)
+            path.write_bytes(
+                bytes(obstore.get_range(self._store, found.key, start=0, length=length)) if length else b""
+            )
+
     def put(self, key: str, data: Path | bytes) -> str:
         """Put a file or bytes; the object appears, or replaces the one before, when all is there. Returns its etag."""
         import obstore

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.inputs import RECORDS, SHEET, STORE_ENDINGS
+from flows.inputs import RECORDS, SHEET, STORE_ENDINGS, THUMBNAILS
+from flows.sheet.thumbnails import LARGE_SIDE_PX
 from pipeline.formats import ENDINGS
 from pipeline.results.sidecar import SIDECAR_ENDING
 from pipeline.results.version_names import without_version
@@ -75,6 +76,11 @@ def is_small(path: str) -> bool:
     if found is not None:
         return found.is_sidecar and not path.endswith(PART)
     return _LOCAL.search(path) is None
+
+
+def is_large_thumbnail(path: str) -> bool:
+    """True if a file is a picture of the contact sheet for a closer look, of which only the head is kept here."""
+    return path.startswith(f"{THUMBNAILS}/") and path.endswith(f".{LARGE_SIDE_PX}.jpg")
 
 
 def is_told_here(path: str) -> bool:

@@ -1,6 +1,7 @@
 """Where the results of a run go: a folder, or a bucket with a part of it mirrored in the work folder.
 
-Sidecars, records and thumbnails are on both sides. Stores and pictures are here only while a scan is worked on: they
+Sidecars, records and thumbnails are on both sides, of large thumbnails only the heads, by which the contact sheet knows
+them. Stores and pictures are here only while a scan is worked on: they
 are brought when its run begins, and are put, and removed here, when it ends. A sidecar is put last, so whoever stops
 this leaves a result as it was, or a result whose sidecar does not fit and that the next run puts again: its store and
 pictures are still here then.
@@ -8,6 +9,7 @@ pictures are still here then.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,8 @@ from typing import Protocol
 
 from flows.inputs import SHEET
 from flows.objects.bucket import AT_ONCE, Address, Bucket, BucketError, NoObjectError, ObjectInfo, is_safe
-from flows.objects.layout import files_below, is_small, is_told_here, of_scan
+from flows.objects.layout import files_below, is_large_thumbnail, is_small, is_told_here, of_scan
+from flows.sheet.thumbnails import HEAD_BYTES
 from pipeline.results.sidecar import PictureRecord, Sidecar
 from pipeline.results.versions import has_recorded_size
 from pipeline.support.files import read_json, remove, tree_sha256, write_json
@@ -176,7 +179,11 @@ class Mirror:
 
     def end_part(self) -> None:
         small = [path for path in files_below(self.folder) if is_small(path) and of_scan(path) is None]
-        self._put(path for path in small if self._differs(path))
+        changed = [path for path in small if self._differs(path)]
+        self._put(changed)
+        for path in filter(is_large_thumbnail, changed):
+            os.truncate(self.folder / path, min(HEAD_BYTES, self._state(path)[0]))
+            self._ledger[path] = (self._ledger[path][0], *self._state(path))
         self._save()
 
     def told(self, text: str) -> str:
@@ -281,7 +288,11 @@ class Mirror:
     def _fetch(self, paths: Iterable[str]) -> None:
         def fetch(path: str) -> None:
             try:
-                etag = self._bucket.fetch(self._key(path), self.folder / path)
+                if is_large_thumbnail(path):
+                    self._bucket.fetch_head(self._there[path], self.folder / path, HEAD_BYTES)
+                    etag = self._there[path].etag
+                else:
+                    etag = self._bucket.fetch(self._key(path), self.folder / path)
                 self._ledger[path] = (etag, *self._state(path))
             except NoObjectError:
                 pass  # removed since the list was made

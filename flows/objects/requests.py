@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ def colorize(request: RunRequest, began: datetime | None, host: Host = HERE) -> 
         told = _Addressed(cache, place)
         try:
             with listening(told):
-                ignored = _Run(options, place, cache, host, began).do(request, limit_bytes)
+                ignored = _Run(options, place, cache, host).do(request, limit_bytes)
             return ended(told.outcomes, place.told(str(place.folder / RECORDS)), ignored)
         finally:
             remove(cache)
@@ -129,7 +130,7 @@ class _Run:
     place: Place
     cache: Path
     host: Host
-    began: datetime | None
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def do(self, request: RunRequest, limit_bytes: int) -> SearchReport:
         """Colour what is due; returns what the search left out. Raises UsageError before anything is done."""
@@ -149,7 +150,7 @@ class _Run:
         tell(Message(f"{len(units)} files: {len(due)} to do{more}, {fetched / 1e6:.1f} MB to fetch"))
         for outcome in skipped:
             tell(ScanFinished(outcome))
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, self._stopping():
             coming = pool.submit(self._fetch, parts[0]) if parts else None
             for number, part in enumerate(parts):
                 assert coming is not None
@@ -161,6 +162,14 @@ class _Run:
                 coming = pool.submit(self._fetch, parts[number + 1]) if number + 1 < len(parts) else None
                 self._colour(part, lost, known)
         return ignored
+
+    @contextlib.contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """When the body ends, for whatever reason, nothing more is fetched."""
+        try:
+            yield
+        finally:
+            self.stop.set()
 
     def _find(self, request: RunRequest) -> tuple[list[Unit], SearchReport]:
         addresses = [each for each in request.inputs if is_address(each)]
@@ -201,6 +210,8 @@ class _Run:
         def fetch(unit: Unit) -> None:
             try:
                 for each in unit.objects.objects if unit.objects is not None else ():
+                    if self.stop.is_set():
+                        return
                     bucket = opened[unit.objects.address.bucket]  # type: ignore[union-attr]
                     bucket.fetch(each.key, self.cache / bucket.name / each.key)
             except NoObjectError as error:

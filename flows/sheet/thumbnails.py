@@ -42,7 +42,7 @@ LONG_SIDE_PX, LARGE_SIDE_PX = 320, 2048
 _QUALITY, _LARGE_QUALITY = 82, 85
 _WINDOW_PX = 2048  # as the store's shards, so that each is read once
 _COMMENT, _OURS = b"\xff\xfe", b"colorize-archive "
-_HEAD_BYTES = 1024
+HEAD_BYTES = 1024  # what a picture was made from stands in them
 _TURNED = (5, 6, 7, 8)  # orientations that exchange rows and columns
 
 
@@ -290,7 +290,7 @@ def _made_of(path: Path) -> str | None:
     """The comment of a thumbnail, which is its first segment; None if there is no thumbnail of ours."""
     try:
         with open_file(path) as stream:
-            head = stream.read(_HEAD_BYTES)
+            head = stream.read(HEAD_BYTES)
     except OSError:
         return None
     comment = head[6 : 4 + int.from_bytes(head[4:6], "big")]

@@ -104,7 +104,7 @@ def test_results_are_put_and_what_has_not_changed_is_not_fetched(objects, bucket
 def test_from_a_bucket_to_a_folder_and_from_a_folder_to_a_bucket(objects, bucket, run, tmp_path):
     objects.put(bucket, "in/a.png", png(1))
     (tmp_path / "scans").mkdir()
-    (tmp_path / "scans" / "b.png").write_bytes(png(2))
+    (tmp_path / "scans" / "b.png").write_bytes(png(2, (340, 200)))
     assert _statuses(run([f"s3://{bucket}/in", tmp_path / "scans"], tmp_path / "out")) == {"a": "done", "b": "done"}
     assert (tmp_path / "out" / "a.color.tif").is_file()
     assert _statuses(run([f"s3://{bucket}/in"], tmp_path / "out")) == {"a": "skipped"}
@@ -113,6 +113,20 @@ def test_from_a_bucket_to_a_folder_and_from_a_folder_to_a_bucket(objects, bucket
     assert _statuses(run([tmp_path / "scans"], f"s3://{bucket}/out")) == {"b": "done"}
     assert _statuses(run([tmp_path / "scans"], f"s3://{bucket}/out")) == {"b": "skipped"}
     assert len(_certificates(f"s3://{bucket}/out")) == 1
+
+
+def test_large_thumbnails_do_not_pile_up_here_and_stay_in_the_sheet(objects, bucket, run, tmp_path):
+    objects.put(bucket, "in/a.png", png(1, (340, 200)))
+    run([f"s3://{bucket}/in"], f"s3://{bucket}/out")
+    key = "out/thumbs/a.before.2048.jpg"
+    assert objects.keys(bucket, key)[key] > 2048
+    assert [path.stat().st_size for path in (tmp_path / "work").rglob("a.before.2048.jpg")] == [1024]
+    objects.put(bucket, "in/b.png", png(2))
+    for work in ("work", "other"):  # another machine knows of it, too
+        objects.put(bucket, "in/b.png", png(len(work)))
+        assert _statuses(run([f"s3://{bucket}/in"], f"s3://{bucket}/out", work=work)) == {"a": "skipped", "b": "done"}
+        assert objects.keys(bucket, key)[key] > 2048
+        assert b"a.before.2048.jpg" in objects.get(bucket, "out/index.html")
 
 
 def test_scans_come_in_parts_and_one_that_fails_stops_no_other(objects, bucket, run):
