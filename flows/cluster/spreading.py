@@ -40,6 +40,11 @@ class LookedAt:
     read_chroma: Read
     read_lightness: Read
 
+    def prepared(self) -> LookedAt:
+        """Itself, with all that no hint changes done, so that the first one does not wait for it."""
+        _ = self.seen.cells, self.seen.parts
+        return self
+
     def spread(self, known: Sequence[Known]) -> Recolouring:
         """The hints spread over it; any region can then be shown with them. Raises StoreError."""
         return recolouring(known, self.seen, self.read_chroma, self.read_lightness)

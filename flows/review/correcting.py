@@ -181,10 +181,10 @@ class Corrections:
     def look(self, subject: Subject) -> LookedAt:
         """A look at the whole scan, which takes a while the first time. Raises StoreError."""
         with self._looking:
-            import scipy.sparse.csgraph  # noqa: F401  the first hint would wait for it
-
             key = subject.store.path, subject.before, subject.item.sha256
-            return kept(self._looks, key, _LOOKS, lambda: look_at(subject.store, subject.version(subject.before)))
+            return kept(
+                self._looks, key, _LOOKS, lambda: look_at(subject.store, subject.version(subject.before)).prepared()
+            )
 
     def shown(self, subject: Subject, stamp: str) -> tuple[str, HintChange]:
         """The version on whose picture hints are shown, and what they change in it.

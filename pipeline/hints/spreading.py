@@ -67,6 +67,16 @@ class Seen:
     factor: int
     shape_yx: tuple[int, int]
 
+    @cached_property
+    def cells(self) -> _Cells:
+        """The grid's cells; with the parts, what no hint changes: whoever adds hints one by one waits for it once."""
+        return _Cells.of(self)
+
+    @cached_property
+    def parts(self) -> list[_Parts]:
+        """The divisions of the scan by its edges."""
+        return [_Parts.of(self, most) for most in _EDGES]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -175,10 +185,10 @@ def spread(seen: Seen, samples: Sequence[Sample]) -> Correction:
     their number times the cells of the shrunk scan.
     """
     spreading = [sample for sample in samples if sample.reach > 0]
-    cells = _Cells.of(seen)
+    cells = seen.cells
     values = np.zeros((len(cells.features), _STEPS), np.complex64)
     if spreading:
-        parts = [_Parts.of(seen, most) for most in _EDGES]
+        parts = seen.parts
         at = _At.of(spreading, cells, seen, parts)
         own = _alike(at.features, at.features, at.reach, at.reach) * _of_lightness(at.lightness, at.lightness)
         together = np.mean([part[:, None] == part for part in at.parts], axis=0)
