@@ -1,6 +1,7 @@
 """Scans from a bucket, results into one: runs whose engine gives the scan back, on a cluster that is there."""
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from flows.events import ScanFinished, listening
 from flows.request import RunRequest
@@ -127,6 +129,24 @@ def test_large_thumbnails_do_not_pile_up_here_and_stay_in_the_sheet(objects, buc
         assert _statuses(run([f"s3://{bucket}/in"], f"s3://{bucket}/out", work=work)) == {"a": "skipped", "b": "done"}
         assert objects.keys(bucket, key)[key] > 2048
         assert b"a.before.2048.jpg" in objects.get(bucket, "out/index.html")
+
+
+def test_pages_and_pictures_that_are_folders(objects, bucket, run):
+    pages = io.BytesIO()
+    tifffile.imwrite(pages, np.stack([picture(1), picture(2)]), photometric="minisblack")
+    objects.put(bucket, "in/letters.tif", pages.getvalue())
+    every = {"letters.p001", "letters.p002"}
+    assert _statuses(run([f"s3://{bucket}/in"], f"s3://{bucket}/out", formats="tiff,iiif")) == dict.fromkeys(
+        every, "done"
+    )
+    assert len(_certificates(f"s3://{bucket}/out")) == 4
+    again = run([f"s3://{bucket}/in"], f"s3://{bucket}/out", formats="tiff,iiif", work="other")
+    assert _statuses(again) == dict.fromkeys(every, "skipped")
+    one = next(key for key in objects.keys(bucket, "out/letters.p002.color.iiif/") if key.endswith(".jpg"))
+    objects.client.delete_object(Bucket=bucket, Key=one)
+    again = run([f"s3://{bucket}/in"], f"s3://{bucket}/out", formats="tiff,iiif")
+    assert _statuses(again) == {"letters.p001": "skipped", "letters.p002": "done"}
+    assert objects.keys(bucket, one)
 
 
 def test_scans_come_in_parts_and_one_that_fails_stops_no_other(objects, bucket, run):
