@@ -139,11 +139,11 @@ def _signed(path: Path, sidecar: Sidecar) -> dict[str, object]:
     lines = []
     for record in sidecar.pictures.values():
         picture = path.with_name(record.file)
-        if not credential_of(picture).is_file():
+        if not record.signed and not credential_of(picture).is_file():
             continue
         if not is_available():
             lines.append(f"{picture.name}: not read, pip install 'colorize-archive[c2pa]'")
-        elif finding := check_credentials(picture, record.sha256):
+        elif finding := check_credentials(picture, record):
             people = ", ".join(map(str, finding.told.get("approved_by", ())))
             lines.append(f"{picture.name}: {finding}{f'; approved by {people}' if people else ''}")
     return {"signed": tuple(lines)} if lines else {}

@@ -147,19 +147,25 @@ def sign(
         str, typer.Option(metavar="TYPE", help="What was scanned: print, negativeFilm, positiveFilm, digitalCapture.")
     ] = "",
     names: Annotated[bool, typer.Option("--names", help="Name those who approved; ask them first.")] = False,
+    embed: Annotated[
+        bool, typer.Option("--embed/--beside", help="Into TIFF, JPEG and PNG; or all in PICTURE.c2pa beside them.")
+    ] = True,
     unreviewed: _UNREVIEWED = False,
 ) -> None:
-    """Sign results with Content Credentials (C2PA), in PICTURE.c2pa beside each picture, whose bytes stay as they are.
+    """Sign results with Content Credentials (C2PA), in the picture, or in PICTURE.c2pa where it takes none.
 
     Pictures that are signed already, and say the same, stay as they are. Exit code 0: all that may go out are
     signed; 1: some failed; 2: bad usage.
     """
-    from flows.sharing.signing import read_signing, sign_results
+    from flows.sharing.signing import check_signing, read_signing, sign_results
     from pipeline.errors import ColorizeError
+    from pipeline.support.files import folder_lock
 
     try:
-        signing = read_signing(certificate, key, command, timestamp)
-        counts = _told(sign_results(output.expanduser().resolve(), signing, scan_type, names, unreviewed))
+        signing, results = read_signing(certificate, key, command, timestamp), output.expanduser().resolve()
+        check_signing(results, scan_type)
+        with folder_lock(results):
+            counts = _told(sign_results(results, signing, scan_type, names, unreviewed, embed))
         if counts["kept"]:
             say(_kept(unreviewed))
     except ColorizeError as error:

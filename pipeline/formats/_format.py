@@ -50,6 +50,7 @@ class Format(Protocol):
     OVERVIEW_COST : a rank; of a result's pictures, the one with the lowest is read for the thumbnail
     TOLERANCE : None if the samples are kept exactly
     HELD_BYTES : most memory that its library holds beside the windows
+    SIGNED_AS : media type as which Content Credentials are put into the file; empty where they lie beside it
     """
 
     ENDING: ClassVar[str]
@@ -57,6 +58,7 @@ class Format(Protocol):
     OVERVIEW_COST: ClassVar[int] = 100
     TOLERANCE: ClassVar[Tolerance | None] = None
     HELD_BYTES: ClassVar[int] = 0
+    SIGNED_AS: ClassVar[str] = ""
 
     @abstractmethod
     def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:

@@ -46,6 +46,7 @@ class Jpeg(Format):
 
     ENDING = ".color.jpg"
     OVERVIEW_COST = 6
+    SIGNED_AS = "image/jpeg"
     # About twice the measured 5.4 and 0.68, on photographs, noise, grain and halftone in saturated colours.
     TOLERANCE = Tolerance(largest=12.0, mean=1.5)
 

@@ -38,6 +38,7 @@ class Png(Format):
 
     ENDING = ".color.png"
     OVERVIEW_COST = 7
+    SIGNED_AS = "image/png"
 
     def check(self, shape_yx: tuple[int, int], dtype: np.dtype) -> None:
         """Raises UsageError for a picture that is too large for this format."""

@@ -60,6 +60,7 @@ class Tiff(TiffFormat):
 
     ENDING = ".color.tif"
     OVERVIEW_COST = 1
+    SIGNED_AS = "image/tiff"
 
     def write(self, path: Path, picture: OutputImage, threads: int) -> WriteReport:
         """Write ``path``; as :func:`write_pyramid`."""

@@ -1,8 +1,10 @@
-"""Content Credentials (C2PA) of results: a signed statement beside each picture, of what was done to which scan.
+"""Content Credentials (C2PA) of results: a signed statement in or beside each picture, of what was done to which scan.
 
-The statement lies in ``PICTURE.c2pa`` and the picture's bytes stay as they were: what was verified before signing is
-what is signed, any format can be, and a picture can be signed again. Of a picture that is a folder, the list of its
-files with their hashes is signed, which is also what its hash in the sidecar is of.
+What is embedded leaves the picture's own bytes as they were, which is shown before the file is used
+(:mod:`pipeline.results.signatures`). Where the format takes none, or where that cannot be shown, the statement lies in
+``PICTURE.c2pa``: with JPEG 2000; with a cloud-optimized TIFF and with BigTIFF, where the library adds a directory
+without a picture or refuses. Of a picture that is a folder, the list of its files with their hashes is signed, which
+is also what its hash in the sidecar is of.
 
 The library is optional: ``pip install 'colorize-archive[c2pa]'``. Nothing is fetched; only a time stamp, where one is
 asked for, needs the network.
@@ -15,21 +17,26 @@ C2PA Technical Specification 2.2, "External manifests", "Actions" (``c2pa.edited
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import secrets
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import OutputError, StoreError, UsageError
+from pipeline.formats import FORMATS
 from pipeline.metadata.provenance import SOURCE_TYPE
-from pipeline.results.sidecar import Sidecar
-from pipeline.support.files import open_file, tree_list, write_whole
+from pipeline.results.sidecar import PictureRecord, Sidecar
+from pipeline.results.signatures import Signature, beside, embedded
+from pipeline.support.files import file_sha256, open_file, size_bytes, tree_list, tree_sha256, write_whole, writing
 from pipeline.support.text import reason_of
 
 CREDENTIAL_ENDING = ".c2pa"
@@ -40,7 +47,7 @@ _OURS = "org.colorize-archive"
 _BYTES = "application/octet-stream"  # the file as it is: no library looks for a manifest in it
 _LONGEST_S = 60
 
-State = Literal["trusted", "untrusted", "expired", "older", "tampered"]
+State = Literal["trusted", "untrusted", "expired", "older", "tampered", "missing"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ class Finding:
     Attributes
     ----------
     state : "trusted", or "untrusted" where the certificate is of nobody who is trusted; "expired" where it was no
-        longer valid; "older", if it is of an earlier picture of that name; "tampered" where bytes or statement differ
+        longer valid; "older", if it is of an earlier picture of that name; "tampered" where bytes or statement differ;
+        "missing" where the sidecar knows of credentials that are not there
     signer : organization of the certificate
     reason : one line, for people
     told : the values of the statement
@@ -97,23 +105,159 @@ def credential_of(picture: Path) -> Path:
     return picture.with_name(picture.name + CREDENTIAL_ENDING)
 
 
-def sign_picture(
-    picture: Path, sidecar: Sidecar, name: str, scan: Path | None, signing: Signing, says: Statement
-) -> Path:
-    """Sign the picture of a result and write its credentials; returns their path.
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be signed: a picture of a result.
 
-    Parameters
+    Attributes
     ----------
-    name : its format
+    sidecar : of the result
+    name : the picture's format
     scan : the scan file, which becomes the parent; None if it is gone, and then its record stands for it
+    embeds : put the credentials into the picture, where that can be done
+    """
+
+    picture: Path
+    sidecar: Sidecar
+    name: str
+    scan: Path | None = None
+    embeds: bool = True
+
+    @property
+    def record(self) -> PictureRecord:
+        return self.sidecar.pictures[self.name]
+
+    @property
+    def media_type(self) -> str:
+        """As what credentials are put into the file; empty if they lie beside it."""
+        return FORMATS[self.name].SIGNED_AS if self.embeds else ""
+
+
+def sign_picture(wanted: Wanted, signing: Signing, says: Statement, write: Callable[[PictureRecord], None]) -> None:
+    """Sign a picture; ``write`` puts its new record into the sidecar.
+
+    Files are written beside their places and renamed. A sidecar that says "embedded" knows the hashes of the picture
+    before and after, so that it is right whenever this is stopped.
 
     Raises
     ------
     UsageError : the library, the certificate or the key is missing or will not do.
+    StoreError : the picture is not the one of the sidecar
     OutputError : the picture cannot be read, or the credentials not be written
     """
+    _library()
+    with contextlib.ExitStack() as stack:
+        unsigned, sha256 = _unsigned(wanted, stack)
+        if wanted.media_type and _embed(wanted, unsigned, sha256, signing, says, write, stack):
+            return
+        data = _signed(wanted, unsigned, sha256, _BYTES, signing, says, None)
+        if unsigned != wanted.picture:
+            with writing(wanted.picture):
+                os.replace(unsigned, wanted.picture)
+        path = credential_of(wanted.picture)
+        write_whole(path, data)
+        size = size_bytes(wanted.picture)
+        record = replace(wanted.record, bytes=size, sha256=sha256)
+        write(record.with_signature(beside(path, size, sha256, bool(wanted.media_type))))
+
+
+def check_content(picture: Path, record: PictureRecord) -> Signature | None:
+    """The credentials that are embedded in a picture; None if none are. Reads all its bytes.
+
+    Raises StoreError if its bytes are neither those that were recorded nor those before it was signed.
+    """
+    try:
+        sha256 = tree_sha256(picture)
+        signature = record.signature
+        if signature is not None and signature.is_embedded:
+            if sha256 == record.sha256 and signature.unsigned_sha256_of(picture) == signature.unsigned_sha256:
+                return signature
+            if sha256 == signature.unsigned_sha256:
+                return None
+        elif sha256 == record.sha256:
+            return None
+    except OSError as error:
+        raise StoreError(f"{picture}: cannot be read ({error.strerror or error})") from error
+    raise StoreError(f"{picture}: its bytes are not those that were recorded, and are not signed; run it again")
+
+
+def _unsigned(wanted: Wanted, stack: contextlib.ExitStack) -> tuple[Path, str]:
+    """The picture before it was signed, or a copy of that, and its hash. Raises StoreError, OutputError."""
+    picture, record = wanted.picture, wanted.record
+    signature = check_content(picture, record)
+    if signature is None:
+        before = record.signature
+        return picture, before.unsigned_sha256 if before is not None and before.is_embedded else record.sha256
+    part = _part(picture, stack)
+    with writing(part), part.open("wb") as stream:
+        for chunk in signature.unsigned(picture):
+            stream.write(chunk)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return part, signature.unsigned_sha256
+
+
+def _embed(
+    wanted: Wanted,
+    unsigned: Path,
+    sha256: str,
+    signing: Signing,
+    says: Statement,
+    write: Callable[[PictureRecord], None],
+    stack: contextlib.ExitStack,
+) -> bool:
+    """Put credentials into the picture; False if the file takes none, or would not stay what it is."""
+    part = _part(wanted.picture, stack)
+    with writing(part):
+        with part.open("w+b") as stream:
+            if not _signed(wanted, unsigned, sha256, wanted.media_type, signing, says, stream):
+                return False
+            stream.flush()
+            os.fsync(stream.fileno())
+        signature = embedded(unsigned, sha256, part)
+    if signature is None or _facts(wanted, unsigned) != _facts(wanted, part):
+        return False
+    record = replace(wanted.record, bytes=size_bytes(part), sha256=file_sha256(part))
+    write(record.with_signature(signature))
+    with writing(wanted.picture):
+        os.replace(part, wanted.picture)
+        credential_of(wanted.picture).unlink(missing_ok=True)
+    return True
+
+
+def _facts(wanted: Wanted, path: Path) -> object:
+    """What a file says of its picture: the bytes of the pixels are the same, but a directory may be another one."""
+    made, shape_yx = FORMATS[wanted.name], wanted.sidecar.needed("source", wanted.sidecar.whole_source).shape_yx
+    try:
+        with made.open_back(path, 1) as reader:
+            info = reader.info
+        return info, made.embedded(path), made.levels(path, shape_yx)
+    except Exception as error:  # libraries have many kinds
+        return reason_of(error)
+
+
+def _part(picture: Path, stack: contextlib.ExitStack) -> Path:
+    """A name beside a picture; what has it is removed at the end."""
+    part = picture.with_name(f"{picture.name}.{secrets.token_hex(4)}.part")
+    stack.callback(part.unlink, missing_ok=True)
+    return part
+
+
+def _signed(
+    wanted: Wanted,
+    unsigned: Path,
+    sha256: str,
+    media_type: str,
+    signing: Signing,
+    says: Statement,
+    target: BinaryIO | None,
+) -> bytes:
+    """Sign ``unsigned`` into ``target``, or apart from it if that is None; the credentials.
+
+    They are empty if the file takes none. Raises UsageError, OutputError.
+    """
     c2pa = _library()
-    record, source = sidecar.pictures[name], sidecar.needed("source", sidecar.whole_source)
+    sidecar, source = wanted.sidecar, wanted.sidecar.needed("source", wanted.sidecar.whole_source)
     ingredient = {
         "title": source.name,
         "relationship": "parentOf",
@@ -122,47 +266,70 @@ def sign_picture(
     }
     context = c2pa.Context.from_dict(_SETTINGS)
     try:
-        builder = c2pa.Builder(_manifest(picture, sidecar, record.sha256, says), context=context)
+        builder = c2pa.Builder(_manifest(wanted.picture, sidecar, sha256, says), context=context)
         builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
-        builder.set_no_embed()
-        with _parent(scan, source.to_json()) as stream:
+        if target is None:
+            builder.set_no_embed()
+        with _parent(wanted.scan, source.to_json()) as stream:
             builder.add_ingredient(ingredient, _BYTES, stream)
-        with _content(picture) as stream:
-            data = builder.sign(_signer(c2pa, signing), _BYTES, stream, _Nowhere())
+        signer = _signer(c2pa, signing)
+        with _content(unsigned) as stream:
+            return bytes(builder.sign(signer, media_type, stream, _Nowhere() if target is None else target))
     except c2pa.C2paError as error:
-        raise UsageError(f"{picture}: could not be signed ({reason_of(error)}); mend certificate or key") from error
+        if target is not None:
+            return b""  # whatever is wrong with certificate or key is wrong beside the picture, too, and told there
+        raise UsageError(
+            f"{wanted.picture}: could not be signed ({reason_of(error)}); mend certificate or key"
+        ) from error
     except OSError as error:
-        raise OutputError(f"{picture}: could not be read to be signed ({error.strerror or error})") from error
-    write_whole(credential_of(picture), data)
-    return credential_of(picture)
+        raise OutputError(f"{wanted.picture}: could not be read to be signed ({error.strerror or error})") from error
 
 
-def check_credentials(picture: Path, sha256: str, trust: str = "") -> Finding | None:
+def check_credentials(picture: Path, record: PictureRecord, trust: str = "") -> Finding | None:
     """What the credentials of a picture are worth; None if it has none.
 
     Parameters
     ----------
-    sha256 : the picture's by the sidecar
+    record : the picture's in the sidecar
     trust : PEM of certificates that are trusted to sign, or to issue signers' certificates; empty for none
 
     Raises UsageError if the library is missing.
     """
-    path = credential_of(picture)
-    if not path.is_file():
-        return None
+    signature, path = record.signature, credential_of(picture)
+    is_embedded = signature is not None and signature.is_embedded
+    if not is_embedded and not path.is_file():
+        return None if signature is None else Finding("missing", "", "they are not there any more; sign it again", {})
     c2pa = _library()
     settings = {**_SETTINGS, "trust": {"trust_anchors": trust}} if trust else _SETTINGS
+    context = c2pa.Context.from_dict(settings)
     try:
+        if signature is not None and is_embedded:
+            if size_bytes(picture) == signature.unsigned_bytes:
+                return Finding("missing", "", "the picture is as it was before it was signed; sign it again", {})
+            if signature.piece_sha256(picture) != signature.sha256:
+                return Finding("tampered", "", "the statement is not what was signed", {})
+        elif signature is not None and file_sha256(path) != signature.sha256:
+            return Finding("tampered", "", "the statement is not what was signed", {})
         with _content(picture) as stream:
-            reader = c2pa.Reader(_BYTES, stream, path.read_bytes(), context=c2pa.Context.from_dict(settings))
+            if is_embedded:
+                reader = c2pa.Reader(_media_type(picture), stream, context=context)
+            else:
+                reader = c2pa.Reader(_BYTES, stream, path.read_bytes(), context=context)
             manifest, results = reader.get_active_manifest() or {}, reader.get_validation_results() or {}
     except (c2pa.C2paError, OSError, ValueError) as error:
         return Finding("tampered", "", f"cannot be read: {reason_of(error)}", {})
     codes = [str(each["code"]) for each in results.get("activeManifest", {}).get("failure", ())]
     told = _told(manifest)
     signer = str(manifest.get("signature_info", {}).get("issuer", ""))
-    state, reason = _judged(codes, told, sha256)
+    own = signature.unsigned_sha256 if signature is not None else record.sha256
+    state, reason = _judged(codes, told, own)
     return Finding(state, signer, reason, told)
+
+
+def _media_type(picture: Path) -> str:
+    """Of a picture with embedded credentials, by its name."""
+    found = [each for each in FORMATS.values() if each.SIGNED_AS and picture.name.endswith(each.ENDING)]
+    return max(found, key=lambda each: len(each.ENDING)).SIGNED_AS if found else _BYTES
 
 
 def is_available() -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.formats import FORMATS
-from pipeline.results.sidecar import Sidecar
+from pipeline.results.sidecar import PictureRecord, Sidecar
 
 # Half a level of 8 bits is 0.14 L* in the darkest grays, and 0.25 for gray turned into RGB; 16 bits leave a fiftieth.
 BOUNDS = {"uint8": 0.5, "uint16": 0.02}
@@ -36,6 +36,7 @@ class ExpectedPicture:
     carries_metadata: bool
     page: int
     holes: int
+    record: PictureRecord
 
     @classmethod
     def of(cls, sidecar: Sidecar, picture: Path, name: str) -> ExpectedPicture:
@@ -64,6 +65,7 @@ class ExpectedPicture:
             source=Path(source.path),
             source_sha256=source.sha256,
             metadata=source.metadata,
+            record=record,
         )
 
     @property

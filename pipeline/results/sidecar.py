@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -18,6 +18,7 @@ from pipeline.errors import SidecarError
 from pipeline.formats import ENDINGS
 from pipeline.quality.figures import Quality
 from pipeline.results.run_spec import RunSpec
+from pipeline.results.signatures import Signature
 from pipeline.support.files import read_text
 
 SIDECAR_ENDING = ".color.json"
@@ -104,6 +105,7 @@ class PictureRecord(_Record):
     carries_metadata : whether it should carry the scan's embedded metadata
     not_carried : the parts of the metadata that it does not carry, and why
     premis : the PREMIS event of its creation
+    signed : its Content Credentials (:class:`pipeline.results.signatures.Signature`); empty if it has none
     """
 
     file: str = ""
@@ -113,6 +115,15 @@ class PictureRecord(_Record):
     carries_metadata: bool | None = None
     not_carried: Mapping[str, str] = field(default_factory=dict)
     premis: Mapping[str, Any] = field(default_factory=dict)
+    signed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> Signature | None:
+        return Signature.from_json(self.signed) if self.signed else None
+
+    def with_signature(self, signature: Signature) -> PictureRecord:
+        """The record of the picture that was signed; ``bytes`` and ``sha256`` are those of the file as it lies."""
+        return replace(self, signed=signature.to_json(), unwritten=self.unwritten - {"signed"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from pipeline.results.credentials import check_credentials, credential_of, is_av
 from pipeline.results.expected_picture import ExpectedPicture
 from pipeline.results.read_back import missing_of_scan
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, sidecar_of
+from pipeline.results.signatures import Signature
 from pipeline.store import CARRIED, ChromaVersion, ScanStore
 from pipeline.support.files import file_sha256, size_bytes, tree_sha256
 from pipeline.support.text import reason_of
@@ -121,7 +122,7 @@ def _picture(sidecar: Path, name: str) -> Path:
 def _certificate(expected: ExpectedPicture, store_problems: tuple[str, ...], trust: str) -> Certificate:
     problems = [*_byte_problems(expected), *store_problems]
     found, not_compared, signed = _Lightness(), list[str](), ""
-    if expected.picture.exists() and credential_of(expected.picture).is_file():
+    if expected.picture.exists() and (expected.record.signed or credential_of(expected.picture).is_file()):
         signed, of_credentials = _credentials(expected, trust)
         problems += of_credentials
     with contextlib.ExitStack() as stack:
@@ -148,13 +149,13 @@ def _certificate(expected: ExpectedPicture, store_problems: tuple[str, ...], tru
 
 
 def _credentials(expected: ExpectedPicture, trust: str) -> tuple[str, list[str]]:
-    """What a picture's Content Credentials are worth, and the problems of them: those that were tampered with."""
+    """What a picture's Content Credentials are worth, and their problems: they were tampered with, or are gone."""
     if not is_available():
         return "Content Credentials not read: pip install 'colorize-archive[c2pa]'", []
-    finding = check_credentials(expected.picture, expected.sha256, trust)
+    finding = check_credentials(expected.picture, expected.record, trust)
     if finding is None:
         return "", []
-    return (str(finding), []) if finding.state != "tampered" else ("", [str(finding)])
+    return ("", [str(finding)]) if finding.state in ("tampered", "missing") else (str(finding), [])
 
 
 def _not_compared(expected: ExpectedPicture, source: _Source) -> Iterator[str]:
@@ -166,13 +167,25 @@ def _not_compared(expected: ExpectedPicture, source: _Source) -> Iterator[str]:
 
 
 def _byte_problems(expected: ExpectedPicture) -> Iterator[str]:
-    picture = expected.picture
+    picture, signature = expected.picture, expected.record.signature
     if not picture.exists():
         yield "the picture is not there"
+    elif signature is not None and signature.is_embedded and size_bytes(picture) == signature.unsigned_bytes:
+        if file_sha256(picture) != signature.unsigned_sha256:
+            yield "its bytes are not those that were written"
     elif size_bytes(picture) != expected.bytes:
         yield f"it has {size_bytes(picture)} bytes, not the {expected.bytes} that were written"
     elif tree_sha256(picture) != expected.sha256:
         yield "its bytes are not those that were written"
+    elif _has_other_own_bytes(picture, signature):
+        yield "without its credentials its bytes are not those that were written"
+
+
+def _has_other_own_bytes(picture: Path, signature: Signature | None) -> bool:
+    """True if a picture without its embedded credentials is not the one that was written."""
+    if signature is None or not signature.is_embedded:
+        return False
+    return signature.unsigned_sha256_of(picture) != signature.unsigned_sha256
 
 
 def _picture_problems(expected: ExpectedPicture, source: _Source | None, found: _Lightness) -> Iterator[str]:

@@ -255,4 +255,5 @@ def test_a_record_that_is_made_has_every_key() -> None:
         "carries_metadata": False,
         "not_carried": {},
         "premis": {},
+        "signed": {},
     }

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shlex
 import shutil
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import c2pa
+import cv2
+import imagecodecs
+import numpy as np
 import pytest
+import pyvips
+import rasterio
+import tifffile
+from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -21,9 +30,10 @@ from pipeline.errors import UsageError
 from pipeline.formats import FORMATS
 from pipeline.results.credentials import Signing, check_credentials, credential_of
 from pipeline.results.decisions import decide
-from pipeline.results.sidecar import Sidecar
+from pipeline.results.sidecar import PictureRecord, Sidecar
 from pipeline.results.verify import verify
 from pipeline.results.versions import ResultPaths
+from pipeline.support.files import file_sha256, write_json
 from tests.certificates import Signer, signer
 from tests.results import SPEC, make_result
 
@@ -35,17 +45,23 @@ def archive() -> Signer:
     return signer()
 
 
-@pytest.fixture(scope="module")
-def signed(archive: Signer, tmp_path_factory: pytest.TempPathFactory) -> ResultPaths:
+EMBEDDED = {"tiff", "jpeg", "png"}
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["embedded", "beside"])
+def signed(request: pytest.FixtureRequest, archive: Signer, tmp_path_factory: pytest.TempPathFactory) -> ResultPaths:
     """A result in all formats, approved and signed."""
     paths = make_result(tmp_path_factory.mktemp("signed") / "colour", "plate", formats=tuple(FORMATS))
     decide(paths.sidecar, "approve", "A. Reviewer")
     signing = Signing(archive.chain, archive.key)
     before = {name: size(paths.picture(name)) for name in FORMATS}
-    (step,) = sign_results(paths.store.parent, signing, "negativeFilm", True, False)
-    assert step.state == "new"
-    assert {name: size(paths.picture(name)) for name in FORMATS} == before
-    assert [step.state for step in sign_results(paths.store.parent, signing, "negativeFilm", True, False)] == ["same"]
+    for state in ("new", "same"):
+        (step,) = sign_results(paths.store.parent, signing, "negativeFilm", True, False, request.param)
+        assert step.state == state
+    larger = {name for name in FORMATS if size(paths.picture(name)) != before[name]}
+    assert larger == (EMBEDDED if request.param else set())
+    assert {name for name in FORMATS if not credential_of(paths.picture(name)).exists()} == larger
+    assert not list(paths.store.parent.glob("*.part"))
     return paths
 
 
@@ -53,13 +69,13 @@ def size(path: Path) -> int:
     return sum(each.stat().st_size for each in path.rglob("*")) if path.is_dir() else path.stat().st_size
 
 
-def sha256_of(paths: ResultPaths, name: str) -> str:
-    return Sidecar.read(paths.sidecar).pictures[name].sha256
+def record_of(paths: ResultPaths, name: str) -> PictureRecord:
+    return Sidecar.read(paths.sidecar).pictures[name]
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_each_format_is_signed_and_trusted_with_the_authority(name, signed, archive):
-    finding = check_credentials(signed.picture(name), sha256_of(signed, name), archive.root)
+    finding = check_credentials(signed.picture(name), record_of(signed, name), archive.root)
     assert finding is not None
     assert (finding.state, finding.signer, finding.reason) == ("trusted", "City Archive", "")
     assert finding.told["model"] == "default"
@@ -70,53 +86,176 @@ def test_each_format_is_signed_and_trusted_with_the_authority(name, signed, arch
 
 
 def test_the_library_alone_reads_them_and_finds_parent_action_and_source_type(signed):
+    credential = credential_of(signed.picture("jpeg"))
+    data = credential.read_bytes() if credential.exists() else None
     with signed.picture("jpeg").open("rb") as stream:
-        data = credential_of(signed.picture("jpeg")).read_bytes()
-        reader = c2pa.Reader("image/jpeg", stream, data)
+        reader = c2pa.Reader("image/jpeg", stream, *([] if data is None else [data]))
+    assert reader.is_embedded() is (data is None)
     manifest = reader.get_active_manifest()
     (ingredient,) = manifest["ingredients"]
     assert (ingredient["title"], ingredient["relationship"]) == ("plate.png", "parentOf")
     (actions,) = [each["data"]["actions"] for each in manifest["assertions"] if "actions" in each["label"]]
     assert [each["action"] for each in actions] == ["c2pa.opened", "c2pa.edited"]
     assert actions[1]["digitalSourceType"].endswith("compositeWithTrainedAlgorithmicMedia")
-    assert len(data) < 20_000
+    assert record_of(signed, "jpeg").signature.bytes < 20_000
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
-def test_each_flipped_byte_of_a_picture_is_found(name, signed, archive, tmp_path):
-    picture = signed.picture(name)
+def test_each_flipped_byte_of_picture_and_credentials_is_found(name, signed, archive, tmp_path):
+    picture, record = signed.picture(name), record_of(signed, name)
     copy = tmp_path / picture.name
     (shutil.copytree if picture.is_dir() else shutil.copyfile)(picture, copy)
-    shutil.copyfile(credential_of(picture), credential_of(copy))
-    chance = random.Random(name)
     files = [each for each in copy.rglob("*") if each.is_file()] if copy.is_dir() else [copy]
+    if not record.signature.is_embedded:
+        shutil.copyfile(credential_of(picture), credential_of(copy))
+        files.append(credential_of(copy))
+    chance = random.Random(name)
     for _ in range(FLIPS // 4 if copy.is_dir() else FLIPS):
         file = chance.choice(files)
         whole = bytearray(file.read_bytes())
         at, bit = chance.randrange(len(whole)), 1 << chance.randrange(8)
         whole[at] ^= bit
         file.write_bytes(whole)
-        finding = check_credentials(copy, sha256_of(signed, name), archive.root)
+        finding = check_credentials(copy, record, archive.root)
         assert finding is not None
         assert finding.state == "tampered", (file, at)
         whole[at] ^= bit
         file.write_bytes(whole)
-    finding = check_credentials(copy, sha256_of(signed, name), archive.root)
+    finding = check_credentials(copy, record, archive.root)
+    assert finding is not None
+    assert finding.state == "trusted"
+
+
+@pytest.mark.parametrize("name", sorted(EMBEDDED))
+def test_a_signed_picture_is_read_by_others_as_before(name, archive, tmp_path):
+    output = tmp_path / "colour"
+    paths = make_result(output, "plate", shape_yx=(700, 600), formats=(name,), dtype="uint8", orientation=6)
+    picture, before = paths.picture(name), record_of(paths, name)
+    shutil.copy(picture, tmp_path / "before")
+    list(sign_results(output, Signing(archive.chain, archive.key), "", False, True))
+    for read in READERS:
+        assert np.array_equal(read(picture), read(tmp_path / "before")), read
+    (whole,) = verify(paths.sidecar, archive.root)
+    assert (whole.passes, whole.signed) == (True, "Content Credentials by City Archive: trusted")
+    after = record_of(paths, name)
+    assert (after.bytes, after.sha256) == (picture.stat().st_size, file_sha256(picture))
+    assert after.signature.unsigned_sha256 == before.sha256
+    # By hand: cut the piece out, put back what was overwritten.
+    data, told = bytearray(picture.read_bytes()), after.signed
+    for offset, was in told["patches"]:
+        data[offset : offset + 1] = bytes.fromhex(was)
+    del data[told["start"] : told["start"] + told["bytes"]]
+    assert data == (tmp_path / "before").read_bytes()
+
+
+READERS = (
+    lambda path: tifffile.imread(path, level=1) if path.read_bytes()[:2] == b"II" else cv2.imread(str(path)),
+    lambda path: tifffile.imread(path) if path.read_bytes()[:2] == b"II" else iio_read(path),
+    lambda path: pyvips.Image.new_from_file(str(path)).numpy(),
+    lambda path: np.asarray(Image.open(path)),
+    lambda path: rasterio_read(path),
+)
+
+
+def iio_read(path: Path) -> np.ndarray:
+    data = path.read_bytes()
+    return imagecodecs.png_decode(data) if data[:2] != b"\xff\xd8" else imagecodecs.jpeg_decode(data)
+
+
+def rasterio_read(path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as source:
+            assert len(source.subdatasets) == 0
+            return source.read()
+
+
+def test_credentials_move_between_picture_and_its_side_and_the_picture_comes_back(archive, tmp_path):
+    output = tmp_path / "colour"
+    paths = make_result(output, "a", formats=("png", "tiff"))
+    before = {name: paths.picture(name).read_bytes() for name in ("png", "tiff")}
+    signing = Signing(archive.chain, archive.key)
+    for embeds, says in ((True, ""), (True, "print"), (False, "print"), (True, "print"), (False, "")):
+        (step,) = sign_results(output, signing, says, False, True, embeds)
+        assert step.state == "new"
+        for name, data in before.items():
+            finding = check_credentials(paths.picture(name), record_of(paths, name), archive.root)
+            assert finding is not None
+            assert finding.state == "trusted"
+            assert finding.told.get("scan_source_type", "").endswith(says)
+            assert (paths.picture(name).read_bytes() == data) is not embeds
+            assert credential_of(paths.picture(name)).exists() is not embeds
+            signature = record_of(paths, name).signature
+            assert hashlib.sha256(data).hexdigest() == signature.unsigned_sha256
+    assert all(each.passes for each in verify(paths.sidecar, archive.root))
+
+
+def test_a_picture_without_its_credentials_is_the_one_that_was_written(archive, tmp_path):
+    output = tmp_path / "colour"
+    paths = make_result(output, "a", formats=("png",))
+    picture, signing = paths.picture("png"), Signing(archive.chain, archive.key)
+    before = picture.read_bytes()
+    list(sign_results(output, signing, "", False, True))
+    picture.write_bytes(before)  # as after a stop between sidecar and picture
+    (told,) = verify(paths.sidecar)
+    assert told.problems == (
+        "Content Credentials: missing (the picture is as it was before it was signed; sign it again)",
+    )
+    (step,) = sign_results(output, signing, "", False, True)
+    assert step.state == "new"
+    assert verify(paths.sidecar)[0].passes
+    picture.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert "its bytes are not those that were written" in verify(paths.sidecar)[0].problems
+    (step,) = sign_results(output, signing, "", False, True)
+    assert step.state == "failed"
+
+
+def test_bigtiff_with_subifds_is_signed_beside(archive, tmp_path):
+    output = tmp_path / "colour"
+    paths = make_result(output, "a")
+    picture = paths.picture("tiff")
+    samples = tifffile.imread(picture)
+    with tifffile.TiffWriter(picture, bigtiff=True) as writer:
+        writer.write(samples, subifds=2, tile=(64, 64), compression="adobe_deflate")
+        for step in (2, 4):
+            writer.write(samples[::step, ::step], subfiletype=1, tile=(64, 64), compression="adobe_deflate")
+    before = file_sha256(picture)
+    sidecar = Sidecar.read(paths.sidecar)
+    record = replace(record_of(paths, "tiff"), sha256=before, bytes=picture.stat().st_size)
+    write_json(paths.sidecar, replace(sidecar, pictures={"tiff": record}).to_json())
+    states = [
+        step.state
+        for _ in range(2)
+        for step in sign_results(output, Signing(archive.chain, archive.key), "", False, True)
+    ]
+    assert states == ["new", "same"]
+    assert file_sha256(picture) == before
+    finding = check_credentials(picture, record_of(paths, "tiff"), archive.root)
     assert finding is not None
     assert finding.state == "trusted"
 
 
 def test_a_statement_that_was_changed_is_tampered_with(signed, archive, tmp_path):
-    copy = tmp_path / signed.picture("png").name
-    shutil.copyfile(signed.picture("png"), copy)
-    data = credential_of(signed.picture("png")).read_bytes()
+    picture, record = signed.picture("png"), record_of(signed, "png")
+    copy = tmp_path / picture.name
+    shutil.copyfile(picture, copy)
+    if not record.signature.is_embedded:
+        shutil.copyfile(credential_of(picture), credential_of(copy))
+    changed = copy if record.signature.is_embedded else credential_of(copy)
+    data = changed.read_bytes()
     assert data.count(b"A. Reviewer") == 1
-    credential_of(copy).write_bytes(data.replace(b"A. Reviewer", b"B. Reviewer"))
-    finding = check_credentials(copy, sha256_of(signed, "png"), archive.root)
-    assert finding is not None
-    assert finding.state == "tampered"
-    credential_of(copy).write_bytes(b"nothing")
-    assert str(check_credentials(copy, "", archive.root)).startswith("Content Credentials: tampered (cannot be read")
+    # Somebody who can write the sidecar, too, cannot sign.
+    for told in (record, replace(record, signed={})):
+        if not told.signed and changed == copy:
+            continue
+        changed.write_bytes(data.replace(b"A. Reviewer", b"B. Reviewer"))
+        finding = check_credentials(copy, told, archive.root)
+        assert finding is not None
+        assert finding.state == "tampered"
+    if changed != copy:
+        changed.write_bytes(b"nothing")
+        text = str(check_credentials(copy, PictureRecord(), archive.root))
+        assert text.startswith("Content Credentials: tampered (cannot be read")
 
 
 def test_strangers_the_expired_and_the_older_are_told_apart(tmp_path):
@@ -127,7 +266,7 @@ def test_strangers_the_expired_and_the_older_are_told_apart(tmp_path):
     list(sign_results(output, Signing(short.chain, short.key), "", False, True))
 
     def state(root: str) -> str:
-        finding = check_credentials(picture, sha256_of(paths, "png"), root)
+        finding = check_credentials(picture, record_of(paths, "png"), root)
         assert finding is not None
         return finding.state
 
@@ -150,7 +289,7 @@ def test_credentials_outlive_their_certificate_only_with_a_time_stamp(tmp_path):
         except UsageError:
             continue
     time.sleep(max(0, seconds + 1 - (time.monotonic() - began)))
-    finding = check_credentials(paths.picture("png"), sha256_of(paths, "png"), brief.root)
+    finding = check_credentials(paths.picture("png"), record_of(paths, "png"), brief.root)
     assert finding is not None
     assert finding.state == "expired"
 
@@ -176,7 +315,7 @@ def test_a_program_can_sign_as_for_a_token(archive, tmp_path):
     )
     command = shlex.join([sys.executable, str(program), str(tmp_path / "key.pem")])
     list(sign_results(output, Signing(archive.chain, command=command), "", False, True))
-    finding = check_credentials(paths.picture("png"), sha256_of(paths, "png"), archive.root)
+    finding = check_credentials(paths.picture("png"), record_of(paths, "png"), archive.root)
     assert finding is not None
     assert finding.state == "trusted"
 
@@ -195,8 +334,8 @@ def test_sign_verify_and_inspect_say_who_signed(archive, tmp_path):
     assert whole.signed == "Content Credentials by City Archive: trusted"
     inspected = CliRunner().invoke(app, ["inspect", str(paths.sidecar)])
     assert "Content Credentials by City Archive: untrusted" in inspected.output
-    credential = credential_of(paths.picture("png"))
-    credential.write_bytes(credential.read_bytes().replace(b"default", b"another"))
+    picture = paths.picture("png")
+    picture.write_bytes(picture.read_bytes().replace(b"default", b"another"))
     ran = CliRunner().invoke(app, ["verify", str(paths.sidecar), "--trust", str(tmp_path / "root.pem"), "--json"])
     (told,) = json.loads(ran.stdout)["certificates"]
     assert "tampered" in " ".join(told["problems"])
