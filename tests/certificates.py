@@ -25,7 +25,11 @@ class Signer:
     root: str
 
 
-def signer(organization: str = "City Archive", seconds: float = 86_400) -> Signer:
+def signer(
+    organization: str = "City Archive",
+    seconds: float = 86_400,
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.EMAIL_PROTECTION,
+) -> Signer:
     """A signer of an authority of its own, whose certificate is valid for ``seconds`` from now."""
     now = datetime.datetime.now(datetime.UTC)
     above, below = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -41,7 +45,7 @@ def signer(organization: str = "City Archive", seconds: float = 86_400) -> Signe
         _certificate(organization, f"{organization} Root", below, start, end)
         .add_extension(x509.BasicConstraints(False, None), critical=True)
         .add_extension(_usage(signs=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=usage == ExtendedKeyUsageOID.TIME_STAMPING)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key()), critical=False)
         .sign(above, hashes.SHA256())
     )

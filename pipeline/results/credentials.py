@@ -46,6 +46,7 @@ _TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _OURS = "org.colorize-archive"
 _BYTES = "application/octet-stream"  # the file as it is: no library looks for a manifest in it
 _LONGEST_S = 60
+_TIFF_TAG = 52545  # of the embedded statement
 
 State = Literal["trusted", "untrusted", "expired", "older", "tampered", "missing"]
 
@@ -230,8 +231,11 @@ def _facts(wanted: Wanted, path: Path) -> object:
     made, shape_yx = FORMATS[wanted.name], wanted.sidecar.needed("source", wanted.sidecar.whole_source).shape_yx
     try:
         with made.open_back(path, 1) as reader:
-            info = reader.info
-        return info, made.embedded(path), made.levels(path, shape_yx)
+            told = {name: value for name, value in reader.info.metadata.items() if name != "dropped"}
+            info = replace(reader.info, metadata=told)  # without the names of what readers pass over, such as the piece
+        found = made.embedded(path)
+        found = replace(found, tags=tuple(tag for tag in found.tags if tag.code != _TIFF_TAG))
+        return info, found, made.levels(path, shape_yx)
     except Exception as error:  # libraries have many kinds
         return reason_of(error)
 

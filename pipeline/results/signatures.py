@@ -32,7 +32,7 @@ class Signature:
     Attributes
     ----------
     place : "beside", in a file of their own; "embedded"
-    bytes, sha256 : of the credentials: that file, or the embedded piece
+    size_bytes, sha256 : of the credentials: that file, or the embedded piece
     unsigned_bytes, unsigned_sha256 : of the picture before it was signed
     start : offset of the piece in the picture; 0 beside
     patches : offset and bytes, in hexadecimal, of what was overwritten before the piece
@@ -40,7 +40,7 @@ class Signature:
     """
 
     place: Place
-    bytes: int
+    size_bytes: int
     sha256: str
     unsigned_bytes: int
     unsigned_sha256: str
@@ -57,7 +57,7 @@ class Signature:
         try:
             place: Place = "embedded" if values["place"] == "embedded" else "beside"
             patches = tuple((int(at), bytes.fromhex(was).hex()) for at, was in values["patches"])
-            size, unsigned_bytes, start = (int(values[name]) for name in ("bytes", "unsigned_bytes", "start"))
+            size, unsigned_bytes, start = (int(values[name]) for name in ("size_bytes", "unsigned_bytes", "start"))
             sha256, unsigned_sha256 = str(values["sha256"]), str(values["unsigned_sha256"])
             tried = values["tried"] is True
             return cls(place, size, sha256, unsigned_bytes, unsigned_sha256, start, patches, tried)
@@ -70,7 +70,7 @@ class Signature:
 
     def piece_sha256(self, picture: Path) -> str:
         """SHA-256 of the embedded piece. Raises OSError."""
-        return _sha256(_read(picture, self.start, self.start + self.bytes))
+        return _sha256(_read(picture, self.start, self.start + self.size_bytes))
 
     def unsigned(self, picture: Path) -> Iterator[bytes]:
         """The picture as it was before it was signed, if nobody changed it since. Raises OSError."""
@@ -83,7 +83,7 @@ class Signature:
                         made[place - at] = byte
             at += len(made)
             yield bytes(made)
-        yield from _read(picture, self.start + self.bytes, picture.stat().st_size)
+        yield from _read(picture, self.start + self.size_bytes, picture.stat().st_size)
 
     def unsigned_sha256_of(self, picture: Path) -> str:
         """SHA-256 of :meth:`unsigned`. Raises OSError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import random
 from dataclasses import replace
@@ -94,12 +95,12 @@ def test_the_same_results_give_the_same_bag_but_its_date(output, tmp_path):
     assert {name for name in one | two if one.get(name) != two.get(name)} <= {"bag-info.txt", "tagmanifest-sha256.txt"}
 
 
-@pytest.mark.parametrize("kind", ["bagit", "ocfl"])
+@pytest.mark.parametrize("kind", ["bagit", "ocfl", "archivematica"])
 def test_one_flipped_byte_is_found_wherever_it_is(output, tmp_path, kind):
     list(package(order_of(output, tmp_path / "made"), kind))
     chance = random.Random(kind)
     payload = [path for path in (tmp_path / "made").rglob("*") if path.is_file() and path.stat().st_size]
-    payload = [path for path in payload if "content" in path.parts or "data" in path.parts]
+    payload = [path for path in payload if {"content", "data", "objects"} & set(path.parts)]
     for path in chance.sample(payload, 5):
         whole = path.read_bytes()
         at = chance.randrange(len(whole))
@@ -112,6 +113,10 @@ def test_one_flipped_byte_is_found_wherever_it_is(output, tmp_path, kind):
 def is_valid(path: Path, kind: str) -> bool:
     if kind == "bagit":
         return bool(bagit.Bag(str(path)).is_valid())
+    if kind == "archivematica":
+        lines = (path / "metadata" / "checksum.sha256").read_text().splitlines()
+        told = (line.split("  ", 1) for line in lines)
+        return all(hashlib.sha256((path / "metadata" / name).read_bytes()).hexdigest() == sha for sha, name in told)
     every = [found.parent for found in path.rglob("0=ocfl_object_1.1")]
     assert every
     validators = [ocfl.Object(spec_version="1.1") for _ in every]

@@ -34,6 +34,7 @@ from pipeline.results.sidecar import PictureRecord, Sidecar
 from pipeline.results.verify import verify
 from pipeline.results.versions import ResultPaths
 from pipeline.support.files import file_sha256, write_json
+from tests import timestamps
 from tests.certificates import Signer, signer
 from tests.results import SPEC, make_result
 
@@ -97,7 +98,7 @@ def test_the_library_alone_reads_them_and_finds_parent_action_and_source_type(si
     (actions,) = [each["data"]["actions"] for each in manifest["assertions"] if "actions" in each["label"]]
     assert [each["action"] for each in actions] == ["c2pa.opened", "c2pa.edited"]
     assert actions[1]["digitalSourceType"].endswith("compositeWithTrainedAlgorithmicMedia")
-    assert record_of(signed, "jpeg").signature.bytes < 20_000
+    assert record_of(signed, "jpeg").signature.size_bytes < 20_000
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
@@ -144,7 +145,7 @@ def test_a_signed_picture_is_read_by_others_as_before(name, archive, tmp_path):
     data, told = bytearray(picture.read_bytes()), after.signed
     for offset, was in told["patches"]:
         data[offset : offset + 1] = bytes.fromhex(was)
-    del data[told["start"] : told["start"] + told["bytes"]]
+    del data[told["start"] : told["start"] + told["size_bytes"]]
     assert data == (tmp_path / "before").read_bytes()
 
 
@@ -263,7 +264,7 @@ def test_strangers_the_expired_and_the_older_are_told_apart(tmp_path):
     paths = make_result(output, "a", formats=("png",))
     picture = paths.picture("png")
     short, other = signer("Short"), signer("Other")
-    list(sign_results(output, Signing(short.chain, short.key), "", False, True))
+    list(sign_results(output, Signing(short.chain, short.key), "", False, True, False))
 
     def state(root: str) -> str:
         finding = check_credentials(picture, record_of(paths, "png"), root)
@@ -340,3 +341,48 @@ def test_sign_verify_and_inspect_say_who_signed(archive, tmp_path):
     (told,) = json.loads(ran.stdout)["certificates"]
     assert "tampered" in " ".join(told["problems"])
     assert ran.exit_code == 1
+
+
+@pytest.mark.skipif(not timestamps.IS_HERE, reason="openssl is not there")
+def test_a_time_stamp_lets_credentials_outlive_their_certificate(tmp_path):
+    output = tmp_path / "colour"
+    paths = make_result(output, "a", formats=("png", "jp2"))
+    (tmp_path / "ts").mkdir()
+    with timestamps.authority(tmp_path / "ts") as stamps:
+        for seconds in (3, 30):  # a busy machine needs the longer one
+            brief, began = signer(seconds=seconds), time.monotonic()
+            signing = Signing(brief.chain, brief.key, timestamp_url=stamps.url)
+            try:
+                list(sign_results(output, signing, "", False, True))
+                break
+            except UsageError:
+                continue
+
+    def states(trust: str) -> set[str]:
+        records = {name: record_of(paths, name) for name in ("png", "jp2")}
+        found = [check_credentials(paths.picture(name), record, trust) for name, record in records.items()]
+        return {each.state for each in found if each is not None}
+
+    time.sleep(max(0, seconds + 1 - (time.monotonic() - began)))
+    assert states(brief.root + stamps.root) == {"trusted"}
+    # A time stamp of an authority that nobody trusts is none.
+    assert states(brief.root) == {"expired"}
+    assert states(stamps.root) == {"untrusted"}
+    assert states(signer("Other").root + stamps.root) == {"untrusted"}
+    png, record = paths.picture("png"), record_of(paths, "png")
+    whole = png.read_bytes()
+    assert b"Time Stamps" in whole
+    png.write_bytes(whole.replace(b"Time Stamps", b"Time Stumps"))
+    finding = check_credentials(png, record, brief.root + stamps.root)
+    assert finding is not None
+    assert finding.state == "tampered"
+
+
+def test_an_authority_that_does_not_answer_is_told(archive, tmp_path):
+    output = tmp_path / "colour"
+    make_result(output, "a", formats=("png",))
+    signing = Signing(archive.chain, archive.key, timestamp_url="http://127.0.0.1:9/")
+    with pytest.raises(UsageError, match="could not be signed") as told:
+        list(sign_results(output, signing, "", False, True))
+    assert "\n" not in str(told.value)
+    assert not list(output.glob("*.part"))
