@@ -9,6 +9,7 @@ from pathlib import Path
 from flows.sharing.outgoing import Kept, Outgoing, results_of
 from flows.sharing.site import Step
 from pipeline.errors import ColorizeError, StoreError, UsageError
+from pipeline.metadata.xmp import DIGITAL_SOURCE_TYPE, properties
 from pipeline.results.credentials import (
     SCAN_TYPES,
     Signing,
@@ -61,7 +62,7 @@ def sign_results(
         if isinstance(found, Kept):
             yield found
             continue
-        says = Statement(found.approved_by if names_people else (), scan_type)
+        says = Statement(found.approved_by if names_people else (), scan_type or _scan_type_of(found))
         try:
             states = []
             for name in found.sidecar.pictures:
@@ -72,6 +73,15 @@ def sign_results(
             raise
         except ColorizeError as error:
             yield Step("failed", found.stem, str(error))
+
+
+def _scan_type_of(result: Outgoing) -> str:
+    """What was scanned, as the scan's own XMP tells it (IPTC's Digital Source Type); empty if it does not."""
+    try:
+        told = properties(result.embedded.xmp).get(DIGITAL_SOURCE_TYPE, "") if result.embedded.xmp else ""
+    except ValueError:
+        return ""
+    return next((each for each in SCAN_TYPES if told.strip('"').endswith(f"/{each}")), "")
 
 
 def _sign(result: Outgoing, name: str, signing: Signing, says: Statement, embeds: bool) -> tuple[Outgoing, bool]:

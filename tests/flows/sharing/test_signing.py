@@ -28,6 +28,7 @@ from flows.cli.app import app
 from flows.sharing.signing import sign_results
 from pipeline.errors import UsageError
 from pipeline.formats import FORMATS
+from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.results.credentials import Signing, check_credentials, credential_of
 from pipeline.results.decisions import decide
 from pipeline.results.sidecar import PictureRecord, Sidecar
@@ -386,3 +387,26 @@ def test_an_authority_that_does_not_answer_is_told(archive, tmp_path):
         list(sign_results(output, signing, "", False, True))
     assert "\n" not in str(told.value)
     assert not list(output.glob("*.part"))
+
+
+XMP = b"""<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
+ xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+ e:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/%s"/></rdf:RDF>"""
+
+
+@pytest.mark.parametrize(
+    ("own", "option", "said"),
+    [("positiveFilm", "", "positiveFilm"), ("positiveFilm", "print", "print"), ("trainedAlgorithmicMedia", "", "")],
+)
+def test_what_was_scanned_is_said_as_the_scan_or_the_option_tells_it(own, option, said, archive, tmp_path):
+    output = tmp_path / "colour"
+    paths = make_result(output, "a", formats=("png",), embedded=EmbeddedMetadata(xmp=XMP % own.encode()))
+    states = [
+        step.state
+        for _ in range(2)
+        for step in sign_results(output, Signing(archive.chain, archive.key), option, False, True)
+    ]
+    assert states == ["new", "same"]
+    finding = check_credentials(paths.picture("png"), record_of(paths, "png"), archive.root)
+    assert finding is not None
+    assert str(finding.told.get("scan_source_type", "")).rpartition("/")[2] == said
