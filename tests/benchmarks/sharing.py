@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import subprocess
@@ -53,6 +54,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def main(scans: int, many: int, flips: int) -> None:
+    logging.disable(logging.INFO)  # the validators name every file
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         few, every = root / "few", root / "every"
