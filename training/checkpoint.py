@@ -1,4 +1,7 @@
-"""Checkpoints, written to a temporary file and renamed, so that an interrupted run keeps its last complete one."""
+"""Checkpoints, written to a temporary file and renamed, so that an interrupted run keeps its last complete one.
+
+A run with patience keeps a second one: that of its best evaluation.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +16,53 @@ from training.config import Recipe
 from training.errors import RecipeError, TrainingError
 
 CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
 # Keys that may change when a run is resumed: how it is stored and reported, never what a step does.
-_FREE = {"checkpoint_steps", "sample_epochs", "compile", "data", "pretrained", "description", "source", "reported"}
+_FREE = {
+    "checkpoint_steps",
+    "sample_epochs",
+    "patience",
+    "compile",
+    "data",
+    "pretrained",
+    "description",
+    "source",
+    "reported",
+}
 _LENGTHS = {"steps", "epochs"}
 
 
-def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``checkpoint.pt`` in ``folder``.
+def save(folder: Path, state: dict[str, Any], name: str = CHECKPOINT) -> None:
+    """Write ``checkpoint.pt``, or another ``name``, in ``folder``.
 
     Raises
     ------
     TrainingError : the file cannot be written, as on a full disk; the previous checkpoint is kept.
     """
-    part = folder / f"{CHECKPOINT}.part"
+    part = folder / f"{name}.part"
     try:
         torch.save(state, part)
-        os.replace(part, folder / CHECKPOINT)
+        os.replace(part, folder / name)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
         part.unlink(missing_ok=True)
-        stands = "the checkpoint before it stands" if (folder / CHECKPOINT).is_file() else "there is none before it"
+        stands = "the checkpoint before it stands" if (folder / name).is_file() else "there is none before it"
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         raise TrainingError(
-            f"{folder / CHECKPOINT} at step {state['step']}: cannot be written ({reason}); {stands}; "
+            f"{folder / name} at step {state['step']}: cannot be written ({reason}); {stands}; "
             "make room and go on with --resume"
         ) from error
 
 
-def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read the checkpoint of ``folder``.
+def load(folder: Path, device: torch.device | str = "cpu", name: str = CHECKPOINT) -> dict[str, Any]:
+    """Read the checkpoint of ``folder``, or the one called ``name``.
 
     Raises
     ------
     TrainingError : there is no checkpoint, or it cannot be read.
     """
-    path = folder / CHECKPOINT
+    path = folder / name
     if not path.is_file():
-        raise TrainingError(f"{folder}: no {CHECKPOINT}; give the --out folder of a training run")
+        raise TrainingError(f"{folder}: no {name}; give the --out folder of a training run")
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         Recipe(**state["recipe"])

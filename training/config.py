@@ -158,6 +158,8 @@ class Recipe(_Checked):
     crop : "random" squares of any size from ``smallest_crop_px`` up, or "whole" pictures squeezed to a square
     ema_decay : decay of the generator's moving average, which is evaluated and exported; 0 is no average
     chroma_scale : the value of a*, b* at a network output of 1
+    patience : stop after so many epochs of the last phase in a row without a lower validation loss, and keep the
+        weights of the lowest; None trains all steps and keeps the last weights
     sample_epochs : grids of gray, generated and truth are kept after these epochs, and after the last
     data : folder of photographs, unless ``--data`` gives one
     pictures : largest number of a collection's pictures, both halves together, drawn by ``pictures_seed``; None is all
@@ -208,6 +210,7 @@ class Recipe(_Checked):
     compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     checkpoint_steps: Annotated[int, Field(gt=0)] = 250
+    patience: Annotated[int, Field(ge=1)] | None = None
     sample_epochs: Annotated[tuple[int, ...], Field(strict=False)] = ()
 
     @property

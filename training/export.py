@@ -33,6 +33,7 @@ from engines.spec import CARD_FILE, MODEL_FILE, Model, ModelCard, file_sha256, f
 from training import checkpoint
 from training.config import Recipe
 from training.errors import TrainingError
+from training.patience import Patience
 from training.trainer import build_generator
 
 OPSET = 17
@@ -90,12 +91,16 @@ def engine_graph(generator: nn.Module, recipe: Recipe) -> nn.Module:
 def load_average(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
     """The moving-average generator of a training run in evaluation mode, its recipe, and the run's step and seconds.
 
+    Of a run with patience, they are those of its best evaluation.
+
     Raises
     ------
     TrainingError : ``folder`` has no checkpoint, or it cannot be read.
     """
-    state = checkpoint.load(folder)
+    state = last = checkpoint.load(folder)
     recipe = Recipe(**state["recipe"])
+    if recipe.patience is not None and (folder / checkpoint.BEST).is_file():
+        state = checkpoint.load(folder, name=checkpoint.BEST)
     try:
         generator = build_generator(recipe)
         generator.load_state_dict(state["average"])
@@ -103,6 +108,8 @@ def load_average(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"{folder}: weights of another version ({reason}); train again") from error
     run = {"steps": state["step"], "seconds": round(state["seconds"]), "started_from": state["started_from"]}
+    if recipe.patience is not None:
+        run["early_stop"] = Patience.of(recipe.patience, last).record(last["step"])
     return generator.eval(), recipe, run
 
 

@@ -80,6 +80,10 @@ class Journal:
         figures = " ".join(f"{name} {_short(value)}" for name, value in means.items())
         self._report(f"step {step}/{total_steps} epoch {epochs:.1f}: {figures}; {left} left")
 
+    def tell(self, line: str) -> None:
+        """Report a line that nobody should miss."""
+        self._report(line)
+
     def watch(self, step: int, means: Mapping[str, float]) -> None:
         """Warn if colours fade towards gray, a collapse that scores well in squared error."""
         chroma = means.get("chroma", math.inf)

@@ -36,6 +36,7 @@ from training.data import Batch, Collection, Subset, batches, make_batch, open_c
 from training.errors import RecipeError, TrainingError
 from training.journal import LOSSES, Journal, write_csv
 from training.losses import content_loss, saturation
+from training.patience import Patience
 from training.samples import grid, shrunk, write_grid
 from training.trainer import Trainer
 from training.watch import Show, Watch, unwatched
@@ -98,6 +99,16 @@ def train(
         )
     if state is not None:
         report(f"continues at step {trainer.step} of {schedule.total_steps}")
+    patience = Patience.of(recipe.patience, state)
+    if recipe.patience is not None and not len(collection.test):
+        raise RecipeError(
+            f"patience {recipe.patience}: nothing is held out from {data}, so no evaluation would ever be better; give "
+            "more pictures, or leave patience out"
+        )
+    if patience.is_over:
+        report(f"nothing is left to do, it stopped early: {patience.reason}; a larger patience would go on from here")
+        _draw_curves(out, recipe, first)
+        return trainer
     if trainer.step >= schedule.total_steps:
         report("nothing is left to do; a longer phase or one more would go on from here")
         _draw_curves(out, recipe, first)
@@ -109,7 +120,7 @@ def train(
             out.mkdir(parents=True, exist_ok=True)
             _write_run(out, recipe, collection, trainer)
         with Journal(out if first else None, trainer.step, report) as journal:
-            _Run(trainer, collection, schedule, out, told, journal, watch).go()
+            _Run(trainer, collection, schedule, out, told, journal, watch, patience).go()
     except OSError as error:
         raise TrainingError(
             f"{error.filename or out}: {error.strerror or error}; {_stands(out)}; make it "
@@ -195,6 +206,7 @@ class _Run:
     told: dict[str, Any]
     journal: Journal
     watch: Watch
+    patience: Patience
 
     def go(self) -> None:
         with _interrupts(self.trainer.fabric.world_size == 1) as interrupted:
@@ -218,13 +230,22 @@ class _Run:
                 self._report(held_out if epoch is not None else None)
             if epoch is not None and held_out is not None and (last or epoch in trainer.recipe.sample_epochs):
                 _keep_samples(trainer, held_out, self.out, epoch, self.journal)
-            stopping = interrupted.is_set()
-            if trainer.step % trainer.recipe.checkpoint_steps == 0 or last or stopping:
+            stopping, early = interrupted.is_set(), epoch is not None and self._any(self.patience.is_over)
+            if trainer.step % trainer.recipe.checkpoint_steps == 0 or last or stopping or early:
                 self._refuse_nonfinite()
                 trainer.seconds = time.monotonic() - started
                 self._save()
+            if early and not last:
+                self._end_early(held_out, epoch)
+                return
             if stopping and not last:
                 raise KeyboardInterrupt(trainer.step)
+
+    def _end_early(self, held_out: Batch | None, epoch: int | None) -> None:
+        trainer = self.trainer
+        if held_out is not None and epoch is not None and epoch not in trainer.recipe.sample_epochs:
+            _keep_samples(trainer, held_out, self.out, epoch, self.journal)
+        self.journal.tell(f"stops early at step {trainer.step} of {self.schedule.total_steps}: {self.patience.reason}")
 
     def _report(self, held_out: Batch | None) -> None:
         trainer, done = self.trainer, self.trainer.step
@@ -232,10 +253,20 @@ class _Run:
         if held_out is not None:
             self.watch.doing("validating")
             more |= _validate(trainer, held_out)
+            more |= self._judge(more["validation"])
         epochs = self.schedule.epochs_at(done)
         means = self.journal.write(done, epochs, trainer.seconds, more)
         self.journal.watch(done, means)
         self.journal.say(done, self.schedule.total_steps, epochs, trainer.seconds, {**means, **more})
+
+    def _judge(self, validation: float) -> dict[str, float]:
+        """Keep the weights if they are the best of the last phase: losses of phases with other aims do not compare."""
+        step, last = self.trainer.step, self.schedule.recipe.phases[-1]
+        if self.patience.evaluations is None or self.schedule.phase_at(step - 1) is not last:
+            return {}
+        if self.patience.judge(step, validation):
+            self._save(checkpoint.BEST)
+        return {"best_validation": self.patience.best}
 
     def _refuse_nonfinite(self) -> None:
         """Stop all processes before a value that is not finite is saved: a single one going on would wait for ever."""
@@ -247,12 +278,12 @@ class _Run:
                 "a lower learning_rate or precision=32-true in a new --out"
             )
 
-    def _save(self) -> None:
+    def _save(self, name: str = checkpoint.CHECKPOINT) -> None:
         self.watch.doing("saving a checkpoint")
         failure: TrainingError | None = None
         if self.trainer.fabric.global_rank == 0:
             try:
-                checkpoint.save(self.out, self.trainer.state() | self.told)
+                checkpoint.save(self.out, self.trainer.state() | self.told | self.patience.state(), name)
             except TrainingError as error:
                 failure = error
         if self._any(failure is not None):

@@ -112,9 +112,11 @@ def _train_palette(
 
     say(f"recipe {recipe}: getting ready")  # the next imports take seconds
     from training.palette.run import train_palette
+    from training.watch import unwatched
 
     try:
-        model = train_palette(chosen, data, out, resume, generator=generator, report=say)
+        with live_line() as (report, show):
+            model = train_palette(chosen, data, out, resume, generator=generator, report=report, show=show or unwatched)
     except KeyboardInterrupt:
         stop(f"stopped; what is in {out} stands, go on with the same command and --resume", STOPPED)
     say(f"{model.folder}: for colorize-archive run --model")

@@ -21,7 +21,7 @@ from training.evaluation.colorizers import OnnxColorizer
 from training.palette.choose import PictureErrors
 from training.palette.export import read_head, write_head
 from training.palette.features import opened, prepare
-from training.palette.learn import CHECKPOINT, load_head
+from training.palette.learn import CHECKPOINT, _Run, load_head
 from training.palette.published import published_file
 from training.palette.recipe import load_palette_recipe, palette_recipes
 from training.palette.run import FEATURES, train_palette
@@ -55,6 +55,43 @@ def test_it_says_how_far_it_is_and_whether_the_held_out_pictures_became_better(t
     gray, start, new = (row["ciede2000"]["mean"] for row in record["rows"])
     assert record["rows"][-1]["against_start"]["mean"] == pytest.approx(new - start)
     assert record["rows"][1]["below_gray_percent"]["mean"] == pytest.approx(100 * (1 - start / gray))
+
+
+def test_it_stops_early_and_keeps_the_best(
+    trained: tuple[Path, list[str]], photographs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluations are made to rise after the second; the features are those of another run."""
+    monkeypatch.setattr(_Run, "_validation", lambda run: 5.0 + abs(run.step - 2))
+    recipe = load_palette_recipe("palette-own", (*TINY, "checkpoint_steps=1", "patience=2"))
+    run, said, shown = tmp_path / "run", [], []  # type: tuple[Path, list[str], list[str]]
+    for resume in (False, True):
+        model = train_palette(
+            recipe,
+            photographs_folder,
+            run,
+            resume,
+            features=trained[0] / FEATURES,
+            report=said.append,
+            show=shown.append,
+        )
+        told = model.card.training["palette"]
+        assert told["early_stop"] == {
+            "patience": 2,
+            "best_step": 2,
+            "best_validation": 5.0,
+            "stopped_at_step": 4,
+        }
+    assert any(line.startswith("stops early at step 4 of ") for line in said)
+    assert any(line.startswith("stopped early before: no evaluation of the last 2 was better than 5") for line in said)
+    best = torch.load(run / "best.pt", weights_only=True)
+    assert best["step"] == 2
+    head, _, _ = load_head(run)
+    assert all(torch.equal(value, best["average"][name]) for name, value in head.state_dict().items())
+    assert "best_validation" in (run / "losses.csv").read_text().splitlines()[0]
+    # What it does is seen from the first step on, and between steps.
+    assert any(re.match(r"step 1/\d+, cross-entropy \d", line) for line in shown)
+    for doing in ("looking through", "counting", "evaluating at step 1", "saving", "choosing", "calibrating"):
+        assert any(line.startswith(doing) for line in shown), doing
 
 
 def _errors(ciede2000: np.ndarray) -> PictureErrors:

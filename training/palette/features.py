@@ -29,6 +29,7 @@ from training.data import Collection
 from training.errors import TrainingError
 from training.palette.transformer import WIDTH, Stem
 from training.palette.views import Views
+from training.watch import Show, unwatched
 
 F32 = NDArray[np.float32]
 Half = Literal["train", "test"]
@@ -86,12 +87,14 @@ def fill(
     stem: Path,
     wanted: tuple[tuple[Half, int], ...],
     report: Callable[[str], None] = print,
+    show: Show = unwatched,
 ) -> None:
     """Compute the missing features of the ``wanted`` (half, view number).
 
     Parameters
     ----------
     stem : the ONNX file of the stem
+    show : gets how far it is after each batch, for a line that is redrawn
 
     Raises
     ------
@@ -103,7 +106,7 @@ def fill(
         return
     see = _on_gpu(stem, views.cells) if torch.cuda.is_available() else _on_processors(stem)
     for half, number in missing:
-        _fill_one(folder, collection, views, see, half, number, report)
+        _fill_one(folder, collection, views, see, half, number, report, show)
 
 
 def opened(folder: Path, half: Half, number: int) -> FeatureCache:
@@ -125,6 +128,7 @@ def _fill_one(
     half: Half,
     number: int,
     report: Callable[[str], None],
+    show: Show,
 ) -> None:
     count, tokens_each = len(_half(collection, half)), 1 + views.cells**2
     shapes = ((count, tokens_each, WIDTH), (count, 2, views.cells, views.cells))
@@ -136,14 +140,17 @@ def _fill_one(
     for start, gray, truth in _batches(collection, views, half, number, first):
         rows = slice(start, start + len(gray))
         tokens[rows], chroma[rows] = see(gray[:, None]), truth
-        if (now := time.monotonic()) - told > _REPORT_SECONDS or rows.stop >= count:
+        done, now = rows.stop, time.monotonic()
+        rate = (rows.stop - first) / (now - started)
+        left = (count - done) / rate
+        line = f"features of {half} view {number}: {done} of {count}, {rate:.1f} a second, {left:.0f} s left"
+        show(line)
+        if now - told > _REPORT_SECONDS or rows.stop >= count:
             told = now
             tokens.flush()
             chroma.flush()
-            _set_done(folder, half, number, min(rows.stop, count))
-            rate = (rows.stop - first) / (now - started)
-            left = (count - rows.stop) / rate
-            report(f"features of {half} view {number}: {rows.stop} of {count}, {rate:.1f} a second, {left:.0f} s left")
+            _set_done(folder, half, number, done)
+            report(line)
 
 
 def _on_processors(stem: Path) -> Callable[[F32], NDArray[Any]]:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from engines.spec import CARD_FILE, MODEL_FILE, SHARED, Model, find_model
+from engines.spec import CARD_FILE, INT8_FILE, MODEL_FILE, SHARED, Model, find_model
 from training.errors import TrainingError
 from training.export import put_folder
 from training.palette.export import palette_card, write_head
@@ -55,6 +55,8 @@ def join(
             shutil.copyfile(stem, copy)
         card = palette_card(stem, write_head(part, head), recipe.cells, bins, temperature, gain)
         shutil.copyfile(generator.onnx_path, part / MODEL_FILE)
+        if generator.card.int8_sha256:  # the same generator in int8
+            shutil.copyfile(generator.folder / INT8_FILE, part / INT8_FILE)
         told = {"generator": generator.card.training, "palette": story}
         joined = dataclasses.replace(generator.card, name=name, palette=card, training=told)
         (part / CARD_FILE).write_text(joined.to_json(), encoding="utf-8")

@@ -1,7 +1,7 @@
 """Train a palette head on cached features: ``colorize-archive train palette --data DIR --out DIR``.
 
-A run writes ``checkpoint.pt``, ``bins.npz`` and ``losses.jsonl``. It may be stopped at any time and resumes from its
-last checkpoint.
+A run writes ``checkpoint.pt``, ``bins.npz``, ``losses.jsonl`` and ``losses.csv``; one with patience ``best.pt``, too,
+the checkpoint of its best evaluation. It may be stopped at any time and resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from training.checkpoint import BEST, CHECKPOINT
 from training.data.files import Photograph
 from training.difference import chroma_difference
-from training.errors import TrainingError
+from training.errors import RecipeError, TrainingError
+from training.journal import LOSSES, write_csv
 from training.palette.bins import Bins, SoftBins
 from training.palette.features import FeatureCache, is_filled, opened
 from training.palette.network import PaletteHead
 from training.palette.published import Weights
 from training.palette.recipe import PaletteRecipe
+from training.patience import Patience
+from training.watch import Watch, unwatched
 
-CHECKPOINT = "checkpoint.pt"
-LOSSES = "losses.jsonl"
 _KEPT_OF = 12
+_MOST_JUDGED = 512
 _SECONDS_BETWEEN_LINES = 20.0
 
 
@@ -78,13 +81,25 @@ def learn(
     out: Path,
     start: tuple[PaletteHead, Bins] | None = None,
     report: Callable[[str], None] = print,
+    watch: Watch | None = None,
 ) -> PaletteHead:
     """Train, or resume from a checkpoint in ``out``; returns the moving average in evaluation mode.
 
     Parameters
     ----------
     start : a head to continue from, and its bins; by default the published blocks and a new head
+
+    Raises
+    ------
+    RecipeError : the recipe has patience, and no picture is kept to evaluate on.
     """
+    if recipe.patience is not None and not len(lesson.kept):
+        raise RecipeError(
+            f"patience {recipe.patience}: of {len(lesson.learnt)} pictures none is kept to evaluate on, so no "
+            "evaluation would ever be better; give more pictures, or leave patience out"
+        )
+    watch = watch or Watch(unwatched)
+    watch.doing("counting the colours")
     out.mkdir(parents=True, exist_ok=True)
     bins = _bins(out, lesson, recipe, start[1] if start else None)
     head = PaletteHead(len(bins.centres), recipe.cells, recipe.trained_blocks, recipe.dropout)
@@ -92,14 +107,14 @@ def learn(
         head.load_state_dict(start[0].state_dict())
     else:
         head.start_published(weights)
-    run = _Run(recipe, lesson, head, SoftBins(bins, _device()), out, report)
+    run = _Run(recipe, lesson, head, SoftBins(bins, _device()), out, report, watch)
     run.resume()
     run.go()
     return run.average.eval()
 
 
 def load_head(out: Path) -> tuple[PaletteHead, Bins, PaletteRecipe]:
-    """The averaged head of a run, its bins and its recipe.
+    """The averaged head of a run, its bins and its recipe; of a run with patience, the head of its best evaluation.
 
     Raises
     ------
@@ -109,11 +124,19 @@ def load_head(out: Path) -> tuple[PaletteHead, Bins, PaletteRecipe]:
         raise TrainingError(f"{out}: no {CHECKPOINT}; train first")
     state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
     recipe = PaletteRecipe(**json.loads(state["recipe"]))
+    if recipe.patience is not None and (out / BEST).is_file():
+        state = torch.load(out / BEST, map_location="cpu", weights_only=True)
     stored = np.load(out / "bins.npz")
     bins = Bins(stored["centres"], stored["weights"])
     head = PaletteHead(len(bins.centres), recipe.cells, recipe.trained_blocks, recipe.dropout)
     head.load_state_dict(state["average"])
     return head.eval(), bins, recipe
+
+
+def stopping_of(out: Path) -> Patience:
+    """What evaluations the run in ``out`` had, by its last checkpoint."""
+    state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
+    return Patience.of(PaletteRecipe(**json.loads(state["recipe"])).patience, state)
 
 
 def _device() -> torch.device:
@@ -142,8 +165,10 @@ class _Run:
         bins: SoftBins,
         out: Path,
         report: Callable[[str], None],
+        watch: Watch,
     ) -> None:
         self.recipe, self.lesson, self.bins, self.out, self.report = recipe, lesson, bins, out, report
+        self.watch, self.patience = watch, Patience(recipe.patience)
         self.head = head.to(_device())
         self.average = copy.deepcopy(self.head).eval()
         self.step, self.seconds = 0, 0.0
@@ -159,9 +184,15 @@ class _Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+        self.patience = Patience.of(self.recipe.patience, state)
+        if self.patience.is_over:
+            self.report(f"stopped early before: {self.patience.reason}; a larger patience would go on from here")
+            return
         self.report(f"goes on at step {self.step} of {self.steps}")
 
     def go(self) -> None:
+        if self.patience.is_over:
+            return
         started, told = time.monotonic() - self.seconds, time.monotonic()
         network = torch.compile(self.head) if self.recipe.compile else self.head
         losses: list[tuple[float, float]] = []
@@ -169,12 +200,52 @@ class _Run:
             losses.append(self._learn(network, tokens, chroma))
             self.step += 1
             self.seconds = time.monotonic() - started
+            last = {"cross-entropy": losses[-1][0]}
+            self.watch.stepped(self.step, self.steps, self.recipe.batch, last.copy)
             if time.monotonic() - told > _SECONDS_BETWEEN_LINES or self.step == self.steps:
                 told = time.monotonic()
                 self._say(losses)
                 losses = []
             if self.step % self.recipe.checkpoint_steps == 0 or self.step == self.steps:
-                self._save()
+                self._judge()
+                self._save(CHECKPOINT)
+            if self.patience.is_over and self.step < self.steps:
+                if losses:
+                    self._say(losses)
+                self.report(f"stops early at step {self.step} of {self.steps}: {self.patience.reason}")
+                break
+        if (self.out / LOSSES).is_file():
+            write_csv(self.out)
+
+    def _judge(self) -> None:
+        """Evaluate the moving average on kept pictures, and keep it if it is the best so far."""
+        if self.recipe.patience is None:
+            return
+        self.watch.doing(f"evaluating at step {self.step}")
+        validation = self._validation()
+        is_best = self.patience.judge(self.step, validation)
+        self._write({"validation": validation, "best_validation": self.patience.best, "seconds": self.seconds})
+        if is_best:
+            self._save(BEST)
+
+    @torch.no_grad()
+    def _validation(self) -> float:
+        """The loss of training, on at most 512 kept pictures as they are."""
+        view, rows = opened(self.lesson.folder, "train", 0), self.lesson.kept[:_MOST_JUDGED]
+        total = 0.0
+        for first in range(0, len(rows), self.recipe.batch):
+            part = rows[first : first + self.recipe.batch]
+            tokens, chroma = _tensors([(view, row) for row in part])
+            with torch.autocast(tokens.device.type, torch.bfloat16):
+                logits = self.average(tokens)
+            entropy, difference = self._losses(logits, chroma)
+            total += (entropy + self.recipe.difference_weight * difference).item() * len(part)
+        return total / len(rows)
+
+    def _losses(self, logits: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy, and CIEDE2000 of the mean colour."""
+        flat = logits.float().permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+        return self.bins.cross_entropy(flat, chroma), chroma_difference(self.bins.mean(flat), chroma).mean()
 
     def _learn(self, network: Any, tokens: Tensor, chroma: Tensor) -> tuple[float, float]:
         share = _rate(self.step, self.steps, self.recipe.warmup_steps)
@@ -183,9 +254,7 @@ class _Run:
         self.head.train()
         with torch.autocast(tokens.device.type, torch.bfloat16):
             logits = network(tokens)
-        flat = logits.float().permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
-        entropy = self.bins.cross_entropy(flat, chroma)
-        difference = chroma_difference(self.bins.mean(flat), chroma).mean()
+        entropy, difference = self._losses(logits, chroma)
         self.optimizer.zero_grad(set_to_none=True)
         (entropy + self.recipe.difference_weight * difference).backward()
         nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
@@ -198,7 +267,6 @@ class _Run:
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         views, count = self.lesson.views(self.recipe), len(self.lesson.learnt)
-        device = _device()
         for step in range(self.step, self.steps):
             if step % 50 == 0:
                 views = self.lesson.views(self.recipe)
@@ -206,24 +274,25 @@ class _Run:
             dealt = range(step * self.recipe.batch, (step + 1) * self.recipe.batch)
             rows = [self.lesson.learnt[_order(self.recipe.seed, n // count, count)[n % count]] for n in dealt]
             chosen = [(views[rng.integers(len(views))], row) for row in rows]
-            tokens = np.stack([view.tokens[row] for view, row in chosen]).astype(np.float32)
-            chroma = np.stack([view.chroma[row] for view, row in chosen]).astype(np.float32)
-            flat = chroma.transpose(0, 2, 3, 1).reshape(-1, 2)
-            yield torch.from_numpy(tokens).to(device), torch.from_numpy(flat).to(device)
+            yield _tensors(chosen)
 
     def _say(self, losses: list[tuple[float, float]]) -> None:
         entropy, difference = np.mean(losses, axis=0)
         left = self.seconds / self.step * (self.steps - self.step)
         rate = self.step * self.recipe.batch / self.seconds
-        line = {"step": self.step, "entropy": float(entropy), "ciede2000": float(difference), "seconds": self.seconds}
-        with (self.out / LOSSES).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({name: round(value, 4) for name, value in line.items()}) + "\n")
+        self._write({"entropy": float(entropy), "ciede2000": float(difference), "seconds": self.seconds})
         self.report(
             f"step {self.step} of {self.steps}: cross-entropy {entropy:.3f}, CIEDE2000 {difference:.2f}, "
             f"{rate:.1f} pictures a second, {left:.0f} s left"
         )
 
-    def _save(self) -> None:
+    def _write(self, figures: dict[str, float]) -> None:
+        line = {"step": self.step, **figures}
+        with (self.out / LOSSES).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({name: round(value, 4) for name, value in line.items()}) + "\n")
+
+    def _save(self, name: str) -> None:
+        self.watch.doing("saving a checkpoint")
         state = {
             "head": self.head.state_dict(),
             "average": self.average.state_dict(),
@@ -231,10 +300,19 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "recipe": self.recipe.model_dump_json(),
+            **self.patience.state(),
         }
-        part = self.out / f"{CHECKPOINT}.part"
+        part = self.out / f"{name}.part"
         torch.save(state, part)
-        os.replace(part, self.out / CHECKPOINT)
+        os.replace(part, self.out / name)
+
+
+def _tensors(chosen: Sequence[tuple[FeatureCache, int]]) -> tuple[Tensor, Tensor]:
+    """(N, tokens, width) tokens and (N * cells, 2) chroma of rows of views."""
+    tokens = np.stack([view.tokens[row] for view, row in chosen]).astype(np.float32)
+    chroma = np.stack([view.chroma[row] for view, row in chosen]).astype(np.float32)
+    flat = chroma.transpose(0, 2, 3, 1).reshape(-1, 2)
+    return torch.from_numpy(tokens).to(_device()), torch.from_numpy(flat).to(_device())
 
 
 def _groups(head: PaletteHead, recipe: PaletteRecipe) -> list[dict[str, Any]]:

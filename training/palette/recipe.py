@@ -26,6 +26,8 @@ class PaletteRecipe(BaseModel):
     head_rate, block_rate : highest learning rates; both fall to zero along a cosine
     difference_weight : weight of the mean colour's CIEDE2000, added to the cross-entropy
     least_chroma : share of the true chroma that the choice of temperature and gain must reach
+    patience : stop after so many evaluations in a row, one at each checkpoint, without a lower loss on the kept
+        pictures, and take the weights of the lowest; None trains all steps, without evaluations, and takes the last
     rare_weight : 0 weighs all colours equally, 1 by their rarity
     """
 
@@ -52,6 +54,7 @@ class PaletteRecipe(BaseModel):
     least_chroma: Share = 0.7
     compile: bool = False
     checkpoint_steps: Annotated[int, Field(gt=0)] = 50
+    patience: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
 

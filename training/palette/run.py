@@ -19,6 +19,7 @@ import numpy as np
 from engines.machine import processors
 from engines.spec import CARD_FILE, Model, find_model
 from pipeline.palettes.doubt import Calibration, calibrated
+from training.checkpoint import CHECKPOINT
 from training.data import Collection, open_collection
 from training.errors import RecipeError, TrainingError
 from training.palette.bins import Bins
@@ -26,7 +27,7 @@ from training.palette.choose import Reading, best, errors_at, readings
 from training.palette.export import read_head, write_stem
 from training.palette.features import Half, fill
 from training.palette.join import join
-from training.palette.learn import CHECKPOINT, Lesson, learn, load_head
+from training.palette.learn import Lesson, learn, load_head, stopping_of
 from training.palette.measured import errors_and_spreads
 from training.palette.network import PaletteHead
 from training.palette.published import Weights, published_file, read_weights
@@ -34,6 +35,7 @@ from training.palette.recipe import PaletteRecipe
 from training.palette.transformer import BLOCKS
 from training.palette.verdict import Verdict
 from training.palette.views import Views
+from training.watch import Show, Watch, unwatched
 
 FEATURES = "features"
 _MOST_KEPT = 400
@@ -49,6 +51,7 @@ def train_palette(
     features: Path | None = None,
     weights: Path | None = None,
     report: Callable[[str], None] = print,
+    show: Show = unwatched,
 ) -> Model:
     """Train a palette head on the pictures of ``data`` that are not held out, and join it with a generator.
 
@@ -57,6 +60,7 @@ def train_palette(
     generator : the model whose generator is joined with the head
     features : folder for the cached features, by default ``out/features``; several runs on the same data may share it
     weights : DINOv2's file, by default that of the installed package; not needed if ``recipe`` names a start
+    show : gets what the run is doing, for a line that is redrawn
 
     Raises
     ------
@@ -75,16 +79,18 @@ def train_palette(
     if resume and not out.is_dir():
         raise RecipeError(f"{out}: nothing to go on from; leave out --resume")
     stem, published, start = _beginning(recipe, features or out / FEATURES, weights)
+    watch = Watch(show)
     report(f"looking through {data}")
+    watch.doing("looking through the photographs")
     collection = open_collection(data)
     report(f"{len(collection.train)} training pictures, {len(collection.test)} held out")
     views, folder = Views(recipe.cells, recipe.film, recipe.seed), features or out / FEATURES
     wanted: list[tuple[Half, int]] = [("train", number) for number in range(recipe.views)]
-    fill(folder, collection, views, stem, (*wanted[:1], ("test", 0), *wanted[1:]), report)
+    fill(folder, collection, views, stem, (*wanted[:1], ("test", 0), *wanted[1:]), report, show)
     lesson = Lesson.of(folder, list(collection.train.photographs), recipe)
     _write_run(out, recipe, collection, lesson)
-    learn(recipe, lesson, published, out, start, report)
-    return finish(recipe, collection, lesson, out, joined, stem, report)
+    learn(recipe, lesson, published, out, start, report, watch)
+    return finish(recipe, collection, lesson, out, joined, stem, report, watch=watch)
 
 
 def _beginning(
@@ -109,8 +115,11 @@ def finish(
     name: str | None = None,
     to: Path | None = None,
     shares_stem: bool = False,
+    watch: Watch | None = None,
 ) -> Model:
     """Choose the reading of the trained head in ``out``, calibrate its doubt, and write the model to ``to``."""
+    watch = watch or Watch(unwatched)
+    watch.doing("choosing temperature and gain on kept pictures")
     head, bins, _ = load_head(out)
     kept = lesson.kept if len(lesson.kept) else lesson.learnt
     reading = best(readings(head, bins, lesson.folder, "train", kept), recipe.least_chroma)
@@ -119,15 +128,18 @@ def finish(
         f"with temperature {reading.temperature} and gain {reading.gain}"
     )
     if len(collection.test):
+        watch.doing("measuring held-out pictures")
         verdict = _judge(recipe, head, bins, reading, lesson, [each.group for each in collection.test.photographs])
         verdict.write(out)
         for line in verdict.markdown().split("\n"):
             report(line)
     story = _story(recipe, collection, out, reading, lesson)
     target = to or out / "model"
+    watch.doing("writing the model")
     model = join(
         generator, out, stem, target, name or recipe.name, reading.temperature, reading.gain, story, shares_stem
     )
+    watch.doing("calibrating doubt on kept pictures")
     return _with_doubt(recipe, model, collection, kept[:_MOST_KEPT], report)
 
 
@@ -207,6 +219,7 @@ def _story(
     last = json.loads(lines[-1]) if lines else {}
     if not used:
         raise TrainingError("no picture was learnt from")
+    early = {"early_stop": stopping_of(out).record(last.get("step", 0))} if recipe.patience is not None else {}
     return {
         "recipe": recipe.model_dump(mode="json"),
         "steps": last.get("step"),
@@ -216,4 +229,5 @@ def _story(
         "data_sha256": collection.sha256,
         **{key: dict(sorted(value.items(), key=lambda item: -item[1])) for key, value in counts.items()},
         "chosen": dataclasses.asdict(reading),
+        **early,
     }
