@@ -25,6 +25,7 @@ from pipeline.colour.lab import lab_from_rgb, lightness_from_samples, samples_fr
 from pipeline.export import output_image
 from pipeline.formats import write_picture
 from pipeline.hints.recolouring import Known
+from pipeline.results.sidecar import version_of
 from pipeline.shapes import Shape
 from pipeline.store import BlockTiming, ScanStore, Source
 from pipeline.support.files import tree_sha256
@@ -32,7 +33,7 @@ from pipeline.tiling.infer import BlockResult
 from pipeline.tiling.overlap_stats import OverlapStats, squares
 from pipeline.tiling.palette import Palette
 from pipeline.types import Roi, ScanInfo
-from tests.flows.test_review_desk import PORT, Client
+from tests.flows.test_review_desk import PORT, Client, result
 from tests.review_model import sha256, spec
 from tests.strategies import examples
 
@@ -379,3 +380,19 @@ def test_scans_are_found_by_their_series(folder):
     told = client.get("/api/scans", params={"series": "holiday"}).json()
     assert ([each["scan"] for each in told["scans"]], told["counts"]["all"]) == (["album/turned"], 1)
     assert client.get("/api/scans", params={"series": "nobody"}).json()["count"] == 0
+
+
+def test_a_kept_version_is_put_back_and_taken_back_again(tmp_path):
+    output = tmp_path / "colour"
+    result(output, "b")
+    result(output, "b", version=1, is_kept=True)
+    (output / "runs").mkdir()
+    rebuild(output).close()
+    client, (now, before) = client_of(output), (spec(0).version, spec(1).version)
+    for seen, wanted in ((now, before), (before, now)):
+        stale = post(client, "/api/restore", scan="b", version=wanted, restore=wanted)
+        assert "changed meanwhile" in stale.json()["problem"]
+        told = post(client, "/api/restore", scan="b", version=seen, restore=wanted).json()
+        assert (told["version"], told["before"]) == (wanted, seen)
+        assert version_of(output / "b.color.json") == wanted
+        assert client.get("/api/scan", params={"scan": "b"}).json()["kept"] == [seen]
