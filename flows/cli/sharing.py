@@ -77,6 +77,7 @@ def _publish(site: Site, check: bool) -> int:
     from flows.sharing.site import check_site, publish_site
     from pipeline.support.files import folder_lock, writing
 
+    beside = _withdrawn_beside(site.output, check)
     if not check:
         with writing(site.folder):
             site.folder.mkdir(parents=True, exist_ok=True)
@@ -86,8 +87,27 @@ def _publish(site: Site, check: bool) -> int:
         say(_kept(site.unreviewed))
     if not check:
         say(f"{site.folder}, to be served at {site.base_url}/")
-    changed = any(counts[name] for name in ("new", "changed", "withdrawn"))
+    changed = beside or any(counts[name] for name in ("new", "changed", "withdrawn"))
     return FAILED if counts["failed"] or (check and changed) else DONE
+
+
+def _withdrawn_beside(results: Path, check: bool) -> int:
+    """Withdraw copies for others that lie among the results, too, unless that is only asked; returns how many."""
+    from flows.run.withdrawal import find_withdrawals, withdraw
+    from pipeline.errors import FolderBusyError
+    from pipeline.support.files import folder_lock
+
+    found = find_withdrawals(results)
+    if found and not check:
+        try:
+            with folder_lock(results):
+                found = withdraw(results, "publish")
+        except FolderBusyError:
+            say(f"{results}: a run works there, which at its end withdraws what lies there and may no longer go out")
+            found = []
+    for each in found:
+        say(f"withdrawn  {each.line}")
+    return len(found)
 
 
 def package(

@@ -17,6 +17,7 @@ from flows.outcome import ScanOutcome
 from flows.run.endings import RunEnd, ended, name_of
 from flows.run.host import Host
 from flows.run.run_record import NO_ENGINE, record_of, write_run
+from flows.run.withdrawal import find_withdrawals
 from pipeline.results.run_spec import utc_now
 from pipeline.support.files import folder_lock
 
@@ -35,7 +36,8 @@ def left_alone(options: RunOptions, look: Look, kind: str, ignored: SearchReport
         try:
             catalogue = stack.enter_context(Catalogue.open(output, is_locked=True))
             catalogue.forget_gone()
-            outcomes = look(catalogue)
+            # What may no longer go out is for the run to withdraw.
+            outcomes = None if find_withdrawals(output) else look(catalogue)
         except Exception:  # the run itself reports what is wrong with a catalogue
             _log.info("nothing could be looked up", exc_info=True)
             return None

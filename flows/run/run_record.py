@@ -11,6 +11,7 @@ from flows.catalogue.rebuild import stamp
 from flows.inputs import SearchReport
 from flows.outcome import ScanOutcome
 from flows.run.jobs import RunContext, last_record
+from flows.run.withdrawal import Withdrawal
 from pipeline.results.run_spec import utc_now
 from pipeline.support.files import write_json, writing
 
@@ -33,6 +34,7 @@ def write_run(
     outcomes: Sequence[ScanOutcome],
     state: str,
     ignored: SearchReport,
+    withdrawn: Sequence[Withdrawal] = (),
 ) -> Path:
     """Write the run's record, with the name that the run ended with; without a ``context`` it needed no engine."""
     with writing(path):
@@ -46,6 +48,7 @@ def write_run(
         "model": "" if context is None else context.model_name,
         **(_networks_before(path.parents[1]) if context is None else _networks_record(context)),
         **ignored.to_json(),
+        **({"withdrawn": [each.to_json() for each in withdrawn]} if withdrawn else {}),
         "scans": [outcome.to_json() for outcome in outcomes],
     }
     write_json(path, record)

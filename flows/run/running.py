@@ -26,7 +26,7 @@ from flows.catalogue.recorder import recording
 from flows.cluster.dask_cluster import open_cluster, prestarted
 from flows.cluster.queue import BlockQueue
 from flows.deadline import Deadline
-from flows.events import Message, ScanFinished, ScanPlanned, TilesDone, listening, tell
+from flows.events import Message, ScanFinished, ScanPlanned, TilesDone, listening, tell, warn
 from flows.inputs import SearchReport
 from flows.options import RunOptions
 from flows.outcome import CANCELLED, ScanOutcome
@@ -41,6 +41,7 @@ from flows.run.run_log import LoggedListener, in_one_line, logging_to
 from flows.run.run_record import record_of, write_run
 from flows.run.stage_threads import STAGES_AT_ONCE, Stage, Submit
 from flows.run.temporary_folder import see_to_temporary_files
+from flows.run.withdrawal import Withdrawal, withdraw
 from pipeline.errors import ColorizeError, OutputError, UsageError
 from pipeline.results.run_spec import utc_now
 from pipeline.support.files import folder_lock
@@ -162,8 +163,9 @@ def run_in(
         started = utc_now()
         record = record_of(options.output, started)
         with _logged(record.with_suffix(".log"), page is not None):
+            withdrawn = withdraw(options.output, kind)
             try:
-                outcomes = _do(context, plan, kind, complete, ignored, started, record, host)
+                outcomes = _do(context, plan, kind, complete, ignored, started, record, host, withdrawn)
             except host.stops:
                 host.break_off()
                 refresh_sheet(options.output)
@@ -173,7 +175,8 @@ def run_in(
                 raise
             refresh_sheet(options.output)
             if page is not None:
-                page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began, ignored.lines)
+                notes = (*ignored.lines, *(each.line for each in withdrawn))
+                page.show_results(outcomes, name_of(outcomes), record, time.monotonic() - began, notes)
         return ended(outcomes, record, ignored)
 
 
@@ -200,8 +203,12 @@ def _do(
     started: str,
     record: Path,
     host: Host,
+    withdrawn: list[Withdrawal],
 ) -> list[ScanOutcome]:
-    """Plan and do the work, and keep the catalogue and the run's ``record``; returns the outcomes of all scans."""
+    """Plan and do the work, and keep the catalogue and the run's ``record``; returns the outcomes of all scans.
+
+    What was ``withdrawn`` before, and what may no longer go out at the end of the run, is in the record, too.
+    """
     options, planned, outcomes = context.options, list[ScanJob | ScanOutcome](), list[ScanOutcome]()
     deadline = Deadline(options.until)
     engine, model = context.engines, context.model_name
@@ -219,10 +226,21 @@ def _do(
         except host.stops:
             deadline.cancel()
             outcomes += _unfinished(planned, outcomes, deadline)
-            write_run(record, kind, started, context, outcomes, CANCELLED, ignored)
+            write_run(record, kind, started, context, outcomes, CANCELLED, ignored, withdrawn)
             raise
-        write_run(record, kind, started, context, outcomes, name_of(outcomes), ignored)
+        # Rules and decisions may have changed meanwhile.
+        withdrawn += _withdrawn_late(options.output, kind)
+        write_run(record, kind, started, context, outcomes, name_of(outcomes), ignored, withdrawn)
         return outcomes
+
+
+def _withdrawn_late(output: Path, kind: str) -> list[Withdrawal]:
+    """As :func:`withdraw` for the end of a run, which a policy that somebody is just writing does not break off."""
+    try:
+        return withdraw(output, kind)
+    except ColorizeError as error:
+        warn(f"{error}; what may no longer go out is withdrawn by the next run")
+        return []
 
 
 def _unfinished(

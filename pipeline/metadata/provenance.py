@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -180,6 +180,50 @@ def premis_review(
                 "linkingAgentIdentifierType": "name of a person, as given",
                 "linkingAgentIdentifierValue": person,
                 "linkingAgentRole": [term("eventRelatedAgentRole", "imp", "implementer")],
+            }
+        ],
+        "linkingObjectIdentifier": [
+            {
+                "linkingObjectIdentifierType": "SHA-256 of the scan, and version of its colours",
+                "linkingObjectIdentifierValue": f"{sha256} {name}",
+                "linkingObjectRole": [term("eventRelatedObjectRole", "sou", "source")],
+            }
+        ],
+    }
+
+
+def premis_withdrawal(
+    when: str, reason: str, agent: str, removed: Sequence[str], version: tuple[str, str]
+) -> dict[str, Any]:
+    """The removal of copies that may no longer go out as a PREMIS 3 event; JSON values.
+
+    Parameters
+    ----------
+    when : ISO 8601 with time zone
+    agent : the program with its version
+    removed : names of the files
+    version : name of the version of colours, and SHA-256 of the scan that they belong to
+    """
+    name, sha256 = version
+    return {
+        "eventIdentifier": {
+            "eventIdentifierType": "UUID",
+            "eventIdentifierValue": str(uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([when, *removed, *version]))),
+        },
+        "eventType": term("eventType", "del", "deletion"),
+        "eventDateTime": when,
+        "eventDetailInformation": [{"eventDetail": f"withdrawn: {', '.join(removed)}"}],
+        "eventOutcomeInformation": [
+            {
+                "eventOutcome": term("eventOutcome", "suc", "success"),
+                "eventOutcomeDetail": [{"eventOutcomeDetailNote": reason}],
+            }
+        ],
+        "linkingAgentIdentifier": [
+            {
+                "linkingAgentIdentifierType": "name and version or SHA-256",
+                "linkingAgentIdentifierValue": agent,
+                "linkingAgentRole": [term("eventRelatedAgentRole", "exe", "executing program")],
             }
         ],
         "linkingObjectIdentifier": [
