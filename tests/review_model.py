@@ -102,7 +102,7 @@ class Model:
         held = ((i, rule) for i, rule in enumerate(self.rules) if rule["action"] == "hold" and self.catches(rule, stem))
         return frozenset(json.dumps([i, rule], sort_keys=True) for i, rule in held)
 
-    def goes_out(self, stem: str) -> bool:
+    def goes_out(self, stem: str, unreviewed: bool = False) -> bool:
         if any(rule["action"] == "never" and self.catches(rule, stem) for rule in self.rules):
             return False
         version, file, _ = self.made[stem]
@@ -117,7 +117,18 @@ class Model:
         for rule in self.holding(stem):
             if sum(rule in lifts for lifts in approvals) < max(1, self.approvals):
                 return False
-        return len(approvals) >= max(1, self.approvals)
+        return len(approvals) >= (self.approvals if unreviewed else max(1, self.approvals))
+
+    def follow(self, step: Any) -> None:
+        """Take in a step that was done."""
+        if step[0] == "made":
+            _, stem, version, file, keywords = step
+            self.made[stem] = version, file, tuple(keywords)
+        elif step[0] == "decided":
+            _, stem, word, person = step
+            self.said.append((stem, *self.made[stem][:2], word, person, self.holding(stem)))
+        elif step[0] == "policy":
+            _, self.approvals, self.rules = step
 
 
 def played(output: Path, history: list[Any], between: Any = lambda model: None) -> Model:
@@ -131,22 +142,30 @@ def played(output: Path, history: list[Any], between: Any = lambda model: None) 
     return model
 
 
+def policy_text(step: Any) -> str:
+    """The file that a "policy" step writes."""
+    _, approvals, rules = step
+    named = [{"name": f"rule {number}", **rule} for number, rule in enumerate(rules)]
+    return yaml.safe_dump({"review": {"approvals": approvals}, "rules": named})
+
+
+def say(output: Path, step: Any) -> None:
+    """Do a "decided" step on disk."""
+    _, stem, word, person = step
+    path = output / f"{stem}.color.json"
+    lifts = rules_to_lift(Sidecar.read(path), Policy.read(output), stem) if word == "approve" else ()
+    decide(path, word, person, lifts=lifts)
+
+
 def _do(output: Path, step: Any, model: Model) -> None:
+    model_knows = step[0] != "decided" or step[1] in model.made
     if step[0] == "made":
         _, stem, version, file, keywords = step
         write_sidecar(output, stem, version, file, tuple(keywords))
-        model.made[stem] = version, file, tuple(keywords)
-    elif step[0] == "decided" and step[1] in model.made:
-        _, stem, word, person = step
-        path = output / f"{stem}.color.json"
-        lifts = rules_to_lift(Sidecar.read(path), Policy.read(output), stem) if word == "approve" else ()
-        decide(path, word, person, lifts=lifts)
-        model.said.append((stem, *model.made[stem][:2], word, person, model.holding(stem)))
+    elif step[0] == "decided" and model_knows:
+        say(output, step)
     elif step[0] == "policy":
-        _, approvals, rules = step
-        named = [{"name": f"rule {number}", **rule} for number, rule in enumerate(rules)]
-        model.approvals, model.rules = approvals, rules
-        (output / "policy.yaml").write_text(yaml.safe_dump({"review": {"approvals": approvals}, "rules": named}))
+        (output / "policy.yaml").write_text(policy_text(step))
     elif step[0] == "killed" and step[1] in model.made:
         # A process that was killed while it wrote a decision leaves part of a file under another name.
         stem = step[1]
@@ -159,6 +178,8 @@ def _do(output: Path, step: Any, model: Model) -> None:
         )
         path = decision_path(output / f"{stem}.color.json", unsaid)
         path.with_name(f"{path.name}.01234567.part").write_text(json.dumps(unsaid.to_json())[:-40])
+    if model_knows:
+        model.follow(step)
 
 
 def released(output: Path, decisions: dict[str, tuple[Decision, ...]]) -> set[str]:

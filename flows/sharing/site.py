@@ -45,7 +45,7 @@ from pipeline.formats.labels import labelled, with_room
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.metadata.provenance import xmp_packet
-from pipeline.support.files import read_json, remove, write_json, write_whole, writing
+from pipeline.support.files import LOCK_FILE, read_json, remove, write_json, write_whole, writing
 
 DEFAULT_URL = "http://localhost:8000"
 ITEMS, MARK, MADE, SEARCH = "items", "site.json", "made.json", "search.json"
@@ -102,7 +102,7 @@ def open_site(folder: Path, output: Path, base_url: str | None, wording: Wording
     if folder == output or output in folder.parents or folder in output.parents:
         raise UsageError(f"{folder}: among the results of {output}, where a run would find it; give another --to")
     mark = read_json(folder / MARK)
-    if mark is None and folder.is_dir() and any(folder.iterdir()):
+    if mark is None and folder.is_dir() and not all(_is_of_begun_site(path) for path in folder.iterdir()):
         raise UsageError(f"{folder}: holds other things, which could be replaced; give an empty folder, or a new one")
     if mark is not None and mark.get("what") != _WHAT:
         raise UsageError(f"{folder}: its {MARK} is not of a site like this, which could be lost; give another --to")
@@ -113,14 +113,23 @@ def open_site(folder: Path, output: Path, base_url: str | None, wording: Wording
     return Site(folder, output, address.rstrip("/"), wording)
 
 
+def _is_of_begun_site(path: Path) -> bool:
+    """True for what is there before the mark, if publishing is killed so early."""
+    return path.name == LOCK_FILE or (path.name.startswith(f"{MARK}.") and path.name.endswith(".part"))
+
+
 def publish_site(site: Site) -> Iterator[Step | Kept]:
     """Bring the site up to date, one scan at a time; its folder must be locked.
 
     Raises OutputError if search or collections cannot be written; what fails for one scan is in its step.
     """
     with writing(site.folder):
-        (site.folder / ITEMS).mkdir(parents=True, exist_ok=True)
+        site.folder.mkdir(parents=True, exist_ok=True)
+    # Before anything else: a folder that holds other things is not taken for a site.
     write_json(site.folder / MARK, {"what": _WHAT, "base_url": site.base_url})
+    with writing(site.folder):
+        (site.folder / ITEMS).mkdir(exist_ok=True)
+    _remove_left_overs(site)
     _write_page(site)
     allowed: set[str] = set()
     for found in results_of(site.output, site.unreviewed, site.codes):
@@ -197,8 +206,16 @@ def _withdraw(site: Site, allowed: set[str]) -> Iterator[Step]:
         yield Step("withdrawn", name)
 
 
+def _remove_left_overs(site: Site) -> None:
+    """Remove what a killed run left: a web server hands out anything that is there, what was being withdrawn, too."""
+    with writing(site.folder):
+        for path in (site.folder / ITEMS).iterdir():
+            if path.name.endswith(_BESIDE):
+                remove(path)
+
+
 def _items(site: Site) -> list[str]:
-    """Addresses of all items; leftovers of an interrupted run are removed from sight by their endings."""
+    """Addresses of all items; leftovers of an interrupted run are told from them by their endings."""
     root = site.folder / ITEMS
     names = (path.name for path in root.iterdir()) if root.is_dir() else ()
     return sorted(name for name in names if not name.endswith(_BESIDE))

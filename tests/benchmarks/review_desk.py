@@ -1,11 +1,13 @@
 """The review desk under load: random histories, a folder of many scans, a very large one, and hostile requests.
 
 python -m tests.benchmarks.review_desk histories --count 10000
+python -m tests.benchmarks.review_desk kills --count 300
 python -m tests.benchmarks.review_desk folder --scans 10000
 python -m tests.benchmarks.review_desk zoom --side 32768
+python -m tests.benchmarks.review_desk zooming --minutes 60
 python -m tests.benchmarks.review_desk correct COLOUR SCAN [--screenshots FOLDER]
 
-The last one places hints on a result that is there and takes them away again, and has axe-core look at the page, which
+`correct` places hints on a result that is there and takes them away again, and has axe-core look at the page, which
 comes from the npm registry (``npm pack``) for this alone.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -24,6 +27,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,9 +41,12 @@ from pipeline.formats import OutputImage, write_picture
 from pipeline.results.decisions import read_decisions
 from pipeline.support.files import tree_sha256
 from tests.chromium import Browser
+from tests.killed_desk import Told, adapt, draw_scans, history
 from tests.review_model import histories, played, released, sha256, spec
 
 SCAN = Path(__file__).parents[1] / "scans" / "peasant-girls-1909.png"
+_PEOPLE = 4
+_TOLD_MINUTES = (1, 5, 15, 30, 60)
 _HOSTILE = ("..", "%2e%2e", "%00", "\\", "/etc/passwd", "%c0%ae", "-1", "9" * 30, "a.color.tif", "catalogue.sqlite")
 
 
@@ -73,6 +80,24 @@ def random_histories(count: int) -> None:
         compare()
     print(", ".join(f"{number} {name}" for name, number in told.items()))
     print("0 pictures let out that policy or people forbid, 0 decisions lost")
+
+
+def killed_histories(count: int) -> int:
+    """Histories whose processes are killed at random moments (:mod:`tests.killed_desk`); returns how many faults."""
+    told = Told()
+    with tempfile.TemporaryDirectory() as folder:
+        scans, template = Path(folder) / "scans", Path(folder) / "template"
+        draw_scans(scans)
+        words = ["run", str(scans), "--output", str(template), "--engine", "identity", "--tile", "32"]
+        subprocess.run([sys.executable, "-m", "flows.cli", *words], check=True, stderr=subprocess.DEVNULL)
+        adapt(template)
+        for seed in range(count):
+            history(template, Path(folder) / "history", seed, told)
+            if (seed + 1) % 20 == 0:
+                print(f"{seed + 1} histories, {len(told.faults)} faults", flush=True)
+    print(", ".join(f"{number} {name}" for name, number in sorted(told.counts.items())))
+    print("\n".join(told.faults) or "0 pictures out that policy or people forbid, 0 decisions lost, 0 catalogues wrong")
+    return len(told.faults)
 
 
 def make_folder(output: Path, scans: int, image: np.ndarray, side_px: int = 0) -> None:
@@ -293,10 +318,62 @@ def accessible(browser: Browser, folder: Path) -> None:
         print(f"  {impact} {name} x{count}: {html[:120]}")
 
 
+def zooming(minutes: float, scans: int, side: int) -> float:
+    """Zoom for a long time as several people would, and say what the server holds; returns the peak in MiB."""
+    image = cv2.imread(str(SCAN))[..., ::-1]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "colour"
+        make_folder(output, scans, image, side)
+        with served(output) as (port, process):
+            began, end = time.monotonic(), time.monotonic() + 60 * minutes
+            with ThreadPoolExecutor(_PEOPLE) as pool:
+                people = [pool.submit(_zoom, port, scans, number, end) for number in range(_PEOPLE)]
+                peak = _watch(process, began, end)
+                tiles = sum(person.result() for person in people)
+    print(f"{tiles} tiles in {minutes:g} minutes, peak {peak:.0f} MiB")
+    return peak
+
+
+def _watch(process: psutil.Process, began: float, end: float) -> float:
+    """The largest memory in MiB until ``end``, told at some minutes."""
+    peak, told = 0.0, [minute for minute in _TOLD_MINUTES if began + 60 * minute <= end]
+    while time.monotonic() < end:
+        time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+        peak = max(peak, process.memory_info().rss / 2**20)
+        while told and time.monotonic() >= began + 60 * told[0]:
+            print(f"peak after {told.pop(0)} minutes {peak:.0f} MiB", flush=True)
+    return peak
+
+
+def _zoom(port: int, scans: int, seed: int, end: float) -> int:
+    """One person: picture after picture, from the whole into some place and back; returns how many tiles he saw."""
+    draw, tiles = random.Random(seed), 0
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    while time.monotonic() < end:
+        number = draw.randrange(scans)
+        scan = quote(f"box {number // 100:03}/plate {number:05}")
+        _, _, body = timed(f"/api/scan?scan={scan}", connection)
+        timed(f"/small/colour?scan={scan}", connection)
+        levels = json.loads(body)["levels"]
+        x, y = draw.random(), draw.random()
+        down = [*reversed(range(len(levels)))]
+        for level in (*down, *down[::-1]):
+            if time.monotonic() >= end:
+                break
+            across, tall = (max(1, extent // 512) for extent in levels[level])
+            for kind, step in itertools.product(("scan", "colour"), (0, 1)):
+                at = min(across - 1, int(x * across) + step), min(tall - 1, int(y * tall))
+                _, status, _ = timed(f"/tile/{kind}/{level}/{at[0]}/{at[1]}?scan={scan}", connection)
+                assert status == 200, (scan, level, at)
+                tiles += 1
+    return tiles
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("histories").add_argument("--count", type=int, default=10_000)
+    what.add_parser("kills").add_argument("--count", type=int, default=300)
     folder = what.add_parser("folder")
     folder.add_argument("--scans", type=int, default=10_000)
     folder.add_argument("--reviews", type=int, default=200)
@@ -308,13 +385,21 @@ def main() -> None:
     hints.add_argument("scan")
     hints.add_argument("--count", type=int, default=5)
     hints.add_argument("--screenshots", type=Path)
+    hour = what.add_parser("zooming")
+    hour.add_argument("--minutes", type=float, default=60)
+    hour.add_argument("--scans", type=int, default=300)
+    hour.add_argument("--side", type=int, default=8192)
     given_ = parser.parse_args()
     if given_.what == "histories":
         random_histories(given_.count)
     elif given_.what == "correct":
         correct(given_.output.resolve(), given_.scan, given_.count, given_.screenshots)
+    elif given_.what == "kills":
+        sys.exit(killed_histories(given_.count) > 0)
     elif given_.what == "folder":
         many_scans(given_.scans, given_.reviews)
+    elif given_.what == "zooming":
+        zooming(given_.minutes, given_.scans, given_.side)
     else:
         one_large(given_.side, given_.tiles)
 

@@ -359,3 +359,29 @@ def test_a_folder_without_scans_and_a_wrong_parameter_are_states_of_their_own(se
         said = [line["message"] for line in server.logs(run)]
         assert not any("Traceback" in line for line in said)
         assert all(len(line.splitlines()) == 1 for line in said if "stride 300" in line), said
+
+
+def test_no_block_is_made_of_a_scan_that_is_forbidden_meanwhile(served, command, tmp_path):
+    """By a deployment, by the command that goes on with a broken-off run, and by reprocess."""
+    server, _ = served
+    scan(tmp_path / "a.png", 60, 70, 7)
+    output = tmp_path / "out"
+    words = ("run", tmp_path / "a.png", "-o", output, "--engine", "identity", "--tile", 32)
+    assert command(*words).code == 0
+    blocks = sorted(output.glob("a.zarr/versions/*/chroma/c/**/*[0-9]"))
+    for path in (*output.glob("a.color.*"), blocks.pop()):
+        path.unlink()  # as if it had been killed before the last block
+    (output / "policy.yaml").write_text("rules: [{name: later, action: never, names: [a]}]")
+
+    def made() -> list:
+        return sorted(output.glob("a.zarr/versions/*/chroma/c/**/*[0-9]")) + list(output.glob("a.color.tif"))
+
+    given = {"inputs": [str(tmp_path / "a.png")], "output": str(output), "engine": "identity", "tile": 32}
+    assert server.ended(server.started(**given))["type"] == "COMPLETED"
+    told = record(output)["scans"]
+    assert [(each["failure_kind"], each["tiles"]) for each in told] == [("policy", 0)]
+    assert made() == blocks
+    command(*words).line("a.png", "never coloured", "'later'")
+    assert made() == blocks
+    command("reprocess", output, "--stride", 8).line("never coloured", "'later'")
+    assert made() == blocks
