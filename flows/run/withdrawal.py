@@ -31,6 +31,8 @@ from pipeline.results.decisions import read_decisions
 from pipeline.results.policy import Policy
 from pipeline.results.release import may_go_out
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, sidecar_of
+from pipeline.results.version_names import without_version
+from pipeline.results.versions import ResultPaths
 from pipeline.support.files import remove, walk, write_json, writing
 from pipeline.support.names import shown
 
@@ -88,10 +90,11 @@ def find_withdrawals(output: Path) -> list[Withdrawal]:
     policy, decisions = Policy.read(output), read_decisions(output)
     found = []
     for path, theirs in sorted(copies.items()):
-        sidecar = Sidecar.find(path)
+        sidecar = _sidecar_for(path)
         if sidecar is None or sidecar.version is None or sidecar.whole_source is None:
             continue  # nothing says whose copies these are
         name = path.name.removesuffix(SIDECAR_ENDING).removesuffix(f".{sidecar.version}")
+        name = name if sidecar.path == path else without_version(name)
         stem = (path.parent.relative_to(output) / name).as_posix()
         verdict = may_go_out(sidecar, decisions.get(stem, ()), policy, stem=stem, unreviewed=True)
         ours = tuple(each for each in sorted(theirs) if _is_ours(each, sidecar))
@@ -99,6 +102,14 @@ def find_withdrawals(output: Path) -> list[Withdrawal]:
             sha256 = sidecar.whole_source.sha256
             found.append(Withdrawal(path, stem, sidecar.version, sha256, verdict.reason, ours))
     return found
+
+
+def _sidecar_for(path: Path) -> Sidecar | None:
+    """The sidecar at ``path``; where an export was killed before it wrote that, another one of the same scan."""
+    paths = ResultPaths.of(path.parent, without_version(path.name.removesuffix(SIDECAR_ENDING)))
+    if (own := Sidecar.find(path)) is not None:
+        return own
+    return next((found for each in (paths, *paths.all_versions()) if (found := Sidecar.find(each.sidecar))), None)
 
 
 def _copies(output: Path) -> dict[Path, set[Path]]:
@@ -118,9 +129,13 @@ def _copies(output: Path) -> dict[Path, set[Path]]:
 
 
 def _is_ours(path: Path, sidecar: Sidecar) -> bool:
-    """True for credentials, a picture that the sidecar lists, and what a kill left: the rest may be somebody else's."""
+    """True for credentials, a picture that the sidecar lists, and what a kill left: the rest may be somebody else's.
+
+    An export that is killed when its tiles are in their place and its sidecar is not leaves tiles that none lists.
+    """
     formats = [name for name in PUBLIC_FORMATS if path.name.endswith(ENDINGS[name])]
-    return not formats or any(name in sidecar.pictures for name in formats) or not path.exists()
+    is_listed = not formats or any(name in sidecar.pictures for name in formats)
+    return is_listed or not path.exists() or (path / "info.json").is_file()
 
 
 def withdraw(output: Path, by: str) -> list[Withdrawal]:
@@ -152,10 +167,10 @@ def _withdraw(output: Path, each: Withdrawal, by: str) -> None:
                 remove(_away(path))
                 path.rename(_away(path))
     _record(output, each, by)
-    sidecar = Sidecar.read(each.sidecar)
-    rest = {name: picture for name, picture in sidecar.pictures.items() if name not in _formats(each)}
-    if len(rest) < len(sidecar.pictures):
-        write_json(each.sidecar, replace(sidecar, pictures=rest).to_json())
+    if (sidecar := Sidecar.find(each.sidecar)) is not None:
+        rest = {name: picture for name, picture in sidecar.pictures.items() if name not in _formats(each)}
+        if len(rest) < len(sidecar.pictures):
+            write_json(each.sidecar, replace(sidecar, pictures=rest).to_json())
     with writing(each.sidecar):
         for path in each.paths:
             remove(_away(path))

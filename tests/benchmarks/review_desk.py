@@ -94,7 +94,7 @@ def killed_histories(count: int) -> int:
         for seed in range(count):
             history(template, Path(folder) / "history", seed, told)
             if (seed + 1) % 20 == 0:
-                print(f"{seed + 1} histories, {len(told.faults)} faults", flush=True)
+                print(f"{seed + 1} histories, {len(told.faults)} faults", *told.faults[-1:], flush=True)
     print(", ".join(f"{number} {name}" for name, number in sorted(told.counts.items())))
     print("\n".join(told.faults) or "0 pictures out that policy or people forbid, 0 decisions lost, 0 catalogues wrong")
     return len(told.faults)

@@ -119,6 +119,19 @@ def test_a_killed_withdrawal_is_finished_by_the_next(is_forgotten, tmp_path):
     assert list(Sidecar.read(path).pictures) == ["tiff"]
 
 
+@pytest.mark.parametrize("is_version", [False, True])
+def test_tiles_whose_export_was_killed_before_its_sidecar_go_too(is_version, tmp_path):
+    write_sidecar(tmp_path, "box/a")
+    left = tmp_path / "box" / (f"a.{spec(1).version}.color.iiif" if is_version else "a.color.iiif")
+    left.mkdir()
+    (left / "info.json").write_text("{}")
+    assert withdraw(tmp_path, "colorize") == []
+    policy(tmp_path, {**NEVER, "names": ["a"]})
+    (gone,) = withdraw(tmp_path, "colorize")
+    assert (gone.stem, gone.paths) == ("box/a", (left,))
+    assert not list(tmp_path.rglob("*.iiif*"))
+
+
 def test_a_folder_that_no_sidecar_lists_is_left_alone(tmp_path):
     path = write_sidecar(tmp_path, "a")
     theirs = [path.with_name("a.color.iiif"), tmp_path / "mine.iiif"]
