@@ -238,7 +238,8 @@ def _look(output: Path, site: Path, model: Model, told: Told, fault: Any) -> Non
     there = {path.name for path in (site / "items").iterdir()}
     if there != allowed:
         fault(f"site has {sorted(there)}, may have {sorted(allowed)}")
-    beside = {path.relative_to(output).as_posix() for path in output.rglob("*.iiif*")}
+    places = [path.relative_to(output) for path in output.rglob("*.iiif*")]
+    beside = {place.as_posix() for place in places if ".iiif" not in place.parent.as_posix()}
     may = {f"{stem}.color.iiif" for stem in model.made if model.goes_out(stem, unreviewed=True)}
     # What a killed export left half made is no picture of a scan that may not go out.
     if wrong := {name for name in beside if name.removesuffix(".part") not in may}:
