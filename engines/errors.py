@@ -10,7 +10,16 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Base of everything this package raises on purpose; each message is one line."""
+    """Base of everything this package raises on purpose; each message is one line.
+
+    Attributes
+    ----------
+    option : the option of a run whose value it is about, engine, precision or model; empty if it is not about one
+    """
+
+    def __init__(self, message: str = "", option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class ModelError(EngineError, ValueError):

@@ -19,7 +19,7 @@ from typing import Any, cast
 import engines.backends
 from engines.engine_files import Compiling, open_compiled
 from engines.errors import EngineError, EngineUnavailableError, ModelError, one_line
-from engines.spec import GENERATOR, Engine, EngineSpec, Model, find_model
+from engines.spec import AUTO, GENERATOR, PRECISIONS, Engine, EngineSpec, Model, find_model
 
 PLUGINS = "colorize_archive.backends"
 
@@ -40,23 +40,41 @@ def backend_names() -> list[str]:
     return sorted(names | set(_plugins()))
 
 
-def backend_module(name: str) -> ModuleType:
-    """The backend's module. Raises EngineUnavailableError."""
+def check_engine(name: str, precision: str) -> None:
+    """Raises EngineUnavailableError if there is no such backend or number format, which no library has to say."""
+    if name != AUTO:
+        _check_name(name)
+    if precision not in (AUTO, *PRECISIONS):
+        raise EngineUnavailableError(
+            f"unknown precision {precision!r}: nothing could be predicted; give auto or one of {', '.join(PRECISIONS)}",
+            "precision",
+        )
+
+
+def _check_name(name: str) -> None:
     if name not in backend_names():
         raise EngineUnavailableError(
-            f"unknown engine {name!r}: nothing could be predicted; give auto or one of {', '.join(backend_names())}"
+            f"unknown engine {name!r}: nothing could be predicted; give auto or one of {', '.join(backend_names())}",
+            "engine",
         )
+
+
+def backend_module(name: str) -> ModuleType:
+    """The backend's module. Raises EngineUnavailableError."""
+    _check_name(name)
     if name not in _plugins():
         return importlib.import_module(f"engines.backends.{name}")
     try:
         module = cast(ModuleType, _plugins()[name].load())
     except Exception as error:  # whatever another's code does
         raise EngineUnavailableError(
-            f"engine {name}: its package cannot be loaded ({one_line(error)}); mend it"
+            f"engine {name}: its package cannot be loaded ({one_line(error)}); mend it", "engine"
         ) from error
     missing = [each for each in ("RANK", "REASON", "PRECISIONS", "version", "open_engine") if not hasattr(module, each)]
     if missing:
-        raise EngineUnavailableError(f"engine {name}: its module lacks {', '.join(missing)}; see docs/engines.md")
+        raise EngineUnavailableError(
+            f"engine {name}: its module lacks {', '.join(missing)}; see docs/engines.md", "engine"
+        )
     return module
 
 
@@ -88,10 +106,13 @@ def usable_version(name: str) -> str:
     except ImportError as error:
         raise EngineUnavailableError(
             f"engine {name} is not usable here ({error}): nothing could be predicted; "
-            f"pip install {getattr(module, 'INSTALL', name)}, or use auto"
+            f"pip install {getattr(module, 'INSTALL', name)}, or use auto",
+            "engine",
         ) from error
     except Exception as error:  # whatever another's code does
-        raise EngineUnavailableError(f"engine {name} is not usable here ({one_line(error)}); use auto") from error
+        raise EngineUnavailableError(
+            f"engine {name} is not usable here ({one_line(error)}); use auto", "engine"
+        ) from error
 
 
 def computes(name: str, network: str) -> bool:
@@ -110,7 +131,8 @@ def check_precision(name: str, precision: str) -> None:
     if reason := refusal(name, precision):
         raise EngineUnavailableError(
             f"engine {name} cannot compute in {precision} here ({reason}): nothing could be predicted; "
-            "give another --precision, or auto"
+            "give another --precision, or auto",
+            "precision",
         )
 
 

@@ -10,6 +10,7 @@ from engines.palette import plain_backend
 from engines.registry import (
     backend_module,
     backend_names,
+    check_engine,
     check_precision,
     check_tile,
     computes,
@@ -17,9 +18,7 @@ from engines.registry import (
     precisions_of,
     usable_version,
 )
-from engines.spec import GENERATOR, PALETTE, PRECISIONS, Model
-
-AUTO = "auto"
+from engines.spec import AUTO, GENERATOR, PALETTE, Model
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,7 @@ def choose(
     ------
     EngineUnavailableError : unknown or not usable; for ``auto``, none is. ModelError : the model cannot be used.
     """
-    if precision not in (AUTO, *PRECISIONS):
-        raise EngineUnavailableError(
-            f"unknown precision {precision!r}: nothing could be predicted; give auto or one of {', '.join(PRECISIONS)}"
-        )
+    check_engine(name, precision)
     if name != AUTO:
         version = usable_version(name)
         found = model_for(name, model, network)

@@ -8,12 +8,15 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from engines.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
 
 MODELS = Path(__file__).parent / "models"
 MODEL_FILE = "model.onnx"
@@ -21,12 +24,12 @@ INT8_FILE = "int8.onnx"
 PALETTE_FILE = "palette.onnx"
 SHARED = MODELS / "shared"  # stems that several models use
 CARD_FILE = "card.json"
+# An engine or a number format that is chosen for the user.
+AUTO = "auto"
 # Number formats of an engine. int8 needs a model folder with a quantized file (engines/convert/quantize.py).
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 # The networks of a model: the generator colours a tile, the palette network computes a scan's palette.
 GENERATOR, PALETTE = "generator", "palette"
-
-F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,8 @@ def find_model(name_or_folder: str) -> Model:
     if not (folder / CARD_FILE).is_file() or not (folder / MODEL_FILE).is_file():
         raise ModelError(
             f"model {name_or_folder!r}: neither a shipped model ({', '.join(shipped_models())}) "
-            f"nor a folder with {MODEL_FILE} and {CARD_FILE}; give one of these"
+            f"nor a folder with {MODEL_FILE} and {CARD_FILE}; give one of these",
+            "model",
         )
     try:
         card = ModelCard(**json.loads((folder / CARD_FILE).read_text(encoding="utf-8")))

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.environment import is_in_utf8
+from pipeline.endings import FORMAT_FOLDERS as RESULT_FOLDER_ENDINGS
+from pipeline.endings import FORMATS as ENDINGS
+from pipeline.endings import SCAN_FOLDERS as FOLDER_ENDINGS
+from pipeline.endings import SCANS as SCAN_ENDINGS
+from pipeline.endings import UNFINISHED as UNFINISHED_ENDINGS
+from pipeline.endings import WORLDS as WORLD_ENDINGS
 from pipeline.errors import UsageError
-from pipeline.formats import ENDINGS, UNFINISHED_ENDINGS
-from pipeline.formats import FOLDER_ENDINGS as RESULT_FOLDER_ENDINGS
 from pipeline.hints import ENDINGS as HINT_ENDINGS
-from pipeline.readers import ENDINGS as SCAN_ENDINGS
-from pipeline.readers import FOLDER_ENDINGS, WORLD_ENDINGS, is_folder_scan
 from pipeline.results.sidecar import SIDECAR_ENDING, sidecar_of
 from pipeline.store import is_store
 from pipeline.support.files import open_file
@@ -196,7 +198,11 @@ def _stem(path: Path) -> str:
 
 def _is_scan_folder(path: Path) -> bool:
     """True if a folder is itself a scan; our stores are not."""
-    return path.name.lower().endswith(FOLDER_ENDINGS) and path.is_dir() and is_folder_scan(path)
+    if not (path.name.lower().endswith(FOLDER_ENDINGS) and path.is_dir()):
+        return False
+    from pipeline.readers import is_folder_scan
+
+    return is_folder_scan(path)
 
 
 def _fixed_part(pattern: Path) -> Path:

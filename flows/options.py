@@ -7,14 +7,18 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.machine import memory_bytes, processors
+from engines.registry import check_engine
 from flows.request import ALL, AUTO, CUDA, LOCAL, WHOLE, RunRequest
-from pipeline.colour.grading import Grade
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import UsageError
-from pipeline.formats import ENDINGS
-from pipeline.planning.plan import check_limit, default_limit_bytes
-from pipeline.tiling.weights import window_weights
+from pipeline.planning.limits import check_limit, default_limit_bytes
+from pipeline.tiling.windows import check_window
+
+if TYPE_CHECKING:
+    from pipeline.colour.grading import Grade
 
 _MOST_PAGES = 10**6
 # A longer time is a typing error; a run that needs more needs no deadline.
@@ -105,7 +109,8 @@ def parse_formats(text: str) -> tuple[str, ...]:
     if strange or not names:
         raise UsageError(
             f"format {', '.join(strange) or text!r}: unknown, nothing would be written; give one or more of "
-            f"{', '.join(ENDINGS)}, with commas between"
+            f"{', '.join(ENDINGS)}, with commas between",
+            "format",
         )
     return names
 
@@ -117,7 +122,7 @@ def parse_pages(text: str | int) -> Pages:
     parts = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", str(text).replace(" ", ""))
     bounds = [[int(n) for n in part.split("-")] for part in parts[0].split(",")] if parts else []
     if not bounds or any(not 1 <= b[0] <= b[-1] <= _MOST_PAGES for b in bounds):
-        raise UsageError(f"pages {text!r}: give all, or numbers from 1 up such as 1,3-5")
+        raise UsageError(f"pages {text!r}: give all, or numbers from 1 up such as 1,3-5", "pages")
     return Pages(tuple((b[0], b[-1]) for b in bounds))
 
 
@@ -125,7 +130,7 @@ def parse_size(text: str | int, what: str) -> tuple[int, int]:
     """Parse ``256`` or ``2048x4096`` (height x width) in pixels. Raises UsageError."""
     match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", str(text).strip())
     if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
-        raise UsageError(f"{what} {text!r} is not a size in pixels; give a number such as 256, or HEIGHTxWIDTH")
+        raise UsageError(f"{what} {text!r} is not a size in pixels; give a number such as 256, or HEIGHTxWIDTH", what)
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -135,7 +140,9 @@ def parse_memory(text: str | int) -> int:
         return default_limit_bytes(memory_bytes(), processors())
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?b)?", str(text).strip(), re.IGNORECASE)
     if not match:
-        raise UsageError(f"memory {text!r} is not an amount of memory; give one such as 2GiB or 1500MB, or auto")
+        raise UsageError(
+            f"memory {text!r} is not an amount of memory; give one such as 2GiB or 1500MB, or auto", "limit-memory"
+        )
     return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
 
 
@@ -143,19 +150,22 @@ def _parse_workers(value: str | int) -> int | None:
     if str(value) == AUTO:
         return None
     if not re.fullmatch(r"\d+", str(value)) or not 1 <= int(value) <= 4096:
-        raise UsageError(f"workers {value!r}: give auto or a number from 1 to 4096")
+        raise UsageError(f"workers {value!r}: give auto or a number from 1 to 4096", "workers")
     return int(value)
 
 
 def _parse_keep(value: str | int) -> int:
     if not re.fullmatch(r"\d+", str(value)) or int(value) < 1:
-        raise UsageError(f"keep {value!r}: the current version is always kept; give a number from 1 up")
+        raise UsageError(f"keep {value!r}: the current version is always kept; give a number from 1 up", "keep")
     return int(value)
 
 
 def _parse_quarantine_after(value: str | int) -> int:
     if not re.fullmatch(r"\d+", str(value)) or int(value) > 1000:
-        raise UsageError(f"quarantine-after {value!r}: give a number of failures in a row, or 0 for no quarantine")
+        raise UsageError(
+            f"quarantine-after {value!r}: give a number of failures in a row, or 0 for no quarantine",
+            "quarantine-after",
+        )
     return int(value)
 
 
@@ -169,7 +179,8 @@ def parse_until(text: str | None, now: datetime | None = None) -> datetime | Non
     now = (now or datetime.now(UTC)).astimezone()
     wrong = UsageError(
         f"until {text!r}: the run would not know when to end; give 06:00, +90m or an ISO 8601 time, in "
-        "the future and within 31 days"
+        "the future and within 31 days",
+        "until",
     )
     if clock := re.fullmatch(r"(\d{1,2}):(\d{2})", text.strip()):
         if int(clock[1]) > 23 or int(clock[2]) > 59:
@@ -221,7 +232,8 @@ def parse_quality(value: str | float | None) -> float:
         score = 0.0
     if not 1.0 < score < 100:
         raise UsageError(
-            f"quality {value!r} is not a seam score above 1: no number of tiles would reach it; give 1.05 or none"
+            f"quality {value!r} is not a seam score above 1: no number of tiles would reach it; give 1.05 or none",
+            "quality",
         )
     return score
 
@@ -233,7 +245,9 @@ def parse_vivid(value: str | float) -> float:
     except ValueError:
         vivid = -1.0
     if not 0 <= vivid <= 1:
-        raise UsageError(f"vivid {value!r}: give a number from 0, the mean of what is possible, to 1, the likeliest")
+        raise UsageError(
+            f"vivid {value!r}: give a number from 0, the mean of what is possible, to 1, the likeliest", "vivid"
+        )
     return vivid
 
 
@@ -243,7 +257,7 @@ def parse_hints(folder: str | None) -> Path | None:
         return None
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise UsageError(f"hints {folder!r}: no such folder; give the folder of the NAME.hints.json")
+        raise UsageError(f"hints {folder!r}: no such folder; give the folder of the NAME.hints.json", "hints")
     return path.resolve()
 
 
@@ -253,7 +267,9 @@ def parse_palette_from(folder: str | None) -> Path | None:
         return None
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise UsageError(f"palette-from {folder!r}: no such folder; give the folder of the coloured copies")
+        raise UsageError(
+            f"palette-from {folder!r}: no such folder; give the folder of the coloured copies", "palette-from"
+        )
     return path.resolve()
 
 
@@ -264,12 +280,14 @@ def parse_series(given: str | None, palette_from: str | None) -> Path | None:
     if palette_from is not None:
         raise UsageError(
             "series with palette-from: copies made elsewhere give each scan its own palette, and nothing would be "
-            "joined; give one of them"
+            "joined; give one of them",
+            "series",
         )
     path = Path(given).expanduser()
     if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".csv"):
         raise UsageError(
-            f"series {given!r}: neither a folder nor a .csv file, so nothing says what belongs together; give one"
+            f"series {given!r}: neither a folder nor a .csv file, so nothing says what belongs together; give one",
+            "series",
         )
     return path.resolve()
 
@@ -278,14 +296,17 @@ def parse_cluster(request: RunRequest) -> ClusterOptions:
     """Check the options of the cluster. Raises UsageError."""
     cluster, scheduler = request.cluster, request.scheduler
     if cluster not in (LOCAL, CUDA):
-        raise UsageError(f"cluster {cluster!r}: give local or cuda, or the address of one as --scheduler")
+        raise UsageError(f"cluster {cluster!r}: give local or cuda, or the address of one as --scheduler", "cluster")
     if scheduler is not None and cluster != LOCAL:
-        raise UsageError(f"cluster {cluster} and scheduler {scheduler}: only one of them can run the blocks; give one")
+        raise UsageError(
+            f"cluster {cluster} and scheduler {scheduler}: only one of them can run the blocks; give one", "scheduler"
+        )
     if scheduler is not None and not re.match(r"(tcp|tls|ucx|ws|wss|inproc)://", scheduler):
         if not Path(scheduler).is_file():
             raise UsageError(
                 f"scheduler {scheduler!r} is neither a Dask address such as tcp://host:8786 nor a scheduler file; "
-                "give one of these"
+                "give one of these",
+                "scheduler",
             )
         scheduler = str(Path(scheduler).absolute())
     return ClusterOptions(
@@ -298,7 +319,7 @@ def parse_cluster(request: RunRequest) -> ClusterOptions:
 
 
 def parse_options(request: RunRequest, now: datetime | None = None) -> RunOptions:
-    """Check everything that can be checked without a scan. Raises UsageError.
+    """Check everything that can be checked without a scan or a library. Raises UsageError, EngineUnavailableError.
 
     ``until`` counts from ``now``.
     """
@@ -307,13 +328,17 @@ def parse_options(request: RunRequest, now: datetime | None = None) -> RunOption
     if tile_yx and stride_yx and any(s > t for s, t in zip(stride_yx, tile_yx, strict=True)):
         raise UsageError(
             f"stride {request.stride} is larger than the tile ({request.tile}): pixels between tiles would stay gray; "
-            f"give a stride of at most {min(tile_yx)}"
+            f"give a stride of at most {min(tile_yx)}",
+            "stride",
         )
-    window_weights(request.window, 1)
+    check_window(request.window)
     limit_bytes = parse_memory(request.limit_memory)
     check_limit(limit_bytes, memory_bytes())
     if not request.output.isprintable() and os.fsencode(request.output).decode("utf-8", "replace") != request.output:
-        raise UsageError(f"output {request.output!r}: its name is not UTF-8, so no record could name it; give another")
+        raise UsageError(
+            f"output {request.output!r}: its name is not UTF-8, so no record could name it; give another", "output"
+        )
+    check_engine(request.engine, request.precision)
     return RunOptions(
         output=Path(request.output).expanduser().resolve(),
         tile_yx=tile_yx,

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pipeline.endings import FORMATS
+from pipeline.tiling.windows import NAMES as WINDOWS
+
 AUTO = "auto"
 WHOLE = "whole"
 ALL = "all"
@@ -142,20 +145,16 @@ _RANGES = r"^\s*(all|\d+(\s*-\s*\d+)?(\s*,\s*\d+(\s*-\s*\d+)?)*)\s*$"
 
 
 def _windows() -> dict[str, Any]:
-    from pipeline.tiling.weights import WINDOWS
-
     return {"enum": list(WINDOWS)}
 
 
 def _formats() -> dict[str, Any]:
-    names = "|".join(_format_names())
+    names = "|".join(FORMATS)
     return {"pattern": rf"^\s*({names})(\s*,\s*({names}))*\s*$", "title": "As text"}
 
 
 def _format_names() -> list[str]:
-    from pipeline.formats import ENDINGS
-
-    return list(ENDINGS)
+    return list(FORMATS)
 
 
 def _model_names() -> list[str]:

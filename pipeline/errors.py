@@ -28,7 +28,16 @@ class ColorizeError(Exception):
 
 
 class UsageError(ColorizeError, ValueError):
-    """The request itself makes no sense; nothing was done."""
+    """The request itself makes no sense; nothing was done.
+
+    Attributes
+    ----------
+    option : the option whose value it is about, by its name in settings files; empty if it is not about one
+    """
+
+    def __init__(self, message: str = "", option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class FolderBusyError(UsageError):

@@ -23,7 +23,7 @@ from flows.catalogue.records import (
     with_source,
 )
 from flows.inputs import STORE_ENDINGS
-from pipeline.formats import FOLDER_ENDINGS
+from pipeline.endings import FORMAT_FOLDERS as FOLDER_ENDINGS
 from pipeline.results.decisions import Decision, read_decisions
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, SourceRecord
 from pipeline.support.files import read_json, walk, write_json, writing

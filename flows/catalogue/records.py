@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pipeline.formats import ENDINGS
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, SourceRecord
 
 ScanState = Literal["done", "failed", "quarantined", "stopped"]

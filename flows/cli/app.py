@@ -174,12 +174,13 @@ def variants(
 
 def _refuse_wrong(request: RunRequest, began: datetime) -> None:
     """End the command for a value that is wrong whatever the scans are, before the packages that do the work load."""
+    from engines.errors import EngineError
     from flows.options import parse_options
     from pipeline.errors import UsageError
 
     try:
         parse_options(request, began)
-    except UsageError as error:
+    except (UsageError, EngineError) as error:
         stop(explained(error), USAGE)
 
 
@@ -249,7 +250,7 @@ def _run(
                 prepare()  # what is wrong with the request is told before Prefect is imported
             end = _end_of_flow(flow, request)
     if end.name in (BUSY, NOT_STARTED):
-        stop(explained(end.message), USAGE)
+        stop(end.message, USAGE)
     if end.name == CANCELLED:
         raise KeyboardInterrupt
     if end.name == BROKE_OFF:
@@ -450,7 +451,7 @@ def _results_in(folder: Path, missed: list[str]) -> list[Path]:
     Each folder that cannot be read adds a line to ``missed``.
     """
     from flows.inputs import STORE_ENDINGS
-    from pipeline.formats import ENDINGS
+    from pipeline.endings import FORMATS as ENDINGS
     from pipeline.results.sidecar import SIDECAR_ENDING, pictures_of, sidecar_of
     from pipeline.support.files import walk
 

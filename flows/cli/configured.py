@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from engines.errors import EngineError
 from flows.cli.console import USAGE, say, stop, warn
 from flows.cli.json_output import FORMAT, print_event, print_json
 from flows.cli.sources import (
@@ -23,7 +24,7 @@ from flows.cli.sources import (
     user_file,
 )
 from flows.request import REQUIRED, Parameter
-from pipeline.errors import UsageError
+from pipeline.errors import ColorizeError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,26 +68,20 @@ def _found(command: str, output: str | None) -> dict[str, Sourced]:
     return sourced(command, settings_files(output or os.environ.get(_OUTPUT_VARIABLE)), os.environ)
 
 
-def explained(error: object) -> str:
-    """A usage error, with the word that was probably meant, and where the value comes from if not the command line."""
-    message = str(error)
-    if (given := _given.get()) is None:
+def explained(error: ColorizeError | EngineError) -> str:
+    """An error, with the word that was probably meant, and where the value comes from if not the command line."""
+    message, option = str(error), getattr(error, "option", "")
+    if (given := _given.get()) is None or not option:
         return message
     command, typed, elsewhere = given
-    for row in options_of(command):
-        source = elsewhere.get(row.name)
-        value = source.value if source is not None else typed.get(row.name)
-        if not isinstance(value, str) or not _is_about(message, row, value):
-            continue
-        if value not in row.choices and (near := get_close_matches(value, row.choices, 1)):
-            message += f"; did you mean {near[0]}?"
-        if source is not None:
-            message += f" ({row.key} is from {source.source})"
-    return message
-
-
-def _is_about(message: str, row: Parameter, value: str) -> bool:
-    return any(word in message for word in row.key.split("-")) and value in message
+    row = next((row for row in options_of(command) if row.key == option), None)
+    if row is None:
+        return message
+    source = elsewhere.get(row.name)
+    value = source.value if source is not None else typed.get(row.name)
+    if isinstance(value, str) and value not in row.choices and (near := get_close_matches(value, row.choices, 1)):
+        message += f"; did you mean {near[0]}?"
+    return f"{message} ({option} is from {source.source})" if source is not None else message
 
 
 @app.command()

@@ -128,8 +128,8 @@ def build(
     from engines.errors import EngineError
     from engines.palette import palette_spec
     from engines.registry import backend_module, check_precision, check_tile, compiles, computes
-    from engines.select import AUTO, choose
-    from engines.spec import PALETTE, EngineSpec, find_model
+    from engines.select import choose
+    from engines.spec import AUTO, PALETTE, EngineSpec, find_model
     from flows.options import parse_size
     from pipeline.errors import ColorizeError
     from pipeline.planning.plan import batch_for

@@ -21,7 +21,8 @@ from flows.events import Message, tell
 from flows.options import ClusterOptions
 from flows.request import CUDA, LOCAL
 from pipeline.errors import UsageError
-from pipeline.planning.plan import CLIENT_BYTES, SERVER_BYTES, Workers
+from pipeline.planning.limits import CLIENT_BYTES, SERVER_BYTES
+from pipeline.planning.plan import Workers
 from pipeline.support.text import reason_of
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ import psutil
 from flows.catalogue.database import DAMAGED, FILE, Catalogue
 from flows.run.reprocess_plan import store_stems
 from flows.run.temporary_folder import PREFIX
+from pipeline.endings import UNFINISHED as UNFINISHED_ENDINGS
 from pipeline.errors import StoreError
-from pipeline.formats import UNFINISHED_ENDINGS
 from pipeline.ingest import settle_store
 from pipeline.results.sidecar import SIDECAR_ENDING, Sidecar, version_of
 from pipeline.results.versions import ResultPaths, has_recorded_size, remove_version

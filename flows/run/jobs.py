@@ -14,8 +14,8 @@ from typing import Any
 from engines.machine import memory_bytes
 from engines.palette import PALETTE_BYTES, palette_spec
 from engines.registry import extra_bytes, precisions_of
-from engines.select import AUTO, EngineChoice, choose, choose_palette
-from engines.spec import PALETTE, EngineSpec, Model
+from engines.select import EngineChoice, choose, choose_palette
+from engines.spec import AUTO, PALETTE, EngineSpec, Model
 from flows.catalogue.recorder import ScanFiles
 from flows.events import warn
 from flows.inputs import ScanFile

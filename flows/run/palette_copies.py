@@ -17,12 +17,13 @@ from typing import Any
 from flows.catalogue.recorder import ScanFiles
 from flows.events import warn
 from flows.inputs import ScanFile
+from pipeline.endings import SCANS
 from pipeline.errors import PaletteCopyError, ScanError, UsageError
 from pipeline.metadata.c2pa import claim_generator
 from pipeline.metadata.provenance import made_by
 from pipeline.palettes.copies import palette_of_copy, shrunk_copy
 from pipeline.palettes.registration import Registration
-from pipeline.readers import ENDINGS, keeping_colours, open_scan
+from pipeline.readers import keeping_colours, open_scan
 from pipeline.results.run_spec import ALGORITHM
 from pipeline.results.sidecar import PaletteCopyRecord
 from pipeline.store import ChromaVersion, ScanStore
@@ -69,7 +70,7 @@ def find_copy(folder: Path, scan: ScanFile, files: ScanFiles) -> PaletteCopy | N
 
 def _pictures(base: Path, scan: Path) -> list[Path]:
     """The files of any picture's ending, each once, but for the scan itself."""
-    candidates = (base.with_name(base.name + ending) for each in ENDINGS for ending in (each, each.upper()))
+    candidates = (base.with_name(base.name + ending) for each in SCANS for ending in (each, each.upper()))
     found = {os.path.realpath(path): path for path in candidates if path.is_file()}
     found.pop(os.path.realpath(scan), None)
     return list(found.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from engines.select import AUTO
+from engines.spec import AUTO
 from flows.options import RunOptions
 from pipeline.errors import StoreError
 from pipeline.results.run_spec import RunSpec

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from engines.errors import EngineError
 from engines.registry import backend_names, has_plugins, model_for
-from engines.select import AUTO, EngineChoice
-from engines.spec import find_model
+from engines.select import EngineChoice
+from engines.spec import AUTO, find_model
 from flows.catalogue.database import Catalogue
 from flows.catalogue.recorder import ScanFiles, all_files
 from flows.inputs import ScanFile

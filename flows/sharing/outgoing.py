@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from flows.inputs import STORE_ENDINGS
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import ColorizeError, SidecarError, UsageError
-from pipeline.formats import ENDINGS
 from pipeline.formats.labels import Label, as_one
 from pipeline.metadata.description import Description, description_of_scan
 from pipeline.metadata.model import EmbeddedMetadata

@@ -1,31 +1,28 @@
 """Write a coloured picture in any handled format, and read it back.
 
-A format is one module of this package, named as in the command's options, with a :class:`Format` called ``FORMAT``; a
-new module is a new format. Modules with a leading underscore are shared by the formats.
+A format is one module of this package, named as in the command's options, with a :class:`Format` called ``FORMAT``, and
+its line in :mod:`pipeline.endings`. Modules with a leading underscore are shared by the formats.
 """
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import UsageError
 from pipeline.formats._format import Format, Tolerance
-from pipeline.formats._staging import PART
 from pipeline.formats.levels import Levels, UprightLevels
 from pipeline.formats.picture import OutputImage, ReadWindow, WriteReport
 from pipeline.support.text import reason_of
 
 __all__ = [
     "ENDINGS",
-    "FOLDER_ENDINGS",
     "FORMATS",
-    "UNFINISHED_ENDINGS",
     "Format",
     "Levels",
     "OutputImage",
@@ -39,15 +36,7 @@ __all__ = [
     "write_picture",
 ]
 
-FORMATS: dict[str, Format] = {
-    name: module.FORMAT
-    for name in sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_"))
-    if hasattr(module := importlib.import_module(f"{__name__}.{name}"), "FORMAT")
-}
-ENDINGS: dict[str, str] = {name: each.ENDING for name, each in FORMATS.items()}
-# The last suffix, such as ".zarr", by which a search through folders recognizes them.
-FOLDER_ENDINGS: tuple[str, ...] = tuple(Path(each.ENDING).suffix for each in FORMATS.values() if each.IS_FOLDER)
-UNFINISHED_ENDINGS: tuple[str, ...] = tuple(f"{ending}{PART}" for ending in ENDINGS.values())
+FORMATS: dict[str, Format] = {name: importlib.import_module(f"{__name__}.{name}").FORMAT for name in ENDINGS}
 
 
 def write_picture(name: str, path: Path, picture: OutputImage, threads: int) -> WriteReport:

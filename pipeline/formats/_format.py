@@ -46,7 +46,6 @@ class Format(Protocol):
     Attributes
     ----------
     ENDING : ending of the file or folder, after NAME; it begins with ".color."
-    IS_FOLDER : True if the picture is a folder
     OVERVIEW_COST : a rank; of a result's pictures, the one with the lowest is read for the thumbnail
     TOLERANCE : None if the samples are kept exactly
     HELD_BYTES : most memory that its library holds beside the windows
@@ -54,7 +53,6 @@ class Format(Protocol):
     """
 
     ENDING: ClassVar[str]
-    IS_FOLDER: ClassVar[bool] = False
     OVERVIEW_COST: ClassVar[int] = 100
     TOLERANCE: ClassVar[Tolerance | None] = None
     HELD_BYTES: ClassVar[int] = 0

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.endings import PART
 from pipeline.errors import UsageError
 from pipeline.formats.picture import SRGB_PROFILE, OutputImage
 from pipeline.support.files import remove, writing
 
-PART = ".part"
 _FULL_BELOW_BYTES = 2**20
 _MESSAGE_CHARACTERS = 200
 

@@ -16,6 +16,7 @@ from typing import cast
 import tifffile
 from isal import isal_zlib
 
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.formats._format import Format
 from pipeline.formats._gdal import copy_picture, gdal, lost_place, lost_tags, open_dataset
 from pipeline.formats._staging import folder_beside, left_out, library_error, place_file
@@ -30,7 +31,7 @@ _NO_PLACE = "GDAL's COG driver does not write it"
 class Cog(TiffFormat):
     """GDAL's COG driver; what it cannot write is listed."""
 
-    ENDING = ".color.cog.tif"
+    ENDING = ENDINGS["cog"]
     OVERVIEW_COST = 2
     HELD_BYTES = 128 * 2**20  # GDAL's cache, and tiles of several threads
 

@@ -31,6 +31,7 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import UsageError
 from pipeline.formats._format import Format, Tolerance
 from pipeline.formats._iiif_reader import LARGEST, Tiles
@@ -59,8 +60,7 @@ _PACKET = "metadata.xmp"
 class Iiif(Format):
     """A folder of tiles, upright."""
 
-    ENDING = ".color.iiif"
-    IS_FOLDER = True
+    ENDING = ENDINGS["iiif"]
     OVERVIEW_COST = 3
     # About twice the measured 11.5 and 1.33, on photographs, noise, grain and halftone in saturated colours.
     TOLERANCE = Tolerance(largest=24.0, mean=2.5)

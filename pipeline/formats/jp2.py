@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import UsageError
 from pipeline.formats._format import Format
 from pipeline.formats._gdal import PLAIN, copy_picture, gdal, gdal_metadata, lost_place
@@ -42,7 +43,7 @@ _COPY_BYTES = 2**22
 class Jp2(Format):
     """Lossless, in one file."""
 
-    ENDING = ".color.jp2"
+    ENDING = ENDINGS["jp2"]
     OVERVIEW_COST = 5
     HELD_BYTES = 64 * 2**20  # buffers of GDAL and OpenJPEG
 

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import UsageError
 from pipeline.formats._format import Format, Tolerance
 from pipeline.formats._metadata_blocks import exif_of, image_resources
@@ -44,7 +45,7 @@ _RATIO_PARTS = 1000
 class Jpeg(Format):
     """An access copy in one file."""
 
-    ENDING = ".color.jpg"
+    ENDING = ENDINGS["jpeg"]
     OVERVIEW_COST = 6
     SIGNED_AS = "image/jpeg"
     # About twice the measured 5.4 and 0.68, on photographs, noise, grain and halftone in saturated colours.

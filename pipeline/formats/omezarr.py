@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.formats._format import OVERVIEW_LIMIT_PX, Format
 from pipeline.formats._ome_zarr import SHARD_PX, Multiscale
 from pipeline.formats._plain_tiff import windows
@@ -46,8 +47,7 @@ _NO_PLACE = f"readers of OME-Zarr know none; it is in the attribute {ATTRIBUTE}"
 class OmeZarr(Format):
     """A folder of Zarr arrays."""
 
-    ENDING = ".color.ome.zarr"
-    IS_FOLDER = True
+    ENDING = ENDINGS["omezarr"]
     OVERVIEW_COST = 4
     HELD_BYTES = 288 * 2**20  # Zarr's shards in several threads, encoded and not
 

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import UsageError
 from pipeline.formats._format import Format
 from pipeline.formats._metadata_blocks import exif_of
@@ -36,7 +37,7 @@ _PER_METRE = {"inch": 1 / 0.0254, "cm": 100.0}
 class Png(Format):
     """Lossless, in one file."""
 
-    ENDING = ".color.png"
+    ENDING = ENDINGS["png"]
     OVERVIEW_COST = 7
     SIGNED_AS = "image/png"
 

@@ -33,11 +33,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from pipeline.endings import FORMATS as ENDINGS
+from pipeline.endings import PART
 from pipeline.errors import UsageError
 from pipeline.formats._format import Format
 from pipeline.formats._plain_tiff import windows
 from pipeline.formats._pyramid import halve, pyramid_levels
-from pipeline.formats._staging import PART, window, writing_picture
+from pipeline.formats._staging import window, writing_picture
 from pipeline.formats._tiff_format import TiffFormat
 from pipeline.formats._tiff_tags import append_directories, check_tags, tags_of
 from pipeline.formats.picture import OutputImage, ReadWindow, WriteReport
@@ -58,7 +60,7 @@ _COMPRESSION: dict[str, dict[str, Any]] = {
 class Tiff(TiffFormat):
     """The default format: lossless, pyramidal, in one file, with all metadata of the scan."""
 
-    ENDING = ".color.tif"
+    ENDING = ENDINGS["tiff"]
     OVERVIEW_COST = 1
     SIGNED_AS = "image/tiff"
 

@@ -12,19 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.planning.limits import CLIENT_BYTES, KEPT_BYTES, MIB, SERVER_BYTES, WORKER_BYTES, too_much
 from pipeline.store import BLOCK_SIZES_PX, SCAN_SHARD_PX
 from pipeline.tiling.grid import TileAxis, TileGrid
 from pipeline.types import ScanInfo
 
-MIB = 2**20
-# Resident bytes before any scan: client with flow and scheduler; embedded server; one worker with an engine.
-CLIENT_BYTES = 330 * MIB
-SERVER_BYTES = 260 * MIB
-WORKER_BYTES = 420 * MIB
 # A worker's second engine, for the whole scan shrunk to 512 px, and a window of the scan during shrinking.
 ANCHOR_BYTES = 120 * MIB
-# The default memory limit on a machine with two processors, and the increment for each further processor.
-_DEFAULT_BYTES, _PROCESSOR_BYTES = 2 * 2**30, 2**29
 # A U-Net holds a few full-resolution feature maps while a tile passes through it.
 _ACTIVATION_BYTES_PER_PX = 260
 # Lightness 4, two sums 8, coverage 4, one float16 copy 4, its encoded chunks 4, temporaries of RGB reduction 12.
@@ -35,8 +29,6 @@ _WIDEST_SAMPLE_BYTES = 6
 _INGEST_COPIES = 3
 _EXPORT_PX = 2**20
 _EXPORT_BYTES_PER_PX = 40
-# Decoded tiles in a reader's cache, and encoded ones that wait for their turn.
-_KEPT_BYTES = 64 * MIB
 # A scan with at most this many tiles is not divided among the workers if they have other scans to do.
 _SMALL_TILES = 128
 # Threads of an ingest and of an export: with more threads the disk is the limit.
@@ -103,23 +95,6 @@ class Plan:
     disk_bytes: int
 
 
-# No scan fits below this: the processes alone need it.
-LEAST_BYTES = CLIENT_BYTES + SERVER_BYTES + WORKER_BYTES + _KEPT_BYTES
-
-
-def default_limit_bytes(memory_bytes: int, processors: int) -> int:
-    """The default memory limit on a machine or in a container with ``memory_bytes``.
-
-    2 GiB, and half a GiB for each processor beyond two, which their blocks need; but at most half of the memory,
-    because other programs run too. With less than 4 GiB of memory it is still 2 GiB, but at most seven eighths.
-
-    >>> [default_limit_bytes(gib << 30, processors) / 2**30 for gib, processors in [(24, 2), (64, 16), (8, 16), (2, 4)]]
-    [2.0, 9.0, 4.0, 1.75]
-    """
-    wanted = _DEFAULT_BYTES + max(0, processors - 2) * _PROCESSOR_BYTES
-    return max(min(wanted, memory_bytes // 2), min(_DEFAULT_BYTES, memory_bytes * 7 // 8))
-
-
 def batch_for(tile_yx: tuple[int, int]) -> int:
     """Tiles per prediction: eight of 256x256, one of 512x1024 or more."""
     return max(1, min(8, 8 * 256 * 256 // (tile_yx[0] * tile_yx[1])))
@@ -183,7 +158,7 @@ def _memory_bytes(
     fixed = CLIENT_BYTES + SERVER_BYTES + workers.processes * each
     # With several scans, one is exported and another ingested while a third is coloured.
     stages = max(colorize, ingest + export) if scans == 1 else colorize + ingest + export
-    return fixed + stages + _KEPT_BYTES
+    return fixed + stages + KEPT_BYTES
 
 
 def ingest_bytes(info: ScanInfo, threads: int, decoder_bytes: int = 0) -> int:
@@ -259,7 +234,7 @@ def make_plan(
         smallest_bytes = needed_bytes(BLOCK_SIZES_PX[-1], 1)
         projected = f"projected memory {smallest_bytes / 2**30:.2f} GiB even with {BLOCK_SIZES_PX[-1]}-px blocks"
         instead = "a smaller --tile, or fewer --workers"
-        raise UsageError(_too_much(projected, smallest_bytes, limit_bytes, memory_bytes, instead))
+        raise UsageError(too_much(projected, smallest_bytes, limit_bytes, memory_bytes, instead), "limit-memory")
     _, block_px, stream_threads = best
     rows, columns = (_tiles_per_block(axis, block_px) for axis in (grid.y, grid.x))
     return Plan(
@@ -271,24 +246,4 @@ def make_plan(
         stream_threads=stream_threads,
         memory_bytes=needed_bytes(block_px, stream_threads),
         disk_bytes=_disk_bytes(info, pictures),
-    )
-
-
-def check_limit(limit_bytes: int, memory_bytes: int) -> None:
-    """Raises UsageError if not even the processes of a run fit, before any of them is started."""
-    if min(limit_bytes, memory_bytes) < LEAST_BYTES:
-        least = f"a run's processes alone need {LEAST_BYTES / 2**30:.2f} GiB of memory, which"
-        raise UsageError(_too_much(least, LEAST_BYTES, limit_bytes, memory_bytes, "or more"))
-
-
-def _too_much(what: str, needed_bytes: int, limit_bytes: int, memory_bytes: int | None, instead: str) -> str:
-    """The message for a need above a limit, with the remedy."""
-    if memory_bytes is not None and needed_bytes > memory_bytes:
-        return (
-            f"{what} is above the {memory_bytes / 2**30:.2f} GiB that this machine, or its container, has: processes "
-            "would be killed; give it more"
-        )
-    return (
-        f"{what} is above --limit-memory {limit_bytes / 2**30:.2f} GiB: the machine could run out; "
-        f"give --limit-memory {-(-needed_bytes // 2**28) / 4:g}GiB, {instead}"
     )

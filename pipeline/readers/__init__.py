@@ -12,10 +12,11 @@
     PCX                                     pcx        sRGB
     OME-Zarr 0.4 and 0.5 (a folder)         omezarr    as raster
 
-A reader is one module of this package. It offers ``ENDINGS`` (lower-case file endings), ``recognizes(head)`` (given a
-file's first bytes) and ``open_reader(path, reading)``; also ``page_count(path, reading)`` if a file may hold several
-pictures. A reader of folders offers ``FOLDER_ENDINGS`` and ``recognizes_folder(path)`` instead of the first two, or in
-addition. A new module with these names is a new reader; modules with a leading underscore are shared by the readers.
+A reader is one module of this package. It offers ``recognizes(head)`` (given a file's first bytes) and
+``open_reader(path, reading)``; also ``page_count(path, reading)`` if a file may hold several pictures. A reader of
+folders offers ``recognizes_folder(path)`` instead of the first, or in addition. A new module with these names is a new
+reader; the endings that a search through folders takes are in :mod:`pipeline.endings`. Modules with a leading
+underscore are shared by the readers.
 
 A world file beside a scan is read; other neighbours are only named (`_sidecar_files`).
 """
@@ -33,15 +34,12 @@ from types import ModuleType
 from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError, UsageError
 from pipeline.readers._base import refuse_drive_errors
 from pipeline.readers._lightness import keeping_colours
-from pipeline.readers._sidecar_files import with_neighbours, world_names
+from pipeline.readers._sidecar_files import with_neighbours
 from pipeline.support.names import shown
 from pipeline.types import ReadOptions, ScanReader
 
 __all__ = [
-    "ENDINGS",
-    "FOLDER_ENDINGS",
     "READERS",
-    "WORLD_ENDINGS",
     "is_folder_scan",
     "keeping_colours",
     "open_scan",
@@ -55,14 +53,6 @@ READERS: tuple[ModuleType, ...] = tuple(
     for found in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.name)
     if not found.name.startswith("_")
 )
-ENDINGS: tuple[str, ...] = tuple(sorted(ending for reader in READERS for ending in getattr(reader, "ENDINGS", ())))
-"""File endings that a search through folders accepts; `open_scan` itself ignores the ending."""
-# Files with these endings are not scans; they are read together with the scan beside them.
-WORLD_ENDINGS = frozenset(Path(name).suffix for ending in ENDINGS for name in world_names(Path(f"a{ending}")))
-FOLDER_ENDINGS: tuple[str, ...] = tuple(
-    sorted(ending for reader in READERS for ending in getattr(reader, "FOLDER_ENDINGS", ()))
-)
-"""Endings of folders that are scans themselves."""
 
 _KNOWN_BUT_UNHANDLED = (
     (0, b"%PDF", "PDF"),

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from pipeline.endings import world_endings
 from pipeline.metadata.model import EmbeddedMetadata, Georeference, TiffTag
 from pipeline.support.names import shown
 from pipeline.types import ReadOptions, Roi, ScanInfo, ScanReader
@@ -117,11 +118,8 @@ def _world_of(path: Path, wanted: str | None, dropped: list[str]) -> _World | No
 
 
 def world_names(path: Path) -> list[str]:
-    """Names of possible world files. tif: tfw, tifw and wld; jpg: jgw, jpgw, jpw and wld."""
-    ending = path.suffix[1:].lower()
-    endings = [f"{ending[0]}{ending[-1]}w", f"{ending}w"] if len(ending) > 1 else []
-    endings += ["jpw"] if ending.startswith("j") else []
-    return [f"{path.stem}.{each}" for each in (*endings, "wld")]
+    """Names of possible world files."""
+    return [f"{path.stem}{ending}" for ending in world_endings(path.suffix)]
 
 
 def _six_numbers(path: Path) -> tuple[float, ...] | None:

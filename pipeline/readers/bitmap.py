@@ -26,7 +26,6 @@ from pipeline.readers._raster_headers import PnmHeader, pnm_header, pnm_pictures
 from pipeline.readers._region_reader import SegmentedReader, Source, open_regions
 from pipeline.types import ReadOptions
 
-ENDINGS = (".pbm",)
 TEXT_LIMIT_BYTES = 2**26
 _BAND_BYTES = 4 * 2**20
 _NAMES = {b"P2": "PGM", b"P3": "PPM"}

@@ -28,7 +28,6 @@ from pipeline.readers._lightness import Light, Stretch, by_gamma, by_profile
 from pipeline.readers._region_reader import SegmentedReader, Source
 from pipeline.types import ReadOptions
 
-ENDINGS = (".avif", ".jls", ".jxl")
 # A run opens many scans at once before it begins; pictures that opening decodes are decoded one at a time.
 _DECODING = threading.Lock()
 WHOLE_LIMIT_BYTES = 2**29  # for a picture, which is held in memory as a whole

@@ -38,7 +38,6 @@ from pipeline.readers._region_reader import SegmentedReader, Source
 from pipeline.support import gdal
 from pipeline.types import ReadOptions
 
-ENDINGS = (".jpeg", ".jpg", ".png")
 _BAND_BYTES = 4 * 2**20
 _AS_SRGB = 0.001  # tolerance for x and y, which files round
 _SALVAGE_ROWS = 16  # one row of a JPEG's blocks: how finely salvage separates readable from unreadable rows

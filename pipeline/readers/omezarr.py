@@ -35,8 +35,6 @@ from pipeline.readers._region_reader import SegmentedReader, Source
 from pipeline.readers._zarr import ZarrArray, load_json
 from pipeline.types import ReadOptions
 
-FOLDER_ENDINGS = (".zarr",)
-
 # One unit in centimetres.
 _CENTIMETRES = {
     "angstrom": 1e-8,

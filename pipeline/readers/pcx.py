@@ -27,7 +27,6 @@ from pipeline.readers._metadata_blocks import Blocks
 from pipeline.readers._region_reader import SegmentedReader, Source, open_regions
 from pipeline.types import ReadOptions
 
-ENDINGS = (".pcx",)
 _BAND_BYTES = 4 * 2**20
 _HEADER_BYTES, _PALETTE_BYTES = 128, 769
 _PALETTE_MARK, _GRAY = b"\x0c", 2

@@ -38,8 +38,6 @@ from pipeline.readers._region_reader import SegmentedReader, Source
 from pipeline.support import gdal
 from pipeline.types import ReadOptions, ScanInfo
 
-ENDINGS: tuple[str, ...] = (".bmp", ".gif", ".img", ".nitf", ".ntf", ".pgm", ".pnm", ".ppm", ".sgi", ".webp")
-ENDINGS += (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
 WHOLE_LIMIT_BYTES = 2**31
 _BAND_BYTES = 4 * 2**20
 _SALVAGE_ROWS = 16  # how finely salvage separates readable from unreadable rows, if the header does not tell

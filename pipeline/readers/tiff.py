@@ -56,7 +56,6 @@ from pipeline.readers._tiff.tone import tone_of, unpremultiplied
 from pipeline.support.row_bands import by_strips
 from pipeline.types import Mask, ReadOptions, ScanInfo
 
-ENDINGS = (".tif", ".tiff")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # tifffile logs damage and carries on; damage that matters here is raised as one of our errors instead.

@@ -17,8 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pipeline.endings import FORMAT_FOLDERS as FOLDER_ENDINGS
 from pipeline.errors import UsageError
-from pipeline.formats import FOLDER_ENDINGS
 from pipeline.metadata.provenance import premis_review
 from pipeline.results.sidecar import Sidecar
 from pipeline.support.files import read_text, walk, write_json

@@ -14,8 +14,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import SidecarError
-from pipeline.formats import ENDINGS
 from pipeline.quality.figures import Quality
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.signatures import Signature

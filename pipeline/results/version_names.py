@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.formats import UNFINISHED_ENDINGS
+from pipeline.endings import UNFINISHED as UNFINISHED_ENDINGS
 
 _VERSION = re.compile(r"\.\d+(x\d+)?-\d+(x\d+)?-\w+-\w+-[0-9a-f]{8}")  # with the dot in front of it
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.formats import ENDINGS
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import SIDECAR_ENDING, PictureRecord, Sidecar, pictures_of, version_of
 from pipeline.store import Source

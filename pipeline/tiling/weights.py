@@ -1,7 +1,7 @@
 """Weights of a tile's pixels where tiles overlap: 1-D windows by name; a tile's weight is the product of two.
 
 Every window is strictly positive, so that a pixel covered by a single tile is defined too. To add a window, write a
-function of the tile size and list it in ``WINDOWS``.
+function of the tile size, list it in ``WINDOWS``, and its name in :mod:`pipeline.tiling.windows`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError
+from pipeline.tiling.windows import NAMES, check_window
 
 F32 = NDArray[np.float32]
 
@@ -41,7 +41,7 @@ def gaussian(size: int) -> F32:
     return weights
 
 
-WINDOWS: dict[str, Callable[[int], F32]] = {f.__name__: f for f in (average, hann, triangle, gaussian)}
+WINDOWS: dict[str, Callable[[int], F32]] = dict(zip(NAMES, (average, hann, triangle, gaussian), strict=True))
 
 
 def window_weights(name: str, size: int) -> F32:
@@ -51,6 +51,5 @@ def window_weights(name: str, size: int) -> F32:
     ------
     UsageError : no such window.
     """
-    if name not in WINDOWS:
-        raise UsageError(f"unknown window {name!r}: overlaps could not be weighted; give one of {', '.join(WINDOWS)}")
+    check_window(name)
     return WINDOWS[name](size)

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import tifffile
 
-from pipeline.readers import ENDINGS
+from pipeline.endings import SCANS
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "scans"
 TILE_PX = 512
@@ -38,9 +38,9 @@ Gray = np.ndarray  # (h, w) uint8
 
 
 def find_photographs(folder: Path) -> list[Path]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SCANS)
     if not paths:
-        raise SystemExit(f"{folder}: no photographs ({' '.join(ENDINGS)})")
+        raise SystemExit(f"{folder}: no photographs ({' '.join(SCANS)})")
     return paths
 
 

@@ -1,4 +1,4 @@
-"""A new output format is one file: everything from the command line to the contact sheet takes it from there."""
+"""A new output format is one file and its line: everything from the command line to the sheet takes it from there."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ class Ppm(Format):
 
 FORMAT: Format = Ppm()
 '''
+AFTER = '    "png": ".color.png",\n'
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """The project, by links, with one file more."""
+    """The project, by links, with one file and one line more."""
     folder = tmp_path_factory.mktemp("checkout")
     formats = folder / "pipeline" / "formats"
     formats.mkdir(parents=True)
@@ -63,6 +64,8 @@ def checkout(tmp_path_factory):
             if not (target / each.name).exists() and each.name not in (".git", "__pycache__"):
                 (target / each.name).symlink_to(each)
     (formats / "ppm.py").write_text(MODULE)
+    (endings := folder / "pipeline" / "endings.py").unlink()
+    endings.write_text((ROOT / "pipeline/endings.py").read_text().replace(AFTER, f'{AFTER}    "ppm": ".color.ppm",\n'))
     return folder
 
 

@@ -45,13 +45,13 @@ print(json.dumps([code, names]), file=sys.stdout)
 """
 
 
-def ran(*words: object) -> tuple[int, set[str], str]:
+def ran(*words: object, **variables: str) -> tuple[int, set[str], str]:
     """Exit code, packages imported and standard error of a command in an interpreter of its own."""
     made = subprocess.run(
         [sys.executable, "-c", _COMMAND, *map(str, words)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200", **variables},
         timeout=240,
     )
     code, names = json.loads(made.stdout.splitlines()[-1])
@@ -60,27 +60,34 @@ def ran(*words: object) -> tuple[int, set[str], str]:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize(
-    ("words", "code"),
+    ("words", "code", "says"),
     [
-        (("--help",), 0),
-        (("--version",), 0),
-        (("run", "--help"), 0),
-        (("run", "--strid", "3", "/nothing"), 2),
-        (("run", "/nothing", "-o", "/nowhere"), 2),
+        (("--help",), 0, ""),
+        (("--version",), 0, ""),
+        (("run", "--help"), 0, ""),
+        (("config", "show"), 0, ""),
+        (("run", "--strid", "3", "/nothing"), 2, "--stride"),
+        (("run", "/nothing", "-o", "/nowhere"), 2, "no such file or folder"),
+        (("run", "/", "-o", "/nowhere", "--stride", "0"), 2, "stride '0' is not a size"),
+        (("run", "/", "-o", "/nowhere", "--format", "tif"), 2, "did you mean tiff?"),
+        (("run", "/", "-o", "/nowhere", "--engine", "openvin"), 2, "did you mean openvino?"),
+        (("run", "/", "-o", "/nowhere", "--palette-from", "/nothing"), 2, "no such folder"),
     ],
 )
-def test_what_needs_no_picture_imports_none_of_what_reads_them(words, code):
+def test_what_needs_no_picture_imports_none_of_what_reads_them(words, code, says):
     ended, names, said = ran(*words)
     assert ended == code, said
+    assert says in said
     assert not names & (ARRAYS | ENGINES)
 
 
 @pytest.mark.e2e
-def test_a_wrong_value_is_refused_before_an_engine_or_a_cluster_is_imported(tmp_path):
-    code, names, said = ran("run", tmp_path, "-o", tmp_path / "out", "--tile", "64", "--stride", "65")
-    assert code == 2
-    assert "stride 65 is larger than the tile" in said
-    assert names & ENGINES == set()
+def test_completion_imports_none_of_what_reads_pictures():
+    """The shell runs the command at each press of the tabulator."""
+    words = "colorize-archive run --engine "
+    ended, names, said = ran(_COLORIZE_ARCHIVE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="3")
+    assert ended == 0, said
+    assert not names & (ARRAYS | ENGINES)
 
 
 def test_inputs_that_are_not_there_are_one_line(tmp_path):

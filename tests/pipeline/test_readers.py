@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.endings import SCANS
 from pipeline.errors import (
     ScanDamagedError,
     ScanError,
@@ -27,7 +28,7 @@ from pipeline.errors import (
     ScanUnsupportedError,
     UsageError,
 )
-from pipeline.readers import ENDINGS, open_scan
+from pipeline.readers import open_scan
 from pipeline.readers._base import SegmentCache
 from pipeline.readers._tiff import layout
 from pipeline.readers._tiff.segments import Segments
@@ -441,7 +442,7 @@ def test_the_ending_does_not_matter(tmp_path: Path) -> None:
         path = tmp_path / name
         Image.fromarray(smooth("uint8")).save(path, format=ending)
         assert_reads(path, smooth("uint8"))
-    assert {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".webp"} <= set(ENDINGS)
+    assert {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".webp"} <= set(SCANS)
 
 
 def test_strange_names(tmp_path: Path) -> None:

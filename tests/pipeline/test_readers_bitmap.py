@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.endings import SCANS
 from pipeline.errors import ScanUnreadableError, ScanUnsupportedError
-from pipeline.readers import ENDINGS, bitmap, open_scan
+from pipeline.readers import bitmap, open_scan
 from pipeline.types import ReadOptions
 
 EVERYTHING = slice(None), slice(None)
@@ -49,7 +50,7 @@ def test_pixels_are_those_of_pillow_and_opencv(tmp_path: Path, data: bytes) -> N
         np.testing.assert_array_equal(np.asarray(image.convert("L")), GRAY)
     if b"#" not in data:
         np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), GRAY)
-    assert ".pbm" in ENDINGS
+    assert ".pbm" in SCANS
 
 
 def test_a_tall_picture_is_read_by_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,9 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.endings import SCAN_FOLDERS
 from pipeline.errors import ScanError, ScanNotFoundError, ScanUnreadableError, ScanUnsupportedError
-from pipeline.readers import FOLDER_ENDINGS, open_scan
+from pipeline.readers import open_scan
 from pipeline.store import ScanStore
 from pipeline.store import Source as StoreSource
 from pipeline.types import ReadOptions, Roi, ScanInfo
@@ -130,7 +131,7 @@ def test_what_ome_zarr_writes_is_read(tmp_path: Path, version: str) -> None:
     got, info = read(folder)
     np.testing.assert_array_equal(got, np.moveaxis(picture, 0, 2))
     assert info.channels == 3
-    assert folder.suffix in FOLDER_ENDINGS
+    assert folder.suffix in SCAN_FOLDERS
 
 
 @pytest.mark.parametrize(

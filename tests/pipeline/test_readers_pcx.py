@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.endings import SCANS
 from pipeline.errors import ScanError, ScanUnreadableError, ScanUnsupportedError
-from pipeline.readers import ENDINGS, open_scan, pcx
+from pipeline.readers import open_scan, pcx
 from pipeline.types import ReadOptions
 from tests.benchmarks.variants.pcx import RAMP, by_pillow
 from tests.benchmarks.variants.pcx import pcx as written
@@ -59,7 +60,7 @@ def test_pixels_are_those_of_pillow(tmp_path: Path, kind: str) -> None:
         assert info.metadata["resolution"] == ([100, 100, "inch"] if "Pillow" in kind else [300, 300, "inch"])
         np.testing.assert_array_equal(reader.read(slice(30, 41), slice(7, 99)), expected[30:41, 7:99])
         np.testing.assert_array_equal(reader.read(*EVERYTHING), expected)
-    assert ".pcx" in ENDINGS
+    assert ".pcx" in SCANS
 
 
 @given(
