@@ -99,6 +99,10 @@ class Catalogue:
         rows = self._rows(select(tables.scans).order_by(tables.scans.c.stem, tables.scans.c.path, tables.scans.c.page))
         return [KnownScan(**row) for row in rows]
 
+    def scans_not_done(self) -> list[KnownScan]:
+        """The scans that failed, or were stopped, in the last run that took them."""
+        return [KnownScan(**row) for row in self._rows(select(tables.scans).where(tables.scans.c.state != "done"))]
+
     def versions(self, stem: str | None = None) -> list[KnownVersion]:
         """The versions of one scan, or of all; by stem, the current version first."""
         query = select(tables.versions).order_by(
@@ -157,7 +161,11 @@ class Catalogue:
 
     def files(self) -> dict[str, KnownFile]:
         """The records of all files, by path, whether or not the files have changed since."""
-        return {row["path"]: _file(row) for row in self._rows(select(tables.files))}
+        columns = tables.files.c
+        wanted = (columns.path, columns.bytes, columns.modified_ns, columns.changed_ns, columns.inode)
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(*wanted, columns.sha256, columns.pages)).tuples()
+            return {path: KnownFile(StatFingerprint(*state), sha256, pages) for path, *state, sha256, pages in rows}
 
     def _rows(self, query: Any) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
@@ -271,7 +279,7 @@ class Catalogue:
 
     def forget_gone(self) -> None:
         """Delete failed scans whose file is gone and that have no result: nobody needs to look at them."""
-        gone = [s for s in self.scans() if is_gone(s) and not ResultPaths.of(self.output, s.stem).sidecar.exists()]
+        gone = [s for s in self.scans_not_done() if is_gone(s) and not _has_result(self.output, s)]
         table = tables.scans
         with self._transaction() as connection:
             for scan in gone:
@@ -351,6 +359,10 @@ def _move(path: Path, aside: Path) -> None:
         remove(new)
         if old.exists():
             os.replace(old, new)
+
+
+def _has_result(output: Path, scan: KnownScan) -> bool:
+    return ResultPaths.of(output, scan.stem).sidecar.exists()
 
 
 def _file(row: Mapping[str, Any]) -> KnownFile:

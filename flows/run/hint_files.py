@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,36 @@ class TakenHints:
         return str(self.record["sha256"])
 
 
+NamesIn = Callable[[Path], Container[str]]
+"""Says which files with hints lie in a folder."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The files in a folder, each looked for when it is asked for."""
+
+    folder: Path
+
+    def __contains__(self, name: object) -> bool:
+        return (self.folder / str(name)).is_file()
+
+
+def names_of_hints(folder: Path) -> frozenset[str]:
+    """The names of all hints in a folder; none if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(each.name for each in entries if each.name.endswith(ENDINGS) and each.is_file())
+    except OSError:
+        return frozenset()
+
+
 @dataclass(frozen=True)
 class Places:
     """Where hints are looked for: in ``folder``, or where there is none, beside scans and their results."""
 
     output: Path
     folder: Path | None = None
+    names_in: NamesIn = Asked
 
     def find(self, scan: ScanFile) -> list[Path]:
         """The files with the hints of a scan, all in one folder.
@@ -69,9 +93,10 @@ class Places:
                 bases.append(beside / scan.path.stem)
         found: dict[str, list[Path]] = {}
         for base in bases:
-            paths = [base.with_name(base.name + ending) for ending in ENDINGS]
-            if there := [path for path in paths if path.is_file()]:
-                found.setdefault(os.path.realpath(there[0].parent), there)
+            folder = base.parent
+            names = self.names_in(folder)
+            if there := [folder / name for ending in ENDINGS if (name := base.name + ending) in names]:
+                found.setdefault(os.path.realpath(folder), there)
         if len(found) > 1:
             where = " and ".join(shown(paths[0]) for paths in found.values())
             raise HintError(f"{scan.path}: has hints in {where}, and only one of them can count; leave one there")

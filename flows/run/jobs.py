@@ -22,7 +22,7 @@ from flows.inputs import ScanFile
 from flows.options import RunOptions
 from flows.outcome import ScanOutcome
 from flows.resources import split_workers
-from flows.run.hint_files import Places, TakenHints, take_hints
+from flows.run.hint_files import Asked, NamesIn, Places, TakenHints, take_hints
 from flows.run.palette_copies import PaletteCopy, needed_copy, was_refused
 from flows.run.policy_gate import Terms, forbidden, let_out, outcome_of
 from flows.run.reuse_policy import is_other_choice, settings_to_reuse
@@ -166,7 +166,8 @@ class RunContext:
     ``palette`` is where the palette network computes; None without one, also where all palettes are those of coloured
     copies. ``copy`` and ``series`` are those of the one scan that the context is for. Where the options have a grade,
     engine and model are those of no network, and none is opened. ``policy`` is that of the output folder. ``is_there``
-    says whether the picture of a sidecar is there, which is elsewhere if the results are.
+    says whether the picture of a sidecar is there, which is elsewhere if the results are; ``hints_in`` says which files
+    with hints lie in a folder.
     """
 
     options: RunOptions
@@ -180,6 +181,7 @@ class RunContext:
     policy: Policy = field(default_factory=Policy)
     series: Series | None = None
     is_there: IsThere = field(default=has_recorded_size, compare=False, repr=False)
+    hints_in: NamesIn = field(default=Asked, compare=False, repr=False)
 
     @classmethod
     def of(cls, options: RunOptions) -> RunContext:
@@ -362,7 +364,7 @@ class RunContext:
         HintError : something is wrong with them, and that is not lenient
         """
         try:
-            hints = take_hints(Places(self.options.output, self.options.hints), scan, shape_yx)
+            hints = take_hints(Places(self.options.output, self.options.hints, self.hints_in), scan, shape_yx)
         except HintError as error:
             if not self.options.lenient:
                 raise

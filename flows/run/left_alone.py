@@ -13,17 +13,18 @@ from flows.catalogue.database import Catalogue, KnownRun
 from flows.events import Message, ScanFinished, tell
 from flows.inputs import SHEET, SearchReport
 from flows.options import RunOptions
-from flows.outcome import ScanOutcome
 from flows.run.endings import RunEnd, ended, name_of
 from flows.run.host import Host
+from flows.run.last_look import keep
 from flows.run.run_record import NO_ENGINE, record_of, write_run
+from flows.run.unchanged import Unchanged
 from flows.run.withdrawal import find_withdrawals
 from pipeline.results.run_spec import utc_now
 from pipeline.support.files import folder_lock
 
 _log = logging.getLogger(__name__)
-Look = Callable[[Catalogue], list[ScanOutcome] | None]
-"""The outcomes of all scans if nothing is due, by what the catalogue knows."""
+Look = Callable[[Catalogue], Unchanged | None]
+"""What becomes of all scans if nothing is due, by what the catalogue knows."""
 
 
 def left_alone(options: RunOptions, look: Look, kind: str, ignored: SearchReport, host: Host) -> RunEnd | None:
@@ -37,12 +38,13 @@ def left_alone(options: RunOptions, look: Look, kind: str, ignored: SearchReport
             catalogue = stack.enter_context(Catalogue.open(output, is_locked=True))
             catalogue.forget_gone()
             # What may no longer go out is for the run to withdraw.
-            outcomes = None if find_withdrawals(output) else look(catalogue)
+            looked = None if find_withdrawals(output) else look(catalogue)
         except Exception:  # the run itself reports what is wrong with a catalogue
             _log.info("nothing could be looked up", exc_info=True)
             return None
-        if outcomes is None:
+        if looked is None:
             return None
+        outcomes = looked.outcomes
         host.begin()
         page = stack.enter_context(host.following(output))
         for line in ignored.lines:
@@ -51,6 +53,8 @@ def left_alone(options: RunOptions, look: Look, kind: str, ignored: SearchReport
             tell(ScanFinished(outcome))
         record, state = record_of(output, started), name_of(outcomes)
         write_run(record, kind, started, None, outcomes, state, ignored)
+        if looked.state is not None:
+            keep(output, looked.state, record)
         run = KnownRun(record.stem, kind, started, utc_now(), NO_ENGINE, "", state, skipped=len(outcomes))
         catalogue.add_run(run)
         if not (output / SHEET).exists():

@@ -121,8 +121,9 @@ class Names:
         for folder in folders:
             names = self._names_in(folder)
             each = {name for ending in (SIDECAR_ENDING, _STORE_ENDING) for name in _results(names, parts[-1], ending)}
+            below = "" if folder is self._output else f"{folder.relative_to(self._output).as_posix()}/"
             for name in sorted(each):
-                there = (folder / name).relative_to(self._output).as_posix()
+                there = below + name
                 if (owner := _owner(self._output, there, self._read)) is not None:
                     found[there] = owner
         return found

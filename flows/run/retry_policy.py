@@ -58,15 +58,15 @@ class RetryPolicy:
         options = self.options
         if known is None or scan.is_named or options.force or options.retry_quarantined:
             return None
-        # Records of earlier releases do not give the kind of failure.
-        may_be_salvaged = options.salvage and known.failure_kind in ("damaged", "")
-        if _has_changed(scan.path, known) or may_be_salvaged or known.run in self.broken_off:
-            return None
         if known.state == "quarantined" and options.quarantine_after:
             why = f"quarantined after {known.failures} failures in a row"
         elif known.state == "failed" and (until := _time(known.retry_after)) and until > self.now:
             why = f"after {known.failures} failures in a row it waits until {until.astimezone():%Y-%m-%d %H:%M}"
         else:
+            return None
+        # Records of earlier releases do not give the kind of failure.
+        may_be_salvaged = options.salvage and known.failure_kind in ("damaged", "")
+        if may_be_salvaged or known.run in self.broken_off or _has_changed(scan.path, known):
             return None
         reason = known.message.removeprefix(f"{shown(scan.path)}: ")
         message = f"{shown(scan.path)}: left out, {why} ({reason}); a new file or --retry-quarantined tries it again"

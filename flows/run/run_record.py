@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from engines.spec import PALETTE
 from flows.catalogue.rebuild import stamp
@@ -13,7 +15,7 @@ from flows.outcome import ScanOutcome
 from flows.run.jobs import RunContext, last_record
 from flows.run.withdrawal import Withdrawal
 from pipeline.results.run_spec import utc_now
-from pipeline.support.files import write_json, writing
+from pipeline.support.files import write_whole, writing
 
 _OF_A_NETWORK = ("backend", "precision", "model_sha256")
 _NETWORKS = (*_OF_A_NETWORK, *(f"palette_{name}" for name in _OF_A_NETWORK))
@@ -49,10 +51,16 @@ def write_run(
         **(_networks_before(path.parents[1]) if context is None else _networks_record(context)),
         **ignored.to_json(),
         **({"withdrawn": [each.to_json() for each in withdrawn]} if withdrawn else {}),
-        "scans": [outcome.to_json() for outcome in outcomes],
     }
-    write_json(path, record)
+    write_whole(path, _with_scans(record, outcomes).encode())
     return path
+
+
+def _with_scans(record: Mapping[str, Any], outcomes: Sequence[ScanOutcome]) -> str:
+    """Indented JSON with a line for each scan: the encoder that indents takes long for thousands of them."""
+    head = json.dumps(record, indent=2, ensure_ascii=False).removesuffix("\n}")
+    lines = ",\n".join("    " + json.dumps(outcome.to_json(), ensure_ascii=False) for outcome in outcomes)
+    return head + ',\n  "scans": [\n' + lines + "\n  ]\n}\n"
 
 
 def _networks_before(output: Path) -> Mapping[str, str]:

@@ -1,15 +1,16 @@
 """Is anything due? A look at all scans that opens none of them and needs neither an engine nor a cluster.
 
 Thousands of scans that are as they were take seconds so: the catalogue knows the state of each file when it was hashed,
-and a sidecar the settings of each result. The look answers only where it is sure, by the same rules as the plan
+and a sidecar the settings of each result; and while no file has another state, the last look's answer still holds
+(:mod:`flows.run.last_look`). The look answers only where it is sure, by the same rules as the plan
 (:mod:`flows.run.planning`); wherever a file has to be opened to know, the plan itself has to say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 from engines.errors import EngineError
@@ -22,7 +23,9 @@ from flows.inputs import ScanFile
 from flows.options import RunOptions
 from flows.outcome import ScanOutcome
 from flows.resources import split_workers
+from flows.run.hint_files import names_of_hints
 from flows.run.jobs import IDENTITY, RunContext
+from flows.run.last_look import State, recall, state_of
 from flows.run.output_names import Names
 from flows.run.planning import in_order_of_claims, pages_of
 from flows.run.policy_gate import forbidden
@@ -34,8 +37,16 @@ from pipeline.results.sidecar import Sidecar
 _SIDECARS_KEPT = 64  # a scan's sidecar is asked for several times in a row
 
 
-def unchanged_scans(scans: Sequence[ScanFile], options: RunOptions, catalogue: Catalogue) -> list[ScanOutcome] | None:
-    """The outcomes of all scans, in order, if a run has nothing to do for any of them; None if it may have.
+@dataclass(frozen=True)
+class Unchanged:
+    """The outcomes of all scans, in order; ``state`` is that of their files, where it holds the answer for later."""
+
+    outcomes: list[ScanOutcome]
+    state: State | None
+
+
+def unchanged_scans(scans: Sequence[ScanFile], options: RunOptions, catalogue: Catalogue) -> Unchanged | None:
+    """What becomes of all scans if a run has nothing to do for any of them; None if it may have.
 
     Nothing is done for a scan whose file has not changed since its current result, which is that of these settings,
     and for one that is left out because of its failures.
@@ -46,15 +57,23 @@ def unchanged_scans(scans: Sequence[ScanFile], options: RunOptions, catalogue: C
         context = _context(options)
     except (ColorizeError, EngineError):
         return None  # the run will say so
-    return None if context is None else _outcomes(scans, context, catalogue)
+    if context is None:
+        return None
+    state = None if catalogue.scans_not_done() else state_of(scans, context)
+    outcomes = recall(options.output, state) if state is not None else None
+    if outcomes is None:
+        outcomes = _outcomes(scans, context, catalogue)
+    if outcomes is None:
+        return None
+    return Unchanged(outcomes, state if all(outcome.result for outcome in outcomes) else None)
 
 
 def _outcomes(scans: Sequence[ScanFile], context: RunContext, catalogue: Catalogue) -> list[ScanOutcome] | None:
     options, files = context.options, all_files(catalogue)
-    read = lru_cache(maxsize=_SIDECARS_KEPT)(Sidecar.find)
+    read = lru_cache(maxsize=_SIDECARS_KEPT)(Sidecar.glance)
     names = Names(options.output, files, read)
-    deferred = RetryPolicy.of(options, catalogue.scans(), catalogue.runs()).deferred
-    looking = replace(context, files=files)
+    deferred = RetryPolicy.of(options, catalogue.scans_not_done(), catalogue.runs()).deferred
+    looking = replace(context, files=files, hints_in=cache(names_of_hints))
     pages: list[ScanFile] = []
     for scan in scans:
         of_scan = _known_pages(scan, options, files)

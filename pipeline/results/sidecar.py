@@ -265,15 +265,26 @@ class Sidecar:
             return None
 
     @classmethod
+    def glance(cls, path: Path) -> Sidecar | None:
+        """As :meth:`find`, with no more than what says whose pictures these are and what they were made with."""
+        try:
+            values = _parsed(str(path), lambda: _object(json.loads(read_text(path))))
+        except SidecarError:
+            return None
+        return cls.from_json({name: values[name] for name in _AT_A_GLANCE if name in values}, path)
+
+    @classmethod
     def from_json(cls, values: Mapping[str, Any], path: Path | None = None) -> Sidecar:
         """A sidecar from the output of :meth:`to_json`; invalid parts are listed in ``faults``."""
         faults: dict[str, SidecarError] = {}
 
         def part(name: str, parse: Callable[[Any], T], of: Mapping[str, Any] = values) -> T | None:
+            if name not in of:
+                return None
             try:
-                return _parsed(f"{path or SIDECAR_ENDING}: {name}", lambda: parse(of[name])) if name in of else None
-            except SidecarError as error:
-                faults[name] = error
+                return parse(of[name])
+            except _WRONG as error:
+                faults[name] = _reported(f"{path or SIDECAR_ENDING}: {name}", error)
                 return None
 
         entries = {name: each for name, each in (part("pictures", _object) or {}).items() if isinstance(each, Mapping)}
@@ -359,6 +370,8 @@ class Sidecar:
         return _error(f"{self.path or SIDECAR_ENDING}: {name}", reason)
 
 
+_WRONG = (AttributeError, LookupError, OSError, TypeError, ValueError)
+_AT_A_GLANCE = ("flow", "source", "settings", "pictures")
 _LAYOUT = frozenset(each.name for each in fields(Sidecar)) - {"path", "faults", "unwritten", "further"}
 
 
@@ -366,9 +379,15 @@ def _parsed(where: str, parse: Callable[[], T]) -> T:
     """The result of ``parse``. Errors in sidecars are reported only here. Raises SidecarError."""
     try:
         return parse()
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise _error(where, getattr(error, "strerror", None) or reason) from error
+    except _WRONG as error:
+        raise _reported(where, error) from error
+
+
+def _reported(where: str, error: Exception) -> SidecarError:
+    reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    made = _error(where, getattr(error, "strerror", None) or reason)
+    made.__cause__ = error
+    return made
 
 
 def _error(where: str, reason: str) -> SidecarError:
@@ -386,7 +405,7 @@ def _kinds(record: type) -> dict[str, Any]:
 
 def _fits(value: Any, kind: Any) -> bool:
     """True if a JSON value has a type such as ``Mapping[str, float]``."""
-    if kind is Any:
+    if type(value) is kind or kind is Any:
         return True
     origin, inner = _taken_apart(kind)
     if origin is Mapping:

@@ -8,11 +8,12 @@ from pathlib import Path
 from pipeline.endings import UNFINISHED as UNFINISHED_ENDINGS
 
 _VERSION = re.compile(r"\.\d+(x\d+)?-\d+(x\d+)?-\w+-\w+-[0-9a-f]{8}")  # with the dot in front of it
+_AT_END = re.compile(f"{_VERSION.pattern}$")
 
 
 def is_of_version(stem: str) -> bool:
     """True if a name ends like that of a version, so that it may be a version of another scan."""
-    return re.search(f"{_VERSION.pattern}$", stem) is not None
+    return _AT_END.search(stem) is not None
 
 
 def without_version(stem: str) -> str:

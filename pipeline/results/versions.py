@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.store import Source
 from pipeline.support.files import remove, size_bytes, tree_sha256, writing
 
 _SETTINGS_KEPT = 64  # thousands of scans have the same few
+_SCANS_KEPT = 64  # the paths of one are asked for several times in a row
 ReadSidecar = Callable[[Path], Sidecar | None]
 IsThere = Callable[[Path, PictureRecord], bool]
 
@@ -33,10 +34,9 @@ class ResultPaths:
 
     @classmethod
     def of(cls, output: Path, stem: str) -> ResultPaths:
-        store = output / f"{stem}.zarr"
-        return cls(store, store.name.removesuffix(".zarr"))
+        return _paths_of(output, stem)
 
-    @property
+    @cached_property
     def sidecar(self) -> Path:
         return self.store.with_name(f"{self.stem}{SIDECAR_ENDING}")
 
@@ -56,6 +56,12 @@ class ResultPaths:
         versions = [(name[len(start) : -len(end)], self.store.parent / name) for name in found]
         # Another scan's name may begin with this one's, but then its sidecar says another version.
         return [self.of_version(version) for version, sidecar in versions if version_of(sidecar) == version]
+
+
+@lru_cache(maxsize=_SCANS_KEPT)
+def _paths_of(output: Path, stem: str) -> ResultPaths:
+    store = output / f"{stem}.zarr"
+    return ResultPaths(store, store.name.removesuffix(".zarr"))
 
 
 def has_recorded_size(picture: Path, record: PictureRecord) -> bool:

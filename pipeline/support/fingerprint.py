@@ -34,10 +34,11 @@ class StatFingerprint:
     @classmethod
     def of(cls, path: Path) -> StatFingerprint:
         """The current state of a file, or of a folder with all its contents. Raises OSError."""
-        if path.is_dir():
+        try:
+            with open_file(path) as stream:  # opening makes a network drive ask its server
+                status = os.fstat(stream.fileno())
+        except IsADirectoryError:
             return cls._of_folder(path)
-        with open_file(path) as stream:  # opening makes a network drive ask its server
-            status = os.fstat(stream.fileno())
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     @classmethod

@@ -81,6 +81,8 @@ def folded(name: str) -> str:
     >>> folded("Box/É") == folded("box/e\u0301"), folded("a.") == folded("A"), folded("a") == folded("b")
     (True, True, False)
     """
+    if name.isascii():
+        return "/".join(part.rstrip(" .") or part for part in name.lower().split("/"))
     parts = (unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", part).casefold()) for part in name.split("/"))
     # Normalize again, because folding may produce letters that can be composed.
     return "/".join(unicodedata.normalize("NFKC", part.casefold()).rstrip(" .") or part for part in parts)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from flows.outcome import ScanOutcome
 from flows.request import RunRequest
 from flows.run.endings import ALL_DONE, NOTHING, RunEnd
 from flows.run.jobs import RunContext
+from flows.run.last_look import State, state_of
 from flows.run.planning import plan_scans
 from flows.run.requests import colorize
 from flows.run.unchanged import unchanged_scans
@@ -177,7 +179,8 @@ def test_a_look_leaves_to_the_plan_what_other_scans_decide(tmp_path):
 def _looked(options: RunOptions, folder: Path) -> list[ScanOutcome] | None:
     found = find_scans([str(folder)], options.output, options.force)
     with Catalogue.open(options.output) as catalogue:
-        return unchanged_scans(found.scans, options, catalogue)
+        looked = unchanged_scans(found.scans, options, catalogue)
+    return None if looked is None else looked.outcomes
 
 
 def _planned(options: RunOptions, folder: Path) -> list[ScanOutcome] | None:
@@ -242,3 +245,75 @@ def test_whatever_changes_is_due(folder, output):
     assert _looked(options, folder) is not None
     (folder / "plate.tif").write_bytes((folder / "plate.tif").read_bytes())
     assert _looked(options, folder) is None
+
+
+def _state(folder: Path, output: Path, **more: object) -> State | None:
+    options = parse_options(_request(folder, output, **more))
+    return state_of(find_scans([str(folder)], output).scans, RunContext.of(options))
+
+
+def _written_again(path: Path) -> None:
+    """With the same bytes, and the time of the last change set back."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+_CHANGES: dict[str, Callable[[Path, Path], object]] = {
+    "a picture is written again": lambda _, output: _written_again(output / "plate.color.tif"),
+    "a sidecar is written again": lambda _, output: _written_again(output / "box" / "card.color.json"),
+    "a scan is written again": lambda folder, _: _written_again(folder / "box" / "card.png"),
+    "a scan is new": lambda folder, _: shutil.copy(folder / "plate.png", folder / "new.png"),
+    "a result is new": lambda _, output: shutil.copy(output / "plate.color.json", output / "other.color.json"),
+    "a rule": lambda _, output: (output / "policy.yaml").write_text("rules: []"),
+    "hints beside a scan": lambda folder, _: (folder / "box" / "card.hints.json").write_text("{}"),
+    "hints beside a result": lambda _, output: (output / "plate.hints.json").write_text("{}"),
+    "a link to a folder": lambda folder, output: (output / "box" / "up").symlink_to(folder),
+}
+
+
+@pytest.fixture
+def copied(folder: Path, output: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Scans and results that may be changed."""
+    return shutil.copytree(folder, tmp_path / "in"), shutil.copytree(output, tmp_path / "out")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("change", _CHANGES)
+def test_a_state_tells_every_change(copied, change):
+    before = _state(*copied)
+    assert before is not None
+    assert _state(*copied) == before
+    (copied[1] / "index.html").write_text("a sheet")
+    (copied[1] / "runs" / "one.json").write_text("{}")
+    assert _state(*copied) == before
+    time.sleep(0.02)  # a tick of the file system
+    _CHANGES[change](*copied)
+    after = _state(*copied)
+    assert after is None or after.sha256 != before.sha256
+
+
+@pytest.mark.e2e
+def test_other_settings_are_another_state_and_another_deadline_is_not(copied):
+    before = _state(*copied)
+    assert before is not None
+    assert _state(*copied, until="+9h") == before
+    for more in ({"stride": 64}, {"formats": "png"}, {"metadata": False}):
+        assert _state(*copied, **more) != before
+
+
+@pytest.mark.e2e
+def test_the_last_look_is_taken_over_until_a_file_changes(folder, output, monkeypatch):
+    time.sleep(2.1)  # as above
+    for _ in range(2):  # the first of them may have to read what tests before have changed
+        assert _run(_request(folder, output)).name == NOTHING
+    first = _states(output)[-1]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.results.sidecar.read_text", None)  # no sidecar is opened
+        assert _run(_request(folder, output)).name == NOTHING
+    assert _states(output)[-1] == first
+    records = [json.loads(path.read_text())["scans"] for path in sorted(output.glob("runs/*.json"))[-2:]]
+    assert records[0] == records[1]
+    picture = output / "plate.color.tif"
+    with aside(picture):
+        assert _looked(parse_options(_request(folder, output)), folder) is None
