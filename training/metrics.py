@@ -14,9 +14,9 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from skimage.color import deltaE_ciede2000
 from skimage.metrics import structural_similarity
 
+from pipeline.colour.ciede2000 import ciede2000 as of_colours
 from pipeline.colour.lab import lab_from_rgb
 
 
@@ -27,8 +27,7 @@ def ciede2000(result: NDArray, truth: NDArray) -> float:
     ----------
     Sharma, Wu, Dalal, The CIEDE2000 color-difference formula, Color Research and Application 30(1), 2005.
     """
-    pair = [np.moveaxis(lab_from_rgb(np.asarray(rgb, np.float32)), 0, -1) for rgb in (result, truth)]
-    return float(deltaE_ciede2000(*pair).mean())
+    return float(of_colours(*(lab_from_rgb(np.asarray(rgb, np.float32)) for rgb in (result, truth))).mean())
 
 
 def mse(result: NDArray, truth: NDArray) -> float:

@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import deltaE_ciede2000
 
 from engines.errors import ModelError
 from engines.measure.reference_tiles import COUNT, reference_tiles
 from engines.palette import gray_of, mean_colours
 from engines.registry import model_for, open_engine
 from engines.spec import PALETTE, Engine, EngineSpec, Model
+from pipeline.colour.ciede2000 import ciede2000
 
 F32 = NDArray[np.float32]
 
@@ -117,9 +117,9 @@ def compare(reference: F32, other: F32, lightness: F32, bound: float = BOUNDS["f
                 "colour; use another precision"
             )
     differences = np.empty((count, *tile), np.float32)
-    for index in range(count):  # one at a time: skimage holds a dozen float64 planes
-        labs = (np.moveaxis(np.concatenate([lightness[index], c[index]]), 0, -1) for c in (reference, other))
-        differences[index] = deltaE_ciede2000(*labs)
+    for index in range(count):  # one at a time: the formula holds a dozen float64 planes
+        labs = (np.concatenate([lightness[index], c[index]]) for c in (reference, other))
+        differences[index] = ciede2000(*labs)
     means = differences.mean(axis=(1, 2), dtype=np.float64)
     median, p999 = np.percentile(differences, (50, 99.9))
     worst = int(means.argmax())

@@ -22,7 +22,7 @@ from flows.cli.configured import ConfiguredCommand, explained
 from flows.cli.console import DONE, FAILED, STOPPED, USAGE, answer_usage, errors, outlive_readers, stop, warn
 from flows.cli.examples import add_examples
 from flows.cli.first_words import refuse_missing, say_first
-from flows.cli.json_output import print_json
+from flows.cli.json_output import AsJson, print_json
 from flows.cli.request import asked, taking
 from flows.cli.sources import strange_variables
 from flows.environment import is_in_utf8
@@ -147,6 +147,7 @@ def variants(
         Path | None, typer.Option(help="File for the sheet; NAME.variants.html beside the results if not given.")
     ] = None,
     take: Annotated[int | None, typer.Option(help="Make the look of this number, for the whole scan.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show nine looks of a scan at reduced size, each with the command that makes it, or make one of them.
 
@@ -162,6 +163,13 @@ def variants(
         if take is None:
             path = sheet or output / f"{stem}.variants.html"
             write_sheet(path, output, stem, looks)
+            if as_json:
+                told = [
+                    {"number": number, "options": dict(look.options), "command": look.command(output, stem)}
+                    for number, look in enumerate(looks, 1)
+                ]
+                print_json("variants", {"output": str(output), "scan": stem, "sheet": str(path), "looks": told})
+                return
             for number, look in enumerate(looks, 1):
                 typer.echo(shown(f"{number}  {look.command(output, stem) or 'as it is'}"))
             typer.echo(shown(f"sheet: {path}"))
@@ -169,7 +177,7 @@ def variants(
         options = taken(looks, take)
     except (ColorizeError, EngineError) as error:
         stop(error, USAGE)
-    _reprocess(ReprocessRequest(output=str(output), scans=[stem], **options), CommandOptions())
+    _reprocess(ReprocessRequest(output=str(output), scans=[stem], **options), CommandOptions(json=as_json))
 
 
 def _refuse_wrong(request: RunRequest, began: datetime) -> None:
@@ -255,7 +263,7 @@ def _run(
         raise KeyboardInterrupt
     if end.name == BROKE_OFF:
         stop(f"the run broke off: {end.message}; finished results and blocks stay, run it again", FAILED)
-    return report.print_summary()
+    return report.print_summary(request.output)
 
 
 def _end_here(run: Callable[[], RunEnd]) -> RunEnd:

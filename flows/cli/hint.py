@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.console import USAGE, stop
+from flows.cli.json_output import AsJson, print_json
 from pipeline.errors import ColorizeError, HintError, UsageError
 from pipeline.support.names import shown
 
@@ -45,6 +46,7 @@ def hint(
     source: Annotated[str, typer.Option(help="From what, such as 'museum no. 17, wool tunic'.")] = "",
     remove: Annotated[int | None, typer.Option(help="Take away the hint of this number.")] = None,
     show: Annotated[bool, typer.Option("--list", help="List the hints.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say which colour a place of a scan has; run and reprocess then use it.
 
@@ -69,6 +71,9 @@ def hint(
             write_hints(path, hints)
     except ColorizeError as error:
         stop(error, USAGE)
+    if as_json:
+        print_json("hint", {"file": str(path), "shape_yx": list(shape_yx), "hints": hints.to_json()["hints"]})
+        return
     typer.echo(f"{shown(path)}: {len(hints.hints)} hint{'s' * (len(hints.hints) != 1)}")
     for number, each in enumerate(hints.hints if show else (), 1):
         typer.echo(f"{number}: {_line(each)}")

@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
 FORMAT = 1
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _PROGRESS_SECONDS = 1.0
 # Events come from several threads.
 _PRINTING = threading.Lock()

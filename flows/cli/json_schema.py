@@ -66,6 +66,66 @@ class Decisions(Object):
     decisions: Annotated[list[Facts], "of people: `scan`, `version`, `decision`, `reason`, `person`, `when`, `note`"]
 
 
+class DecisionsTaken(Object):
+    """Of ``decisions --import``."""
+
+    taken: Annotated[int, "decisions that are new"]
+    there: Annotated[int, "that were there already"]
+    refused: Annotated[list[str], "a line for each line of the table that was refused"]
+
+
+class Variants(Object):
+    output: Annotated[str, "the folder of all results"]
+    scan: Annotated[str, "its name without ending"]
+    sheet: Annotated[str, "the page with the looks"]
+    looks: Annotated[list[Facts], "`number`, `options` of reprocess, `command`; empty for the current version"]
+
+
+class Hint(Object):
+    file: Annotated[str, "that holds the hints"]
+    shape_yx: Annotated[list[int], "pixels of the scan"]
+    hints: Annotated[list[Facts], "all of them, as in the file"]
+
+
+class _Sent(Object):
+    counts: Annotated[dict[str, int], "of scans: `new`, `changed`, `same`, `withdrawn`, `kept`, `failed`"]
+    scans: Annotated[list[Facts], "`scan`, `state`, and the `reason` where there is one"]
+
+
+class Publish(_Sent):
+    site: Annotated[str, "its folder"]
+    base_url: Annotated[str, "the address that it is served at"]
+    is_written: Annotated[bool, "false with `--check`"]
+
+
+class Package(_Sent):
+    package: Annotated[str, "its folder"]
+    kind: Annotated[str, "`bagit`, `ocfl` or `archivematica`"]
+
+
+class Sign(_Sent):
+    output: Annotated[str, "the folder"]
+
+
+class Catalogue(Object):
+    file: Annotated[str, "that was written"]
+    results: Annotated[int, "in it"]
+    unread: Annotated[list[str], "a line for each result that cannot be read"]
+
+
+class Evaluate(Object):
+    data: Annotated[str, "the folder of photographs"]
+    out: Annotated[str | None, "the folder with table, sheets and quiz"]
+    rows: Annotated[list[Facts], "baselines and models, with the keys of `table.json`"]
+
+
+class Quiz(Object):
+    people: Annotated[int, "who answered"]
+    answers: Annotated[int, "of all people"]
+    right: Annotated[int, "of them"]
+    kinds: Annotated[list[Facts], "`colours`, `taken_for_real`, `answers`, `interval` and `people_mean` as shares"]
+
+
 class Clean(Object):
     output: Annotated[str, "the folder"]
     is_removed: Annotated[bool, "false with `--dry-run`"]
@@ -166,6 +226,15 @@ OBJECTS: dict[str, type] = {
     "models": Models,
     "recipes": Recipes,
     "decisions": Decisions,
+    "decisions --import": DecisionsTaken,
+    "variants": Variants,
+    "hint": Hint,
+    "publish": Publish,
+    "package": Package,
+    "sign": Sign,
+    "catalogue": Catalogue,
+    "evaluate": Evaluate,
+    "quiz": Quiz,
     "clean": Clean,
     "doctor": Doctor,
     "config show": ConfigShow,

@@ -45,7 +45,7 @@ def decisions(
         folder = output.expanduser().resolve()
         check_output(folder)
         if take is not None:
-            raise typer.Exit(_take(folder, take))
+            raise typer.Exit(_take(folder, take, as_json))
         found = decisions_of(folder)
         if export is not None:
             write_whole(export, as_csv(found).encode())
@@ -101,7 +101,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _take(folder: Path, table: Path) -> int:
+def _take(folder: Path, table: Path, as_json: bool) -> int:
     """Import a table; returns the exit code. Raises UsageError."""
     from flows.review.table import import_csv
     from pipeline.support.files import read_text
@@ -111,6 +111,9 @@ def _take(folder: Path, table: Path) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{table}: cannot be read as UTF-8 text ({error}); save it as CSV in UTF-8") from error
     done = import_csv(folder, text)
+    if as_json:
+        print_json("decisions --import", {"taken": done.taken, "there": done.there, "refused": list(done.refused)})
+        return FAILED if done.refused else DONE
     for line in done.refused:
         errors.print(f"refused      {line}", markup=False, highlight=False)
     typer.echo(f"{done.taken} decisions taken, {done.there} there already, {len(done.refused)} refused")

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from flows.cli.console import DONE, FAILED, TIME_UP, errors
 from flows.cli.json_output import EventLines
 from flows.cli.work_left import ScanState, Snapshot, WorkLeft
 from flows.events import Message, RunEvent, ScanFinished, ScanPlanned, StageBegan, TilesDone, listening
+from flows.inputs import SHEET
 from flows.outcome import ScanOutcome
 from flows.request import CommandOptions
 from pipeline.support.names import shown
@@ -142,8 +144,11 @@ class RunReport:
     def _print(self, line: str) -> None:
         self._console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
 
-    def print_summary(self) -> int:
-        """Print one closing line and what needs an operator's attention; returns the exit code."""
+    def print_summary(self, output: str) -> int:
+        """Print what needs an operator's attention, how much was done, and where it can be looked at.
+
+        Returns the exit code.
+        """
         self._print_unchanged()
         outcomes = self._outcomes
         counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "stopped")}
@@ -162,6 +167,9 @@ class RunReport:
             f"{counts['done']} done, {counts['skipped']} skipped, {failed} failed{stopped}; "
             f"{megapixels:.1f} megapixels in {seconds:.1f} s"
         )
+        if (page := Path(output).expanduser().absolute() / SHEET).is_file():
+            # Terminals open such an address at a click.
+            self._print(f"contact sheet: {page.as_uri()}")
         return code
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.console import DONE, FAILED, STOPPED, USAGE, say, stop
+from flows.cli.json_output import AsJson, print_json
 
 if TYPE_CHECKING:
     from flows.sharing.outgoing import Kept
@@ -44,6 +45,7 @@ def publish(
         Path | None, typer.Option(metavar="YAML", help="Title, statement, rights, provider; else OUTPUT/publish.yaml.")
     ] = None,
     codes: _CODES = None,
+    as_json: AsJson = False,
 ) -> None:
     """Publish scans and their colours: IIIF tiles and manifests, and a page to look at them, as files.
 
@@ -63,7 +65,7 @@ def publish(
         folder, results = to.expanduser().resolve(), output.expanduser().resolve()
         site = open_site(folder, results, base_url, Wording.read(wording, results))
         known = read_codes(codes) if codes else {}
-        code = _publish(replace(site, unreviewed=unreviewed, codes=known, threads=processors()), check)
+        code = _publish(replace(site, unreviewed=unreviewed, codes=known, threads=processors()), check, as_json)
     except ColorizeError as error:
         stop(error, USAGE)
     except KeyboardInterrupt:
@@ -71,7 +73,7 @@ def publish(
     raise typer.Exit(code)
 
 
-def _publish(site: Site, check: bool) -> int:
+def _publish(site: Site, check: bool, as_json: bool) -> int:
     from contextlib import nullcontext
 
     from flows.sharing.site import check_site, publish_site
@@ -82,10 +84,10 @@ def _publish(site: Site, check: bool) -> int:
         with writing(site.folder):
             site.folder.mkdir(parents=True, exist_ok=True)
     with nullcontext() if check else folder_lock(site.folder):
-        counts = _told(check_site(site) if check else publish_site(site))
-    if counts["kept"]:
-        say(_kept(site.unreviewed))
-    if not check:
+        told = _Told(as_json)
+        counts = told.counted(check_site(site) if check else publish_site(site))
+    told.end("publish", site.unreviewed, {"site": str(site.folder), "base_url": site.base_url, "is_written": not check})
+    if not check and not as_json:
         say(f"{site.folder}, to be served at {site.base_url}/")
     changed = beside or any(counts[name] for name in ("new", "changed", "withdrawn"))
     return FAILED if counts["failed"] or (check and changed) else DONE
@@ -126,6 +128,7 @@ def package(
         Path | None, typer.Option(metavar="YAML", help="Names the institution (provider); else OUTPUT/publish.yaml.")
     ] = None,
     codes: _CODES = None,
+    as_json: AsJson = False,
 ) -> None:
     """Package originals, colours, records, decisions and PREMIS for preservation.
 
@@ -143,10 +146,11 @@ def package(
         choice = Choice(reference, mets, link, Wording.read(wording, results).organization)
         known = read_codes(codes) if codes else {}
         order = Order(results, to.expanduser().resolve(), choice, unreviewed, known)
-        counts = _told(packaged(order, kind))
-        if counts["kept"]:
-            say(_kept(unreviewed))
-        say(order.to)
+        told = _Told(as_json)
+        counts = told.counted(packaged(order, kind))
+        told.end("package", unreviewed, {"package": str(order.to), "kind": kind})
+        if not as_json:
+            say(order.to)
     except ColorizeError as error:
         stop(error, USAGE)
     except KeyboardInterrupt:
@@ -171,6 +175,7 @@ def sign(
         bool, typer.Option("--embed/--beside", help="Into TIFF, JPEG and PNG; or all in PICTURE.c2pa beside them.")
     ] = True,
     unreviewed: _UNREVIEWED = False,
+    as_json: AsJson = False,
 ) -> None:
     """Sign results with Content Credentials (C2PA), in the picture, or in PICTURE.c2pa where it takes none.
 
@@ -184,10 +189,10 @@ def sign(
     try:
         signing, results = read_signing(certificate, key, command, timestamp), output.expanduser().resolve()
         check_signing(results, scan_type)
+        told = _Told(as_json)
         with folder_lock(results):
-            counts = _told(sign_results(results, signing, scan_type, names, unreviewed, embed))
-        if counts["kept"]:
-            say(_kept(unreviewed))
+            counts = told.counted(sign_results(results, signing, scan_type, names, unreviewed, embed))
+        told.end("sign", unreviewed, {"output": str(results)})
     except ColorizeError as error:
         stop(error, USAGE)
     except KeyboardInterrupt:
@@ -202,6 +207,7 @@ def catalogue(
     base_url: Annotated[
         str | None, typer.Option(help="Address of the published site, for the manifests' addresses.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write what is known of all results as a table for other systems, with reference codes and who approved what.
 
@@ -216,29 +222,48 @@ def catalogue(
         count, unread = write_catalogue(output.expanduser().resolve(), to.expanduser().resolve(), known, base_url or "")
     except ColorizeError as error:
         stop(error, USAGE)
+    if as_json:
+        print_json("catalogue", {"file": str(to), "results": count, "unread": unread})
+        raise typer.Exit(FAILED if unread else DONE)
     for reason in unread:
         say(f"FAILED     {reason}")
     say(f"{count} results in {to}")
     raise typer.Exit(FAILED if unread else DONE)
 
 
-def _told(steps: Iterable[Step | Kept]) -> Counter[str]:
-    """Print what became of each scan that needs a line, then how many of each; returns these."""
-    from flows.sharing.outgoing import Kept
+class _Told:
+    """What became of each scan: printed as it comes where it needs a line, or kept and printed as JSON at the end."""
 
-    counts: Counter[str] = Counter()
-    for step in steps:
-        if isinstance(step, Kept):
-            counts["failed" if step.is_fault else "kept"] += 1
-            if step.is_fault:
-                say(f"FAILED     {step.reason}")
-            continue
-        counts[step.state] += 1
-        if step.state != "same":
-            state = "FAILED" if step.state == "failed" else step.state
-            say(f"{state:10} {step.name}{f'  ({step.reason})' if step.reason else ''}")
-    say(", ".join(f"{counts[name]} {name}" for name in _COUNTED if counts[name]) or "nothing may go out")
-    return counts
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._counts: Counter[str] = Counter()
+        self._scans: list[dict[str, str]] = []
+
+    def counted(self, steps: Iterable[Step | Kept]) -> Counter[str]:
+        """Do the steps; returns how many of each kind there were."""
+        from flows.sharing.outgoing import Kept
+
+        for step in steps:
+            if isinstance(step, Kept):
+                state, name, line = "failed" if step.is_fault else "kept", step.stem, step.reason
+            else:
+                state, name = step.state, step.name
+                line = f"{name}{f'  ({step.reason})' if step.reason else ''}"
+            self._counts[state] += 1
+            self._scans.append({"scan": name, "state": state, "reason": step.reason})
+            if not self._as_json and state not in ("same", "kept"):
+                say(f"{'FAILED' if state == 'failed' else state:10} {line}")
+        return self._counts
+
+    def end(self, command: str, unreviewed: bool, facts: dict[str, Any]) -> None:
+        """Print how many there were of each kind, or everything as JSON."""
+        counts = {name: self._counts[name] for name in _COUNTED}
+        if self._as_json:
+            print_json(command, {**facts, "counts": counts, "scans": self._scans})
+            return
+        say(", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing may go out")
+        if counts["kept"]:
+            say(_kept(unreviewed))
 
 
 def _kept(unreviewed: bool) -> str:

@@ -8,13 +8,16 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli.console import STOPPED, USAGE, live_line, say, stop
-from flows.cli.json_output import print_json
+from flows.cli.json_output import AsJson, print_json
 from flows.cli.tables import first_sentence, narrowed
+
+if TYPE_CHECKING:
+    from training.evaluation.table import Row
 
 _OURS = {"training", "engines", "pipeline", "flows"}
 _SMALLEST_SIDE_PX = 32
@@ -153,6 +156,7 @@ def evaluate(
     stlpips_weights: Annotated[
         Path | None, typer.Option(help="ST-LPIPS' weights.", show_default="those of the installed stlpips-pytorch")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure models on photographs that training never saw, in one table beside gray and a flat tint."""
     with _one_line():
@@ -166,7 +170,7 @@ def evaluate(
         folder = data if data is not None else benchmark_folder(str(benchmark))
         found = [find_model(model) for model in models]
         everything = everything or benchmark is not None
-        measure(
+        rows = measure(
             found,
             folder,
             out,
@@ -174,8 +178,18 @@ def evaluate(
             short_side_px=_side_px(short_side),
             everything=everything,
             stlpips_weights=stlpips_weights,
-            report=_say_lines,
+            report=_silent if as_json else _say_lines,
         )
+    if as_json:
+        print_json("evaluate", {"data": str(folder), "out": None if out is None else str(out), "rows": _flat(rows)})
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _flat(rows: list[Row]) -> list[dict[str, Any]]:
+    return [row.flat() for row in rows]
 
 
 def _say_lines(text: str) -> None:
@@ -234,17 +248,21 @@ def reproduce(
 
 def quiz(
     answers: Annotated[Path, typer.Argument(metavar="FOLDER", help="Results that people saved from one quiz.")],
+    as_json: AsJson = False,
 ) -> None:
     """Pool several people's answers to a quiz."""
     with _one_line():
         from training.evaluation.answers import pooled
 
         told = pooled(answers)
+        if as_json:
+            print_json("quiz", told.to_json())
+            return
         head, *lines = (" | ".join(cells) for cells in told.cells())
         _say_lines("\n".join([told.caption, "", f"| {head} |", "|---" * 4 + "|", *(f"| {line} |" for line in lines)]))
 
 
-def recipes(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def recipes(as_json: AsJson = False) -> None:
     """List the shipped recipes."""
     with _one_line():
         from training.config import load_recipe, shipped_recipes

@@ -64,9 +64,9 @@ def state_of(scans: Sequence[ScanFile], context: RunContext) -> State | None:
             state = StatFingerprint.of(scan.path)
             is_old = is_old and state.is_quiescent(began_ns)
             digest.update(_bytes((scan, state)))
-        for path, state in _results(str(options.output), _MOST_OTHERS + _MOST_OF_A_SCAN * len(scans)):
-            is_old = is_old and (state is None or state.is_quiescent(began_ns))
-            digest.update(_bytes((path, state)))
+        for path, there in _results(str(options.output), _MOST_OTHERS + _MOST_OF_A_SCAN * len(scans)):
+            is_old = is_old and (there is None or there.is_quiescent(began_ns))
+            digest.update(_bytes((path, there)))
     except (OSError, _UnknownError):
         return None
     return State(digest.hexdigest(), is_old)

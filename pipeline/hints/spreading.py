@@ -265,6 +265,28 @@ class _Cells:
         return cls(np.stack([*where, *small], -1).reshape(-1, 6).astype(np.float32), (height, width))
 
 
+def connected(one: NDArray[np.intp], other: NDArray[np.intp], count: int) -> NDArray[np.int32]:
+    """(count,) the number of the component of each node, from 0 on in the order of their first nodes.
+
+    Each component hooks itself to the lowest one that it touches, and is relabelled, until none touches another: those
+    that nobody hooks are at most half of them in each round (Shiloach and Vishkin, Journal of Algorithms 3, 1982).
+
+    Parameters
+    ----------
+    one, other : (n,) the two nodes of each edge
+    """
+    labels = np.arange(count)
+    while True:
+        ends = np.stack([labels[one], labels[other]])
+        open_ = ends[0] != ends[1]
+        if not open_.any():
+            return np.asarray(np.unique(labels, return_inverse=True)[1], np.int32)
+        one, other, ends = one[open_], other[open_], ends[:, open_]
+        np.minimum.at(labels, ends.max(0), ends.min(0))
+        while (labels[labels] != labels).any():
+            labels = labels[labels]
+
+
 @dataclass(frozen=True)
 class _Parts:
     """The parts of a shrunk scan that edges divide, and which share of each node of the grid is of which part.
@@ -286,10 +308,6 @@ class _Parts:
 
     @classmethod
     def of(cls, seen: Seen, most: float) -> _Parts:
-        # Here and not above: SciPy takes a quarter of a second, and most runs have no hints.
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
         smooth = cv2.bilateralFilter(np.ascontiguousarray(seen.lightness), 5, _NOISE, 2)
         height, width = smooth.shape
         pixels = np.arange(height * width).reshape(height, width)
@@ -302,8 +320,7 @@ class _Parts:
         )
         levels = smooth.ravel()
         one, other = pairs[:, np.abs(levels[pairs[0]] - levels[pairs[1]]) < most]
-        graph = coo_array((np.ones(len(one), np.int8), (one, other)), (pixels.size, pixels.size))
-        labels = connected_components(graph, directed=False)[1].reshape(height, width)
+        labels = connected(one, other, pixels.size).reshape(height, width)
         rows, columns = (-(-extent // CELL_PX) for extent in smooth.shape)
         cells = (np.arange(height) // CELL_PX)[:, None] * columns + np.arange(width) // CELL_PX
         steps = np.clip(seen.lightness / np.float32(_STEP), 0, np.float32(_STEPS - 1))

@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.colour.ciede2000 import ciede2000
 from pipeline.errors import StoreError, UsageError
 from pipeline.support.row_bands import row_strips
 from pipeline.types import Roi
@@ -193,14 +194,11 @@ def _read(read: Reader, roi: Roi, planes: tuple[int, ...], picked: tuple[Any, ..
 
 def _ciede2000(old_ab: F32, new_ab: F32) -> F32:
     """(h, w) CIEDE2000 between two (2, h, w) chromas at equal lightness, which cancels out."""
-    from skimage.color import deltaE_ciede2000  # takes as long as a small scan, and most commands compare nothing
-
     _, height, width = old_ab.shape
     delta = np.empty((height, width), np.float32)
     for strip in row_strips(delta.shape):
-        zero = np.zeros((1, strip.stop - strip.start, width), np.float32)
-        pair = (np.concatenate([zero, chroma[:, strip]]) for chroma in (old_ab, new_ab))
-        delta[strip] = deltaE_ciede2000(*pair, channel_axis=0)
+        zero = np.zeros((strip.stop - strip.start, width), np.float32)
+        delta[strip] = ciede2000(*((zero, *chroma[:, strip]) for chroma in (old_ab, new_ab)))
     return delta
 
 

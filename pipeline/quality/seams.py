@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.colour.ciede2000 import ciede2000
 from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
@@ -185,7 +186,4 @@ def _add_patches(steps: _Steps, lightness: F32, chroma: F32, start: int, before:
 
 
 def _difference(lightness: F32, one: F32, other: F32) -> F32:
-    a, b = (np.stack([lightness, *chroma], axis=-1) for chroma in (one, other))
-    from skimage.color import deltaE_ciede2000  # takes as long as a small scan, and most commands measure nothing
-
-    return np.asarray(deltaE_ciede2000(a, b, channel_axis=-1), np.float32)
+    return np.asarray(ciede2000((lightness, *one), (lightness, *other)), np.float32)

@@ -74,6 +74,33 @@ def test_facts_of_an_output_folder(coloured):
     assert not printed("clean", output, "--dry-run")["is_removed"]
 
 
+def test_facts_of_what_is_made_of_results(coloured, tmp_path):
+    output = coloured / "out"
+    looks = printed("variants", output / "scan.color.json")["looks"]
+    assert [each["number"] for each in looks] == list(range(1, len(looks) + 1))
+    assert looks[0]["command"] == ""
+    told = printed("hint", output / "scan.color.json", "--at", "3,4", "--colour", "#556b2f")
+    assert told["shape_yx"] == [90, 120]
+    assert [each["colour"] for each in told["hints"]] == ["#556b2f"]
+    Path(told["file"]).unlink()
+    site = printed("publish", output, "--to", tmp_path / "site", "--base-url", "https://a.example")
+    assert (site["counts"]["kept"], site["scans"][0]["state"]) == (1, "kept")
+    site = printed("publish", output, "--to", tmp_path / "site", "--unreviewed")
+    assert [(each["scan"], each["state"]) for each in site["scans"]] == [("scan", "new")]
+    assert printed("package", output, "--as", "bagit", "--to", tmp_path / "bag", "--unreviewed")["counts"]["new"] == 1
+    assert printed("catalogue", output, "--to", tmp_path / "all.csv")["results"] == 1
+    (tmp_path / "empty.csv").write_text("scan,version,decision,reason,person,when,note\n")
+    assert printed("decisions", output, "--import", tmp_path / "empty.csv")["taken"] == 0
+
+
+def test_answers_to_a_quiz(tmp_path):
+    answers = [{"model": "a", "said": "real", "right": False}, {"model": None, "said": "real", "right": True}]
+    (tmp_path / "quiz-1.json").write_text(json.dumps({"quiz": "one", "answers": answers}))
+    told = printed("quiz", tmp_path)
+    assert (told["people"], told["answers"], told["right"]) == (1, 2, 1)
+    assert {each["taken_for_real"] for each in told["kinds"]} == {1}
+
+
 def test_facts_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert "default" in [each["name"] for each in printed("models")["models"]]

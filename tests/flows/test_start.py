@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,13 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from flows.catalogue.database import Catalogue, KnownRun, rebuild
 from flows.catalogue.recorder import reading_catalogue
+from flows.cli.run_report import RunReport
 from flows.events import listening
 from flows.inputs import find_scans
 from flows.options import RunOptions, parse_options
@@ -152,7 +156,9 @@ def test_a_run_with_nothing_to_do_is_recorded_and_imports_no_engine_and_no_clust
     code, names, said = ran("run", folder, "-o", output, "--engine", "identity")
     assert code == 0, said
     assert names & ENGINES == set()
-    assert said.splitlines()[-1].startswith("0 done, 3 skipped, 0 failed")
+    counts, sheet = said.splitlines()[-2:]
+    assert counts.startswith("0 done, 3 skipped, 0 failed")
+    assert sheet == f"contact sheet: {(output / 'index.html').as_uri()}"
     assert _files(output) == before
     assert _states(output)[-1] == (NOTHING, 0, 3)
     record = json.loads(max(output.glob("runs/*.json")).read_text())
@@ -317,3 +323,20 @@ def test_the_last_look_is_taken_over_until_a_file_changes(folder, output, monkey
     picture = output / "plate.color.tif"
     with aside(picture):
         assert _looked(parse_options(_request(folder, output)), folder) is None
+
+
+def test_the_last_line_is_an_address_of_the_contact_sheet(tmp_path, monkeypatch):
+    """Of a folder by its relative name, with characters that an address has to spell out."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("Böcke #1", "100 %")
+    folder.mkdir(parents=True)
+    said = io.StringIO()
+    with RunReport(Console(file=said, width=200)) as report:
+        report.print_summary(str(folder))
+        assert "contact sheet" not in said.getvalue()  # there is none
+        (folder / "index.html").write_text("here")
+        report.print_summary(str(folder))
+    *_, last = said.getvalue().splitlines()
+    address = last.removeprefix("contact sheet: ")
+    assert address == f"{tmp_path.as_uri()}/B%C3%B6cke%20%231/100%20%25/index.html"
+    assert Path(unquote(urlsplit(address).path)).read_text() == "here"

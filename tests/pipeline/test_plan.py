@@ -4,15 +4,8 @@ import pytest
 
 from flows import resources
 from pipeline.errors import UsageError
-from pipeline.planning.plan import (
-    LEAST_BYTES,
-    LibraryMemory,
-    Workers,
-    batch_for,
-    check_limit,
-    default_limit_bytes,
-    make_plan,
-)
+from pipeline.planning.limits import LEAST_BYTES, check_limit, default_limit_bytes
+from pipeline.planning.plan import LibraryMemory, Workers, batch_for, make_plan
 from pipeline.tiling.grid import TileGrid
 from pipeline.types import ScanInfo
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training.errors import DataError
 
@@ -57,6 +58,20 @@ class Pooled:
             f"{self.people} {'people' if self.people > 1 else 'person'}, {self.answers} answers, "
             f"{100 * self.right / self.answers:.0f} % of them right"
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures; shares and intervals are 0 to 1."""
+        kinds = [
+            {
+                "colours": kind.name,
+                "taken_for_real": kind.taken,
+                "answers": kind.shown,
+                "interval": list(kind.interval),
+                "people_mean": kind.people_mean,
+            }
+            for kind in self.kinds
+        ]
+        return {"people": self.people, "answers": self.answers, "right": self.right, "kinds": kinds}
 
     def cells(self) -> list[list[str]]:
         """The cells of a table, its head first."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import deltaE_ciede2000
 
+from pipeline.colour.ciede2000 import ciede2000
 from pipeline.colour.colourfulness import colourfulness
 from pipeline.colour.lab import lab_from_rgb
 from training.metrics import mse, psnr
@@ -60,7 +60,7 @@ class Truth:
     def __init__(self, rgb: F32, features: Features | None = None) -> None:
         self.rgb = rgb
         self.colourfulness = colourfulness(rgb)
-        self._lab = np.moveaxis(lab_from_rgb(rgb), 0, -1)
+        self._lab = lab_from_rgb(rgb)
         self._wide = rgb.astype(np.float64)
         self._mean = _windowed_mean(self._wide)
         self._variance = _windowed_mean(self._wide**2) - self._mean**2
@@ -68,12 +68,12 @@ class Truth:
 
     def measure(self, result: F32, features: Features | None = None) -> Measures:
         """Figures of ``result``, (H, W, 3) float32 in [0, 1], and its own ``features``."""
-        lab = np.moveaxis(lab_from_rgb(result), 0, -1)
+        lab = lab_from_rgb(result)
         perceptual = float("nan")
         if features is not None and self.features is not None:
             perceptual = features.distance(self.features)
         return Measures(
-            ciede2000=float(deltaE_ciede2000(lab, self._lab).mean()),
+            ciede2000=float(ciede2000(lab, self._lab).mean()),
             mse=mse(result, self.rgb),
             psnr_db=min(psnr(result, self.rgb), _MOST_DB),
             ssim=self._ssim(result.astype(np.float64)),

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import deltaE_ciede2000
 
 from engines.machine import processors
 from engines.spec import Model
+from pipeline.colour.ciede2000 import ciede2000
 from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
 from pipeline.palettes.doubt import spread_of
 from training.data.pictures import Sample
@@ -43,7 +43,7 @@ def errors_and_spreads(model: Model, pictures: Sequence[Sample]) -> Measured:
         seen = colorize.look(lab[0])
         result = lab_from_rgb(rgb_from_lab(lab[0], colorize(lab[0], seen)))
         truth = lab_from_rgb(rgb_from_lab(lab[0], lab[1:]))
-        error = deltaE_ciede2000(*(np.moveaxis(each, 0, -1) for each in (result, truth))).astype(np.float32)
+        error = ciede2000(result, truth).astype(np.float32)
         spread = spread_of(seen.distribution, seen.colours_ab)
         return cv2.resize(error, spread.shape[::-1], interpolation=cv2.INTER_AREA), spread
 
