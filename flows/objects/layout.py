@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.inputs import RECORDS, SHEET, STORE_ENDINGS, THUMBNAILS
 from flows.sheet.thumbnails import LARGE_SIDE_PX
-from pipeline.formats import ENDINGS
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.results.sidecar import SIDECAR_ENDING
 from pipeline.results.version_names import without_version
 

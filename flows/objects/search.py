@@ -18,7 +18,8 @@ from flows.inputs import NO_ENDING, NoScansError, PassedOver, ScanFile, SearchRe
 from flows.objects.bucket import Address, Bucket, ObjectInfo, is_safe
 from flows.objects.layout import of_scan
 from pipeline.hints import ENDINGS as HINT_ENDINGS
-from pipeline.readers import ENDINGS, WORLD_ENDINGS
+from pipeline.endings import SCANS as ENDINGS
+from pipeline.endings import WORLDS as WORLD_ENDINGS
 from pipeline.results.sidecar import SIDECAR_ENDING
 from pipeline.support.names import folded
 
