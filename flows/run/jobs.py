@@ -108,7 +108,8 @@ def _check_palette_network(model: Model) -> None:
     if card.takes_palette and card.palette is None:
         raise UsageError(
             f"model {card.name}: takes a palette and has no network that makes one: its tiles would stay gray; "
-            "join it with a palette network first (colorize-archive train palette)"
+            "join it with a palette network first (colorize-archive train palette)",
+            "model",
         )
 
 
@@ -117,7 +118,8 @@ def _check_anchor(model: Model, options: RunOptions) -> None:
     if model.card.takes_palette and not options.anchor:
         raise UsageError(
             f"--no-anchor: model {model.card.name} colours tiles by the palette of the whole scan and can do nothing "
-            "without; leave it out, or give another --model"
+            "without; leave it out, or give another --model",
+            "anchor",
         )
 
 
@@ -126,7 +128,8 @@ def _check_copies(model: Model, options: RunOptions) -> None:
     if options.palette_from is not None and not model.card.takes_palette:
         raise UsageError(
             f"--palette-from: model {model.card.name} takes no palette, the copies would change nothing; leave "
-            "it out, or give another --model, such as default"
+            "it out, or give another --model, such as default",
+            "palette-from",
         )
 
 
@@ -135,27 +138,31 @@ def _check_series(model: Model, options: RunOptions) -> None:
     if options.series is not None and model.card.palette is None:
         raise UsageError(
             f"--series: model {model.card.name} has no palette network, there would be nothing to join; leave it out, "
-            "or give another --model, such as default"
+            "or give another --model, such as default",
+            "series",
         )
 
 
 def _check_taste(model: Model, options: RunOptions, copy: PaletteCopy | None) -> None:
     """Raises UsageError where there are no possible colours to choose from, or none is known to be a guess."""
-    palette = model.card.palette
+    palette, option = model.card.palette, "vivid" if options.vivid else "cautious"
     if copy is not None and (options.vivid or options.cautious):
         raise UsageError(
-            f"{'--vivid' if options.vivid else '--cautious'}: the coloured copy {copy.path.name} knows only one colour "
-            "of each place; leave it out, or run without --palette-from"
+            f"--{option}: the coloured copy {copy.path.name} knows only one colour of each place; leave it out, or run "
+            "without --palette-from",
+            option,
         )
     if palette is None and (options.vivid or options.cautious):
         raise UsageError(
-            f"{'--vivid' if options.vivid else '--cautious'}: model {model.card.name} has no palette network and knows "
-            "only one colour of each place; leave it out, or give another --model"
+            f"--{option}: model {model.card.name} has no palette network and knows only one colour of each place; "
+            "leave it out, or give another --model",
+            option,
         )
     if palette is not None and options.cautious and not palette.has_doubt:
         raise UsageError(
             f"--cautious: model {model.card.name} was calibrated on no photographs and cannot tell a guess: nothing "
-            "would fade; leave it out, or train its palette on more photographs"
+            "would fade; leave it out, or train its palette on more photographs",
+            "cautious",
         )
 
 

@@ -97,7 +97,9 @@ def parse_worse_than(value: str | float | None) -> float | None:
     except ValueError:
         score = 0.0
     if not 1.0 <= score < 100:
-        raise UsageError(f"worse-than {value!r} is not a seam score, nothing could be chosen by it; give one like 1.05")
+        raise UsageError(
+            f"worse-than {value!r} is not a seam score, nothing could be chosen by it; give one like 1.05", "worse-than"
+        )
     return score
 
 

@@ -279,11 +279,14 @@ def factor_for(grade: Grade, chroma_ab: F32, lightness: F32) -> float:
     least, most = reached(low), reached(high)
     within = max(_TOLERANCE * goal, _LEAST_TOLERANCE)
     if goal < least - within:
-        raise UsageError(f"colourfulness {goal:g}: the warmth alone comes to {least:.1f}; give more, or less warmth")
+        raise UsageError(
+            f"colourfulness {goal:g}: the warmth alone comes to {least:.1f}; give more, or less warmth", "colourfulness"
+        )
     if goal > most + within:
         raise UsageError(
             f"colourfulness {goal:g}: {MOST_FACTOR:g} times the colours that are there come to {most:.1f} only; give "
-            "less, or other colours first (--vivid)"
+            "less, or other colours first (--vivid)",
+            "colourfulness",
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2
@@ -336,7 +339,10 @@ def _number(name: str, value: str | float | None, least: float, most: float, ran
     except ValueError:
         number = math.nan
     if not least <= number <= most:
-        raise UsageError(f"{name} {value!r}: not a number that colours can be changed by; give one from {range_text}")
+        raise UsageError(
+            f"{name} {value!r}: not a number that colours can be changed by; give one from {range_text}",
+            name.partition(" ")[0],
+        )
     return number + 0.0  # minus zero is another text
 
 
@@ -346,17 +352,23 @@ def _parse_hues(text: str) -> tuple[HueChange, ...]:
     named = [(change.hue, bool(change.to)) for change in changes]
     for change in changes:
         if named.count((change.hue, bool(change.to))) > 1:
-            raise UsageError(f"hue-map {text!r}: {change.hue} is changed twice, and only once would count; give one")
+            raise UsageError(
+                f"hue-map {text!r}: {change.hue} is changed twice, and only once would count; give one", "hue-map"
+            )
     return tuple(sorted(change for change in changes if not change.is_none))
 
 
 def _parse_hue(entry: str) -> HueChange:
     match = re.fullmatch(r"(\w+)\s*(?:>\s*(\w+)|:\s*(\S+))", entry)
     if match is None:
-        raise UsageError(f"hue-map {entry!r}: neither a factor nor a hue; give such as violet:0.4 or blue>brown")
+        raise UsageError(
+            f"hue-map {entry!r}: neither a factor nor a hue; give such as violet:0.4 or blue>brown", "hue-map"
+        )
     hue, to, factor = match[1].lower(), (match[2] or "").lower(), match[3]
     for name in filter(None, (hue, to)):
         if name not in HUES:
-            raise UsageError(f"hue-map {entry!r}: {name} is not a hue that is known; give one of {', '.join(HUES)}")
+            raise UsageError(
+                f"hue-map {entry!r}: {name} is not a hue that is known; give one of {', '.join(HUES)}", "hue-map"
+            )
     number = _number(f"hue-map {entry!r}: factor", factor, 0, MOST_FACTOR, "0, gray, to 4")
     return HueChange(hue, to, 1.0 if number is None else number)
