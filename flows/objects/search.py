@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from flows.inputs import NO_ENDING, NoScansError, PassedOver, ScanFile, SearchReport, Why, is_result
 from flows.objects.bucket import Address, Bucket, ObjectInfo, is_safe
 from flows.objects.layout import of_scan
-from pipeline.hints import ENDINGS as HINT_ENDINGS
 from pipeline.endings import SCANS as ENDINGS
 from pipeline.endings import WORLDS as WORLD_ENDINGS
+from pipeline.hints import ENDINGS as HINT_ENDINGS
 from pipeline.results.sidecar import SIDECAR_ENDING
 from pipeline.support.names import folded
 
