@@ -142,14 +142,16 @@ def _check_series(model: Model, options: RunOptions) -> None:
 def _check_taste(model: Model, options: RunOptions, copy: PaletteCopy | None) -> None:
     """Raises UsageError where there are no possible colours to choose from, or none is known to be a guess."""
     palette = model.card.palette
-    if copy is not None and (options.vivid or options.cautious):
+    asked = {"vivid": bool(options.vivid), "cautious": options.cautious, "answer": options.answer > 1}
+    option = next((f"--{name}" for name, is_asked in asked.items() if is_asked), None)
+    if copy is not None and option:
         raise UsageError(
-            f"{'--vivid' if options.vivid else '--cautious'}: the coloured copy {copy.path.name} knows only one colour "
+            f"{option}: the coloured copy {copy.path.name} knows only one colour "
             "of each place; leave it out, or run without --palette-from"
         )
-    if palette is None and (options.vivid or options.cautious):
+    if palette is None and option:
         raise UsageError(
-            f"{'--vivid' if options.vivid else '--cautious'}: model {model.card.name} has no palette network and knows "
+            f"{option}: model {model.card.name} has no palette network and knows "
             "only one colour of each place; leave it out, or give another --model"
         )
     if palette is not None and options.cautious and not palette.has_doubt:
@@ -266,6 +268,7 @@ class RunContext:
             quality=self.options.quality,
             vivid=self.options.vivid,
             cautious=self.options.cautious,
+            answer=self.options.answer,
             palette_sha256=card.palette.network_sha256 if card.palette and self.copy is None else "",
             palette_engine=network.backend if network else "",
             palette_precision=network.precision if network else "",

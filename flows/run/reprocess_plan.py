@@ -40,7 +40,7 @@ from pipeline.tiling.anchor import has_anchor
 _REUSE_FACTOR = 2
 # What a network has to be asked for.
 _OF_NETWORKS = (
-    *("tile", "stride", "window", "anchor", "quality", "vivid", "cautious", "model"),
+    *("tile", "stride", "window", "anchor", "quality", "vivid", "cautious", "answer", "model"),
     *("engine", "precision"),
 )
 
@@ -158,13 +158,14 @@ def _changed(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shap
 
 
 def _taste(spec: RunSpec, request: ReprocessRequest, options: RunOptions, model: str) -> dict[str, Any]:
-    """``vivid`` and ``cautious``: as requested, else as before, as far as the model's palette network supports them."""
+    """Which of the possible colours: as requested, else as before, as far as the model's palette network can."""
     palette = None if options.engine == "identity" else _card(model).palette
     vivid = spec.vivid if palette else 0.0
     cautious = spec.cautious and palette is not None and palette.has_doubt
     return {
         "vivid": vivid if request.vivid is None else options.vivid,
         "cautious": cautious if request.cautious is None else options.cautious,
+        "answer": (spec.answer if palette else 1) if request.answer is None else options.answer,
     }
 
 
