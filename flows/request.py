@@ -691,6 +691,7 @@ class ReprocessRequest(_Shared):
     vivid: Annotated[Vivid | None, _AS_IT_WAS] = None
     cautious: Annotated[Cautious | None, _AS_IT_WAS] = None
     answer: Annotated[Answer | None, _AS_IT_WAS] = None
+    palette_from: Annotated[PaletteFrom | None, NotGiven("the palette as it was")] = None
     model: Annotated[Model | None, _AS_IT_WAS] = None
     hints: Annotated[Hints | None, _BESIDE] = None
     lenient: Lenient = False
