@@ -14,6 +14,7 @@ from engines.registry import check_engine
 from flows.request import ALL, AUTO, CUDA, LOCAL, WHOLE, RunRequest
 from pipeline.endings import FORMATS as ENDINGS
 from pipeline.errors import UsageError
+from pipeline.palettes import MOST_ANSWERS
 from pipeline.planning.limits import check_limit, default_limit_bytes
 from pipeline.tiling.windows import check_window
 
@@ -61,9 +62,10 @@ class RunOptions:
 
     ``tile_yx`` None is one tile as large as the scan; ``stride_yx`` None is seven eighths of a tile for models that
     take a palette and half a tile for others; ``workers`` None chooses automatically; ``anchor`` takes the palette from
-    the whole scan; ``quality`` is the seam score that refinement aims at, 0 is no refinement; ``vivid`` and
-    ``cautious`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`); ``palette_from`` is a
-    folder of coloured copies, and ``lenient`` colours scans without one, or with hints that are wrong, without;
+    the whole scan; ``quality`` is the seam score that refinement aims at, 0 is no refinement; ``vivid``,
+    ``cautious`` and ``answer`` say which of the possible colours are taken (:mod:`pipeline.palettes.answers`);
+    ``palette_from`` is a folder of coloured copies, and ``lenient`` colours scans without one, or with hints that are
+    wrong, without;
     ``series`` is a folder of scans, or a list of them, that belong together; ``hints`` is a folder of hints; ``keep``
     is the number of
     versions of a scan's colours to keep, the current one included; ``metadata`` carries over the embedded metadata;
@@ -80,6 +82,7 @@ class RunOptions:
     quality: float
     vivid: float
     cautious: bool
+    answer: int
     palette_from: Path | None
     lenient: bool
     series: Path | None
@@ -251,6 +254,17 @@ def parse_vivid(value: str | float) -> float:
     return vivid
 
 
+def parse_answer(value: str | int) -> int:
+    """Parse which of the palette network's answers is taken, 1 to 3. Raises UsageError."""
+    if str(value) not in map(str, range(1, MOST_ANSWERS + 1)):
+        raise UsageError(
+            f"answer {value!r}: the palette network is asked for its {MOST_ANSWERS} likeliest colours of a place; give "
+            f"1, the best, to {MOST_ANSWERS}",
+            "answer",
+        )
+    return int(value)
+
+
 def parse_hints(folder: str | None) -> Path | None:
     """The folder of hints; None where they lie beside scans and results. Raises UsageError."""
     if folder is None:
@@ -348,6 +362,7 @@ def parse_options(request: RunRequest, now: datetime | None = None) -> RunOption
         quality=parse_quality(request.quality),
         vivid=parse_vivid(request.vivid),
         cautious=request.cautious,
+        answer=parse_answer(request.answer),
         palette_from=parse_palette_from(request.palette_from),
         hints=parse_hints(request.hints),
         lenient=request.lenient,

@@ -285,6 +285,16 @@ Cautious = Annotated[
     bool,
     Option(LOOKS, "Cautious", "Fade guesses towards gray.", "What keeps its colour is likely", off="--not-cautious"),
 ]
+Answer = Annotated[
+    int,
+    Schema(lambda: {"minimum": 1, "maximum": 3}),
+    Option(
+        LOOKS,
+        "Answer",
+        "Where several colours are possible: 1 takes the best of them, 2 and 3 the next ones. Sure places stay.",
+        examples=(2,),
+    ),
+]
 PaletteFrom = Annotated[
     str,
     Schema(lambda: {"minLength": 1}),
@@ -648,6 +658,7 @@ class RunRequest(_Shared):
     quality: Annotated[Quality | None, NotGiven("none")] = None
     vivid: Vivid = 0
     cautious: Cautious = False
+    answer: Answer = 1
     palette_from: Annotated[PaletteFrom | None, NotGiven("the model's own palette")] = None
     hints: Annotated[Hints | None, _BESIDE] = None
     lenient: Lenient = False
@@ -678,6 +689,8 @@ class ReprocessRequest(_Shared):
     quality: Annotated[Quality | None, NotGiven("as it was; none where a stride is given")] = None
     vivid: Annotated[Vivid | None, _AS_IT_WAS] = None
     cautious: Annotated[Cautious | None, _AS_IT_WAS] = None
+    answer: Annotated[Answer | None, _AS_IT_WAS] = None
+    palette_from: Annotated[PaletteFrom | None, NotGiven("the palette as it was")] = None
     model: Annotated[Model | None, _AS_IT_WAS] = None
     hints: Annotated[Hints | None, _BESIDE] = None
     lenient: Lenient = False

@@ -24,7 +24,7 @@ from engines.palette import PaletteNetwork
 from engines.registry import open_engine
 from engines.spec import PALETTE, Engine, EngineSpec, OnDevice
 from pipeline.errors import ColorizeError, StoreBusyError, StoreError
-from pipeline.palettes.answers import Taste, annealed, answers_of, sureness
+from pipeline.palettes.answers import PLAIN, Taste, answers_of, sureness
 from pipeline.palettes.doubt import Calibration, doubt_of, spread_of
 from pipeline.palettes.series import sureness_of
 from pipeline.palettes.windows import distribution_of, palette_of
@@ -336,7 +336,7 @@ def _make_palette(store: ScanStore, version: ChromaVersion, network: PaletteNetw
     distribution = distribution_of(store.read_seen, shape_yx, card.side_px, card.cells, network.see)
     colours_ab = np.array(card.colours_ab, np.float32)
     version.write_answers(answers_of(distribution, colours_ab), task.attempt)
-    palette = palette_of(annealed(distribution, task.taste.vivid), colours_ab, shape_yx, card.gain * task.taste.gain)
+    palette = palette_of(distribution, colours_ab, shape_yx, card.gain, task.taste)
     if card.has_doubt:
         calibration = Calibration(*card.cell_doubt)
         if task.taste.is_cautious:
@@ -355,7 +355,7 @@ def _make_palette(store: ScanStore, version: ChromaVersion, network: PaletteNetw
 
 def _chosen_ab(palette: Palette, taste: Taste, gain: float) -> NDArray[np.float32] | None:
     """What spreads are measured around; None is the mean, for which they were calibrated with the model's own gain."""
-    return None if taste == Taste() else palette.cells / np.float32(gain)
+    return None if taste == PLAIN else palette.cells / np.float32(gain)
 
 
 def _anchor(store: ScanStore, spec: EngineSpec) -> Anchor:

@@ -145,14 +145,16 @@ def _check_series(model: Model, options: RunOptions) -> None:
 
 def _check_taste(model: Model, options: RunOptions, copy: PaletteCopy | None) -> None:
     """Raises UsageError where there are no possible colours to choose from, or none is known to be a guess."""
-    palette, option = model.card.palette, "vivid" if options.vivid else "cautious"
-    if copy is not None and (options.vivid or options.cautious):
+    palette = model.card.palette
+    asked = {"vivid": bool(options.vivid), "cautious": options.cautious, "answer": options.answer > 1}
+    option = next((name for name, is_asked in asked.items() if is_asked), None)
+    if copy is not None and option:
         raise UsageError(
             f"--{option}: the coloured copy {copy.path.name} knows only one colour of each place; leave it out, or run "
             "without --palette-from",
             option,
         )
-    if palette is None and (options.vivid or options.cautious):
+    if palette is None and option:
         raise UsageError(
             f"--{option}: model {model.card.name} has no palette network and knows only one colour of each place; "
             "leave it out, or give another --model",
@@ -275,6 +277,7 @@ class RunContext:
             quality=self.options.quality,
             vivid=self.options.vivid,
             cautious=self.options.cautious,
+            answer=self.options.answer,
             palette_sha256=card.palette.network_sha256 if card.palette and self.copy is None else "",
             palette_engine=network.backend if network else "",
             palette_precision=network.precision if network else "",

@@ -39,7 +39,7 @@ def make_palettes(colouring: Colouring) -> None:
                 if alone.ended is None:
                     work(alone)
         elif job.anchor_spec is not None:
-            taste = Taste(job.spec.vivid, job.spec.cautious)
+            taste = Taste(job.spec.vivid, job.spec.cautious, job.spec.answer)
             names = job.scan.stem, job.paths.store, version.name, version.attempt
             tasks.append(AnchorTask(*names, job.anchor_spec, taste, is_series))
 

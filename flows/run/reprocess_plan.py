@@ -21,7 +21,7 @@ from flows.options import RunOptions, parse_options, parse_size
 from flows.outcome import ScanOutcome
 from flows.request import GRADE_OPTIONS, REGION_OPTIONS, ReprocessRequest, RunRequest
 from flows.run.jobs import RunContext, ScanJob
-from flows.run.palette_copies import copy_of
+from flows.run.palette_copies import copy_of, needed_copy
 from flows.run.planning import failure, fitting
 from flows.run.policy_gate import forbidden, terms_of_store
 from flows.run.series import series_in
@@ -40,7 +40,7 @@ from pipeline.tiling.anchor import has_anchor
 _REUSE_FACTOR = 2
 # What a network has to be asked for.
 _OF_NETWORKS = (
-    *("tile", "stride", "window", "anchor", "quality", "vivid", "cautious", "model"),
+    *("tile", "stride", "window", "anchor", "quality", "vivid", "cautious", "answer", "palette_from", "model"),
     *("engine", "precision"),
 )
 
@@ -160,13 +160,15 @@ def _changed(spec: RunSpec, request: ReprocessRequest, options: RunOptions, shap
 
 
 def _taste(spec: RunSpec, request: ReprocessRequest, options: RunOptions, model: str) -> dict[str, Any]:
-    """``vivid`` and ``cautious``: as requested, else as before, as far as the model's palette network supports them."""
-    palette = None if options.engine == "identity" else _card(model).palette
+    """Which of the possible colours: as requested, else as before, as far as the model's palette network can."""
+    is_copied = options.palette_from is not None and not options.lenient
+    palette = None if is_copied or options.engine == "identity" else _card(model).palette
     vivid = spec.vivid if palette else 0.0
     cautious = spec.cautious and palette is not None and palette.has_doubt
     return {
         "vivid": vivid if request.vivid is None else options.vivid,
         "cautious": cautious if request.cautious is None else options.cautious,
+        "answer": (spec.answer if palette else 1) if request.answer is None else options.answer,
     }
 
 
@@ -237,7 +239,9 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
             grade = None
         changed = replace(options, grade=grade) if grade else _changed(now, request, options, shape_yx)
         context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers, policy=policy)
-        if grade is None and context.model.card.takes_palette:
+        if grade is None and options.palette_from is not None:
+            context = replace(context, copy=needed_copy(options.palette_from, scan, context.files, options.lenient))
+        elif grade is None and context.model.card.takes_palette:
             series = series_in(store, now.series_sha256)
             context = replace(context, copy=copy_of(store, now.palette_copy_sha256), series=series)
         again: RunSpec | None = None
@@ -257,6 +261,11 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
         is_kept = again is not None or (grade is not None and spec.grade is None)
         if isinstance(job, ScanJob):
             job = replace(job, is_ingested=True, is_kept=is_kept, force=job.force and not is_kept)
+        if isinstance(job, ScanJob) and job.copy is not None and options.palette_from is not None and options.lenient:
+            lone = replace(context, copy=None)
+            predicted = _predicted_anew(store, request, lone)
+            alone = lone.job_for(scan, store.info, store.source, predicted, len(stores), is_exact=exact, terms=terms)
+            job = replace(job, without_copy=replace(alone, is_ingested=True) if isinstance(alone, ScanJob) else alone)
         return fitting(job)
 
     planned: list[ScanJob | ScanOutcome] = []
@@ -338,7 +347,7 @@ def _unchanged(scan: ScanFile, store: ScanStore, paths: ResultPaths, form: str) 
 def _of_networks(request: ReprocessRequest) -> list[str]:
     """What is asked for that a network has to be asked."""
     plain = ReprocessRequest(output=request.output)
-    return [f"--{name}" for name in _OF_NETWORKS if getattr(request, name) != getattr(plain, name)]
+    return [f"--{name.replace('_', '-')}" for name in _OF_NETWORKS if getattr(request, name) != getattr(plain, name)]
 
 
 def parse_grade(request: ReprocessRequest) -> Grade | None:

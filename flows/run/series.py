@@ -30,7 +30,7 @@ MOST_SCANS = 200  # each is compared with each
 _MOST_BYTES = 2**24
 _NAMED = 5  # in a line
 # What decides the palette that a scan has by itself.
-_OF_PALETTE = ("palette_sha256", "palette_engine", "palette_precision", "vivid", "cautious", "algorithm")
+_OF_PALETTE = ("palette_sha256", "palette_engine", "palette_precision", "vivid", "cautious", "answer", "algorithm")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from flows.run.restore import find_result
 from pipeline.colour.grading import Grade, factor_for
 from pipeline.colour.lab import chroma_from_half, rgb_from_lab
 from pipeline.errors import StoreError, UsageError
-from pipeline.palettes.answers import Taste, annealed
+from pipeline.palettes.answers import Taste
 from pipeline.palettes.windows import distribution_of, palette_of
 from pipeline.results.run_spec import RunSpec
 from pipeline.results.sidecar import version_of
@@ -42,13 +42,13 @@ U8 = NDArray[np.uint8]
 
 Options = Mapping[str, Any]
 COUNT = 9
-_OF_NETWORK: tuple[Options, ...] = ({"vivid": 0.25}, {"vivid": 0.5}, {"vivid": 0.75})
+_OF_NETWORK: tuple[Options, ...] = ({"answer": 2}, {"answer": 3}, {"vivid": 0.35}, {"vivid": 0.7})
 _GRADES: tuple[Options, ...] = (
+    {"colourfulness": 33},
     {"saturation": 0.6},
-    {"saturation": 1.4},
     {"warmth": 6},
     {"warmth": -6},
-    {"colourfulness": 33},
+    {"saturation": 1.4},
     # Where there is no network to ask.
     {"hue_map": "violet:0.3, magenta:0.3"},
     {"saturation": 0.8, "warmth": 4},
@@ -56,6 +56,8 @@ _GRADES: tuple[Options, ...] = (
 )
 _WINDOW_PX = 2048
 _LEAST_SIDE_PX = 32
+# Mean difference of palettes in a*, b* below which the next best colours are none: the network is sure everywhere.
+_TOLD_APART = 0.5
 _QUALITY = 88
 
 
@@ -139,13 +141,18 @@ def _of_network(store: ScanStore, spec: RunSpec, lightness: F32) -> Iterator[Var
         card = network.card
         seen = distribution_of(store.read_seen, store.info.shape_yx, card.side_px, card.cells, network.see)
     colours_ab = np.array(card.colours_ab, np.float32)
+    shape_yx = lightness.shape[0], lightness.shape[1]
+    mean = palette_of(seen, colours_ab, shape_yx, card.gain)
     palettes = []
     for options in _OF_NETWORK:
-        taste = Taste(options["vivid"])
-        shape_yx = lightness.shape[0], lightness.shape[1]
-        palettes.append(palette_of(annealed(seen, taste.vivid), colours_ab, shape_yx, card.gain * taste.gain))
-    for options, chroma in zip(_OF_NETWORK, _coloured(model, lightness, palettes), strict=True):
-        yield Variant(options, _rgb(lightness, chroma))
+        # The network's other choices stay as they are in the current version.
+        taste = Taste(options.get("vivid", spec.vivid), answer=options.get("answer", spec.answer))
+        palette = palette_of(seen, colours_ab, shape_yx, card.gain, taste)
+        if np.abs(palette.cells - mean.cells).mean() >= _TOLD_APART:
+            palettes.append((options, palette))
+    chroma = _coloured(model, lightness, [palette for _, palette in palettes])
+    for (options, _), each in zip(palettes, chroma, strict=True):
+        yield Variant(options, _rgb(lightness, each))
 
 
 def _coloured(model: Model, lightness: F32, palettes: list[Palette]) -> Iterator[F32]:

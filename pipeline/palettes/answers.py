@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.palettes import MOST_ANSWERS
 from pipeline.palettes.doubt import GUESS_FROM, LIKELY_BELOW
 
 F32 = NDArray[np.float32]
 
-MOST_ANSWERS = 3
+# The next best colour stands alone from this share of the best one's on, and does not count up to that.
+_STANDS_FROM, _COUNTS_FROM = 0.3, 0.05
+# Widths of Gaussians, in cells: what is best is decided over neighbours, or it would change from cell to cell.
+_TOGETHER_CELLS, _FADE_CELLS = 1.0, 0.7
 _NEAR_AB = 16.0  # colours closer than this in a*, b* are one answer
 _LEAST_TEMPERATURE = 0.05
 _VIVID_GAIN = 0.5
@@ -34,15 +39,20 @@ class Taste:
     ----------
     vivid : 0 is the mean, 1 the likeliest colour alone, with half as much chroma again
     is_cautious : fade guesses towards gray
+    answer : 1, or 2 or 3 for the next best colours (:func:`next_best`)
     """
 
     vivid: float = 0.0
     is_cautious: bool = False
+    answer: int = 1
 
     @property
     def gain(self) -> float:
         """Factor of the chroma: the likeliest colours of a network that is often unsure are duller than photographs."""
         return 1 + _VIVID_GAIN * self.vivid
+
+
+PLAIN = Taste()
 
 
 def annealed(distribution: F32, vivid: float) -> F32:
@@ -75,6 +85,26 @@ def answers_of(distribution: F32, colours_ab: F32, count: int = MOST_ANSWERS) ->
     near = (apart < _NEAR_AB).astype(np.float32)
     rows = [_answers(row, colours_ab, near, count) for row in distribution.swapaxes(0, 1)]
     return np.stack(rows, axis=2)
+
+
+def next_best(distribution: F32, colours_ab: F32, mean_ab: F32, answer: int) -> F32:
+    """(2, rows, columns) a*, b*: the second or third of each cell's answers, where it has one; elsewhere its mean.
+
+    A cell whose next answer is about as likely as its best takes it; a sure one keeps its mean; others are mixed.
+    Answers are those of neighbouring cells together, so that one thing keeps one colour.
+
+    Parameters
+    ----------
+    distribution : (K, rows, columns), over the (K, 2) ``colours_ab``
+    mean_ab : (2, rows, columns) the cells' first choice
+    answer : 2 or more
+    """
+    together = np.stack([cv2.GaussianBlur(plane, (0, 0), _TOGETHER_CELLS) for plane in distribution])
+    best, *others = answers_of(together, colours_ab, answer)
+    ratio = others[-1][2] / np.maximum(best[2], 1e-9)
+    share = np.clip((ratio - _COUNTS_FROM) / (_STANDS_FROM - _COUNTS_FROM), 0, 1).astype(np.float32)
+    mixed = mean_ab * (1 - share) + others[-1][:2] * share
+    return np.stack([cv2.GaussianBlur(np.ascontiguousarray(plane), (0, 0), _FADE_CELLS) for plane in mixed])
 
 
 def _answers(distribution: F32, colours_ab: F32, near: F32, count: int) -> F32:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.palettes.answers import PLAIN, Taste, annealed, next_best
 from pipeline.palettes.panels import panels_of
 from pipeline.tiling.anchor import overview
 from pipeline.tiling.grid import TileAxis
@@ -154,11 +155,17 @@ def _assembled(grid: PaletteGrid, shape_yx: tuple[int, int], cells: int, look: C
     return total / weights
 
 
-def palette_of(distribution: F32, colours_ab: F32, shape_yx: tuple[int, int], gain: float = 1.0) -> Palette:
-    """The mean colours of a :func:`distribution_of` a scan, times ``gain``; ``colours_ab`` is (K, 2)."""
-    mean = mean_ab(distribution, colours_ab * np.float32(gain))
-    rows, columns = mean.shape[1:]
-    return Palette(mean, (shape_yx[0] / rows, shape_yx[1] / columns))
+def palette_of(
+    distribution: F32, colours_ab: F32, shape_yx: tuple[int, int], gain: float = 1.0, taste: Taste = PLAIN
+) -> Palette:
+    """The colours that are chosen from a :func:`distribution_of` a scan, times ``gain``; ``colours_ab`` is (K, 2)."""
+    given_ab = colours_ab * np.float32(gain * taste.gain)
+    chosen = mean_ab(annealed(distribution, taste.vivid), given_ab)
+    if taste.answer > 1:
+        chosen = next_best(distribution, colours_ab, chosen / np.float32(gain * taste.gain), taste.answer)
+        chosen *= np.float32(gain * taste.gain)
+    rows, columns = chosen.shape[1:]
+    return Palette(chosen, (shape_yx[0] / rows, shape_yx[1] / columns))
 
 
 def _square(small: F32, window: Roi, factor: int, side_px: int) -> F32:

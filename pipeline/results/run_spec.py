@@ -23,9 +23,9 @@ class RunSpec:
 
     ``tile_yx`` and ``stride_yx`` are in pixels. Tiles start at multiples of ``align`` if the stride is such a multiple.
     ``anchor`` says whether the palette comes from the whole scan. ``quality`` is the seam score that finer tiles should
-    reach, 0 for none; ``stride_yx`` is then the coarsest stride. ``vivid`` and ``cautious`` decide how colours are
-    chosen from a palette network's distribution (:mod:`pipeline.palettes.answers`); ``palette_engine`` and
-    ``palette_precision`` are the engine and precision of that network. ``palette_copy_sha256`` is the hash of the
+    reach, 0 for none; ``stride_yx`` is then the coarsest stride. ``vivid``, ``cautious`` and ``answer`` decide
+    how colours are chosen from a palette network's distribution (:mod:`pipeline.palettes.answers`); ``palette_engine``
+    and ``palette_precision`` are the engine and precision of that network. ``palette_copy_sha256`` is the hash of the
     coloured copy that gives the palette instead, ``series_sha256`` that of the bytes of all scans of the series that it
     was made in. ``reused`` names the version whose tiles were taken over, rounded to float16 by its store. If the
     colours of another version were changed and none predicted, ``grade`` says how, and ``graded_from`` names that
@@ -49,6 +49,7 @@ class RunSpec:
     quality: float = 0.0
     vivid: float = 0.0
     cautious: bool = False
+    answer: int = 1
     palette_sha256: str = ""
     palette_engine: str = ""
     palette_precision: str = ""
@@ -67,7 +68,8 @@ class RunSpec:
         grade = {"grade": self.grade.to_json(), "graded_from": self.graded_from} if self.grade else {}
         hints = {name: values[name] for name in _HINTING} if self.hints_sha256 else {}
         # What has none of these keeps the settings, and with them the name, that it had before there were any.
-        left_out = (*_GRADING, *_HINTING, *(() if self.series_sha256 else ("series_sha256",)))
+        plain = [name for name in ("series_sha256", "answer") if values[name] in ("", 1)]
+        left_out = (*_GRADING, *_HINTING, *plain)
         return {**{name: value for name, value in values.items() if name not in left_out}, **hints, **grade}
 
     @classmethod

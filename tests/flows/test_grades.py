@@ -152,6 +152,22 @@ def test_parts_of_a_picture_are_graded_one_after_the_other(command, coloured, tm
     assert first not in (plain, sidecar(output)["result"]["version"])
 
 
+def test_a_grade_that_is_killed_goes_on_to_the_same_bytes(command, killed, coloured, tmp_path):
+    words = ("--hue-map", "blue>brown", "--colourfulness", "24")
+    undisturbed, output = (shutil.copytree(coloured, tmp_path / name) for name in ("undisturbed", "killed"))
+    before = (output / "girls.color.tif").read_bytes()
+    assert command("reprocess", undisturbed, *words).code == 0
+    records = "girls.zarr/versions/*graded*/chroma/records/*.json"
+    killed(("reprocess", output, *words), lambda: any(output.glob(records)))
+    assert (output / "girls.color.tif").read_bytes() in (before, (undisturbed / "girls.color.tif").read_bytes())
+    ran = command("reprocess", output, *words)
+    assert ran.code == 0, ran.err
+    for name in [f"girls.zarr/versions/{versions(undisturbed)[-1]}/chroma/c", "girls.color.tif"]:
+        there, wanted = output / name, undisturbed / name
+        files = [path.relative_to(wanted) for path in wanted.rglob("*") if path.is_file()] or ["."]
+        assert all((there / path).read_bytes() == (wanted / path).read_bytes() for path in files)
+
+
 def test_a_version_that_was_kept_is_put_back(command, coloured, tmp_path):
     output = shutil.copytree(coloured, tmp_path / "out")
     (plain,), before = versions(output), (output / "girls.color.tif").read_bytes()

@@ -130,6 +130,21 @@ def test_reprocess_keeps_the_palette_of_the_copy_also_where_that_is_gone(command
     assert (graded["settings"]["grade"]["saturation"], graded["palette_copy"]) == (0.5, told["palette_copy"])
 
 
+def test_a_copy_that_comes_later_is_used_without_its_scan(command, done):
+    folder, truths, _ = done
+    (folder / "scans" / "alone.png").rename(folder / "away.png")
+    Image.fromarray(handled(truths["alone"])[0]).save(folder / "copies" / "alone.jpg", quality=85)
+    ran = command("reprocess", folder / "out", "alone", "--palette-from", folder / "copies")
+    assert ran.code == 0, ran.err
+    assert json.loads((folder / "out" / "alone.color.json").read_text())["palette_copy"]["name"] == "alone.jpg"
+    gray = np.stack([as_scan(truths["alone"])] * 3, axis=2)
+    picture = tifffile.imread(folder / "out" / "alone.color.tif")
+    assert error(picture, truths["alone"]) < 0.35 * error(gray, truths["alone"])
+    ran = command("reprocess", folder / "out", "album/b", "--palette-from", folder / "copies")
+    assert ran.code == 1
+    ran.line("b.png", "no coloured copy of it in", "--lenient")
+
+
 def test_copies_are_found_by_the_names_of_results(tmp_path):
     def scan(stem, name, page=1):
         return ScanFile(tmp_path / "scans" / name, stem, page)

@@ -85,7 +85,7 @@ def test_help_names_every_choice(name, choices):
 
 def test_defaults_as_text_are_as_good_as_numbers(tmp_path):
     given = {row.name: str(row.default) for row in parameters_of(RunRequest) if type(row.default) in (int, float)}
-    assert set(given) == {"tile", "vivid", "quarantine_after", "keep"}
+    assert set(given) == {"tile", "vivid", "answer", "quarantine_after", "keep"}
     as_numbers = parse_options(RunRequest(inputs=[], output=str(tmp_path)))
     assert parse_options(RunRequest(inputs=[], output=str(tmp_path), **given)) == as_numbers
 

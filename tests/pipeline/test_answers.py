@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.palettes.answers import annealed, answers_of, sureness
+from pipeline.palettes.answers import annealed, answers_of, next_best, sureness
 from pipeline.palettes.doubt import GUESS_FROM, LIKELY_BELOW, spread_of
 from pipeline.tiling.palette import mean_ab
 
@@ -68,6 +68,44 @@ def test_answers_come_best_first_and_share_what_there_is(seed: int) -> None:
     many = answers_of(_distribution(seed), GRID, len(GRID))
     np.testing.assert_allclose(many[:, 2].sum(axis=0), 1, atol=1e-4)
     np.testing.assert_allclose((many[:, :2] * many[:, 2:]).sum(axis=0), mean_ab(_distribution(seed), GRID), atol=1e-2)
+
+
+def test_the_next_best_colour_is_taken_where_it_is_as_good_and_not_where_one_is_sure() -> None:
+    distribution = np.full((len(GRID), 9, 12), 1e-6, np.float32)
+    brown, green = (int((colour == GRID).all(axis=1).argmax()) for colour in ((14, 28), (-28, 14)))
+    distribution[brown, :, :6] = 0.99  # sure
+    distribution[brown, :, 6:], distribution[green, :, 6:] = 0.55, 0.44
+    distribution /= distribution.sum(axis=0)
+    mean = mean_ab(distribution, GRID)
+    made = next_best(distribution, GRID, mean, 2)
+    np.testing.assert_allclose(made[:, 4, 0], [14, 28], atol=0.2)
+    np.testing.assert_allclose(made[:, 4, 11], [-28, 14], atol=0.2)
+    np.testing.assert_allclose(mean[:, 4, 11], [-4.6, 21.8], atol=0.2)
+    # It fades from one to the other, and a third answer, which there is not, leaves the mean.
+    assert (np.diff(made[0, 4]) < 1e-3).all()
+    np.testing.assert_allclose(next_best(distribution, GRID, mean, 3)[:, 4, 11], mean[:, 4, 11], atol=0.2)
+
+
+def test_noise_in_which_of_two_is_better_does_not_show_in_the_next_best() -> None:
+    rng = np.random.default_rng(4)
+    distribution = np.full((len(GRID), 16, 20), 1e-6, np.float32)
+    brown, green = (int((colour == GRID).all(axis=1).argmax()) for colour in ((14, 28), (-28, 14)))
+    distribution[brown] = 0.53 + rng.normal(0, 0.03, (16, 20))
+    distribution[green] = 1 - distribution[brown]
+    distribution /= distribution.sum(axis=0)
+    alone = answers_of(distribution, GRID)[1, 0]
+    assert (np.abs(np.diff(alone, axis=1)) > 20).any(), "cell by cell it would be patchy"
+    made = next_best(distribution, GRID, mean_ab(distribution, GRID), 2)
+    assert (np.abs(np.diff(made[0], axis=1)) > 20).mean() < 0.2 * (np.abs(np.diff(alone, axis=1)) > 20).mean()
+
+
+@given(st.integers(0, 20), st.sampled_from([2, 3]))
+def test_the_next_best_lies_between_colours_that_there_are(seed: int, answer: int) -> None:
+    distribution = _distribution(seed)
+    made = next_best(distribution, GRID, mean_ab(distribution, GRID), answer)
+    assert made.shape == (2, 3, 4)
+    assert made.dtype == np.float32
+    assert (np.abs(made) <= 42.01).all()
 
 
 def test_caution_leaves_what_is_likely_and_takes_the_colour_of_a_guess() -> None:

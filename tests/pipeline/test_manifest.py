@@ -35,6 +35,7 @@ def test_every_setting_has_a_version_of_its_own():
         "quality": 1.05,
         "vivid": 0.5,
         "cautious": True,
+        "answer": 2,
         "palette_sha256": "ae",
         "palette_engine": "torch",
         "palette_precision": "bf16",
