@@ -155,7 +155,8 @@ def _are_alike(one: F32, other: F32, at: F64, way: F64) -> bool:
         return True
     if min(spread) == 0:
         return False
-    return float(np.corrcoef(*patches)[0, 1]) >= _LEAST_LIKENESS
+    first, second = ((patch - patch.mean()) / patch.std() for patch in patches)
+    return float((first * second).mean()) >= _LEAST_LIKENESS
 
 
 def _taken(plane: F32, at_xy: F64) -> F32:

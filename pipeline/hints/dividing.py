@@ -129,8 +129,8 @@ class _Boundaries:
     def _summed(cls, pairs: NDArray, values: F64, lengths: F64, count: int) -> _Boundaries:
         key = pairs.min(0).astype(np.int64) * count + pairs.max(0)
         unique, where = np.unique(key, return_inverse=True)
-        length = np.bincount(where, lengths, len(unique))
-        mean = np.bincount(where, values * lengths, len(unique)) / length
+        length = np.asarray(np.bincount(where, lengths, len(unique)), np.float64)
+        mean = np.asarray(np.bincount(where, values * lengths, len(unique)) / length, np.float64)
         return cls(np.stack(np.divmod(unique, count)), mean, length, count)
 
     def merging(self, limit: float) -> I32:
