@@ -235,7 +235,7 @@ class Corrections:
         return {"colour": now, "lightness": round(lightness, 1), "likely": told}
 
     def _taken(self, subject: Subject) -> TakenHints | None:
-        return take_hints(self._places, subject.scan, subject.store.info.shape_yx)
+        return take_hints(self._places, subject.scan, subject.store.info.shape_yx)[0]
 
     def _path(self, subject: Subject) -> Path:
         """The file that the desk writes: where hints of the scan lie already, or beside its result."""

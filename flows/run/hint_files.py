@@ -1,7 +1,8 @@
 """Which hints are whose, and the colours that they come to.
 
 They lie beside the scan (``plate.hints.json`` for ``plate.tif``, ``book.p001.hints.json`` for a page), beside its
-result, or under the result's name in a folder of their own; strokes and JSON in one place count together.
+result, or under the result's name in a folder of their own; strokes and JSON in one place count together. In a series
+those of its other scans count, too, where they show the same.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flows.inputs import ScanFile
+from flows.run.hint_fellows import carry, look_of, way_between
+from flows.run.series import Series
 from pipeline.colour.lab import chroma_from_half
 from pipeline.errors import ColorizeError, HintError
 from pipeline.hints import ENDINGS
@@ -32,7 +35,7 @@ from pipeline.types import Roi
 
 _AROUND_PX = 2
 # Raised when the same hints would come to other colours.
-_ALGORITHM = 1
+_ALGORITHM = 2
 
 
 @dataclass(frozen=True)
@@ -103,19 +106,54 @@ class Places:
         return next(iter(found.values()), [])
 
 
-def take_hints(places: Places, scan: ScanFile, shape_yx: tuple[int, int]) -> TakenHints | None:
-    """The hints of a scan of this size; None where there are none.
+def take_hints(
+    places: Places, scan: ScanFile, shape_yx: tuple[int, int], series: Series | None = None
+) -> tuple[TakenHints | None, list[str]]:
+    """The hints of a scan of this size, with those of its fellows in a series; None where there are none.
+
+    With it lines that say which hints of its fellows it does not take, and why.
 
     Raises
     ------
     HintError : they cannot be read, or the scan cannot have them; one line that names the file
     """
+    own = _own(places, scan, shape_yx)
+    fellows = _of_fellows(places, scan, series, own.known) if series is not None else {}
+    every = [own, *fellows.values()]
+    known = [each for part in every for each in part.known]
+    lines = [line for part in every for line in part.lines]
+    if not known:
+        return None, lines
+    told = {"algorithm": _ALGORITHM, "hints": own.hints.to_json()["hints"], "known": known}
+    sha256 = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    named = {
+        f"{name}s": list(
+            dict.fromkeys(filter(None, (getattr(hint, name) for part in every for hint in part.hints.hints)))
+        )
+        for name in ("author", "source")
+    }
+    files = [str(path) for part in every if part.known for path in part.paths]
+    carried = {name: len(part.known) for name, part in fellows.items() if part.known}
+    record = {"files": files, "sha256": sha256, "count": len(known), "from_series": carried, **named, **told}
+    return TakenHints(record), lines
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Hints of one scan: where they were read, what they say, and what comes of it; ``lines`` are for people."""
+
+    paths: tuple[Path, ...] = ()
+    hints: Hints = field(default_factory=Hints)
+    known: tuple[Mapping[str, Any], ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+def _own(places: Places, scan: ScanFile, shape_yx: tuple[int, int]) -> _Part:
+    """The hints that a scan has itself. Raises HintError."""
     paths = places.find(scan)
     if not paths:
-        return None
+        return _Part()
     hints = _read(paths, shape_yx, scan.path)
-    if not hints.hints:
-        return None
     known = []
     for number, hint in enumerate(hints.hints, 1):
         try:
@@ -126,13 +164,59 @@ def take_hints(places: Places, scan: ScanFile, shape_yx: tuple[int, int]) -> Tak
         reach = REACH if hint.spreads is None else hint.spreads
         numbers = [list(each) for each in hint.shape.numbers]
         known.append({"kind": hint.shape.kind, "numbers": numbers, "ab": [round(v, 4) for v in ab], "reach": reach})
-    told = {"algorithm": _ALGORITHM, "hints": hints.to_json()["hints"], "known": known}
-    sha256 = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    every = {
-        f"{name}s": list(dict.fromkeys(filter(None, (getattr(hint, name) for hint in hints.hints))))
-        for name in ("author", "source")
-    }
-    return TakenHints({"files": [str(path) for path in paths], "sha256": sha256, "count": len(known), **every, **told})
+    return _Part(tuple(paths), hints, tuple(known))
+
+
+def _of_fellows(places: Places, scan: ScanFile, series: Series, own: Sequence[Mapping[str, Any]]) -> dict[str, _Part]:
+    """What hints of the scans that show something of this one say of it, by their names."""
+    look = look_of(places.output, scan.stem, series)
+    parts, known = dict[str, _Part](), list(own)
+    for name in sorted(look.shared) if look else ():
+        fellow = look_of(places.output, name, series)
+        assert look is not None, "it has fellows"
+        if fellow is None:
+            continue
+        try:
+            given = _own(places, fellow.scan, fellow.shape_yx)
+        except HintError:
+            continue  # what is wrong with them fails the fellow itself, in a line of its own
+        way = way_between(places.output, scan.stem, name, series) if given.known else None
+        if way is None:
+            continue
+        way = np.asarray(np.linalg.inv(way), np.float64)
+        hints, lines = [], []
+        for number, (hint, each) in enumerate(zip(given.hints.hints, given.known, strict=True), 1):
+            # A gray mount or caption is one of that scan alone; and a colour from here is known here.
+            is_from_here = isinstance(hint.colour, AsIn) and Path(hint.colour.picture).as_posix() == scan.stem
+            if each["reach"] == 0 or is_from_here:
+                continue
+            carried = carry(each, fellow, look, way, known)
+            if carried.known is not None:
+                hints.append(hint)
+                known.append(carried.known)
+            if reason := carried.left_out:
+                lines.append(f"{scan.path}: hint {number} of {shown(name)} is not carried over {reason}")
+        if hints or lines:
+            parts[name] = _Part(
+                given.paths, Hints(tuple(hints)), tuple(known[-len(hints) :] if hints else ()), tuple(lines)
+            )
+    return {name: part for name, part in parts.items() if part.known or part.lines}
+
+
+def waiting_hints(places: Places, scans: Sequence[ScanFile], series: Mapping[str, Series]) -> list[str]:
+    """The names of series with hints that no fellow can have yet, for their scans were not looked at."""
+    names = set[str]()
+    for scan in scans:
+        own = series.get(scan.stem)
+        if own is None or own.name in names:
+            continue
+        try:
+            has_hints = bool(places.find(scan))
+        except HintError:
+            continue  # told where they are taken
+        if has_hints and look_of(places.output, scan.stem, own) is None:
+            names.add(own.name)
+    return sorted(names)
 
 
 def _read(paths: list[Path], shape_yx: tuple[int, int], scan: Path) -> Hints:

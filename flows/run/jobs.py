@@ -374,13 +374,16 @@ class RunContext:
         HintError : something is wrong with them, and that is not lenient
         """
         try:
-            hints = take_hints(Places(self.options.output, self.options.hints, self.hints_in), scan, shape_yx)
+            places = Places(self.options.output, self.options.hints, self.hints_in)
+            hints, lines = take_hints(places, scan, shape_yx, self.series)
         except HintError as error:
             if not self.options.lenient:
                 raise
             if is_told:
                 warn(f"{error}; coloured without hints")
-            hints = None
+            hints, lines = None, []
+        for line in lines if is_told else ():
+            warn(line)
         return replace(self, hints=hints)
 
     def _source(self, scan: ScanFile) -> Source | None:

@@ -14,9 +14,11 @@ from engines.errors import EngineError
 from engines.machine import processors
 from flows.catalogue.recorder import ScanFiles
 from flows.deadline import NO_DEADLINE, Deadline
+from flows.events import warn
 from flows.inputs import ScanFile
 from flows.options import RunOptions
 from flows.outcome import FailureKind, ScanOutcome
+from flows.run.hint_files import Places, waiting_hints
 from flows.run.jobs import RunContext, ScanJob
 from flows.run.output_names import Names, check_lengths
 from flows.run.run_log import in_one_line
@@ -197,4 +199,9 @@ def plan_scans(
         if options.series is not None:
             scans_ = [scan for scan in every if isinstance(scan, ScanFile) and deferred(scan) is None]
             series = find_series(options.series, scans_, context.files)
+            for name in waiting_hints(Places(options.output, options.hints), scans_, series):
+                warn(
+                    f"series {shown(name)}: has hints, and where its scans show the same is not known yet; run it "
+                    "again afterwards, and its other scans get them too"
+                )
         return list(pool.map(plan, every))

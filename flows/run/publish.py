@@ -200,14 +200,19 @@ def _of_hints(store: ScanStore, spec: RunSpec) -> str:
         return ""
     by = f" by {', '.join(record['authors'])}" if record["authors"] else ""
     sources = f" ({'; '.join(record['sources'])})" if record["sources"] else ""
-    return f"{record['count']} hint{'s' * (record['count'] != 1)}{by} corrected its colours{sources}"
+    fellows = ", ".join(
+        f"{count} of them carried over from {name}" for name, count in record.get("from_series", {}).items()
+    )
+    carried = f", {fellows}," if fellows else ""
+    return f"{record['count']} hint{'s' * (record['count'] != 1)}{by}{carried} corrected its colours{sources}"
 
 
 def _hints(store: ScanStore, spec: RunSpec) -> HintsRecord | None:
     record = _hints_record(store, spec)
     if record is None:
         return None
-    return HintsRecord.from_json({name: record[name] for name in ("files", "sha256", "count", "authors", "sources")})
+    names = ("files", "sha256", "count", "authors", "sources", "from_series")
+    return HintsRecord.from_json({name: record[name] for name in names if name in record})
 
 
 def _of_copy(store: ScanStore, spec: RunSpec) -> str:

@@ -235,7 +235,7 @@ def plan_stores(stores: list[ScanFile], request: ReprocessRequest, options: RunO
         shape_yx = store.info.shape_yx
         name, now = _version_now(store, paths)
         grade = _grade(now, request, options, shape_yx)
-        if options.grade is None and grade is not None and _are_other_hints(options, scan, shape_yx, now):
+        if options.grade is None and grade is not None and _are_other_hints(store, options, scan, shape_yx, now):
             grade = None
         changed = replace(options, grade=grade) if grade else _changed(now, request, options, shape_yx)
         context = replace(_prepared(_written_as_before(paths, request, changed)), workers=workers, policy=policy)
@@ -310,9 +310,12 @@ def _graded(store: ScanStore, now: RunSpec, name: str, grade: Grade) -> RunSpec:
     return spec if grade.is_identity else replace(spec, grade=grade, graded_from=before)
 
 
-def _are_other_hints(options: RunOptions, scan: ScanFile, shape_yx: tuple[int, int], now: RunSpec) -> bool:
+def _are_other_hints(
+    store: ScanStore, options: RunOptions, scan: ScanFile, shape_yx: tuple[int, int], now: RunSpec
+) -> bool:
     """Whether a scan's hints are not those that its colours have."""
-    hints = _prepared(options).with_hints(scan, shape_yx, is_told=False).hints
+    context = replace(_prepared(options), series=series_in(store, now.series_sha256))
+    hints = context.with_hints(scan, shape_yx, is_told=False).hints
     return (hints.sha256 if hints else "") != now.hints_sha256
 
 

@@ -1,9 +1,9 @@
 """From colours that are known at some places to a correction of the chroma of a whole scan.
 
 How far the model is wrong at a hint says how far it is wrong in places that are alike: of nearly the same lightness, in
-surroundings of the same lightness, roughness and predicted colour, near, and with no edge between. So the errors at the
-hints are interpolated by a kernel over all of these. It is compact: what is farther than a hint's reach, or lighter or
-darker by more than 60 L*, is not changed at all.
+surroundings of the same lightness, roughness and predicted colour, near, and with no edge between
+(:mod:`pipeline.hints.dividing`). So the errors at the hints are interpolated by a kernel over all of these. It is
+compact: what is farther than a hint's reach, or lighter or darker by more than 60 L*, is not changed at all.
 
 The correction is kept on a bilateral grid: cells of the scan times steps of lightness. A pixel takes it from between
 the cells and between the steps about its own lightness, at the scan's full resolution, so that it stops at edges that
@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.hints.dividing import parts_of
 from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
@@ -43,9 +44,8 @@ _SURROUNDINGS, _ROUGHNESS, _PREDICTED = 200.0, 200.0, 60.0
 _BLUR = 0.02  # of the short side
 # Of hints that nearly contradict each other their mean is taken.
 _NUGGET = 0.01
-# Steps of L* from one pixel of the shrunk scan to the next that divide it; a third is kept over each that is missing.
-_EDGES = (5.0, 7.0, 9.0)
-_NOISE = 8.0  # L*
+# How many times the usual step of L* the edges have that divide; a third is kept over each limit that is not reached.
+_EDGES = (4.0, 5.0, 6.0)
 _NEAR = 1e-2
 _CHUNK = 2**20
 
@@ -75,7 +75,7 @@ class Seen:
     @cached_property
     def parts(self) -> list[_Parts]:
         """The divisions of the scan by its edges."""
-        return [_Parts.of(self, most) for most in _EDGES]
+        return _Parts.of(self)
 
 
 @dataclass(frozen=True)
@@ -291,9 +291,6 @@ def connected(one: NDArray[np.intp], other: NDArray[np.intp], count: int) -> NDA
 class _Parts:
     """The parts of a shrunk scan that edges divide, and which share of each node of the grid is of which part.
 
-    Between two pixels of one part there is a way without a step of lightness above a limit. Noise is smoothed first,
-    edges are not.
-
     Attributes
     ----------
     labels : (h, w) number of the part of each pixel
@@ -307,27 +304,16 @@ class _Parts:
     shape_yx: tuple[int, int]
 
     @classmethod
-    def of(cls, seen: Seen, most: float) -> _Parts:
-        smooth = cv2.bilateralFilter(np.ascontiguousarray(seen.lightness), 5, _NOISE, 2)
-        height, width = smooth.shape
-        pixels = np.arange(height * width).reshape(height, width)
-        pairs = np.concatenate(
-            [
-                np.stack([one.ravel(), other.ravel()])
-                for one, other in ((pixels[:, :-1], pixels[:, 1:]), (pixels[:-1], pixels[1:]))
-            ],
-            axis=1,
-        )
-        levels = smooth.ravel()
-        one, other = pairs[:, np.abs(levels[pairs[0]] - levels[pairs[1]]) < most]
-        labels = connected(one, other, pixels.size).reshape(height, width)
-        rows, columns = (-(-extent // CELL_PX) for extent in smooth.shape)
+    def of(cls, seen: Seen) -> list[_Parts]:
+        """One for each limit of what divides."""
+        height, width = seen.lightness.shape
+        rows, columns = (-(-extent // CELL_PX) for extent in (height, width))
         cells = (np.arange(height) // CELL_PX)[:, None] * columns + np.arange(width) // CELL_PX
         steps = np.clip(seen.lightness / np.float32(_STEP), 0, np.float32(_STEPS - 1))
         low = np.minimum(steps.astype(np.intp), _STEPS - 2)
-        nodes = cells * _STEPS + low
-        high = steps - low
-        return cls(labels, np.stack([nodes, nodes + 1]), np.stack([1 - high, high]), (rows, columns))
+        nodes, high = cells * _STEPS + low, steps - low
+        grid = np.stack([nodes, nodes + 1]), np.stack([1 - high, high]), (rows, columns)
+        return [cls(labels, *grid) for labels in parts_of(seen.lightness, _EDGES)]
 
     @cached_property
     def _all(self) -> F32:

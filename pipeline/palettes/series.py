@@ -33,7 +33,6 @@ F64 = NDArray[np.float64]
 CELLS = 48  # along the short side, or as many as the scan's own palette has
 _FADES = 0.25  # of the picture's side, from its edge
 _LEAST_WEIGHT = 1e-3
-_KNOWN = 1e4  # what somebody knows outweighs what a network guesses
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,12 @@ class Reading:
     lightness : (h, w) L* of the scan, shrunk (:func:`pipeline.tiling.anchor.overview`)
     palette : its own; its cells cover the scan
     sure : (rows, columns) of the palette's cells, how sure of each its network is, above 0
-    fixed : (rows, columns) 0 to 1, where somebody who knows has said the colour (a hint): it outweighs what networks
-        say of the same place in other scans; None is nowhere
     """
 
     name: str
     lightness: F32
     palette: Palette
     sure: F32
-    fixed: F32 | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +100,6 @@ def _plane(reading: Reading) -> F32:
     chroma, sure = (enlarged(each, (0, 0), (rows, columns), cell_yx) for each in (cells, reading.sure[None]))
     y, x = (np.minimum(1, np.minimum(at, 1 - at) / _FADES) for at in map(_middles, (rows, columns)))
     weight = np.maximum(sure[0], reading.sure.min()) * np.maximum(np.outer(y, x), _LEAST_WEIGHT)
-    if reading.fixed is not None:
-        known = enlarged(reading.fixed[None], (0, 0), (rows, columns), cell_yx)[0]
-        weight *= 1 + _KNOWN * np.clip(known, 0, 1)
     return np.concatenate([chroma * weight, weight[None]]).astype(np.float32)
 
 

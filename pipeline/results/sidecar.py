@@ -187,6 +187,7 @@ class HintsRecord(_Record):
     sha256 : as ``hints_sha256`` in the settings
     count : number of hints
     authors, sources : whoever and whatever the hints name, each once
+    from_series : how many of them were carried over from another scan of the series, by the name of its results
     """
 
     files: Sequence[str] = ()
@@ -194,6 +195,7 @@ class HintsRecord(_Record):
     count: int = 0
     authors: Sequence[str] = ()
     sources: Sequence[str] = ()
+    from_series: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

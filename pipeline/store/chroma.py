@@ -237,7 +237,9 @@ class ChromaVersion:
     def take_over(self, before: ChromaVersion) -> None:
         """Copy what is kept beside the colours of the version whose colours this one's are made from. OutputError."""
         with reading(before.path):
-            names = [name for name in (_ANCHOR, _DOUBT_CELLS, _DOUBT, _ANSWERS) if (before.path / name).is_file()]
+            names = [
+                name for name in (_ANCHOR, _DOUBT_CELLS, _DOUBT, _ANSWERS, _SERIES) if (before.path / name).is_file()
+            ]
             names += [f"{_CHOSEN}/{path.name}" for path in sorted((before.path / _CHOSEN).glob("*"))]
             data = {name: (before.path / name).read_bytes() for name in names}
         for name in names:

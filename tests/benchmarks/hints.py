@@ -5,7 +5,8 @@
 A photograph of DATA that no model learned from is the truth, its lightness the scan. Points lie all over it, each far
 from those before (of twenty random places the farthest one), and tell the truth's mean a*, b* of 5 x 5 pixels there.
 What is beyond a hint's reach is compared bit by bit. Then a scan of two areas with an edge between them, a hint on one
-side: CIEDE2000 of what comes over the edge, by its step of lightness. Last, with ``--megapixels``, a large scan is
+side: CIEDE2000 of what comes over the edge, by its step of lightness; and areas without an edge, smooth and rough ones:
+how much of a hint's colour comes through. Last, with ``--megapixels``, a large scan is
 coloured, gets a hint, and another one: whole commands from the second changed hint to the new picture.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,7 +40,8 @@ from training.evaluation.subjects import find_subjects, spread
 
 F32 = NDArray[np.float32]
 COUNTS = (1, 3, 10, 30, 100)
-EDGES = (10, 20, 30, 40)
+EDGES = (5, 7, 10, 20, 30, 40)
+AREAS = ("noise of 1 L*", "shading of 20 L*", "grain of 6 L*", "spots of 5 L*")
 _OLIVE = (-8.0, 30.0)
 
 
@@ -108,11 +111,28 @@ def _bleed(step: float) -> float:
     return float(deltaE_ciede2000(before, after).max())
 
 
-def _command(*words: object) -> float:
-    """Wall seconds of a whole command."""
-    started = time.perf_counter()
+def _kept(area: str) -> float:
+    """The share of a hint's colour that is left at 40 to 80 px from it, in an area without an edge."""
+    random = np.random.default_rng(3)
+    noise = random.normal(0, 1, (256, 340)).astype(np.float32)
+    if area.startswith("spots"):
+        noise = cv2.GaussianBlur(noise, (0, 0), 2)
+    sizes = {"noise": 1.0, "shading": 0.5, "grain": 6.0, "spots": 5.0}
+    lightness = 50 + noise * np.float32(sizes[area.split()[0]] / noise.std())
+    if area.startswith("shading"):
+        lightness += np.linspace(-10, 10, lightness.shape[1], dtype=np.float32)
+    chroma = np.zeros((2, *lightness.shape), np.float32)
+    _, made = with_hints(lightness, chroma, [Known(Shape("points", ((100.0, 128.0),)), _OLIVE)])
+    return float(made[1, 88:168, 140:180].mean() / _OLIVE[1])
+
+
+def _command(*words: object) -> tuple[float, float]:
+    """Wall seconds of a whole command, and those of processors that it and what it starts take."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "flows.cli", *map(str, words)], check=True, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - started, taken
 
 
 def _seconds_of_a_change(megapixels: float) -> str:
@@ -124,13 +144,16 @@ def _seconds_of_a_change(megapixels: float) -> str:
         write_scan(scan, side)
         run = ("run", scan, "-o", output)
         first = _command(*run)
-        seconds, stages = [], []
         for place in (side // 2, side // 3):
             _command("hint", scan, "--at", f"{place},{place}", "--colour", "#556b2f", "--reach", 0.1)
-            seconds.append(_command(*run))
-            stages.append(json.loads((output / "large.color.json").read_text())["work"]["seconds"])
-    told = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in stages[-1].items())
-    return f"{megapixels:g} megapixels: coloured in {first:.1f} s; a changed hint: {seconds[-1]:.1f} s ({told})"
+            changed = _command(*run)
+            stages = json.loads((output / "large.color.json").read_text())["work"]["seconds"]
+    wall, taken = (f"{one:.1f} s and {other:.1f} s" for one, other in zip(first, changed, strict=True))
+    told = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in stages.items())
+    return (
+        f"{megapixels:g} megapixels, first colours and a changed hint: {wall}, of processors {taken} "
+        f"({100 * changed[1] / first[1]:.0f} %; the change: {told})"
+    )
 
 
 def main() -> None:
@@ -169,6 +192,8 @@ def main() -> None:
     print(f"\n{outside} bytes differ beyond the reach; {seconds / table[:, 1:].size:.2f} s for the hints of a picture")
     told = ", ".join(f"{_bleed(step):.2f} over {step} L*" for step in EDGES)
     print(f"CIEDE2000 that bleeds over an edge, at most: {told}")
+    told = ", ".join(f"{100 * _kept(area):.0f} % through {area}" for area in AREAS)
+    print(f"Left of a hint's colour after 40 to 80 px: {told}")
     if args.megapixels:
         print(_seconds_of_a_change(args.megapixels))
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,11 +13,13 @@ from skimage.color import deltaE_ciede2000
 from flows.catalogue.recorder import ScanFiles
 from flows.inputs import ScanFile
 from flows.options import parse_options
+from flows.run.hint_fellows import Carried, Look, carry
 from flows.run.jobs import RunContext
 from flows.run.series import find_series
-from pipeline.colour.lab import lab_from_rgb
+from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
 from pipeline.errors import UsageError
 from tests.flows.test_palette_from import as_scan
+from tests.pipeline.test_registration import lightness as lightness_of
 from tests.pipeline.test_registration import photograph
 from tests.request import asked
 
@@ -138,3 +141,56 @@ def test_what_can_be_joined_with_nothing_is_refused(tmp_path):
         RunContext.of(parse_options(asked(tmp_path, series=str(tmp_path), model="efficientnet-unet")))
     options = replace(parse_options(asked(tmp_path, series=str(tmp_path), precision="fp32")), series=None)
     assert RunContext.of(options).spec_for((500, 500)).series_sha256 == ""
+
+
+def test_a_hint_of_one_scan_is_carried_over_to_a_fellow_that_shows_the_place(command, done):
+    folder, third, _ = done
+    left = tifffile.imread(folder / "out" / "left.color.tif")
+    lightness = lab_from_rgb(left.astype(np.float32) / 255)[0]
+    # Where little else lies near, so that what spreads is of one thing.
+    rough = cv2.blur(np.abs(cv2.Laplacian(lightness, cv2.CV_32F)), (15, 15))[30:-30, third + 30 : 2 * third - 30]
+    y, x = np.unravel_index(rough.argmin(), rough.shape) + np.array([30, third + 30])
+    hint = {"at": [int(x), int(y)], "colour": "lab(50, 30, 30)", "author": "A. Curator", "source": "museum no. 17"}
+    path = folder / "scans" / "left.hints.json"
+    path.write_text(json.dumps({"format": "colorize-archive hints", "version": 1, "hints": [hint]}))
+    before = [told(folder / "out", name)["settings"] for name in ("left", "right", "other")]
+    words = ("run", folder / "scans", "--precision", "fp32", "-o", folder / "out", "--series", folder / "scans")
+    ran = command(*words)
+    path.unlink()
+    assert ran.code == 0, ran.err
+    right = told(folder / "out", "right")
+    assert right["hints"]["from_series"] == {"left": 1}
+    assert (right["hints"]["authors"], right["hints"]["files"]) == (["A. Curator"], [str(path)])
+    assert right["work"]["predictions"] == 0
+    assert right["series"]["shared"]["left"] > 0.3
+    assert "carried over from left" in json.dumps(right["pictures"]["tiff"]["premis"])
+    assert told(folder / "out", "left")["hints"]["from_series"] == {}
+    assert told(folder / "out", "other")["settings"] == before[2]
+    colours = tifffile.imread(folder / "out" / "right.color.tif").astype(np.float32) / 255
+    place = lab_from_rgb(colours)[:, y - 2 : y + 3, x - third - 2 : x - third + 3]
+    # What sRGB can show of it at this lightness.
+    wanted = lab_from_rgb(rgb_from_lab(place[0], np.full((2, 5, 5), 30, np.float32)))
+    assert np.hypot(*(place - wanted)[1:]).mean() < 6
+
+
+def look(seen, name):
+    return Look(name, seen, seen.shape, ScanFile(Path(name), name), {})
+
+
+def test_what_looks_different_or_contradicts_is_not_carried_over():
+    plane = lightness_of(photograph(2, side=200))
+    moved = np.array([[1, 0, -20], [0, 1, -10], [0, 0, 1]], float)
+    part = np.ascontiguousarray(plane[10:, 20:])
+    known = {"kind": "points", "numbers": [[100, 90]], "ab": [20.0, 10.0], "reach": 1.0}
+    one, other = look(plane, "one"), look(part, "other")
+    carried = carry(known, one, other, moved, [])
+    assert carried.known["numbers"] == [[80, 80]]
+    assert carried.known["reach"] == pytest.approx(200 / min(part.shape), rel=0.01)
+    assert carried.left_out == ""
+    near = {"kind": "points", "numbers": [[82, 80]], "ab": [-20.0, 10.0], "reach": 1.0}
+    assert "says another colour" in carry(known, one, other, moved, [near]).left_out
+    assert carry(known, one, other, moved, [{**near, "ab": [21.0, 10.0]}]).left_out == ""
+    noise = np.random.default_rng(1).uniform(0, 100, part.shape).astype(np.float32)
+    assert "looks different" in carry(known, one, look(noise, "other"), moved, []).left_out
+    outside = {**known, "numbers": [[5, 5]]}
+    assert carry(outside, one, other, moved, []) == Carried(None)

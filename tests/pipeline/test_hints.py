@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from skimage.color import deltaE_ciede2000, rgb2lab
-from skimage.measure import points_in_poly
+from skimage.measure import label, points_in_poly
 
 from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
 from pipeline.errors import HintError
 from pipeline.hints.colours import lab_of
+from pipeline.hints.dividing import parts_of
 from pipeline.hints.files import read_hints, write_hints
 from pipeline.hints.model import AsIn, Hint, Hints
 from pipeline.hints.recolouring import Known, recolouring
@@ -47,15 +49,44 @@ def point(x, y):
     return Shape("points", ((x, y),))
 
 
-@pytest.mark.parametrize("factor", [1, 2])
-def test_a_hint_holds_spreads_over_its_area_and_stops_at_the_edge(factor):
-    lightness, chroma = two_areas(), np.zeros((2, 96, 128), np.float32)
+@pytest.mark.parametrize(("factor", "step"), [(1, 30), (2, 30), (1, 10), (1, 6)])
+def test_a_hint_holds_spreads_over_its_area_and_stops_at_the_edge(factor, step):
+    lightness, chroma = two_areas(step), np.zeros((2, 96, 128), np.float32)
     made = applied(lightness, chroma, [Known(point(30, 50), OLIVE)], factor).apply(chroma, WHOLE, lightness)
     assert made[:, 50, 30] == pytest.approx(OLIVE)
     assert made[1, 50, 36] == pytest.approx(30, rel=0.2)
     assert (made[1, 20:76, 10:50] > 5).all()
     before, after = (np.moveaxis(lab_from_rgb(rgb_from_lab(lightness, each)), 0, -1)[:, 65:] for each in (chroma, made))
     assert deltaE_ciede2000(before, after).max() < 1
+
+
+def test_an_edge_that_fades_out_somewhere_still_divides():
+    lightness, chroma = two_areas(14), np.zeros((2, 96, 128), np.float32)
+    lightness[90:] = 50
+    made = applied(lightness, chroma, [Known(point(30, 50), OLIVE)]).apply(chroma, WHOLE, lightness)
+    assert made[1, 20:76, 40:60].min() > 5
+    assert made[1, 4:84, 68:].max() < 1
+
+
+@pytest.mark.parametrize("size", [0, 2, 4])
+def test_what_is_rough_everywhere_is_not_divided(size):
+    noise = np.random.default_rng(4).normal(0, 1, (96, 128)).astype(np.float32)
+    spots = cv2.GaussianBlur(noise, (0, 0), size) if size else noise
+    lightness, chroma = 50 + spots * np.float32(5 / spots.std()), np.zeros((2, 96, 128), np.float32)
+    made = applied(lightness, chroma, [Known(point(30, 50), OLIVE)]).apply(chroma, WHOLE, lightness)
+    assert np.median(made[1, 20:76, 50:70]) > 10
+    assert (made[1, 20:76, 50:70] > 5).mean() > 0.9
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.floats(0, 100, width=32)))
+@settings(max_examples=30, deadline=None)
+def test_parts_are_whole_areas_and_those_of_a_higher_limit_are_made_of_those_of_a_lower(lightness):
+    fine, coarse = parts_of(lightness, (2.0, 4.0))
+    for labels in (fine, coarse):
+        for each in np.unique(labels):
+            assert label(labels == each, connectivity=1, return_num=True)[1] == 1
+    both = np.unique(np.stack([fine.ravel(), coarse.ravel()]), axis=1)
+    assert len(np.unique(both[0])) == both.shape[1]
 
 
 def test_between_two_hints_of_one_area_the_colour_goes_from_one_to_the_other():

@@ -10,12 +10,12 @@ from pipeline.tiling.palette import Palette
 from tests.pipeline.test_registration import lightness, photograph
 
 
-def reading(name, plane, draw, fixed=None):
+def reading(name, plane, draw):
     """Of a picture, with colours that nobody has reason for."""
     cells = draw.normal(0, 15, (2, 16, 20)).astype(np.float32)
     cells = np.stack([cv2.GaussianBlur(each, (0, 0), 2) * 4 for each in cells])
     sure = draw.uniform(0.02, 0.2, (16, 20)).astype(np.float32)
-    return Reading(name, plane, Palette(cells, (plane.shape[0] / 16, plane.shape[1] / 20)), sure, fixed)
+    return Reading(name, plane, Palette(cells, (plane.shape[0] / 16, plane.shape[1] / 20)), sure)
 
 
 def under(joined, plane, columns):
@@ -55,16 +55,3 @@ def test_unlike_pictures_keep_their_palettes_to_the_bit_and_order_does_not_matte
     one, other = join(like), join(like[::-1])
     for each in like:
         assert np.array_equal(one[each.name].palette.cells, other[each.name].palette.cells)
-
-
-def test_a_colour_that_a_hint_has_fixed_is_that_of_the_fellows_too():
-    plane, draw = lightness(photograph(4, side=240)), np.random.default_rng(5)
-    fixed = np.zeros((16, 20), np.float32)
-    fixed[6:10, 8:12] = 1
-    one, other = reading("one", plane, draw, fixed), reading("other", plane, draw)
-    middle = np.s_[
-        :, 7 * plane.shape[0] // 16 : 9 * plane.shape[0] // 16, 9 * plane.shape[1] // 20 : 11 * plane.shape[1] // 20
-    ]
-    wanted = one.palette.under((0, 0), plane.shape)[middle]
-    for joined in join([one, other]).values():
-        assert np.abs(joined.palette.under((0, 0), plane.shape)[middle] - wanted).max() < 1
