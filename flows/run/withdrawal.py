@@ -24,7 +24,8 @@ from flows.catalogue.database import FILE, Catalogue
 from flows.events import warn
 from flows.inputs import RECORDS, STORE_ENDINGS, THUMBNAILS
 from flows.run.policy_gate import PUBLIC_FORMATS
-from pipeline.formats import ENDINGS, FOLDER_ENDINGS
+from pipeline.endings import FORMAT_FOLDERS as FOLDER_ENDINGS
+from pipeline.endings import FORMATS as ENDINGS
 from pipeline.metadata.provenance import premis_withdrawal
 from pipeline.results.credentials import CREDENTIAL_ENDING
 from pipeline.results.decisions import read_decisions

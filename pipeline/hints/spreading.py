@@ -265,28 +265,6 @@ class _Cells:
         return cls(np.stack([*where, *small], -1).reshape(-1, 6).astype(np.float32), (height, width))
 
 
-def connected(one: NDArray[np.intp], other: NDArray[np.intp], count: int) -> NDArray[np.int32]:
-    """(count,) the number of the component of each node, from 0 on in the order of their first nodes.
-
-    Each component hooks itself to the lowest one that it touches, and is relabelled, until none touches another: those
-    that nobody hooks are at most half of them in each round (Shiloach and Vishkin, Journal of Algorithms 3, 1982).
-
-    Parameters
-    ----------
-    one, other : (n,) the two nodes of each edge
-    """
-    labels = np.arange(count)
-    while True:
-        ends = np.stack([labels[one], labels[other]])
-        open_ = ends[0] != ends[1]
-        if not open_.any():
-            return np.asarray(np.unique(labels, return_inverse=True)[1], np.int32)
-        one, other, ends = one[open_], other[open_], ends[:, open_]
-        np.minimum.at(labels, ends.max(0), ends.min(0))
-        while (labels[labels] != labels).any():
-            labels = labels[labels]
-
-
 @dataclass(frozen=True)
 class _Parts:
     """The parts of a shrunk scan that edges divide, and which share of each node of the grid is of which part.
