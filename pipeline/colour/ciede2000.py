@@ -53,6 +53,9 @@ def ciede2000(one: ArrayLike, other: ArrayLike) -> F64:
     return np.asarray(np.sqrt(np.maximum(squared, 0)))
 
 
+_ROUNDING = 1e-12
+
+
 def _saturated(chroma: F64) -> F64:
     """From 0 for gray to 1 for strong colours, with the step at a chroma of 25."""
     seventh = chroma**7
@@ -66,7 +69,7 @@ def _polar(a: F64, b: F64) -> tuple[F64, F64]:
 
 
 def _middle(hue_1: F64, hue_2: F64) -> F64:
-    """The hue half-way between two, on the side where they are nearer."""
+    """The hue half-way between two, on the side where they are nearer; of opposite ones, without their rounding."""
     total = hue_1 + hue_2
     around = np.where(total < 2 * np.pi, total + 2 * np.pi, total - 2 * np.pi)
-    return np.asarray(np.where(np.abs(hue_1 - hue_2) <= np.pi, total, around) / 2)
+    return np.asarray(np.where(np.abs(hue_1 - hue_2) <= np.pi + _ROUNDING, total, around) / 2)
