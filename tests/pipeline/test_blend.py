@@ -104,10 +104,10 @@ def test_an_unknown_window_names_the_known():
 
 
 def test_uncovered_pixels_raise(monkeypatch):
-    monkeypatch.setitem(WINDOWS, "holes", lambda size: np.zeros(size, np.float32))
+    monkeypatch.setitem(WINDOWS, "hann", lambda size: np.zeros(size, np.float32))
     grid = TileGrid.of((32, 32), (16, 16), (8, 8))
     with pytest.raises(CoverageError, match="covered by no tile"):
-        run_blocks(grid, "holes", picture((32, 32)), echo, 32)
+        run_blocks(grid, "hann", picture((32, 32)), echo, 32)
 
 
 def test_predictions_that_are_not_numbers_are_refused():
