@@ -14,7 +14,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,11 +145,6 @@ class Bucket:
 
         with self._told(key):
             return str(obstore.put(self._store, key, data)["e_tag"])
-
-    def put_all(self, files: Mapping[str, Path]) -> dict[str, str]:
-        """Put several files at the same time; returns the etags by key."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return dict(zip(files, pool.map(self.put, files, files.values()), strict=True))
 
     def check_writable(self, key: str) -> None:
         """Put and remove an empty object. Raises BucketError."""

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 F64 = NDArray[np.float64]
 _25_TO_7 = 25.0**7
+_ROUNDING = 1e-12  # of angles
 
 
 def ciede2000(one: ArrayLike, other: ArrayLike) -> F64:
@@ -51,9 +52,6 @@ def ciede2000(one: ArrayLike, other: ArrayLike) -> F64:
     # Rounding may leave a square below zero.
     squared = d_light**2 + d_chroma**2 + d_hue**2 + rotation * d_chroma * d_hue
     return np.asarray(np.sqrt(np.maximum(squared, 0)))
-
-
-_ROUNDING = 1e-12
 
 
 def _saturated(chroma: F64) -> F64:

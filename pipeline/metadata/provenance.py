@@ -111,24 +111,16 @@ def premis_event(
     notes : such as metadata not carried; with notes the outcome is "warning", else "success"
     """
     outcome = term("eventOutcome", "war", "warning") if notes else term("eventOutcome", "suc", "success")
-    identifier = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([when, *source, *result]))
     objects = [(*source, "sou", "source"), (*result, "out", "outcome")]
     return {
-        "eventIdentifier": {"eventIdentifierType": "UUID", "eventIdentifierValue": str(identifier)},
+        "eventIdentifier": _identifier(when, *source, *result),
         "eventType": term("eventType", "mod", "modification"),
         "eventDateTime": when,
         "eventDetailInformation": [{"eventDetail": detail}],
         "eventOutcomeInformation": [
             {"eventOutcome": outcome, "eventOutcomeDetail": [{"eventOutcomeDetailNote": note} for note in notes]}
         ],
-        "linkingAgentIdentifier": [
-            {
-                "linkingAgentIdentifierType": "name and version or SHA-256",
-                "linkingAgentIdentifierValue": f"{name} {value}",
-                "linkingAgentRole": [term("eventRelatedAgentRole", "exe", "executing program")],
-            }
-            for name, value in agents.items()
-        ],
+        "linkingAgentIdentifier": [_program(f"{name} {value}") for name, value in agents.items()],
         "linkingObjectIdentifier": [
             {
                 "linkingObjectIdentifierType": FILE_NAME,
@@ -160,20 +152,16 @@ def premis_review(
     version : name of the version of colours, and SHA-256 of the scan that they belong to
     identifier : of the decision
     """
-    name, sha256 = version
     detail: dict[str, Any] = {"eventOutcome": {"value": decision}}
     if note:
         detail["eventOutcomeDetail"] = [{"eventOutcomeDetailNote": note}]
     return {
-        "eventIdentifier": {
-            "eventIdentifierType": "UUID",
-            "eventIdentifierValue": str(
-                uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([when, identifier, person, *version]))
-            ),
-        },
+        "eventIdentifier": _identifier(when, identifier, person, *version),
         "eventType": {"value": "review by a person"},
         "eventDateTime": when,
-        "eventDetailInformation": [{"eventDetail": f"colours of version {name} looked at and decided on by a person"}],
+        "eventDetailInformation": [
+            {"eventDetail": f"colours of version {version[0]} looked at and decided on by a person"}
+        ],
         "eventOutcomeInformation": [detail],
         "linkingAgentIdentifier": [
             {
@@ -182,13 +170,7 @@ def premis_review(
                 "linkingAgentRole": [term("eventRelatedAgentRole", "imp", "implementer")],
             }
         ],
-        "linkingObjectIdentifier": [
-            {
-                "linkingObjectIdentifierType": "SHA-256 of the scan, and version of its colours",
-                "linkingObjectIdentifierValue": f"{sha256} {name}",
-                "linkingObjectRole": [term("eventRelatedObjectRole", "sou", "source")],
-            }
-        ],
+        "linkingObjectIdentifier": [_colours(*version)],
     }
 
 
@@ -204,12 +186,8 @@ def premis_withdrawal(
     removed : names of the files
     version : name of the version of colours, and SHA-256 of the scan that they belong to
     """
-    name, sha256 = version
     return {
-        "eventIdentifier": {
-            "eventIdentifierType": "UUID",
-            "eventIdentifierValue": str(uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([when, *removed, *version]))),
-        },
+        "eventIdentifier": _identifier(when, *removed, *version),
         "eventType": term("eventType", "del", "deletion"),
         "eventDateTime": when,
         "eventDetailInformation": [{"eventDetail": f"withdrawn: {', '.join(removed)}"}],
@@ -219,20 +197,32 @@ def premis_withdrawal(
                 "eventOutcomeDetail": [{"eventOutcomeDetailNote": reason}],
             }
         ],
-        "linkingAgentIdentifier": [
-            {
-                "linkingAgentIdentifierType": "name and version or SHA-256",
-                "linkingAgentIdentifierValue": agent,
-                "linkingAgentRole": [term("eventRelatedAgentRole", "exe", "executing program")],
-            }
-        ],
-        "linkingObjectIdentifier": [
-            {
-                "linkingObjectIdentifierType": "SHA-256 of the scan, and version of its colours",
-                "linkingObjectIdentifierValue": f"{sha256} {name}",
-                "linkingObjectRole": [term("eventRelatedObjectRole", "sou", "source")],
-            }
-        ],
+        "linkingAgentIdentifier": [_program(agent)],
+        "linkingObjectIdentifier": [_colours(*version)],
+    }
+
+
+def _identifier(*parts: str) -> dict[str, str]:
+    """Of an event, the same for the same ``parts``."""
+    value = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(parts))
+    return {"eventIdentifierType": "UUID", "eventIdentifierValue": str(value)}
+
+
+def _program(name_and_version: str) -> dict[str, Any]:
+    """A program as an agent."""
+    return {
+        "linkingAgentIdentifierType": "name and version or SHA-256",
+        "linkingAgentIdentifierValue": name_and_version,
+        "linkingAgentRole": [term("eventRelatedAgentRole", "exe", "executing program")],
+    }
+
+
+def _colours(version: str, scan_sha256: str) -> dict[str, Any]:
+    """A version of a scan's colours as an object."""
+    return {
+        "linkingObjectIdentifierType": "SHA-256 of the scan, and version of its colours",
+        "linkingObjectIdentifierValue": f"{scan_sha256} {version}",
+        "linkingObjectRole": [term("eventRelatedObjectRole", "sou", "source")],
     }
 
 
