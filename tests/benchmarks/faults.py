@@ -81,7 +81,10 @@ _RECORDS = "*.zarr/versions/*/chroma/records/*.json"
 _HALF_SHARDS = "*.zarr/versions/*/chroma/c/*/*/*.partial"
 _MARK, _LOG, _POISON = "FAULTS_RUN", "FAULTS_LOG", "FAULTS_POISON"
 # Every line that a command may say where no terminal shows its bars.
-_LINES = re.compile(r"engine |done     |failed   |skipped  |\d+ done, \d+ skipped, \d+ failed; |colorize-archive: ")
+_LINES = re.compile(
+    r"engine |done     |failed   |skipped  |\d+ done, \d+ skipped, \d+ failed; |contact sheet: file:///"
+    r"|colorize-archive: "
+)
 Block = tuple[str, int, int]
 
 # Runs in every process of a command, before anything else: its folder is on PYTHONPATH.

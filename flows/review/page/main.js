@@ -12,6 +12,7 @@ let about = { tile: 512, readOnly: false };
 let current = null; // the scan that is shown
 let sending = Promise.resolve();
 const past = []; // what was done here, each with how to undo and to redo it
+let moving = Promise.resolve(); // what is being undone or done again
 const future = [];
 const known = new Map(); // details that were asked for ahead
 
@@ -248,10 +249,12 @@ async function refresh(name) {
 
 // Undo and redo, of decisions, hints and versions alike
 
+// Behind what is being undone or done again: it was done after that, and is undone before it.
 function did(entry) {
-  past.push(entry);
-  future.length = 0;
-  drawUndo();
+  moving = moving.then(() => {
+    past.push(entry);
+    future.length = 0;
+  }).finally(drawUndo);
 }
 
 function drawUndo() {
@@ -262,7 +265,6 @@ function drawUndo() {
 }
 
 // One after the other: what is undone can be done again as soon as it is undone.
-let moving = Promise.resolve();
 function move(from, to, how, word) {
   moving = moving.then(async () => {
     const entry = from.pop();

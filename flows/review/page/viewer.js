@@ -43,6 +43,7 @@ export class Viewer {
     this.view = "curtain";
     this.place = 50;
     this.loading = 0;
+    this.waiting = []; // what goes on where a picture is left
     this.overlay = new Overlay(stage.querySelector("#overlay"), this.first, () => this.above);
     this.#listen(this.first);
     for (const event of ["animation", "open", "resize", "update-viewport"]) this.first.addHandler(event, () => this.#arrange());
@@ -56,19 +57,13 @@ export class Viewer {
 
   // Show a scan: `left` is what is under the left of the curtain, the scan itself or another version of its colours.
   async open(scan, tile, left = null) {
-    const number = ++this.loading;
-    const sources = [source(left || scan, left ? "colour" : "scan", tile), source(scan, "colour", tile)];
-    this.sources = sources;
+    this.close();
+    const number = this.loading;
+    this.sources = [source(left || scan, left ? "colour" : "scan", tile), source(scan, "colour", tile)];
     this.scan = scan;
-    this.above = this.fading = null;
-    this.first.close();
-    if (this.second) this.second.close();
-    const add = (viewer, tileSource, index) => new Promise((done) => {
-      viewer.addTiledImage({ tileSource, index, x: 0, y: 0, width: 1, success: ({ item }) => done(item), error: () => done() });
-    });
-    await add(this.first, sources[0], 0);
+    await this.#add(this.first, 0, 0);
     if (number !== this.loading) return;
-    const above = await add(this.first, sources[1], 1);
+    const above = await this.#add(this.first, 1, 1);
     if (number !== this.loading) return;
     this.above = above;
     this.first.viewport.goHome(true);
@@ -81,14 +76,9 @@ export class Viewer {
     const number = this.loading;
     if (!this.scan || !this.above) return;
     this.sources[1] = source(this.scan, "colour", tile, trial);
-    const add = (viewer, index, replace) => new Promise((done) => {
-      viewer.addTiledImage({
-        tileSource: this.sources[1], index, replace, x: 0, y: 0, width: 1, success: ({ item }) => done(item), error: () => done(),
-      });
-    });
     const old = this.above;
-    const fresh = await add(this.first, this.first.world.getIndexOfItem(old) + 1, false);
-    if (this.second?.world.getItemCount()) await add(this.second, 0, true);
+    const fresh = await this.#add(this.first, 1, this.first.world.getIndexOfItem(old) + 1);
+    if (this.second?.world.getItemCount()) await this.#add(this.second, 1, 0, true);
     if (number !== this.loading || !fresh) return;
     if (this.fading) this.first.world.removeItem(this.fading);
     [this.fading, this.above] = [old, fresh];
@@ -108,6 +98,18 @@ export class Viewer {
     this.scan = this.above = this.fading = null;
     this.first.close();
     if (this.second) this.second.close();
+    for (const left of this.waiting.splice(0)) left();
+  }
+
+  // Add the picture of a source; comes to it, or to nothing where it fails or is left meanwhile: OpenSeadragon says
+  // nothing of a picture that it has not begun when it closes.
+  #add(viewer, which, index, replace = false) {
+    return new Promise((done) => {
+      this.waiting.push(done);
+      viewer.addTiledImage({
+        tileSource: this.sources[which], index, replace, x: 0, y: 0, width: 1, success: ({ item }) => done(item), error: () => done(),
+      });
+    });
   }
 
   show(view) {
