@@ -22,9 +22,6 @@ class ExpectedPicture:
     format: str
     shape_yx: tuple[int, int]
     dtype: str
-    bytes: int
-    sha256: str
-    levels: int
     version: str
     store: Path
     store_sha256: Mapping[str, str]
@@ -32,8 +29,6 @@ class ExpectedPicture:
     source: Path
     source_sha256: str
     metadata: Mapping[str, Any]
-    not_carried: Mapping[str, str]
-    carries_metadata: bool
     page: int
     holes: int
     record: PictureRecord
@@ -51,11 +46,6 @@ class ExpectedPicture:
             format=name,
             shape_yx=source.shape_yx,
             dtype="uint8" if "depth" in record.not_carried else source.depth,
-            bytes=sidecar.needed(name, record.bytes),
-            sha256=record.sha256,
-            levels=record.levels,
-            not_carried=record.not_carried,
-            carries_metadata=bool(record.carries_metadata),
             page=source.page,
             holes=len(source.holes),
             version=spec.version,

@@ -162,7 +162,7 @@ def _not_compared(expected: ExpectedPicture, source: _Source) -> Iterator[str]:
     """Facts about the scan that are no longer available."""
     if source.embedded is None:
         yield "metadata not compared: its store keeps none any more"
-    elif expected.carries_metadata and expected.beside and source.info.metadata.get("beside") != expected.beside:
+    elif expected.record.carries_metadata and expected.beside and source.info.metadata.get("beside") != expected.beside:
         yield f"place not compared: no {expected.beside} to read beside the scan any more"
 
 
@@ -173,9 +173,9 @@ def _byte_problems(expected: ExpectedPicture) -> Iterator[str]:
     elif signature is not None and signature.is_embedded and size_bytes(picture) == signature.unsigned_bytes:
         if file_sha256(picture) != signature.unsigned_sha256:
             yield "its bytes are not those that were written"
-    elif size_bytes(picture) != expected.bytes:
-        yield f"it has {size_bytes(picture)} bytes, not the {expected.bytes} that were written"
-    elif tree_sha256(picture) != expected.sha256:
+    elif size_bytes(picture) != expected.record.bytes:
+        yield f"it has {size_bytes(picture)} bytes, not the {expected.record.bytes} that were written"
+    elif tree_sha256(picture) != expected.record.sha256:
         yield "its bytes are not those that were written"
     elif _has_other_own_bytes(picture, signature):
         yield "without its credentials its bytes are not those that were written"
@@ -200,19 +200,19 @@ def _picture_problems(expected: ExpectedPicture, source: _Source | None, found: 
                 yield from _compare(expected, reader, source, found)
         yield from _lost_metadata(expected, source)
         if info.shape_yx == expected.shape_yx:
-            yield from level_problems(expected.format, expected.picture, expected.shape_yx, expected.levels)
+            yield from level_problems(expected.format, expected.picture, expected.shape_yx, expected.record.levels)
     except ColorizeError as error:
         yield str(error)
 
 
 def _opened(expected: ExpectedPicture) -> ScanReader:
-    orientation = 1 if "orientation" in expected.not_carried else int(expected.metadata.get("orientation") or 1)
+    orientation = 1 if "orientation" in expected.record.not_carried else int(expected.metadata.get("orientation") or 1)
     return FORMATS[expected.format].open_back(expected.picture, orientation)
 
 
 def _lost_metadata(expected: ExpectedPicture, source: _Source | None) -> Iterator[str]:
     """The scan's metadata that the picture lacks, except what the sidecar lists."""
-    if FORMATS[expected.format].is_silent(expected.not_carried):
+    if FORMATS[expected.format].is_silent(expected.record.not_carried):
         return
     scan = source.embedded if source is not None and source.embedded is not None else EmbeddedMetadata()
     try:
@@ -222,14 +222,14 @@ def _lost_metadata(expected: ExpectedPicture, source: _Source | None) -> Iterato
     except Exception as error:  # libraries have many kinds
         missing = {"metadata": f"not readable: {reason_of(error)}"}
     for what, why in missing.items():
-        if what not in expected.not_carried:
+        if what not in expected.record.not_carried:
             yield f"{what} is not kept ({why})"
 
 
 def _metadata_problems(found: Mapping[str, Any], expected: ExpectedPicture) -> Iterator[str]:
     """Orientation and resolution of the picture against the scan's."""
-    wanted = {name: value for name, value in expected.metadata.items() if name not in expected.not_carried}
-    if "orientation" not in expected.not_carried and found.get("orientation", 1) != wanted.get("orientation", 1):
+    wanted = {name: value for name, value in expected.metadata.items() if name not in expected.record.not_carried}
+    if "orientation" not in expected.record.not_carried and found.get("orientation", 1) != wanted.get("orientation", 1):
         yield f"its orientation is {found.get('orientation', 1)}, the scan's {wanted.get('orientation', 1)}"
     if wanted.get("resolution"):
         asked, there = _per_cm(wanted["resolution"]), _per_cm(found.get("resolution") or (0, 0, "none"))
@@ -287,7 +287,7 @@ def _store_problems(expected: ExpectedPicture) -> Iterator[str]:
 def _is_of_another_run(store: ScanStore, expected: ExpectedPicture) -> bool:
     """True if a later run changed whether the store keeps metadata."""
     try:
-        return store.keeps_metadata != expected.carries_metadata
+        return store.keeps_metadata != expected.record.carries_metadata
     except StoreError:
         return False
 
@@ -330,14 +330,14 @@ def _source(expected: ExpectedPicture, stack: contextlib.ExitStack) -> _Source |
         lambda roi: lightness_from_samples(reader.read(roi.rows, roi.columns), reader.info.tone),
         (lambda roi: reader.read_mask(roi.rows, roi.columns)) if reader.info.mask else None,
         reader.info,
-        reader.embedded if expected.carries_metadata else EmbeddedMetadata(),
+        reader.embedded if expected.record.carries_metadata else EmbeddedMetadata(),
         is_by_rows=True,
     )
 
 
 def _carried(store: ScanStore, expected: ExpectedPicture) -> EmbeddedMetadata | None:
     try:
-        if not expected.carries_metadata:
+        if not expected.record.carries_metadata:
             return EmbeddedMetadata()
         return store.embedded if store.keeps_metadata else None
     except StoreError:
@@ -386,7 +386,7 @@ def _compare(expected: ExpectedPicture, reader: ScanReader, source: _Source, fou
 
 
 def _is_same_mask(reader: ScanReader, roi: Roi, mask: NDArray, expected: ExpectedPicture) -> bool:
-    if {"alpha", "nodata"} & set(expected.not_carried):
+    if {"alpha", "nodata"} & set(expected.record.not_carried):
         return True
     return bool(reader.info.mask) and bool((reader.read_mask(roi.rows, roi.columns) == mask).all())
 

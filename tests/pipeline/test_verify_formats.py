@@ -15,6 +15,7 @@ from pipeline.formats import ENDINGS, FORMATS, OutputImage, level_problems, writ
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.results.expected_picture import ExpectedPicture
 from pipeline.results.read_back import carried_by_result, missing_in
+from pipeline.results.sidecar import PictureRecord
 from pipeline.results.verify import _certificate
 from pipeline.store import BlockTiming, ScanStore, Source
 from pipeline.support.files import file_sha256, size_bytes, tree_sha256
@@ -65,14 +66,19 @@ def gray8(tmp_path_factory):
 def told_of(result, name, path, written, **other):
     """What the sidecar of a good picture says, with the size and hash of whatever lies at ``path``."""
     not_carried = dict(written.not_carried) | missing_in(name, path, result.picture, written.not_carried)
+    record = PictureRecord(
+        file=path.name,
+        bytes=size_bytes(path),
+        sha256=tree_sha256(path),
+        levels=len(written.levels_yx),
+        not_carried=not_carried,
+        carries_metadata=True,
+    )
     values = {
         "picture": path,
         "format": name,
         "shape_yx": SHAPE_YX,
         "dtype": "uint8" if "depth" in not_carried else str(result.store.info.dtype),
-        "bytes": size_bytes(path),
-        "sha256": tree_sha256(path),
-        "levels": len(written.levels_yx),
         "version": "v",
         "store": result.store.path,
         "store_sha256": {each.name: file_sha256(each) for each in (result.store.path / "carried.json",)},
@@ -80,10 +86,9 @@ def told_of(result, name, path, written, **other):
         "source": path,
         "source_sha256": "0",
         "metadata": result.store.info.metadata,
-        "not_carried": not_carried,
-        "carries_metadata": True,
         "page": 1,
         "holes": 0,
+        "record": record,
     }
     return ExpectedPicture(**values | other)
 
@@ -94,7 +99,7 @@ def check(result, name, folder, faulty=None):
     told = told_of(result, name, path, write_picture(name, path, result.picture, 2))
     if faulty is not None:
         write_picture(name, path, faulty, 2)
-        told = replace(told, bytes=size_bytes(path), sha256=tree_sha256(path))
+        told = replace(told, record=replace(told.record, bytes=size_bytes(path), sha256=tree_sha256(path)))
     return _certificate(told, (), "")
 
 
@@ -195,7 +200,8 @@ def test_levels_that_are_not_there(gray8, name, tmp_path):
     path = tmp_path / f"a{ENDINGS[name]}"
     written = write_picture(name, path, gray8.picture, 2)
     assert list(level_problems(name, path, SHAPE_YX, len(written.levels_yx))) == []
-    found = _certificate(replace(told_of(gray8, name, path, written), levels=9), (), "")
+    told = told_of(gray8, name, path, written)
+    found = _certificate(replace(told, record=replace(told.record, levels=9)), (), "")
     assert found.problems == (f"its pyramid has {len(written.levels_yx)} levels, not 9",)
 
 
