@@ -119,6 +119,7 @@ def main() -> None:
     print(
         "| run | kills | at, s | half-written pictures | differing bytes | not ended well |\n|---|---|---|---|---|---|"
     )
+    is_good = True
     for kind in (arguments.only,) if arguments.only else KINDS:
         with tempfile.TemporaryDirectory(prefix="colorize-archive-kills-") as name:
             ended = trials(kind, arguments.kills, Path(name) / kind)
@@ -126,6 +127,8 @@ def main() -> None:
         sums = (sum(getattr(each, what) for each in ended) for what in ("half_written", "differing"))
         told = " | ".join(map(str, (*sums, sum(each.code != 0 for each in ended))))
         print(f"| {kind} | {len(ended)} | {when} | {told} |", flush=True)
+        is_good = is_good and all(each.is_good for each in ended)
+    sys.exit(not is_good)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def _check(server: ObjectServer, output: str, expected: Mapping[str, str], befor
 
 
 def _plain(server: ObjectServer, output: str) -> set[str]:
-    """Keys below an output but for records of runs, and names that hang on the way of the work."""
+    """Keys below an output but for records of runs."""
     return {
         key.removeprefix(f"{output}/") for key in server.keys(_BUCKET, f"{output}/") if f"{output}/runs/" not in key
     }
@@ -202,7 +202,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     height, width = map(int, asked.side.split("x"))
-    measure(asked.scans, asked.kills, asked.engine, (height, width), asked.work_limit, asked.seed)
+    found = measure(asked.scans, asked.kills, asked.engine, (height, width), asked.work_limit, asked.seed)
+    sys.exit(bool(found.lost or found.differing or found.left))
 
 
 if __name__ == "__main__":

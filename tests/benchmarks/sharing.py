@@ -7,7 +7,7 @@ manifest with iiif-prezi3, and packages them in every way: bagit-python validate
 the schemas of PREMIS and METS every record. The most memory of a tenth of them is compared with that of all.
 
 With ``--many`` it does so for memory alone with that many results that share their bytes, by hard links: 10,000 of them
-need no more room than one. With ``--flips`` it signs a result in all formats and flips that many bytes, one at a time,
+need no more room than one. With ``--flips`` it signs a result in all formats and flips that many bits, one at a time,
 in pictures and credentials, embedded and beside.
 """
 

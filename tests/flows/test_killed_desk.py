@@ -15,3 +15,4 @@ def test_killed_histories_lose_no_decision_and_let_out_nothing(command, tmp_path
         history(tmp_path / "template", tmp_path / "history", seed, told)
     assert told.faults == []
     assert told.counts["histories"] == 3
+    assert any(name.startswith("kills while") for name in told.counts)

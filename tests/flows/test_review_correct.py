@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import cv2
 import numpy as np
@@ -335,12 +336,12 @@ def test_orders_are_done_one_after_the_other_by_the_command_that_a_person_would_
     )
     program.chmod(0o755)
     monkeypatch.setattr(orders.sys, "executable", str(program))
-    done = []
-    work = Work(tmp_path, lambda: done.append(1))
+    done = threading.Semaphore(0)
+    work = Work(tmp_path, done.release)
     first = work.order("album/[1]*", "its hints", [{}])
     second = work.order("bad", "vivid 0.5", [{"vivid": 0.5}, {"saturation": 1.2}])
-    while len(done) < 2:
-        pass
+    for _ in range(2):
+        assert done.acquire(timeout=60)
     work.close()
     assert [(each.state, each.said) for each in (first, second)] == [("done", "a line"), ("failed", "a line")]
     assert (tmp_path / "said").read_text().splitlines() == [

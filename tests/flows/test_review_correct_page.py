@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 
 import pytest
-import uvicorn
 
 from flows.catalogue.database import rebuild
-from flows.review.desk import Desk
-from flows.review.guard import Guard
-from flows.review.pictures import Pictures
-from flows.review.server import application, bound
 from pipeline.results.decisions import read_decisions
-from tests.chromium import chromium, fits
+from tests.chromium import fits
 from tests.flows.test_review_correct import coloured, hints_in
-
-
-@contextlib.contextmanager
-def serving(output, read_only=False):
-    """Address of a desk for a folder."""
-    listening = bound("127.0.0.1", 0)
-    port = listening.getsockname()[1]
-    app = Guard(application(Desk(output, read_only), Pictures(output)), "127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.should_exit = True
-        thread.join(60)
+from tests.served_desk import desk_browser, serving
 
 
 @pytest.fixture
 def browser(tmp_path):
-    with chromium(tmp_path / "profile", "the review desk") as opened:
-        for domain in ("Runtime", "Log", "Page", "Network"):
-            opened.call(f"{domain}.enable")
+    with desk_browser(tmp_path / "profile") as opened:
         opened.width(1300)
         yield opened
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
-import uvicorn
 
 from flows.catalogue.database import rebuild
-from flows.review.desk import Desk
-from flows.review.guard import Guard
-from flows.review.pictures import Pictures
-from flows.review.server import application, bound
 from pipeline.results.decisions import read_decisions
-from tests.chromium import chromium, fits
+from tests.chromium import fits
 from tests.flows.test_review_desk import HOSTILE, result
+from tests.served_desk import desk_browser, serving
 
 SCANS = [f"album/plate {number}" for number in range(6)]
 
@@ -27,22 +22,13 @@ def served(tmp_path):
     for stem in (*SCANS, HOSTILE):
         result(output, stem, doubt=9.0)
     rebuild(output).close()
-    listening = bound("127.0.0.1", 0)
-    port = listening.getsockname()[1]
-    app = Guard(application(Desk(output), Pictures(output)), "127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{port}/", output
-    server.should_exit = True
-    thread.join(30)
+    with serving(output) as address:
+        yield address, output
 
 
 @pytest.fixture
 def browser(tmp_path):
-    with chromium(tmp_path / "profile", "the review desk") as opened:
-        for domain in ("Runtime", "Log", "Page", "Network"):
-            opened.call(f"{domain}.enable")
+    with desk_browser(tmp_path / "profile") as opened:
         yield opened
 
 

@@ -7,7 +7,7 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -24,6 +24,7 @@ from pipeline.hints.spreading import Seen
 from pipeline.shapes import Shape
 from pipeline.tiling.anchor import square_means
 from pipeline.types import Roi
+from tests.strategies import examples
 
 OLIVE = (-8.0, 30.0)
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "hints.schema.json").read_text())
@@ -79,7 +80,7 @@ def test_what_is_rough_everywhere_is_not_divided(size):
 
 
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.floats(0, 100, width=32)))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_parts_are_whole_areas_and_those_of_a_higher_limit_are_made_of_those_of_a_lower(lightness):
     fine, coarse = parts_of(lightness, (2.0, 4.0))
     for labels in (fine, coarse):
@@ -120,7 +121,7 @@ def test_gray_areas_have_no_chroma_at_all_and_beyond_a_reach_no_bit_changes():
 
 
 @given(st.integers(0, 80), st.integers(0, 110), st.integers(1, 16), st.integers(1, 18))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_a_region_by_itself_is_what_it_is_in_the_whole(y, x, height, width):
     lightness, chroma = two_areas(), np.zeros((2, 96, 128), np.float32)
     known = [Known(point(30, 50), OLIVE), Known(Shape("boxes", ((80, 20, 20, 30),)), (20.0, 5.0))]
@@ -142,7 +143,7 @@ def test_what_is_no_picture_stays_as_it_is():
 
 @given(st.lists(st.tuples(st.floats(-5, 45), st.floats(-5, 45)), min_size=3, max_size=7))
 @example([(0.0, 0.0), (0.0, 0.0), (26.974144476996855, 26.974144476996855)])
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_pixels_of_a_polygon_are_those_whose_middles_are_inside(corners):
     shape, roi = Shape("polygon", tuple(corners)), Roi(3, 38, 5, 41)
     y, x = np.mgrid[roi.rows, roi.columns] + 0.5

@@ -207,6 +207,7 @@ def test_killed_commands_lose_nothing(objects, bucket, run, shared_cluster, tmp_
         deadline = time.monotonic() + 120
         while len(objects.keys(bucket, "out/")) < count and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
+        assert len(objects.keys(bucket, "out/")) >= count
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for key in objects.keys(bucket, "out/"):
