@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.endings import FORMATS
+from pipeline.palettes import MOST_ANSWERS
 from pipeline.tiling.windows import NAMES as WINDOWS
 
 AUTO = "auto"
@@ -287,7 +288,7 @@ Cautious = Annotated[
 ]
 Answer = Annotated[
     int,
-    Schema(lambda: {"minimum": 1, "maximum": 3}),
+    Schema(lambda: {"minimum": 1, "maximum": MOST_ANSWERS}),
     Option(
         LOOKS,
         "Answer",

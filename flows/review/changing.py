@@ -8,12 +8,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from flows.options import parse_vivid
 from flows.review.answers import FRESH, RefusedError, item_of, seen_item, text_of
 from flows.review.correcting import Corrections
 from flows.review.desk import Desk
 from flows.review.measured import lightness_differences, meetings
 from flows.review.pictures import Pictures
-from flows.review.trying import vivid_of
 from flows.review.work import Work
 from flows.run.restore import restore
 from pipeline.colour.grading import Grade
@@ -78,8 +78,8 @@ def order(desk: Desk, corrections: Corrections, work: Work, given: Mapping[str, 
         raise RefusedError(400, "no number")
     grade = Grade.parse(numbers["saturation"], numbers["warmth"])
     vivid = numbers["vivid"]
-    if vivid is not None and vivid_of(vivid) != spec.vivid:
-        steps.append({"vivid": vivid_of(vivid)})
+    if vivid is not None and parse_vivid(vivid) != spec.vivid:
+        steps.append({"vivid": parse_vivid(vivid)})
     if not grade.is_identity or (spec.grade is not None and not steps):
         steps.append({"saturation": grade.saturation, "warmth": grade.warmth})
     if not steps:

@@ -19,14 +19,12 @@ from pipeline.colour.grading import Grade
 from pipeline.colour.lab import lab_from_rgb, samples_from_lab
 from pipeline.hints.recolouring import Known, Recolouring
 from pipeline.hints.spreading import Correction
-from pipeline.palettes.answers import Taste
+from pipeline.palettes.answers import Taste, annealed
 from pipeline.shapes import Shape
 from pipeline.tiling.palette import Palette
 from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
-
-_LEAST_TEMPERATURE = 0.05
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class VividChange:
 def chosen_ab(answers: F32, vivid: float) -> F32:
     """(2, rows, columns) a*, b* that are chosen among (n, 3, rows, columns) answers, as from a whole distribution."""
     shares = np.maximum(answers[:, 2], np.float32(1e-6))
-    sharp = (shares / shares.max(axis=0)) ** np.float32(1 / max(1 - vivid, _LEAST_TEMPERATURE))
+    sharp = annealed(shares, vivid)
     chosen = (answers[:, :2] * sharp[:, None]).sum(axis=0) / sharp.sum(axis=0)
     return np.asarray(chosen * np.float32(Taste(vivid).gain), np.float32)
 

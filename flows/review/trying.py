@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.options import parse_vivid
 from flows.review.correcting import Corrections, Subject, kept
 from flows.review.desk import Desk, Item
 from flows.review.previews import Change, GradeChange, VividChange
@@ -55,7 +55,7 @@ class Trials:
             subject = self._corrections.subject(item)
             turn = subject.turn
             if given.get("vivid") is not None:
-                changes.append(self._more_vivid(subject, vivid_of(given["vivid"])))
+                changes.append(self._more_vivid(subject, parse_vivid(given["vivid"])))
             if given.get("hints"):
                 on, hints = self._corrections.shown(subject, given["hints"])
                 changes.append(hints)
@@ -85,14 +85,3 @@ class Trials:
 
         with self._lock:
             return kept(self._vivid, (subject.item.stem, subject.before, vivid), _KEPT, made)
-
-
-def vivid_of(text: str | float) -> float:
-    """Raises UsageError."""
-    try:
-        vivid = float(text)
-    except (TypeError, ValueError):
-        vivid = math.nan
-    if not 0 <= vivid <= 1:
-        raise UsageError(f"vivid {text!r:.40}: not a number from 0, the mean of the possible colours, to 1")
-    return vivid
