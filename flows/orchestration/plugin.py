@@ -25,6 +25,9 @@ _GROUPS = ("deployment", "deployments")
 # A placeholder for the whole name while searching for the position of the bare one.
 _WHOLE = "flow/deployment"
 _MOST_NAMED = 20
+# Prefect ends the hooks of plugins after 20 s, and would go on with the bare name. A server whose database is busy says
+# so, and its client asks again until then.
+_PATIENCE_S = 180.0
 # Flows whose parameters are checked before a run is created.
 _CHECKED = ("colorize-archive", "reprocess-archive")
 # Prefect's command replaces these before it parses, because its parser would split them.
@@ -34,12 +37,28 @@ _LONG_FORMS = {"-jv": "--job-variable", "-cl": "--concurrency-limit"}
 @register_hook
 async def setup_environment(*, ctx: HookContext) -> None:
     """Complete the deployment's name in this process's arguments, and check the parameters of a run of ours."""
-    tokens = _tokens()
-    place = _place_of_name(tokens) if tokens else None
-    if place is not None:
-        sys.argv[place + 1] = tokens[place] = await _whole_name(tokens[place], _profile(tokens), ctx.api_url)
-    if asked := _run_of_ours(tokens):
-        await _check(*asked, _profile(tokens))
+    if tokens := _tokens():
+        import anyio
+
+        with anyio.CancelScope(shield=True):
+            await _complete_and_check(tokens, ctx.api_url)
+
+
+async def _complete_and_check(tokens: list[str], url: str | None) -> None:
+    import anyio
+
+    place = _place_of_name(tokens)
+    try:
+        with anyio.fail_after(_PATIENCE_S):
+            if place is not None:
+                sys.argv[place + 1] = tokens[place] = await _whole_name(tokens[place], _profile(tokens), url)
+            if asked := _run_of_ours(tokens):
+                await _check(*asked, _profile(tokens))
+    except TimeoutError as error:
+        raise _end(
+            f"the Prefect server {url or ''} gave no answer in {_PATIENCE_S:.0f} s, nothing was started; try again "
+            "when it is less busy, or see its log"
+        ) from error
 
 
 def _tokens() -> list[str]:
