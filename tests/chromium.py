@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+_PATIENCE_S = 600.0  # a limit that is not reached costs nothing, and machines stand still at times
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _KEYS: dict[str, dict[str, Any]] = {
     "ArrowLeft": {"code": "ArrowLeft", "windowsVirtualKeyCode": 37},
@@ -70,7 +71,7 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + _PATIENCE_S
         while not self.value(expression):
             assert time.monotonic() < until, expression
             time.sleep(0.02)
