@@ -1,4 +1,4 @@
-"""From a click on the review desk to a picture on disk: a real scan, the shipped network, a browser, and the command."""
+"""From a click on the review desk to a picture on disk: a real scan, the shipped network, a browser, the command."""
 
 from __future__ import annotations
 
