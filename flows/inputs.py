@@ -95,6 +95,10 @@ class PassedOver:
     count: int
     paths: tuple[str, ...]
 
+    def joined(self, other: PassedOver) -> PassedOver:
+        """Those of both."""
+        return PassedOver(self.count + other.count, (*self.paths, *other.paths)[:_MOST_KEPT])
+
 
 @dataclass(frozen=True)
 class SearchReport:
@@ -112,6 +116,21 @@ class SearchReport:
     empty_inputs: tuple[str, ...] = ()
     passed_over: Mapping[Why, PassedOver] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def joined(self, other: SearchReport) -> SearchReport:
+        """The report of both searches."""
+        ignored = dict(self.ignored_files)
+        for ending, count in other.ignored_files.items():
+            ignored[ending] = ignored.get(ending, 0) + count
+        return SearchReport(
+            ignored,
+            (*self.empty_inputs, *other.empty_inputs),
+            {why: self._passed(why).joined(other._passed(why)) for why in {**self.passed_over, **other.passed_over}},
+            (*self.notes, *other.notes),
+        )
+
+    def _passed(self, why: Why) -> PassedOver:
+        return self.passed_over.get(why, PassedOver(0, ()))
 
     @property
     def lines(self) -> tuple[str, ...]:

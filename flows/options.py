@@ -137,15 +137,18 @@ def parse_size(text: str | int, what: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def parse_memory(text: str | int) -> int:
-    """Parse ``2GiB``, ``1500MB``, plain bytes, or ``auto``, which depends on this machine. Raises UsageError."""
+def parse_memory(text: str | int, option: str = "limit-memory") -> int:
+    """Parse ``2GiB``, ``1500MB``, plain bytes, or ``auto``, which depends on this machine; ``option`` has this value.
+
+    Raises
+    ------
+    UsageError
+    """
     if str(text).strip().lower() == AUTO:
         return default_limit_bytes(memory_bytes(), processors())
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?b)?", str(text).strip(), re.IGNORECASE)
     if not match:
-        raise UsageError(
-            f"memory {text!r} is not an amount of memory; give one such as 2GiB or 1500MB, or auto", "limit-memory"
-        )
+        raise UsageError(f"{option} {text!r}: is no amount of memory; give one such as 2GiB or 1500MB, or auto", option)
     return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
 
 

@@ -54,7 +54,7 @@ def colorize(request: RunRequest, began: datetime | None, host: Host = HERE) -> 
     if not names_objects(request):
         return colorize_files(request, began, host)
     here = work_folder(request)
-    limit_bytes = _limit_bytes(request)
+    limit_bytes = parse_memory(request.work_limit, "work-limit")
     try:
         here.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,13 +86,6 @@ def work_folder(request: RunRequest) -> Path:
     output = request.output.rstrip("/") if is_address(request.output) else str(Path(request.output).absolute())
     name = re.sub(r"[^A-Za-z0-9-]+", "-", output.removeprefix(OBJECTS)).strip("-")[-40:]
     return root / f"{name}-{hashlib.sha256(output.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
-
-
-def _limit_bytes(request: RunRequest) -> int:
-    try:
-        return parse_memory(request.work_limit)
-    except UsageError as error:
-        raise UsageError(f"work-limit {request.work_limit!r}: is no number of bytes; give one such as 2GiB") from error
 
 
 class _Addressed:
@@ -181,7 +174,7 @@ class _Run:
         if files:
             there = find_scans(files, None, self.options.force)
             units += [Unit(scan, scan.path.stat().st_size if scan.path.is_file() else 0) for scan in there.scans]
-            ignored = _joined(ignored, there.ignored)
+            ignored = ignored.joined(there.ignored)
         return units, ignored
 
     def _known(self, units: Sequence[Unit]) -> KnownObjects:
@@ -278,15 +271,3 @@ def _unchanged(unit: Unit, context: RunContext, names: Names) -> list[ScanOutcom
             return None
         outcomes.append(outcome)
     return outcomes
-
-
-def _joined(one: SearchReport, other: SearchReport) -> SearchReport:
-    ignored = dict(one.ignored_files)
-    for ending, count in other.ignored_files.items():
-        ignored[ending] = ignored.get(ending, 0) + count
-    return SearchReport(
-        ignored,
-        (*one.empty_inputs, *other.empty_inputs),
-        {**one.passed_over, **other.passed_over},
-        (*one.notes, *other.notes),
-    )

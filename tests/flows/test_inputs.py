@@ -174,6 +174,8 @@ def test_nothing_is_left_out_without_a_word(tmp_path):
     assert f"without the JSON of one: {tmp_path}/photo.color.tif; name one" in "\n".join(found.ignored.lines)
     assert stems(find_scans([str(tmp_path / "photo.color.tif")])) == ["photo.color"]
     assert found.ignored.to_json()["passed_over"]["tiles"]["count"] == 2
+    twice = found.ignored.joined(found.ignored).to_json()
+    assert (twice["passed_over"]["tiles"]["count"], len(twice["passed_over"]["tiles"]["paths"])) == (4, 4)
     assert passed(find_scans([str(tmp_path / "*")]))["folder"] == [
         "deck.part",
         "foreign.zarr",

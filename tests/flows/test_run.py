@@ -223,7 +223,7 @@ def test_bad_scans_fail_alone_and_say_why(command, tmp_path, scans):
         (("--window", "boxcar"), "unknown window 'boxcar'"),
         (("--model", "nowhere"), "model 'nowhere'"),
         (("--workers", "many"), "workers 'many'"),
-        (("--limit-memory", "lots"), "memory 'lots'"),
+        (("--limit-memory", "lots"), "limit-memory 'lots'"),
         (("--scheduler", "somewhere"), "scheduler 'somewhere'"),
         (("--output", "{file}/out"), "cannot be written"),
     ],
