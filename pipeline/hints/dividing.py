@@ -82,9 +82,6 @@ def _usual(strength: F32) -> F32:
 
 def _regions(strength: F32) -> I32:
     """(h, w) numbers of small regions, whose boundaries lie on edges."""
-    # Here and not above: it takes half a second, and most runs have no hints.
-    from skimage.segmentation import watershed
-
     height, width = strength.shape
     rows, columns = -(-height // _REGION_PX), -(-width // _REGION_PX)
     missing = [(0, rows * _REGION_PX - height), (0, columns * _REGION_PX - width)]
@@ -93,7 +90,59 @@ def _regions(strength: F32) -> I32:
     markers = np.zeros((height, width), np.int32)
     where = y + np.arange(rows)[:, None] * _REGION_PX, x + np.arange(columns) * _REGION_PX
     markers[where] = np.arange(1, rows * columns + 1).reshape(rows, columns)
-    return np.asarray(watershed(strength, markers) - 1, np.int32)
+    return flooded(strength, markers) - 1
+
+
+def flooded(strength: F32, markers: I32) -> I32:
+    """The watershed of a picture from markers: each pixel belongs to the one with the lowest way to it.
+
+    A way is as high as the strongest of its pixels, and pixels are neighbours along rows and columns. The ways are a
+    forest of least weight with a tree for each marker, grown as Boruvka did: in each round every part without a marker
+    joins its neighbour over the lowest way.
+
+    Parameters
+    ----------
+    strength : (h, w)
+    markers : (h, w) a number above 0 where there is a marker, else 0; at least one
+
+    Returns
+    -------
+    (h, w) the marker's number of each pixel
+
+    References
+    ----------
+    Cousty, Bertrand, Najman, Couprie, Watershed Cuts: Minimum Spanning Forests and the Drop of Water Principle, IEEE
+    Transactions on Pattern Analysis and Machine Intelligence 31(8), 2009.
+    """
+    numbers = np.arange(strength.size).reshape(strength.shape)
+    sides = [(numbers[:, :-1], numbers[:, 1:]), (numbers[:-1], numbers[1:])]
+    ways = np.concatenate([np.stack([one.ravel(), other.ravel()]) for one, other in sides], axis=1)
+    height = strength.ravel()[ways]
+    ways = ways[:, np.lexsort([height.min(0), height.max(0)])]  # a slope is climbed from its lowest side
+    is_marked = markers.ravel() > 0
+    part = numbers.ravel()
+    while ways.shape[1]:
+        into = _joined(ways, is_marked)
+        part, ways = into[part], into[ways]
+        ways = ways[:, (ways[0] != ways[1]) & ~is_marked[ways].all(0)]
+    return np.asarray(markers.ravel()[part].reshape(markers.shape), np.int32)
+
+
+def _joined(ways: NDArray[np.int64], is_marked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(pixels,) the part that each one is in after a round; ``ways`` (2, n) are between parts, the lowest first."""
+    count = ways.shape[1]
+    lowest = np.full(is_marked.size, count)
+    for side in ways:
+        np.minimum.at(lowest, side, np.arange(count))
+    into = np.arange(is_marked.size)
+    joining = np.flatnonzero(~is_marked & (lowest < count))
+    into[joining] = ways[:, lowest[joining]].sum(0) - joining
+    # Of two that would join each other one stays.
+    stays = joining[(into[into[joining]] == joining) & (joining < into[joining])]
+    into[stays] = stays
+    while (into != into[into]).any():
+        into = into[into]
+    return into
 
 
 @dataclass(frozen=True)

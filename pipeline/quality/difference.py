@@ -5,8 +5,7 @@ Both versions carry the scan's own lightness, so the difference of a pixel is CI
 colour. The predicted colours are compared: where the export had to scale chroma down to fit sRGB, such as near black
 and white, the pictures may differ less.
 
-Why scikit-image: its float32 CIEDE2000 takes 0.13 s per megapixel on one core with an error below 1e-4; our own formula
-would have to be several times as fast to be worth its tests. A subsample limits a gigapixel to tens of seconds: up to
+A subsample limits a gigapixel to tens of seconds: up to
 ``FULL_PX`` pixels every pixel is used, above that every ``step_px``-th row and column, and the result says so. A
 texture that repeats exactly every ``step_px`` pixels is then seen at one phase only.
 

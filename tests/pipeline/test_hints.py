@@ -16,7 +16,7 @@ from skimage.measure import label, points_in_poly
 from pipeline.colour.lab import lab_from_rgb, rgb_from_lab
 from pipeline.errors import HintError
 from pipeline.hints.colours import lab_of
-from pipeline.hints.dividing import parts_of
+from pipeline.hints.dividing import flooded, parts_of
 from pipeline.hints.files import read_hints, write_hints
 from pipeline.hints.model import AsIn, Hint, Hints
 from pipeline.hints.recolouring import Known, recolouring
@@ -88,6 +88,26 @@ def test_parts_are_whole_areas_and_those_of_a_higher_limit_are_made_of_those_of_
             assert label(labels == each, connectivity=1, return_num=True)[1] == 1
     both = np.unique(np.stack([fine.ravel(), coarse.ravel()]), axis=1)
     assert len(np.unique(both[0])) == both.shape[1]
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 9)),
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), min_size=1, max_size=6),
+)
+@examples(60)
+def test_water_that_rises_from_its_markers_enters_no_place_that_another_one_reaches_first(strength, places):
+    markers = np.zeros(strength.shape, np.int32)
+    for number, (y, x) in enumerate(places, 1):
+        markers[y % strength.shape[0], x % strength.shape[1]] = number
+    found = flooded(strength, markers)
+    assert (found[markers > 0] == markers[markers > 0]).all()
+    for number in np.unique(found):
+        assert label(found == number, connectivity=1, return_num=True)[1] == 1
+    for level in range(10):
+        lakes = label(strength <= level, connectivity=1)
+        for lake in range(1, lakes.max() + 1):
+            springs = set(markers[lakes == lake]) - {0}
+            assert not springs or set(found[lakes == lake]) <= springs
 
 
 def test_between_two_hints_of_one_area_the_colour_goes_from_one_to_the_other():
