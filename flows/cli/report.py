@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.cli.run_report import outcome_line
+from flows.cli.tables import local_time
 from flows.outcome import ScanOutcome
 from flows.run.forecast import Forecast
 from flows.run.jobs import RunContext, ScanJob
@@ -27,7 +28,8 @@ from pipeline.store import ScanStore
 from pipeline.support.names import shown
 
 _NAME_COLUMNS = 18  # what an 80-column terminal has beside the figures
-_PARTS = ("what", "source", "result", "settings", "finished", "software", "pictures")
+_FINISHED = "finished"
+_PARTS = ("what", "source", "result", "settings", _FINISHED, "software", "pictures")
 
 
 def print_plan(
@@ -99,6 +101,7 @@ def print_inspection(console: Console, path: Path) -> None:
     if not path.exists():
         raise ScanNotFoundError(f"{path}: no such file; check the name")
     for name, value in _inspection(path).items():
+        value = local_time(str(value)) if name == _FINISHED else value
         lines = value if isinstance(value, tuple) else (value,)
         text = f"\n{'':<14}".join(map(shown, lines))
         console.print(f"{name:<14}{text}", markup=False, highlight=False)
@@ -176,7 +179,7 @@ def _of_result(path: Path, sidecar: Sidecar) -> dict[str, object]:
         **_hints(sidecar),
         **_grade(sidecar),
         **_quality(sidecar.figures),
-        "finished": sidecar.finished,
+        _FINISHED: sidecar.finished,
         "by": sidecar.software,
     }
 

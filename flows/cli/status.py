@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from flows.cli.console import USAGE, stop
 from flows.cli.json_output import print_json
+from flows.cli.tables import local_time
 from pipeline.errors import ColorizeError, UsageError
 from pipeline.support.files import LOCK_FILE
 from pipeline.support.names import shown
@@ -187,7 +187,7 @@ def lines_of(found: dict[str, Any]) -> Iterator[str]:
         what = ", ".join(f"{run[name]} {name}" for name in ("done", "skipped", "failed", "stopped") if run[name])
         took = f" in {run['seconds']:.0f} s" if run["finished"] else ""
         done = f"{what or 'nothing done'}, {run['megapixels']:.1f} megapixels{took}"
-        yield f"{'run':<12} {_local(run['started'])} {run['kind']}: {run['state']}; {done}"
+        yield f"{'run':<12} {local_time(run['started'])} {run['kind']}: {run['state']}; {done}"
     if len(found["runs"]) > _RUNS_SHOWN:
         yield f"{'runs':<12} {len(found['runs']) - _RUNS_SHOWN} earlier ones"
     yield from _version_lines(found["versions"])
@@ -200,17 +200,9 @@ def _named(scan: Mapping[str, Any]) -> str:
     return f"{(stem.parent / path.name).as_posix()}{page}"
 
 
-def _local(time: str) -> str:
-    """An ISO 8601 time as this machine's clock shows it, to the minute; any other text as it is."""
-    try:
-        return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}"
-    except ValueError:
-        return time
-
-
 def _since(scan: dict[str, Any]) -> str:
     more = [f"{scan['failures']} failures in a row"] if scan["failures"] > 1 else []
-    more += [f"tried again after {_local(scan['retry_after'])}"] if scan["retry_after"] else []
+    more += [f"tried again after {local_time(scan['retry_after'])}"] if scan["retry_after"] else []
     return f" ({'; '.join(more)})" if more else ""
 
 

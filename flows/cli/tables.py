@@ -1,9 +1,10 @@
-"""Text that fits a terminal: Markdown tables turned round where they are too wide, and first sentences."""
+"""Text that fits a terminal: Markdown tables turned round where they are too wide, first sentences, and times."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from rich.cells import cell_len
 
@@ -23,6 +24,14 @@ def first_sentence(text: str) -> str:
         if not before.endswith((" al.", "e.g.", "i.e.")):
             return before.removesuffix(".")
     return text.removesuffix(".")
+
+
+def local_time(time: str) -> str:
+    """An ISO 8601 time as this machine's clock shows it, to the minute and with its zone; any other text as it is."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M %Z}"
+    except ValueError:
+        return time
 
 
 def narrowed(text: str, width: int) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from flows.cli import report
 from flows.cli.status import lines_of
-from flows.cli.tables import first_sentence, narrowed
+from flows.cli.tables import first_sentence, local_time, narrowed
 from flows.run.forecast import Forecast, recorded_speed
 from pipeline.results.run_spec import RunSpec
 from pipeline.support.files import write_json
@@ -115,6 +116,18 @@ def test_the_speed_of_the_last_run_with_the_same_engine_counts(tmp_path):
     assert recorded_speed(tmp_path, other) is None
 
 
+def test_times_are_those_of_the_machine_with_their_zone(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        assert local_time("2026-07-01T22:30:59+00:00") == "2026-07-02 00:30 CEST"
+        assert local_time("2026-01-01T22:30:59+00:00") == "2026-01-01 23:30 CET"
+        assert local_time("yesterday") == "yesterday"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_nothing_due_is_one_line_and_no_table(command, tmp_path):
     (tmp_path / "in" / "albums").mkdir(parents=True)
     scan = tmp_path / "in" / "albums" / "plate.png"
@@ -128,6 +141,7 @@ def test_nothing_due_is_one_line_and_no_table(command, tmp_path):
     shown = command("inspect", tmp_path / "out" / "albums" / "plate.color.json").out
     assert re.search(r"tile, stride +64 px, 32 px, window", shown)
     assert "[" not in shown
+    assert re.search(r"finished +\d{4}-\d\d-\d\d \d\d:\d\d \S+\n", shown)
     said = command("status", tmp_path / "out").out
     assert "albums/cut.png" in said
     freed = command("release", tmp_path / "out", "albums/cut.png")
