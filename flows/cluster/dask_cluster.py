@@ -49,6 +49,9 @@ _CONFIG = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    # Nobody looks at the pages of a cluster that lives as long as a run; what serves them takes time to import.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 # A worker is restarted if it needs this many times its planned memory: a leak must not take down the machine.
 _LEAK_FACTOR = 2.0
@@ -98,6 +101,7 @@ def _local_cluster(workers: Workers, limit_bytes: int) -> LocalCluster:
             local_directory=tempfile.gettempdir(),
             dashboard_address="127.0.0.1:0",  # any free port: several runs on one machine must not meet
             worker_dashboard_address=None,
+            scheduler_kwargs={"dashboard": False},
             memory_limit=int(_LEAK_FACTOR * share),
             silence_logs=_SILENT,
         )
