@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 
 import pytest
 
-_PATIENCE_S = 600.0  # a limit that is not reached costs nothing, and machines stand still at times
+from tests.patience import PATIENCE_SECONDS, wait_until
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _KEYS: dict[str, dict[str, Any]] = {
     "ArrowLeft": {"code": "ArrowLeft", "windowsVirtualKeyCode": 37},
@@ -42,14 +42,15 @@ class Browser:
         self.log = (profile / "log").open("wb")
         self.process = subprocess.Popen([*command, f"--user-data-dir={profile}", "about:blank"], stderr=self.log)
         port_file = profile / "DevToolsActivePort"
-        until = time.monotonic() + 60
-        while not (port_file.is_file() and port_file.read_text().count("\n")):
-            assert self.process.poll() is None
-            assert time.monotonic() < until, "Chromium does not start"
-            time.sleep(0.05)
+
+        def is_listening() -> bool:
+            return port_file.is_file() and "\n" in port_file.read_text()
+
+        wait_until(lambda: is_listening() or self.process.poll() is not None)
+        assert self.process.poll() is None, "Chromium does not start"
         port = port_file.read_text().splitlines()[0]
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        targets = json.load(opener.open(f"http://127.0.0.1:{port}/json/list", timeout=30))
+        targets = json.load(opener.open(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_SECONDS))
         address = next(target["webSocketDebuggerUrl"] for target in targets if target["type"] == "page")
         self.socket = connect(address, max_size=None, proxy=None)
         self.ids = itertools.count(1)
@@ -59,7 +60,7 @@ class Browser:
         number = next(self.ids)
         self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self.socket.recv(timeout=60))
+            message = json.loads(self.socket.recv(timeout=PATIENCE_SECONDS))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
@@ -71,10 +72,7 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        until = time.monotonic() + _PATIENCE_S
-        while not self.value(expression):
-            assert time.monotonic() < until, expression
-            time.sleep(0.02)
+        wait_until(lambda: self.value(expression), lambda: expression, every_seconds=0.02)
 
     def open(self, path: Path) -> None:
         self.go(path.as_uri())
@@ -129,7 +127,7 @@ class Browser:
     def close(self) -> None:
         self.socket.close()
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(PATIENCE_SECONDS)
         self.log.close()
 
 

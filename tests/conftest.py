@@ -19,9 +19,9 @@ _MARKS = ("unit", "e2e", "service")  # the slowest last
 _SERVICES = {"browser", "served", "set_up"}
 _PROCESSES = {"cold_command", "command", "environment", "killed", "lone_command", "shared_server", "watch"}
 
-# Processes, servers and clusters of a busy machine: a test of them that fails runs once more, and the summary shows
-# both. More than pyproject's few of them in one run are no accident, and fail.
-_ONCE_MORE = pytest.mark.flaky(reruns=1)
+# Processes, servers and clusters of a busy machine: a test of them that fails runs up to twice more, after a while, and
+# the summary shows each. More than pyproject's few of them in one run are no accident, and fail.
+_AGAIN = pytest.mark.flaky(reruns=2, reruns_delay=10)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not _marked(item):
             item.add_marker(_needs(item))
         if _marked(item)[0] != "unit":
-            item.add_marker(_ONCE_MORE)
+            item.add_marker(_AGAIN)
         weights[item.path] = max(weights.get(item.path, 0), _MARKS.index(_marked(item)[0]))
     items.sort(key=lambda item: -weights[item.path])
 

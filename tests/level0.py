@@ -17,13 +17,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tests.patience import PATIENCE_SECONDS
+
 Fetch = Callable[[str], bytes]
 
 
 def fetched(address: str) -> bytes:
     """The bytes at an address of this machine; no proxy is asked."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(address, timeout=30) as answer:
+    with opener.open(address, timeout=PATIENCE_SECONDS) as answer:
         return bytes(answer.read())
 
 

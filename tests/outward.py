@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tests.patience import PATIENCE_SECONDS
+
 _CALLS = "connect,sendto,sendmsg,sendmmsg"
 _INET = re.compile(r'sin_port=htons\((\d+)\), sin_addr=inet_addr\("([\d.]+)"\)')
 _INET6 = re.compile(r'sin6_port=htons\((\d+)\),.*?inet_pton\(AF_INET6, "([^"]+)"')
@@ -100,7 +102,12 @@ class Watch:
     def run(self, words: list[str], given: Mapping[str, str], **options: object) -> Seen:
         """Run a command to its end."""
         done = subprocess.run(
-            self.words(words), env=self.environment(given), capture_output=True, text=True, timeout=280, **options
+            self.words(words),
+            env=self.environment(given),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            **options,
         )
         return self.seen(done.returncode, done.stdout, done.stderr)
 

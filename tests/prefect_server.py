@@ -20,8 +20,8 @@ import httpx
 
 from engines.cache import cache_folder
 from engines.errors import EngineError
+from tests.patience import PATIENCE_SECONDS
 
-_START_SECONDS = 120
 # By its module: the flow's parameters are typed in another one, which a file that is loaded alone does not find.
 _SERVE = """
 from prefect import serve
@@ -45,10 +45,13 @@ class Server:
     def get(self, path: str) -> Any:
         return self._request("GET", path).json()
 
+    def delete(self, path: str) -> None:
+        self._request("DELETE", path)
+
     def _request(self, method: str, path: str, **given: Any) -> httpx.Response:
         """Again where the server says that its database is busy, as Prefect's own client does."""
         for _ in range(20):
-            answer = httpx.request(method, f"{self.url}{path}", timeout=60, **given)
+            answer = httpx.request(method, f"{self.url}{path}", timeout=PATIENCE_SECONDS, **given)
             if answer.status_code != 503:
                 break
             time.sleep(0.5)
@@ -74,15 +77,15 @@ class Server:
         wanted = {"parameters": parameters, **({"state": state} if state else {})}
         return str(self.post(f"/deployments/{deployment}/create_flow_run", **wanted)["id"])
 
-    def ended(self, flow_run: str, seconds: float = 180) -> dict[str, Any]:
+    def ended(self, flow_run: str) -> dict[str, Any]:
         """The state of a run when it is over."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             state = self.get(f"/flow_runs/{flow_run}")["state"]
             if state["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED"):
                 return state
             time.sleep(0.3)
-        raise AssertionError(f"not over after {seconds} s: {state}")
+        raise AssertionError(f"not over after {PATIENCE_SECONDS} s: {state}")
 
 
 def _free_port() -> int:
@@ -108,7 +111,7 @@ def prefect_server(home: Path) -> Iterator[Server]:
     words = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             assert process.poll() is None, "the server ended"
             with contextlib.suppress(httpx.HTTPError):
@@ -133,7 +136,7 @@ def serving(server: Server) -> Iterator[subprocess.Popen[bytes]]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             assert process.poll() is None, "nothing is served"
             with contextlib.suppress(httpx.HTTPError):

@@ -14,6 +14,7 @@ from flows.review.guard import Guard
 from flows.review.pictures import Pictures
 from flows.review.server import application, bound
 from tests.chromium import Browser, chromium
+from tests.patience import PATIENCE_SECONDS
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def serving(output: Path, read_only: bool = False) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.should_exit = True
-        thread.join(60)
+        thread.join(PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 HERE = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "engines", "flows", "training")
 # setuptools' own backend, in the surroundings of the tests: nothing is downloaded.
@@ -30,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(HERE / name, source)
     words = [sys.executable, "-W", "ignore", "-c", _BUILD, str(made)]
-    subprocess.run(words, cwd=source, check=True, capture_output=True, timeout=240)
+    subprocess.run(words, cwd=source, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
     (found,) = made.glob("*.whl")
     return found
 
@@ -56,7 +58,9 @@ def test_it_colours_a_scan_far_from_this_folder(wheel, tmp_path):
 
     def run(*words: str) -> str:
         command = [sys.executable, "-m", "flows.cli", *words]
-        ran = subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True, timeout=240)
+        ran = subprocess.run(
+            command, cwd=away, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        )
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 

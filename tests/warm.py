@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tests.patience import PATIENCE_SECONDS, wait_until
+
 # What the commands import when they are called.
 _MODULES = (
     "distributed",
@@ -37,8 +39,6 @@ _MODULES = (
     "flows.run.reprocess_plan",
     "pipeline.results.verify",
 )
-_SECONDS = 240
-_START_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class WarmCommand:
             err.close_entrance()
             with asked.makefile("rb") as answers:
                 process = int(answers.readline())
-                deadline = time.monotonic() + _SECONDS
+                deadline = time.monotonic() + PATIENCE_SECONDS
                 texts = [pipe.read_until(deadline) for pipe in (out, err)]
                 asked.settimeout(max(0.1, deadline - time.monotonic()))
                 try:
@@ -68,7 +68,7 @@ class WarmCommand:
                     code = int(answers.readline())
                 except TimeoutError:
                     os.kill(process, signal.SIGKILL)
-                    raise subprocess.TimeoutExpired(list(map(str, words)), _SECONDS) from None
+                    raise subprocess.TimeoutExpired(list(map(str, words)), PATIENCE_SECONDS) from None
         return code, *(str(text) for text in texts)
 
 
@@ -107,11 +107,8 @@ def warm_command(environment: Mapping[str, str], folder: Path) -> Iterator[WarmC
             stderr=said,
         )
     try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not address.exists():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, f"no command could be forked within {_START_SECONDS} s"
-            time.sleep(0.05)
+        wait_until(lambda: address.exists() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
         yield WarmCommand(address)
     finally:
         process.terminate()

@@ -9,11 +9,12 @@ import re
 import signal
 import subprocess
 import sysconfig
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 # The folder of this Python's programs: prefect, dask, docker-compose, hadolint.
@@ -25,7 +26,7 @@ def model(*profiles: str, file: Path = DEPLOY / "compose.yaml") -> subprocess.Co
     """What Compose makes of the file, as JSON on its standard output; it asks no Docker engine for that."""
     chosen = [word for profile in profiles for word in ("--profile", profile)]
     command = [PROGRAMS / "docker-compose", "--file", file, *chosen, "config", "--format", "json"]
-    return subprocess.run(command, env=os.environ | ASKED, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=os.environ | ASKED, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 def services(*profiles: str) -> dict[str, Any]:
@@ -80,21 +81,21 @@ class Composed:
     def said(self, name: str) -> str:
         return self.log(name).read_text(errors="replace")
 
-    def wait_healthy(self, name: str, seconds: float = 120) -> None:
+    def wait_healthy(self, name: str) -> None:
         kind, *words = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
         check = [self.here(word) for word in words]
-        deadline = time.monotonic() + seconds
-        while subprocess.run(check, capture_output=True, **self._told(name)).returncode:
-            assert time.monotonic() < deadline, self.said(name)
-            time.sleep(0.2)
+        told = self._told(name)
+        wait_until(
+            lambda: subprocess.run(check, capture_output=True, **told).returncode == 0, lambda: self.said(name), 0.2
+        )
 
-    def wait_done(self, name: str, seconds: float = 120) -> None:
-        assert self.processes[name].wait(seconds) == 0, self.said(name)
+    def wait_done(self, name: str) -> None:
+        assert self.processes[name].wait(PATIENCE_SECONDS) == 0, self.said(name)
 
     def run(self, name: str, *words: str) -> str:
         """As ``docker compose exec NAME WORDS`` does."""
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, **self._told(name))
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_SECONDS, **self._told(name))
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

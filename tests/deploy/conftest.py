@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
 UP = ROOT / "deploy" / "up"
 
@@ -63,7 +65,7 @@ class SetUp:
             list(map(str, words)),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=PATIENCE_SECONDS,
             env=self.environment | more,
             cwd=self.home,
         )
@@ -76,25 +78,28 @@ class SetUp:
     def prefect(self, *words: object) -> Ran:
         return self.run(sys.executable, "-m", "prefect", *words)
 
-    def api(self, path: str, method: str | None = None, **body: Any) -> Any:
-        """Again where the server says that its database is busy, as Prefect's own client does."""
+    def api(self, path: str, method: str | None = None, items: list[Any] | None = None, **body: Any) -> Any:
+        """Its answer to ``items``, or to what else is given.
+
+        Asked again where the server says that its database is busy, as Prefect's own client does.
+        """
         for _ in range(40):
             try:
-                return self._answer(path, method, body)
+                return self._answer(path, method, items or body)
             except urllib.error.HTTPError as error:
                 if error.code != 503:
                     raise
                 time.sleep(0.5)
         raise AssertionError(f"{path}: the server was busy all the while")
 
-    def _answer(self, path: str, method: str | None, body: dict[str, Any]) -> Any:
+    def _answer(self, path: str, method: str | None, body: list[Any] | dict[str, Any]) -> Any:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/api/{path}",
             data=json.dumps(body).encode() if body else None,
             headers={"content-type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             return json.loads(answer.read() or "null")
 
     def deployment(self, name: str) -> Any:
@@ -102,7 +107,7 @@ class SetUp:
 
     def run_that(self, state: str, **wanted: Any) -> Any:
         """The first run of these properties, when it is in ``state``."""
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + PATIENCE_SECONDS
         seen = None
         while time.monotonic() < deadline:
             for each in self.api("flow_runs/filter", sort="EXPECTED_START_TIME_DESC"):
@@ -164,7 +169,7 @@ def told(set_up):
         assert len(set_up.api("automations/filter", sort="CREATED_DESC")) == 1
 
         def wait(is_it: Callable[[str], bool]) -> str:
-            while not is_it(text := texts.get(timeout=60)):
+            while not is_it(text := texts.get(timeout=PATIENCE_SECONDS)):
                 pass
             return text
 

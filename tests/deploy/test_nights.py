@@ -10,7 +10,6 @@ import json
 import shutil
 import sqlite3
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -20,6 +19,7 @@ import pytest
 import tifffile
 
 from pipeline.results.verify import verify
+from tests.patience import wait_until
 
 SCANS = Path(__file__).parents[1] / "scans"
 MARK = "COLORIZE_ARCHIVE_SET_UP"
@@ -68,14 +68,14 @@ def night(set_up, archive, output, name, *words):
     return ended(set_up, name)
 
 
-def ended(set_up, name, seconds=240):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        runs = [run for run in set_up.api("flow_runs/filter", sort="EXPECTED_START_TIME_DESC") if run["name"] == name]
-        if runs and runs[0]["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            return runs[0]
-        time.sleep(0.5)
-    raise AssertionError(f"{name} did not end")
+def ended(set_up, name):
+    wanted = {"name": {"any_": [name]}, "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}
+
+    def found():
+        return set_up.api("flow_runs/filter", flow_runs=wanted)
+
+    wait_until(found, lambda: f"{name} did not end", every_seconds=0.2)
+    return found()[0]
 
 
 def status(set_up, output):
@@ -186,10 +186,7 @@ def test_a_worker_that_is_killed_half_way_costs_no_finished_block(set_up, tmp_pa
     words = ("-p", f"output={output}", "-p", "stride=16", "-p", "limit_memory=1500MiB")
     assert set_up.prefect(*typed, *words, "--flow-run-name", "killed half-way").code == 0
     records = output / "girls.zarr" / "versions"
-    deadline = time.monotonic() + 150
-    while not list(records.glob("*/chroma/records/*.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: list(records.glob("*/chroma/records/*.json")))
     for process in psutil.process_iter():
         try:
             words = " ".join(process.cmdline())

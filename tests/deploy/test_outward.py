@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -15,6 +14,7 @@ from flows.environment import NOT_TOLD
 from tests.deploy.composed import DEPLOY, image_environment, services
 from tests.deploy.conftest import UP, SetUp, free_port
 from tests.outward import Watch
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 SWITCHES = {**NOT_TOLD, "ORT_DISABLE_TELEMETRY": "1"}
 
@@ -32,19 +32,17 @@ def test_a_set_up_with_a_run(tmp_path, scans):
     with (tmp_path / "up.log").open("wb") as log:
         up = subprocess.Popen(words, stdout=log, **typed)
     try:
-        deadline = time.monotonic() + 200
-        while b"\nready " not in (tmp_path / "up.log").read_bytes():
-            assert up.poll() is None, (tmp_path / "up.log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "up.log").read_text()
-            time.sleep(0.2)
+        said = (tmp_path / "up.log").read_text
+        wait_until(lambda: "\nready " in said() or up.poll() is not None, said)
+        assert up.poll() is None, said()
         asked = ["-p", f'inputs=["{scans}"]', "-p", f"output={tmp_path / 'out'}", "-p", "engine=identity"]
         command = [sys.executable, "-m", "prefect", "deployment", "run", "colorize-archive", *asked]
         named = watch.words([*command, "--flow-run-name", "watched"])
-        assert subprocess.run(named, stdout=subprocess.DEVNULL, timeout=120, **typed).returncode == 0
+        assert subprocess.run(named, stdout=subprocess.DEVNULL, timeout=PATIENCE_SECONDS, **typed).returncode == 0
         found.run_that("All done", name="watched")
     finally:
         found.up("--stop")
-        up.wait(60)
+        up.wait(PATIENCE_SECONDS)
         os.close(main)
         os.close(terminal)
     seen = watch.seen()

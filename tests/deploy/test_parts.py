@@ -18,6 +18,7 @@ import yaml
 from tests.deploy.composed import ASKED, DEPLOY, PROGRAMS, composed, model, services
 from tests.deploy.conftest import ROOT, SetUp, free_port
 from tests.deploy.postgres import postgres
+from tests.patience import PATIENCE_SECONDS
 
 SERVICES = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 LASTING = {name: service for name, service in SERVICES.items() if name != "deployments"}
@@ -25,7 +26,7 @@ KUBERNETES = "1.33"
 
 
 def _answer(url):
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
         return answer.read().decode()
 
 
@@ -167,7 +168,7 @@ def test_kubernetes_takes_the_manifests(name, manifest):
 
 def _lint(dockerfile):
     command = [PROGRAMS / "hadolint", "--no-color", "-"]
-    return subprocess.run(command, input=dockerfile, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, input=dockerfile, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 def test_hadolint_has_nothing_against_the_image():

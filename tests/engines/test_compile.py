@@ -19,6 +19,7 @@ from engines.registry import backend_module, backend_names, open_engine
 from engines.select import choose
 from engines.spec import EngineSpec, find_model
 from tests.models import make_model
+from tests.patience import PATIENCE_SECONDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
 
@@ -205,7 +206,11 @@ def test_two_processes_that_build_the_same_engine_build_it_once(mine, model, tmp
     )
     words = [sys.executable, "-c", code, str(tmp_path / "site"), str(model.folder)]
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert sorted(process.communicate(timeout=60)[0].strip() for process in running) == ["False", "False", "True"]
+    assert sorted(process.communicate(timeout=PATIENCE_SECONDS)[0].strip() for process in running) == [
+        "False",
+        "False",
+        "True",
+    ]
 
 
 @pytest.mark.e2e

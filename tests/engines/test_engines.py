@@ -16,6 +16,7 @@ from engines.select import choose
 from engines.spec import EngineSpec, find_model, shipped_models
 from tests.backends import NETWORKS
 from tests.models import KERNELS, make_model
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -184,7 +185,9 @@ threads = [threading.Thread(target=predict) for _ in range(8)]
 def test_threads_that_predict_first_at_the_same_time_do_not_block_each_other(model_folder, backend):
     """OpenVINO's binding did in every second process: a worker stood still until it was killed."""
     for _ in range(4):
-        subprocess.run([sys.executable, "-c", _FIRST_AT_ONCE, backend, str(model_folder)], check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-c", _FIRST_AT_ONCE, backend, str(model_folder)], check=True, timeout=PATIENCE_SECONDS
+        )
 
 
 def test_runs_share_the_limit_of_the_processor_that_their_engine_computes_on():

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines.machine import processors
 from engines.spec import ModelCard
+from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.prefect_server import prefect_server
 from tests.warm import warm_command
 
@@ -101,7 +101,7 @@ def _run(environment: Mapping[str, str], *words: object, **options: object) -> R
         capture_output=True,
         text=True,
         env=dict(environment),
-        timeout=240,
+        timeout=PATIENCE_SECONDS,
         **options,
     )
     return _checked(process.returncode, process.stdout, process.stderr)
@@ -123,9 +123,7 @@ def killed(shared_server):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 120
-        while not ready() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: ready() or process.poll() is not None, every_seconds=0.02)
         assert process.poll() is None, "ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

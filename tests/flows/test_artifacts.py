@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -29,15 +28,14 @@ from flows.orchestration.artifacts import (
 from flows.outcome import ScanOutcome
 from pipeline.quality.figures import Quality
 from pipeline.support.names import shown as shown_name
-from tests.prefect_server import prefect_server
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 LIMIT = "colorize-archive-cpu"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with prefect_server(tmp_path_factory.mktemp("server")) as server:
-        yield server
+def server(shared_server):
+    return shared_server
 
 
 def following(server, *words):
@@ -63,22 +61,25 @@ def night(server, tmp_path_factory):
     scan(folder / "small.png", 90, 120, 2)
     (folder / "letter `x`.tif").write_text("Dear archive,\n")
     (folder / "negative.cr3").write_bytes(b"?")
+    before = {run["id"] for run in server.flow_runs()}
     limit = server.post("/v2/concurrency_limits/", name=LIMIT, limit=1)["id"]
     server.post("/v2/concurrency_limits/increment", names=[LIMIT], slots=1, mode="concurrency")
     process = following(server, folder, "-o", output, "--tile", 64, "--stride", 8)
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and not (runs := server.flow_runs()):
-        time.sleep(0.3)
-    while time.monotonic() < deadline and not any("waiting" in line["message"] for line in server.logs(runs[0]["id"])):
-        time.sleep(0.3)
+
+    def told():
+        runs = [run["id"] for run in server.flow_runs() if run["id"] not in before]
+        return [line["message"] for run in runs for line in server.logs(run)]
+
+    wait_until(lambda: any("waiting" in line for line in told()), every_seconds=0.3)
     assert not list(output.glob("*.color.tif"))
     server.post("/v2/concurrency_limits/decrement", names=[LIMIT], slots=1)
-    said, _ = process.communicate(timeout=180)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1, said
     first = server.flow_runs()[0]
     again = following(server, folder, "-o", output, "--tile", 64, "--stride", 8, "--quarantine-after", 2)
-    again.communicate(timeout=180)
+    again.communicate(timeout=PATIENCE_SECONDS)
     assert server.get(f"/v2/concurrency_limits/{limit}")["active_slots"] == 0
+    server.delete(f"/v2/concurrency_limits/{limit}")
     return output, first, server.flow_runs()[0]
 
 

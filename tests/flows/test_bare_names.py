@@ -12,6 +12,8 @@ from pathlib import Path
 import prefect
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
 SET_UP = "from flows.service.profiles import accept_bare_names; print(accept_bare_names())"
 pytestmark = pytest.mark.e2e
@@ -48,7 +50,7 @@ def python(home, folder, *words, **more):
         "COLUMNS": "200",
     } | more
     ran = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     return ran.stdout + ran.stderr
 

@@ -18,6 +18,7 @@ from flows.options import ClusterOptions, parse_cluster
 from pipeline.errors import UsageError
 from pipeline.planning.plan import Workers
 from tests.models import make_model
+from tests.patience import PATIENCE_SECONDS
 from tests.request import asked
 
 
@@ -95,7 +96,7 @@ def test_a_worker_without_the_project_says_so(tmp_path):
         stack.callback(worker.wait)
         stack.callback(worker.terminate)
         with Client(bare.scheduler_address, set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
             with pytest.raises(UsageError, match="colorize-archive missing"):
                 check_versions(client, None)
 
@@ -117,7 +118,7 @@ def test_engines_open_once_a_process_also_in_workers_that_join_later(tmp_path):
     ):
         client.register_plugin(EnginePlugin(spec, "test"))
         made.scale(2)
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
         opened = client.run(engines)
         assert [len(each) for each in opened.values()] == [1, 1]
         assert client.run(engines) == opened
@@ -168,5 +169,5 @@ def test_a_worker_that_is_slow_to_go_fails_no_run(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(WorkerProcess, "kill", slow_kill)
     with open_cluster(Workers(1, 1, 1), ClusterOptions(), 2**31, None) as client:
-        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+        assert client.submit(sum, [1, 2]).result(timeout=PATIENCE_SECONDS) == 3
     assert seen

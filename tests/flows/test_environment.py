@@ -14,6 +14,7 @@ import pytest
 
 from flows.environment import pass_proxies_by, tell_nobody, without_proxies
 from flows.run import temporary_folder
+from tests.patience import PATIENCE_SECONDS
 
 PROXY = "http://127.0.0.1:9"
 
@@ -95,7 +96,9 @@ def test_it_is_off_whatever_is_imported_first(first):
         )
     silent = ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY", "CI")
     environment = {n: v for n, v in os.environ.items() if n not in silent and not n.startswith("PREFECT_")}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == 0, done.stderr
 
 

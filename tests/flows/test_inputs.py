@@ -107,7 +107,7 @@ def passed(found) -> dict[str, list[str]]:
     return {why: sorted(Path(path).name for path in each.paths) for why, each in found.ignored.passed_over.items()}
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_what_is_no_file_is_told_and_never_opened(tmp_path, monkeypatch):
     draw(tmp_path / "ok.tif")
     os.mkfifo(tmp_path / "pipe.tif")

@@ -18,6 +18,7 @@ from flows.cli.json_output import FORMAT
 from flows.cli.json_schema import EVENTS, OBJECTS, keys_of, tables
 from flows.outcome import ScanOutcome
 from tests.engines.test_compile import install
+from tests.patience import PATIENCE_SECONDS
 from tests.printed import check
 
 DELAYED = '''
@@ -139,7 +140,7 @@ def test_events_of_a_run_and_the_time_that_it_has_left(shared_server, tmp_path):
         capture_output=True,
         text=True,
         env={**shared_server.environment, "PYTHONPATH": ":".join(path)},
-        timeout=240,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert ran.returncode == 1, ran.stderr

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ pytest.importorskip("lightning_fabric")
 
 from engines.spec import find_model
 from flows.cli.app import app
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
 TINY = {
@@ -37,7 +37,7 @@ TINY = {
 
 def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +104,9 @@ def _interrupted_at(words: list[Any], log: Path) -> tuple[int, str]:
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
-    deadline = time.monotonic() + 120
-    while not (log.is_file() and log.read_text().count("\n")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: log.is_file() and log.read_text().count("\n"))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     found = re.search(r"stopped at step (\d+)", said.splitlines()[-1])

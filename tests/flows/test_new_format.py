@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
 MODULE = '''
 """Portable pixmap (Netpbm): a header and samples."""
@@ -114,7 +116,7 @@ def command_in(checkout, shared_server):
             env={**shared_server.environment, "PYTHONPATH": str(checkout)},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
 

@@ -25,6 +25,7 @@ from flows.run.planning import plan_scans
 from flows.run.retry_policy import RetryPolicy, wait_after
 from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
 from pipeline.support.files import folder_lock
+from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.prefect_server import prefect_server, serving
 from tests.request import asked
 
@@ -300,15 +301,13 @@ def test_cancelled_and_out_of_time_a_run_goes_on_to_the_same_bytes(served, comma
         return list(output.glob("a.zarr/versions/*/chroma/c/**/*[0-9]"))
 
     run = server.started(**given)
-    deadline = time.monotonic() + 120
-    while not (output / "a.zarr" / "versions").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until((output / "a.zarr" / "versions").is_dir)
     processes = process.children(recursive=True)
     # What the page's button and "prefect flow-run cancel" ask for.
     server.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
     state = server.ended(run)
     assert (state["type"], state["name"]) == ("CANCELLED", "Cancelled")
-    _, alive = psutil.wait_procs(processes, timeout=30)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
     assert alive == []
     assert not list(output.glob("*.color.*"))
     assert record(output)["state"] == "Cancelled"

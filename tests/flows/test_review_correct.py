@@ -35,6 +35,7 @@ from pipeline.tiling.overlap_stats import OverlapStats, squares
 from pipeline.tiling.palette import Palette
 from pipeline.types import Roi, ScanInfo
 from tests.flows.test_review_desk import PORT, Client, result
+from tests.patience import PATIENCE_SECONDS
 from tests.review_model import sha256, spec
 from tests.strategies import examples
 
@@ -341,7 +342,7 @@ def test_orders_are_done_one_after_the_other_by_the_command_that_a_person_would_
     first = work.order("album/[1]*", "its hints", [{}])
     second = work.order("bad", "vivid 0.5", [{"vivid": 0.5}, {"saturation": 1.2}])
     for _ in range(2):
-        assert done.acquire(timeout=60)
+        assert done.acquire(timeout=PATIENCE_SECONDS)
     work.close()
     assert [(each.state, each.said) for each in (first, second)] == [("done", "a line"), ("failed", "a line")]
     assert (tmp_path / "said").read_text().splitlines() == [

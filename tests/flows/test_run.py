@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from pipeline.colour.lab import lab_from_rgb, lightness_from_samples
 from pipeline.store import ScanStore
 from pipeline.support.files import folder_lock
 from pipeline.types import Roi
+from tests.patience import PATIENCE_SECONDS, wait_until
 from tests.processes import run_watched
 
 
@@ -329,11 +329,9 @@ def test_ctrl_c_leaves_nothing_that_looks_finished_and_the_same_command_goes_on(
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("sunset-beach.zarr/versions/*/chroma")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_until(lambda: list(tmp_path.glob("sunset-beach.zarr/versions/*/chroma")))
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "stopping after the blocks in work" in said

@@ -18,6 +18,7 @@ from flows.orchestration import waiting
 from flows.orchestration.server import UP_PROFILE, users_server
 from tests.benchmarks.surroundings import DASK, PREFECT, PROXIES
 from tests.flows.conftest import _run
+from tests.patience import PATIENCE_SECONDS
 
 PROFILE = 'active = "{name}"\n[profiles.{name}]\nPREFECT_API_URL = "{url}"\n'
 
@@ -109,7 +110,7 @@ def test_a_process_that_gets_on_is_waited_for_and_it_is_said(watched):
 
 
 def test_a_process_that_does_nothing_is_given_up(watched):
-    is_stuck, _ = watched(IDLE, seconds=60)
+    is_stuck, _ = watched(IDLE, seconds=PATIENCE_SECONDS)
     assert is_stuck
 
 

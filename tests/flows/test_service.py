@@ -20,6 +20,7 @@ from flows.service.deployments import Asked, parse_nightly
 from flows.service.processes import MARK, Child, Place, SetUpError, check_port, end_all
 from flows.service.running import Running
 from pipeline.errors import UsageError
+from tests.patience import PATIENCE_SECONDS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SCRIPTS = ("up", "deployments.py", "notify.py", "runs.py")
@@ -27,7 +28,9 @@ SCRIPTS = ("up", "deployments.py", "notify.py", "runs.py")
 
 def _without_packages(script: Path) -> subprocess.CompletedProcess[str]:
     """As by a Python of the system: neither packages nor paths of the environment."""
-    return subprocess.run([sys.executable, "-I", "-S", script, "--status"], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-I", "-S", script, "--status"], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
 
 
 @pytest.mark.e2e

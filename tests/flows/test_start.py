@@ -34,6 +34,7 @@ from flows.run.last_look import State, state_of
 from flows.run.planning import plan_scans
 from flows.run.requests import colorize
 from flows.run.unchanged import unchanged_scans
+from tests.patience import PATIENCE_SECONDS
 from tests.request import asked
 
 # What a command has to do without that only prints, refuses or finds everything done; the first also without numbers.
@@ -58,7 +59,7 @@ def ran(*words: object, **variables: str) -> tuple[int, set[str], str]:
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200", **variables},
-        timeout=240,
+        timeout=PATIENCE_SECONDS,
     )
     code, names = json.loads(made.stdout.splitlines()[-1])
     return code, set(names), made.stderr

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.flows.conftest import Ran
+from tests.patience import PATIENCE_SECONDS
 
 NAMES = ("Köln 東京.png", "Straße.png")
 
@@ -34,7 +35,10 @@ def latin(tmp_path_factory, shared_server) -> dict[str, str]:
 
 def run(environment: dict[str, str], *words: object) -> Ran:
     made = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *map(str, words)], capture_output=True, env=environment, timeout=240
+        [sys.executable, "-m", "flows.cli", *map(str, words)],
+        capture_output=True,
+        env=environment,
+        timeout=PATIENCE_SECONDS,
     )
     return Ran(made.returncode, made.stdout.decode(), made.stderr.decode())
 
@@ -73,7 +77,7 @@ def test_the_exit_code_says_what_was_found_whoever_reads(coloured, environment, 
     os.close(reader)
     streams = {1: {"stdout": writer, "stderr": subprocess.PIPE}, 2: {"stdout": subprocess.PIPE, "stderr": writer}}
     command = [sys.executable, "-m", "flows.cli", *(word.format(output=coloured[1]) for word in words)]
-    ran = subprocess.run(command, env=environment, timeout=120, check=False, **streams[closed])
+    ran = subprocess.run(command, env=environment, timeout=PATIENCE_SECONDS, check=False, **streams[closed])
     os.close(writer)
     assert ran.returncode == code
     assert not ran.stderr or b"pipe" not in ran.stderr

@@ -244,7 +244,7 @@ def test_a_picture_in_the_output_folder_leads_to_no_other_file(name, scan, tmp_p
         assert "no picture of it after" in shown.troubles[0]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ENDINGS)
 def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(name, scan, tmp_path):
     os.mkfifo(tmp_path / f"a{ENDINGS[name]}")

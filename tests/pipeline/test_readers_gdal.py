@@ -29,6 +29,7 @@ from pipeline.metadata.model import Georeference
 from pipeline.readers import open_scan, page_count
 from pipeline.readers._gdal import Raster
 from pipeline.support import gdal
+from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.test_readers_drives import gdal_tiff, noise
 from tests.pipeline.test_readers_image import soft
 
@@ -84,7 +85,7 @@ def test_filters_of_warnings_are_exchanged_by_one_thread_at_a_time(tmp_path: Pat
         other.start()
         other.join(0.3)
         assert other.is_alive()
-    other.join(30)
+    other.join(PATIENCE_SECONDS)
     assert not other.is_alive()
     assert warnings.filters == before
 
@@ -200,7 +201,7 @@ def test_nobody_waits_for_what_lies_beside_a_scan(tmp_path: Path, first: str) ->
 
     def places() -> str:
         run = [sys.executable, "-c", first + READ, *map(str, paths)]
-        return subprocess.run(run, capture_output=True, text=True, timeout=90, check=True).stdout
+        return subprocess.run(run, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True).stdout
 
     alone = places()
     for path in paths:

@@ -122,7 +122,7 @@ def assert_loose(path: Path, pictures: list[NDArray[Any]]) -> None:
         assert [f"may follow page {len(pictures)}" in each for each in metadata["dropped"]] == [True]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_a_loop_late_in_a_long_chain_ends(tmp_path: Path) -> None:
     path = tmp_path / "loop.tif"
     pictures = written(path, 150)

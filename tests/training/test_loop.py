@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch
 from lightning_fabric import Fabric
 
 from pipeline.colour.lab import rgb_from_lab
+from tests.patience import wait_until
 from training import checkpoint
 from training.config import Film, Recipe, load_recipe
 from training.curves import panels
@@ -137,9 +137,7 @@ def test_a_process_killed_at_any_moment_goes_on(photographs_folder: Path, tiny_y
     )
     command = [sys.executable, "-c", program, str(tmp_path / "long.yaml"), str(photographs_folder)]
     process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "checkpoint.pt").is_file() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until((tmp_path / "killed" / "checkpoint.pt").is_file, every_seconds=0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert 0 < checkpoint.load(tmp_path / "killed")["step"] < 62

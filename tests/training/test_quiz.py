@@ -4,7 +4,6 @@ import base64
 import itertools
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ pytest.importorskip("skimage")
 pytest.importorskip("yaml")
 
 from tests.chromium import Browser, chromium, fits
+from tests.patience import wait_until
 from training.evaluation.quiz import Candidate, Case, jpeg, pick_cases, questions, write_quiz
 
 MODELS = ("one", "another <b>&amp; naïve</b> </script>")
@@ -154,11 +154,9 @@ def test_quiz_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     assert browser.value("document.getElementById('score').textContent") == score
     browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     browser.click("#save")
-    until = time.monotonic() + 30
-    while not (saved := [p for p in tmp_path.glob("quiz-*.json") if p.stat().st_size]):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    record = json.loads(saved[0].read_text(encoding="utf-8"))
+    wait_until(lambda: [p for p in tmp_path.glob("quiz-*.json") if p.stat().st_size])
+    (saved,) = tmp_path.glob("quiz-*.json")
+    record = json.loads(saved.read_text(encoding="utf-8"))
     assert (record["questions"], record["correct"]) == (len(cases), right)
     assert record["interval"] == pytest.approx([low, high], abs=1e-6)
     assert [(a["picture"], a["model"]) for a in record["answers"]] == [(c.picture, c.model) for c in cases]

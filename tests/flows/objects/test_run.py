@@ -18,6 +18,7 @@ from flows.events import ScanFinished, listening
 from flows.request import RunRequest
 from pipeline.errors import ColorizeError, OutputError
 from pipeline.results.verify import Certificate
+from tests.patience import PATIENCE_SECONDS
 
 
 def picture(seed, shape_yx=(60, 90)):
@@ -204,7 +205,7 @@ def test_killed_commands_lose_nothing(objects, bucket, run, shared_cluster, tmp_
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *map(str, words)], env=dict(os.environ), start_new_session=True
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while len(objects.keys(bucket, "out/")) < count and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert len(objects.keys(bucket, "out/")) >= count

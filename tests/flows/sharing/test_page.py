@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from flows.sharing.site import Site, open_site, publish_site
 from flows.sharing.wording import Wording
 from pipeline.metadata.model import EmbeddedMetadata
 from tests.chromium import Browser, chromium, fits
+from tests.patience import wait_until
 from tests.results import make_result
 
 TITLE = b"""<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="http://purl.org/dc/elements/1.1/">
@@ -78,9 +78,7 @@ def test_the_curtain_parts_the_scan_from_its_colours(browser: Browser, tmp_path:
     for share, expected in ((0, [True, True]), (500, [False, True]), (1000, [False, False])):
         browser.value(f"document.getElementById('curtain').value = {share}")
         browser.value("document.getElementById('curtain').dispatchEvent(new Event('input'))")
-        until = time.monotonic() + 30
-        while are_coloured(browser, tmp_path / "page.png") != expected:
-            assert time.monotonic() < until, f"{share}: {are_coloured(browser, tmp_path / 'page.png')}"
+        wait_until(lambda wanted=expected: are_coloured(browser, tmp_path / "page.png") == wanted)
     assert not browser.troubles()
     assert [each for each in browser.requests() if "archive.example" in each] == []
 
