@@ -39,6 +39,13 @@ def _imported(path: Path) -> Iterator[str]:
 GRAPH = {name: set(_imported(path)) - {name} for name, path in MODULES.items()}
 
 
+def test_the_files_that_are_listed_as_long_are_there() -> None:
+    """Others would begin in their place, and one process would be left alone with what is long."""
+    lines = [line.split("\t") for line in (ROOT / "tests" / "seconds.tsv").read_text().splitlines()]
+    assert [name for name, _ in lines if not (ROOT / name).is_file()] == []
+    assert [float(told) for _, told in lines] == sorted((float(told) for _, told in lines), reverse=True)
+
+
 @pytest.mark.parametrize("wing", WINGS)
 def test_a_private_module_is_imported_within_its_package_only(wing: str) -> None:
     seen_from_outside = []
