@@ -114,7 +114,7 @@ def lightness_from_samples(samples: NDArray, tone: Tone = "srgb") -> F32:
     if tone == "lightness":
         return samples * np.float32(100 / maximum)
     if samples.ndim == 2:
-        return _lightness_table(maximum).take(samples)
+        return _looked_up(_lightness_table(maximum), samples)
     lightness = np.empty(samples.shape[:2], np.float32)
     for rows in row_strips(lightness.shape):
         lightness[rows] = _lightness_from_rgb(samples[rows], _linear_table(maximum))
@@ -145,6 +145,19 @@ def lightness_on(device: Device, samples: NDArray) -> Array:
     bright = luminance ** (1 / 3) * 116.0 - 16.0
     lightness = xp.where(luminance <= _DELTA**3, luminance * (116 / (3 * _DELTA**2)), bright)
     return xp.reshape(lightness, shape_yx)
+
+
+def _looked_up(table: NDArray, places: NDArray) -> NDArray:
+    """``table`` at ``places`` (H, W), unsigned integers inside it.
+
+    Tables of 2^8 and 2^16 places are OpenCV's kind, for as many bits of a place. It is faster than NumPy, which
+    converts every place to 64 bits first.
+    """
+    if table.size == 1 << 8 * places.itemsize:
+        found: NDArray = cv2.LUT(places, table)
+        return found
+    # The places are in range; the default mode of take would check that again, more slowly.
+    return table.take(places, mode="clip")
 
 
 def _lightness_from_rgb(samples: NDArray, linear: F32) -> F32:
@@ -231,12 +244,15 @@ def _linear_in_gamut(lightness: F32, chroma_ab: F32) -> tuple[F32, F32, F32]:
 
 @functools.lru_cache(maxsize=2)
 def _encode_table(maximum: int) -> NDArray:
-    """sRGB samples 0..maximum at even steps of the square root of linear light; computed in float64."""
+    """sRGB samples 0..maximum at even steps of the square root of linear light; computed in float64.
+
+    At 8 bits the rest of 2^16 places is never looked up: :func:`_looked_up` is faster with so many.
+    """
     steps = _ENCODE_STEPS[maximum]
     linear = (np.arange(steps + 1, dtype=np.float64) / steps) ** 2
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     table: NDArray = np.rint(encoded * maximum).astype(np.min_scalar_type(maximum))
-    return table
+    return np.pad(table, (0, max(0, 2**16 - table.size)))
 
 
 def rgb_from_lab(lightness: F32, chroma_ab: F32) -> F32:
@@ -267,7 +283,8 @@ def samples_from_lab(lightness: F32, chroma_ab: F32, dtype: np.dtype) -> NDArray
     """
     maximum = sample_max(dtype)
     table = _encode_table(maximum)
-    steps = np.float32(table.size - 1)
+    steps = np.float32(_ENCODE_STEPS[maximum])
+    place = np.uint16 if steps < 2**16 else np.intp
     samples = np.empty((*lightness.shape, 3), table.dtype)
     for rows in row_strips(lightness.shape):
         planes = []
@@ -275,8 +292,7 @@ def samples_from_lab(lightness: F32, chroma_ab: F32, dtype: np.dtype) -> NDArray
             np.sqrt(channel, out=channel)
             channel *= steps
             channel += np.float32(0.5)
-            # The index is already in range; the default mode of take would check it again, more slowly.
-            planes.append(table.take(channel.astype(np.intp), mode="clip"))
+            planes.append(_looked_up(table, channel.astype(place)))
         # NumPy would write every third sample of a row, which is three times slower.
         samples[rows] = cv2.merge(planes)
     return samples
