@@ -183,7 +183,7 @@ def test_a_worker_that_is_killed_half_way_costs_no_finished_block(set_up, tmp_pa
     shutil.copy(SCANS / "peasant-girls-1909.png", tmp_path / "girls.png")
     output = tmp_path / "out"
     typed = ("deployment", "run", "colorize-archive", "-p", f'inputs=["{tmp_path / "girls.png"}"]')
-    words = ("-p", f"output={output}", "-p", "stride=16", "-p", "limit_memory=1500MiB")
+    words = ("-p", f"output={output}", "-p", "stride=32", "-p", "limit_memory=1500MiB")
     assert set_up.prefect(*typed, *words, "--flow-run-name", "killed half-way").code == 0
     records = output / "girls.zarr" / "versions"
     wait_until(lambda: list(records.glob("*/chroma/records/*.json")))

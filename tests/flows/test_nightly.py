@@ -26,7 +26,7 @@ from flows.run.retry_policy import RetryPolicy, wait_after
 from pipeline.errors import ScanUnreachableError, ScanUnreadableError, UsageError
 from pipeline.support.files import folder_lock
 from tests.patience import PATIENCE_SECONDS, wait_until
-from tests.prefect_server import prefect_server, serving
+from tests.prefect_server import serving
 from tests.request import asked
 
 NOW = datetime(2026, 3, 10, 22, 0, tzinfo=UTC)
@@ -283,9 +283,9 @@ def test_a_bad_scan_is_quarantined_listed_and_tried_again_when_it_changes(comman
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    with prefect_server(tmp_path_factory.mktemp("server")) as server, serving(server) as process:
-        yield server, psutil.Process(process.pid)
+def served(shared_server):
+    with serving(shared_server) as process:
+        yield shared_server, psutil.Process(process.pid)
 
 
 def test_cancelled_and_out_of_time_a_run_goes_on_to_the_same_bytes(served, command, moody, tmp_path):
@@ -293,7 +293,7 @@ def test_cancelled_and_out_of_time_a_run_goes_on_to_the_same_bytes(served, comma
     run of the command."""
     server, process = served
     scan(tmp_path / "a.png", 1200, 1400, 5)
-    settings = {"tile": 64, "stride": 6, "model": str(moody), "engine": "onnxruntime", "workers": 1}
+    settings = {"tile": 64, "stride": 8, "model": str(moody), "engine": "onnxruntime", "workers": 1}
     output = tmp_path / "out"
     given = {"inputs": [str(tmp_path / "a.png")], "output": str(output), **settings}
 
@@ -382,5 +382,5 @@ def test_no_block_is_made_of_a_scan_that_is_forbidden_meanwhile(served, command,
     assert made() == blocks
     command(*words).line("a.png", "never coloured", "'later'")
     assert made() == blocks
-    command("reprocess", output, "--stride", 8).line("never coloured", "'later'")
+    command("reprocess", output, "--stride", 8, "--engine", "identity").line("never coloured", "'later'")
     assert made() == blocks
