@@ -206,11 +206,8 @@ def test_two_processes_that_build_the_same_engine_build_it_once(mine, model, tmp
     )
     words = [sys.executable, "-c", code, str(tmp_path / "site"), str(model.folder)]
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert sorted(process.communicate(timeout=PATIENCE_SECONDS)[0].strip() for process in running) == [
-        "False",
-        "False",
-        "True",
-    ]
+    said = [process.communicate(timeout=PATIENCE_SECONDS)[0].strip() for process in running]
+    assert sorted(said) == ["False", "False", "True"]
 
 
 @pytest.mark.e2e
