@@ -103,6 +103,8 @@ class Shape:
                 for low, high in ((bounds.y0, bounds.y1), (bounds.x0, bounds.x1))
             )
             inside = self._in_polygon(rows, columns)
+            if not inside.any():
+                return self._first_pixel() if step > 1 else np.empty((0, 2), int)
             found = np.argwhere(_middle_first(inside)) * step + (rows[0], columns[0])
         else:
             parts = [part for part in self._parts() if part.shape_yx[0] > 0 and part.shape_yx[1] > 0]
@@ -111,14 +113,25 @@ class Shape:
             found = np.array([[(part.y0 + part.y1) // 2, (part.x0 + part.x1) // 2] for part in parts]).reshape(-1, 2)
         return _some(found, most)
 
+    def _first_pixel(self) -> NDArray[np.int_]:
+        """(1, 2) the first pixel of a polygon that is thinner than what was looked at, or (0, 2) if it has none."""
+        bounds = self.bounds
+        band = max(1, _BAND_PX // max(1, bounds.shape_yx[1]))
+        for y in range(bounds.y0, bounds.y1, band):
+            inside = self._in_polygon(np.arange(y, min(y + band, bounds.y1)), np.arange(bounds.x0, bounds.x1))
+            if inside.any():
+                return np.argwhere(inside)[:1] + np.array([y, bounds.x0])
+        return np.empty((0, 2), int)
+
+
+_LOOKED_AT_PX = 2**18
+_BAND_PX = 2**22
+
 
 def _some(found: NDArray[np.int_], most: int) -> NDArray[np.int_]:
     """At most so many of the rows, from all over them."""
     chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
     return np.asarray(found[chosen])
-
-
-_LOOKED_AT_PX = 2**18
 
 
 def _middle_first(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -109,7 +109,7 @@ def load_average(folder: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
         raise TrainingError(f"{folder}: weights of another version ({reason}); train again") from error
     run = {"steps": state["step"], "seconds": round(state["seconds"]), "started_from": state["started_from"]}
     if recipe.patience is not None:
-        run["early_stop"] = Patience.of(recipe.patience, last).record(last["step"])
+        run["early_stop"] = Patience.of(recipe.patience, last, len(recipe.phases)).record(last["step"])
     return generator.eval(), recipe, run
 
 

@@ -36,7 +36,7 @@ class Journal:
             # TensorBoard takes a second to import.
             from torch.utils.tensorboard import SummaryWriter
 
-            _forget_after(folder / LOSSES, step)
+            forget_after(folder / LOSSES, step)
             self._log = (folder / LOSSES).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(folder / _TENSORBOARD), purge_step=step + 1)
         self._sums: dict[str, Tensor] = {}
@@ -148,7 +148,7 @@ def write_csv(folder: Path) -> None:
     os.replace(part, folder / LOSSES_CSV)
 
 
-def _forget_after(path: Path, step: int) -> None:
+def forget_after(path: Path, step: int) -> None:
     """Drop the lines after ``step``, because a resumed run repeats those steps."""
     if not path.is_file():
         return

@@ -99,7 +99,9 @@ def train(
         )
     if state is not None:
         report(f"continues at step {trainer.step} of {schedule.total_steps}")
-    patience = Patience.of(recipe.patience, state)
+    patience = Patience.of(recipe.patience, state, len(recipe.phases))
+    if first and math.isinf(patience.best):
+        (out / checkpoint.BEST).unlink(missing_ok=True)  # of an earlier last phase
     if recipe.patience is not None and not len(collection.test):
         raise RecipeError(
             f"patience {recipe.patience}: nothing is held out from {data}, so no evaluation would ever be better; give "

@@ -21,17 +21,25 @@ class Patience:
     best : the lowest loss on pictures that are not learnt from
     best_step : steps that were done at it
     since : evaluations since then
+    phases : of the training; losses of a last phase with other aims do not compare
     """
 
     evaluations: int | None
     best: float = math.inf
     best_step: int = 0
     since: int = 0
+    phases: int = 1
 
     @classmethod
-    def of(cls, evaluations: int | None, state: dict[str, Any] | None) -> Self:
-        """Go on from what :meth:`state` of an earlier run said; the number of evaluations may have been changed."""
+    def of(cls, evaluations: int | None, state: dict[str, Any] | None, phases: int = 1) -> Self:
+        """Go on from what :meth:`state` of an earlier run said; the number of evaluations may have been changed.
+
+        Where phases were added, nothing is known yet of the last one.
+        """
         known = (state or {}).get("patience") or {}
+        if known.get("phases", phases) != phases:
+            known = {}
+        known["phases"] = phases
         return cls(**{**known, "evaluations": evaluations})
 
     def judge(self, step: int, loss: float) -> bool:

@@ -26,6 +26,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def close_task_runs(client: SyncPrefectClient, *flow_run_ids: UUID) -> int:
     flow_runs = FlowRunFilter(id=FlowRunFilterId(any_=list(flow_run_ids)))
     for task_run in _every(client, flow_runs, None, StateType.CRASHED):
         if not _had_begun(task_run):  # a run that broke off closed it itself
-            client.delete_task_run(task_run.id)
+            _delete(client, task_run)
     return _close(client, flow_runs)
 
 
@@ -98,10 +99,15 @@ def _close(
     found = _every(client, flow_runs, flows, *_OPEN)
     for task_run in found:
         if removes and not _had_begun(task_run):
-            client.delete_task_run(task_run.id)
+            _delete(client, task_run)
         else:
             client.set_task_run_state(task_run.id, Crashed(message=_MESSAGE), force=True)
     return len(found)
+
+
+def _delete(client: SyncPrefectClient, task_run: TaskRun) -> None:
+    with contextlib.suppress(ObjectNotFound):  # another worker of the pool was faster
+        client.delete_task_run(task_run.id)
 
 
 def _had_begun(task_run: TaskRun) -> bool:

@@ -155,8 +155,8 @@ class Grade:
         """
         if not other.regions:
             return other
-        others = {each.region for each in other.regions}
-        kept = tuple(each for each in self.regions if each.region not in others)
+        others = {each.region.shapes for each in other.regions}  # the same part fades in over another width, too
+        kept = tuple(each for each in self.regions if each.region.shapes not in others)
         return replace(self, regions=kept + tuple(each for each in other.regions if not each.grade.is_identity))
 
     def __str__(self) -> str:

@@ -97,7 +97,7 @@ class _Drawn:
 def _drawn(label: Label, shape_yx: tuple[int, int]) -> _Drawn:
     height, width = shape_yx
     size_px = min(max(min(shape_yx) // _PART, _SMALLEST_PX), _LARGEST_PX)
-    if label.place == "corner":
+    if label.place == "corner" and width >= _CORNER_PARTS_YX[1]:
         ink = _set(label.texts, size_px, width // _CORNER_PARTS_YX[1])
         if ink.shape[0] <= height // _CORNER_PARTS_YX[0] and ink.shape[1] <= width // _CORNER_PARTS_YX[1]:
             return _Drawn(ink, False)
@@ -105,8 +105,8 @@ def _drawn(label: Label, shape_yx: tuple[int, int]) -> _Drawn:
 
 
 def _set(texts: Sequence[tuple[str, str]], size_px: int, width_px: int) -> NDArray[np.float32]:
-    """The texts, one below the other, within ``width_px`` and with a margin; wider only if one letter is."""
-    margin = size_px // 2
+    """The texts, one below the other, with a margin; a letter that is wider than ``width_px`` is cut."""
+    margin = min(size_px // 2, max(width_px - 1, 0) // 2)
     inks = [_line(language, text, size_px, max(width_px - 2 * margin, 1)) for language, text in texts]
     height = sum(ink.shape[0] for ink in inks) + (len(inks) + 1) * margin
     made = np.zeros((height, min(max(ink.shape[1] for ink in inks) + 2 * margin, width_px)), np.float32)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -321,6 +322,8 @@ def _label(path: Path, where: str, told: Mapping[str, Any]) -> Label:
             raise _refused(path, f"{where}: label: {language!r:.40} is no language; write one like 'nl', in quotes")
         if not isinstance(text, str) or not 0 < len(" ".join(text.split())) <= _LONGEST_LABEL:
             raise _refused(path, f"{where}: label is {text!r:.40}, not a text of up to {_LONGEST_LABEL} characters")
+        if odd := [letter for letter in " ".join(text.split()) if unicodedata.category(letter) in ("Cc", "Cs")]:
+            raise _refused(path, f"{where}: label {text!r:.40} has {odd[0]!r}, which nobody can read; leave it out")
     if place not in PLACES:
         raise _refused(path, f"{where}: place {place!r:.40} is none of {', '.join(PLACES)}")
     return Label(tuple((language, " ".join(text.split())) for language, text in texts.items()), place)

@@ -18,7 +18,7 @@ def is_of_version(stem: str) -> bool:
 
 def without_version(stem: str) -> str:
     """The name of a scan, of the name of one of its versions or of its own."""
-    return re.sub(f"{_VERSION.pattern}$", "", stem)
+    return _AT_END.sub("", stem)
 
 
 def leftovers(folder: Path, stem: str) -> list[Path]:

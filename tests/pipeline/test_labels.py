@@ -68,6 +68,15 @@ def test_a_mark_that_would_cover_too_much_becomes_a_strip():
     assert seen.shape[0] > 60
 
 
+@pytest.mark.parametrize("place", ["strip", "corner"])
+@pytest.mark.parametrize("shape_yx", [(40, 1), (40, 5), (40, 11), (3, 400)])
+def test_narrow_pictures_have_a_label_too(shape_yx, place):
+    image, samples = picture(shape_yx)
+    seen = whole(labelled(image, Label(EVIDENCE.texts, place)))
+    assert np.array_equal(seen[: shape_yx[0]], samples)
+    assert seen.shape[0] > shape_yx[0]
+
+
 @given(
     place=st.sampled_from(["strip", "corner"]),
     ends=st.tuples(*[st.tuples(st.integers(0, 2000), st.integers(0, 2000)) for _ in range(2)]),
@@ -141,6 +150,8 @@ def test_the_policy_says_text_language_and_place():
         ({"label": {False: "Nei"}}, "no language"),
         ({"label": {"en": ""}}, "not a text"),
         ({"label": ["a"]}, "not a text"),
+        ({"label": "No\0evidence"}, "nobody can read"),
+        ({"label": "No \ud800 evidence"}, "nobody can read"),
         ({"action": "hold", "place": "strip", "label": ""}, "no other has"),
     ):
         with pytest.raises(UsageError, match=told):

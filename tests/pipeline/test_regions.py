@@ -102,11 +102,11 @@ def test_what_is_asked_of_a_region_takes_the_place_of_what_was_and_json_keeps_al
     last = {}
     for region, part in asked:
         grade = grade.then(Grade(regions=(LocalGrade(region, part),)))
-        last.pop(region, None)
-        last[region] = part
+        last.pop(region.shapes, None)
+        last[region.shapes] = (region, part)
     assert grade.whole == whole
     assert [(each.region, each.grade) for each in grade.regions] == [
-        (region, part) for region, part in last.items() if not part.is_identity
+        (region, part) for region, part in last.values() if not part.is_identity
     ]
     assert Grade.from_json(json.loads(json.dumps(grade.to_json()))) == grade
     assert ("regions" in grade.to_json()) == bool(grade.regions)
@@ -138,6 +138,22 @@ def test_what_is_no_region_is_told_in_one_line(text, feather, words):
     with pytest.raises(UsageError, match=words) as told:
         Region.parse(text, feather)
     assert "\n" not in str(told.value)
+
+
+def test_the_same_part_with_another_feather_takes_its_place():
+    grade = Grade()
+    for feather, saturation in (("4", 2.0), ("8", 0.5), ("40", 1.0)):
+        grade = grade.then(Grade(regions=(LocalGrade(Region.parse("0,0,10,10", feather), Grade(saturation)),)))
+        assert [each.grade.saturation for each in grade.regions] == ([saturation] if saturation != 1 else [])
+
+
+def test_thin_regions_of_large_scans_are_there_and_flat_ones_are_not():
+    frame = "0,0 20000,0 20000,20000 0,20000 0,0 5,5 5,19995 19995,19995 19995,5 5,5"
+    Region.parse(frame).check((20_000, 20_000))
+    Region.parse("100,0 101,0 101,2999 3000,2999 3000,3000 100,3000").check((3000, 3000))
+    for flat in ("0,0 10,0 20,0", "5,5 5,5 5,5"):
+        with pytest.raises(UsageError, match="no pixel's middle"):
+            Region.parse(flat).check((50, 50))
 
 
 def test_a_region_beyond_the_scan_is_refused():

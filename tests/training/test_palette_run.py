@@ -18,6 +18,7 @@ from engines.palette import PaletteNetwork, palette_spec
 from engines.spec import PALETTE_FILE, find_model
 from training.errors import RecipeError, TrainingError
 from training.evaluation.colorizers import OnnxColorizer
+from training.journal import read_losses
 from training.palette.choose import PictureErrors
 from training.palette.export import read_head, write_head
 from training.palette.features import opened, prepare
@@ -75,6 +76,7 @@ def test_it_stops_early_and_keeps_the_best(
             show=shown.append,
         )
         told = model.card.training["palette"]
+        assert told["steps"] == 2
         assert told["early_stop"] == {
             "patience": 2,
             "best_step": 2,
@@ -88,6 +90,8 @@ def test_it_stops_early_and_keeps_the_best(
     head, _, _ = load_head(run)
     assert all(torch.equal(value, best["average"][name]) for name, value in head.state_dict().items())
     assert "best_validation" in (run / "losses.csv").read_text().splitlines()[0]
+    validations = [line["step"] for line in read_losses(run / "losses.jsonl") if "validation" in line]
+    assert validations == [1, 2, 3, 4], "no step is told twice"
     # What it does is seen from the first step on, and between steps.
     assert any(re.match(r"step 1/\d+, cross-entropy \d", line) for line in shown)
     for doing in ("looking through", "counting", "evaluating at step 1", "saving", "choosing", "calibrating"):

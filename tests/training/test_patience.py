@@ -37,6 +37,18 @@ def test_it_is_over_when_the_best_is_so_many_evaluations_ago(losses: list[float]
         assert Patience.of(evaluations, patience.state()) == patience
 
 
+def test_a_phase_that_is_added_is_judged_by_itself() -> None:
+    patience = Patience.of(2, None, 1)
+    for step, loss in enumerate((0.05, 0.06, 0.06), 1):
+        patience.judge(step, loss)
+    assert patience.is_over
+    assert Patience.of(2, patience.state(), 1).is_over
+    longer = Patience.of(2, patience.state(), 2)
+    assert not longer.is_over
+    assert longer.judge(4, 0.07)
+    assert Patience.of(2, longer.state(), 2).best == 0.07
+
+
 def test_without_a_number_it_is_never_over() -> None:
     patience = Patience(None)
     for step in range(100):

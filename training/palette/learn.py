@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.checkpoint import BEST, CHECKPOINT
+from training.checkpoint import BEST, CHECKPOINT, save
 from training.data.files import Photograph
 from training.difference import chroma_difference
 from training.errors import RecipeError, TrainingError
-from training.journal import LOSSES, write_csv
+from training.journal import LOSSES, forget_after, write_csv
 from training.palette.bins import Bins, SoftBins
 from training.palette.features import FeatureCache, is_filled, opened
 from training.palette.network import PaletteHead
@@ -122,15 +122,27 @@ def load_head(out: Path) -> tuple[PaletteHead, Bins, PaletteRecipe]:
     """
     if not (out / CHECKPOINT).is_file():
         raise TrainingError(f"{out}: no {CHECKPOINT}; train first")
-    state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
-    recipe = PaletteRecipe(**json.loads(state["recipe"]))
-    if recipe.patience is not None and (out / BEST).is_file():
-        state = torch.load(out / BEST, map_location="cpu", weights_only=True)
+    state, recipe = _kept(out)
     stored = np.load(out / "bins.npz")
     bins = Bins(stored["centres"], stored["weights"])
     head = PaletteHead(len(bins.centres), recipe.cells, recipe.trained_blocks, recipe.dropout)
     head.load_state_dict(state["average"])
     return head.eval(), bins, recipe
+
+
+def _kept(out: Path) -> tuple[dict[str, Any], PaletteRecipe]:
+    """The checkpoint whose weights are taken, and the recipe."""
+    state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
+    recipe = PaletteRecipe(**json.loads(state["recipe"]))
+    if recipe.patience is not None and (out / BEST).is_file():
+        state = torch.load(out / BEST, map_location="cpu", weights_only=True)
+    return state, recipe
+
+
+def length_of(out: Path) -> tuple[int, float]:
+    """Steps and seconds after which the weights that are taken were learnt."""
+    state, _ = _kept(out)
+    return state["step"], state["seconds"]
 
 
 def stopping_of(out: Path) -> Patience:
@@ -184,6 +196,7 @@ class _Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+        forget_after(self.out / LOSSES, self.step)
         self.patience = Patience.of(self.recipe.patience, state)
         if self.patience.is_over:
             self.report(f"stopped early before: {self.patience.reason}; a larger patience would go on from here")
@@ -193,6 +206,13 @@ class _Run:
     def go(self) -> None:
         if self.patience.is_over:
             return
+        try:
+            self._go()
+        finally:
+            if (self.out / LOSSES).is_file():
+                write_csv(self.out)
+
+    def _go(self) -> None:
         started, told = time.monotonic() - self.seconds, time.monotonic()
         network = torch.compile(self.head) if self.recipe.compile else self.head
         losses: list[tuple[float, float]] = []
@@ -214,8 +234,6 @@ class _Run:
                     self._say(losses)
                 self.report(f"stops early at step {self.step} of {self.steps}: {self.patience.reason}")
                 break
-        if (self.out / LOSSES).is_file():
-            write_csv(self.out)
 
     def _judge(self) -> None:
         """Evaluate the moving average on kept pictures, and keep it if it is the best so far."""
@@ -302,9 +320,7 @@ class _Run:
             "recipe": self.recipe.model_dump_json(),
             **self.patience.state(),
         }
-        part = self.out / f"{name}.part"
-        torch.save(state, part)
-        os.replace(part, self.out / name)
+        save(self.out, state, name)
 
 
 def _tensors(chosen: Sequence[tuple[FeatureCache, int]]) -> tuple[Tensor, Tensor]:

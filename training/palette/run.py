@@ -22,12 +22,13 @@ from pipeline.palettes.doubt import Calibration, calibrated
 from training.checkpoint import CHECKPOINT
 from training.data import Collection, open_collection
 from training.errors import RecipeError, TrainingError
+from training.journal import LOSSES, read_losses
 from training.palette.bins import Bins
 from training.palette.choose import Reading, best, errors_at, readings
 from training.palette.export import read_head, write_stem
 from training.palette.features import Half, fill
 from training.palette.join import join
-from training.palette.learn import Lesson, learn, load_head, stopping_of
+from training.palette.learn import Lesson, learn, length_of, load_head, stopping_of
 from training.palette.measured import errors_and_spreads
 from training.palette.network import PaletteHead
 from training.palette.published import Weights, published_file, read_weights
@@ -215,15 +216,19 @@ def _story(
     for photograph in used:
         for key, value in (("licences", photograph.licence), ("sources", photograph.source)):
             counts[key][value or "unknown"] = counts[key].get(value or "unknown", 0) + 1
-    lines = (out / "losses.jsonl").read_text(encoding="utf-8").splitlines()
-    last = json.loads(lines[-1]) if lines else {}
+    lines = read_losses(out / LOSSES)
+    steps, seconds = length_of(out)
     if not used:
         raise TrainingError("no picture was learnt from")
-    early = {"early_stop": stopping_of(out).record(last.get("step", 0))} if recipe.patience is not None else {}
+    early = (
+        {"early_stop": stopping_of(out).record(int(lines[-1]["step"]) if lines else 0)}
+        if recipe.patience is not None
+        else {}
+    )
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "steps": last.get("step"),
-        "seconds": round(last.get("seconds", 0)),
+        "steps": steps,
+        "seconds": round(seconds),
         "pictures": len(lesson.learnt),
         "kept": len(lesson.kept),
         "data_sha256": collection.sha256,
