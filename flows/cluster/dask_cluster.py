@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from engines.spec import EngineSpec
 
 _CONNECT_SECONDS = 15
+_FIRST_WORKER_SECONDS = 60
+_HELD_SECONDS = 120  # longer than comparing versions takes
 _KILL_SECONDS = 9.0  # Dask's patience with a local worker process: four to end by itself, five to be gone once killed
 # Packages whose versions must match on both sides, so that blocks arrive and come out the same.
 _SAME_PACKAGES = ("colorize-archive", "dask", "distributed", "cloudpickle", "numpy", "zarr", "numcodecs")
@@ -224,9 +226,15 @@ def _engines_open(client: Client, engine: EngineSpec | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_cluster(
-    workers: Workers, options: ClusterOptions, limit_bytes: int, engine: EngineSpec | None
+    workers: Workers,
+    options: ClusterOptions,
+    limit_bytes: int,
+    engine: EngineSpec | None,
+    seconds_left: float = float("inf"),
 ) -> Iterator[Client]:
     """A client of the requested cluster, with ``engine`` open on its workers; a new cluster lives as long as the body.
+
+    An existing cluster without workers is given a minute for the first one, or ``seconds_left`` if that is less.
 
     Raises
     ------
@@ -238,9 +246,9 @@ def open_cluster(
     with contextlib.ExitStack() as stack:
         if options.scheduler is not None:
             client = stack.enter_context(_connected(options))
-            if not client.nthreads():
-                tell(Message(f"scheduler {options.scheduler} has no workers yet; blocks wait until one joins"))
-            check_versions(client, engine)
+            seconds = min(_FIRST_WORKER_SECONDS, seconds_left)
+            with _first_worker(client, str(options.scheduler), seconds):
+                check_versions(client, engine)
         else:
             made = stack.enter_context(_closed_after(_cuda_cluster())) if options.kind == CUDA else None
             cluster = made or _started(workers, limit_bytes, stack)
@@ -277,6 +285,34 @@ def _connected(options: ClusterOptions) -> Client:
             f"scheduler {scheduler}: no answer within {_CONNECT_SECONDS} s ({reason_of(error)}): no block could be "
             "run; start it (dask scheduler), check address and TLS files, or leave --scheduler out"
         ) from error
+
+
+@contextlib.contextmanager
+def _first_worker(client: Client, scheduler: str, seconds: float) -> Iterator[None]:
+    """If there is no worker, ask for one, wait ``seconds`` at most, and keep it for the body.
+
+    An adaptive cluster starts workers for tasks that wait, and ends them when nothing runs: so a task is submitted that
+    ends with the body. Without a worker the run goes on: its blocks wait at the scheduler, and its deadline can end it.
+    """
+    from distributed import Event
+
+    if client.nthreads():
+        yield
+        return
+    tell(Message(f"scheduler {scheduler} has no workers yet; blocks wait until one joins"))
+    over = Event(f"colorize-archive-{uuid.uuid4().hex}", client=client)
+    asked = client.submit(over.wait, _HELD_SECONDS, pure=False)
+    try:
+        try:
+            client.wait_for_workers(1, timeout=max(seconds, 0.1))
+        except TimeoutError:
+            tell(
+                Message(f"scheduler {scheduler} still has no workers; those that join later are not asked for versions")
+            )
+        yield
+    finally:
+        over.set()
+        asked.cancel()
 
 
 def check_versions(client: Client, engine: EngineSpec | None) -> None:

@@ -76,7 +76,8 @@ def _run_jobs(jobs: list[ScanJob], context: RunContext, deadline: Deadline, host
     """Submit the stages of every batch, and yield the outcomes in order."""
     options = context.options
     engine = next((job.engine_spec for job in jobs if job.engine_spec is not None), None)
-    with open_cluster(jobs[0].workers, options.cluster, options.limit_memory_bytes, engine) as client:
+    limit_bytes, seconds_left = options.limit_memory_bytes, deadline.seconds_left
+    with open_cluster(jobs[0].workers, options.cluster, limit_bytes, engine, seconds_left) as client:
         topic = f"colorize-archive-{uuid.uuid4().hex}"
         client.subscribe_topic(topic, _tell_tiles)
         queue = BlockQueue(client, deadline=deadline)

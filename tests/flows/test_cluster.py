@@ -14,6 +14,7 @@ from distributed.security import Security
 from flows.cluster import dask_cluster
 from flows.cluster.dask_cluster import check_versions, open_cluster
 from flows.cluster.worker import EnginePlugin
+from flows.events import listening
 from flows.options import ClusterOptions, parse_cluster
 from pipeline.errors import UsageError
 from pipeline.planning.plan import Workers
@@ -36,6 +37,28 @@ def test_a_scheduler_file_with_two_workers_runs_palettes_and_blocks(command, loc
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "out" / "peasant-girls-1909.color.json").read_text())["settings"]["anchor"]
     assert len(local.scheduler_info["workers"]) == 2
+
+
+def test_an_adaptive_cluster_without_workers_starts_some_for_the_run(command, scans, moody, tmp_path):
+    words = ("--model", moody, "--precision", "fp32")
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=True, dashboard_address=":0") as made:
+        made.adapt(minimum=0, maximum=2)
+        given = ("--scheduler", made.scheduler_address, *words)
+        ran = command("run", scans / "peasant-girls-1909.png", "-o", tmp_path / "out", *given)
+        assert ran.code == 0, ran.err
+        assert "no workers yet" in ran.out + ran.err
+
+
+def test_an_existing_cluster_without_workers_is_not_waited_for_past_the_deadline():
+    said = []
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as bare,
+        listening(types.SimpleNamespace(on=said.append)),
+        open_cluster(Workers(1, 1, 1), ClusterOptions(scheduler=bare.scheduler_address), 2**31, None, 0.0) as client,
+    ):
+        assert not client.nthreads()
+        assert not client.processing()
+    assert [str(each).count("no workers") for each in said] == [1, 1]
 
 
 def test_tls_is_passed_through(command, scans, tmp_path):
