@@ -122,7 +122,7 @@ def package(
     link: Annotated[
         bool, typer.Option("--link", help="Hard links to the results where the drive is the same, instead of copies.")
     ] = False,
-    mets: Annotated[bool, typer.Option("--mets", help="Add a METS document for each scan.")] = False,
+    mets: Annotated[bool, typer.Option("--mets", help="Add METS documents: of each scan, and one of all.")] = False,
     unreviewed: _UNREVIEWED = False,
     wording: Annotated[
         Path | None, typer.Option(metavar="YAML", help="Names the institution (provider); else OUTPUT/publish.yaml.")

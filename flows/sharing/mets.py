@@ -9,25 +9,41 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from mimetypes import MimeTypes
 from urllib.parse import quote
 
-from flows.sharing.contents import COLOURS, DECISIONS, ORIGINAL, Digests
+from flows.sharing.contents import COLOURS, DECISIONS, METS, ORIGINAL, PREMIS, Digests
 from flows.sharing.outgoing import Outgoing
 from pipeline.metadata.description import NO_LANGUAGE, Texts
 from pipeline.metadata.xmp import clean
+from pipeline.results.credentials import CREDENTIAL_ENDING
 
-_METS, _XLINK = "http://www.loc.gov/METS/", "http://www.w3.org/1999/xlink"
+METS_NAMESPACE, XLINK_NAMESPACE = "http://www.loc.gov/METS/", "http://www.w3.org/1999/xlink"
 _DC, _XML = "http://purl.org/dc/elements/1.1/", "http://www.w3.org/XML/1998/namespace"
-ET.register_namespace("mets", _METS)
-ET.register_namespace("xlink", _XLINK)
+ET.register_namespace("mets", METS_NAMESPACE)
+ET.register_namespace("xlink", XLINK_NAMESPACE)
 ET.register_namespace("dc", _DC)
-_USES = {ORIGINAL: "original", COLOURS: "derivative", DECISIONS: "decisions"}
+_USES = {ORIGINAL: "original", COLOURS: "derivative", DECISIONS: "decisions", PREMIS: "metadata", METS: "metadata"}
+# Without the lists of the machine, so that the same results give the same document everywhere.
+_TYPES = MimeTypes()
+for _type, _endings in {
+    "application/c2pa": (".c2pa",),
+    "image/avif": (".avif",),
+    "image/jls": (".jls",),
+    "image/jp2": (".jp2",),
+    "image/jpx": (".jpf", ".jpx"),
+    "image/jxl": (".jxl",),
+    "image/webp": (".webp",),
+    "text/xml": (".xml",),
+}.items():
+    for _ending in _endings:
+        _TYPES.add_type(_type, _ending)
 
 
 def mets_of(result: Outgoing, files: Mapping[str, Digests], premis: bytes) -> bytes:
     """The document of a scan whose package has ``files``, by path beside it; ``premis`` is put into it."""
     root = ET.Element(_name("mets"), {"OBJID": result.address, "LABEL": clean(result.name), "TYPE": "picture"})
-    header = ET.SubElement(root, _name("metsHdr"), {"CREATEDATE": _when(result.sidecar.finished)})
+    header = ET.SubElement(root, _name("metsHdr"), {"CREATEDATE": time_of(result.sidecar.finished)})
     agent = ET.SubElement(header, _name("agent"), {"ROLE": "CREATOR", "TYPE": "OTHER", "OTHERTYPE": "software"})
     ET.SubElement(agent, _name("name")).text = clean(result.sidecar.software)
     described = ET.SubElement(root, _name("dmdSec"), {"ID": "dmd"})
@@ -50,15 +66,30 @@ def _file_section(root: ET.Element, files: Mapping[str, Digests]) -> list[str]:
     groups: dict[str, ET.Element] = {}
     pointers = []
     for number, (path, digests) in enumerate(files.items(), 1):
-        use = _USES.get(path.partition("/")[0], "record")
+        use = use_of(path)
         if use not in groups:
             groups[use] = ET.SubElement(section, _name("fileGrp"), {"USE": use})
         pointers.append(f"file-{number}")
-        values = {"ID": pointers[-1], "SIZE": str(digests.bytes), "CHECKSUM": digests.sha256, "CHECKSUMTYPE": "SHA-256"}
-        file = ET.SubElement(groups[use], _name("file"), values)
-        place = {"LOCTYPE": "URL", f"{{{_XLINK}}}type": "simple", f"{{{_XLINK}}}href": quote(path)}
+        file = ET.SubElement(groups[use], _name("file"), {"ID": pointers[-1], **facts_of(path, digests)})
+        place = {"LOCTYPE": "URL", f"{{{XLINK_NAMESPACE}}}type": "simple", f"{{{XLINK_NAMESPACE}}}href": quote(path)}
         ET.SubElement(file, _name("FLocat"), place)
     return pointers
+
+
+def use_of(path: str) -> str:
+    """What a file of a scan is for (METS: USE), by its path in the scan's folder.
+
+    >>> [use_of(path) for path in ("original/a.tif", "colours/a.color.jp2.c2pa", "record.json")]
+    ['original', 'credentials', 'record']
+    """
+    folder = path.partition("/")[0]
+    return "credentials" if folder == COLOURS and path.endswith(CREDENTIAL_ENDING) else _USES.get(folder, "record")
+
+
+def facts_of(path: str, digests: Digests) -> dict[str, str]:
+    """What METS says of a file, or of metadata in a file: type, size, checksum."""
+    kind = _TYPES.guess_type(path)[0] or "application/octet-stream"
+    return {"MIMETYPE": kind, "SIZE": str(digests.bytes), "CHECKSUM": digests.sha256, "CHECKSUMTYPE": "SHA-256"}
 
 
 def _describe(parent: ET.Element, result: Outgoing) -> None:
@@ -83,10 +114,10 @@ def _describe(parent: ET.Element, result: Outgoing) -> None:
                     element.set(f"{{{_XML}}}lang", language)
 
 
-def _when(time: str) -> str:
+def time_of(time: str) -> str:
     """A time as METS has it (xsd:dateTime)."""
     return time.replace(" ", "T") if time else "1970-01-01T00:00:00Z"
 
 
 def _name(local: str) -> str:
-    return f"{{{_METS}}}{local}"
+    return f"{{{METS_NAMESPACE}}}{local}"

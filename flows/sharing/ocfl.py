@@ -124,6 +124,19 @@ class StorageRoot:
         self._seal(folder, head, inventory)
         return "new" if before is None else "changed"
 
+    def places(self, result: Outgoing) -> dict[str, str]:
+        """Where the files of a scan's newest version lie, from the storage root, by path in the object.
+
+        Raises StoreError for an object whose inventory cannot be read.
+        """
+        folder = self.object_path(id_of(result))
+        inventory = _inventory_of(folder)
+        if inventory is None:
+            raise StoreError(f"{folder}: no object of {result.stem}; package it again")
+        home, held = folder.relative_to(self.path).as_posix(), inventory["manifest"]
+        state = inventory["versions"][inventory["head"]]["state"]
+        return {path: f"{home}/{held[digest][0]}" for digest, paths in state.items() for path in paths}
+
     def _seal(self, folder: Path, head: str, inventory: bytes) -> None:
         sidecar = f"{hashlib.sha512(inventory).hexdigest()} {_INVENTORY}\n".encode()
         for place in (folder / head, folder):

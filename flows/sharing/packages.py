@@ -6,6 +6,7 @@ others are packaged. OCFL objects are written one by one, each with the versions
 
     BAG/data/ADDRESS/      original/ colours/ decisions/ record.json premis.xml, and mets.xml where asked
     BAG/data/index.csv     address, name, reference code
+    BAG/data/mets.xml      where asked: one METS document of all of them
 
 The same results give the same package, but for the dates in ``bag-info.txt`` and in OCFL's inventories.
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,10 +31,12 @@ from flows.sharing.contents import METS, PREMIS, Choice, Digests, Member, copied
 from flows.sharing.mets import mets_of
 from flows.sharing.ocfl import StorageRoot
 from flows.sharing.outgoing import Kept, Outgoing, results_of
+from flows.sharing.package_mets import PackageMets, package_mets
 from flows.sharing.site import Step
 from pipeline.errors import ColorizeError, UsageError
 from pipeline.metadata.description import Texts
 from pipeline.support.files import remove, writing
+from pipeline.support.names import shown
 
 KINDS = ("bagit", "ocfl", "archivematica")
 INDEX = "index.csv"
@@ -52,6 +55,14 @@ class Order:
 
     def results(self) -> Iterator[Outgoing | Kept]:
         return results_of(self.output, self.unreviewed, self.codes)
+
+    def mets(self) -> AbstractContextManager[PackageMets | None]:
+        """The METS document of the whole package, to be written beside it; None where it is not asked for."""
+        return package_mets(self.to.parent) if self.choice.with_mets else nullcontext()
+
+    def finish(self, mets: PackageMets, path: Path) -> Digests:
+        """Write that document."""
+        return mets.write(path, shown(self.output.name), self.choice.organization)
 
 
 def package(order: Order, kind: str) -> Iterator[Step | Kept]:
@@ -84,10 +95,12 @@ def package(order: Order, kind: str) -> Iterator[Step | Kept]:
 
 def _bag(order: Order, part: Path) -> Iterator[Step | Kept]:
     count = size = 0
-    with _written(part / "manifest-sha256.txt") as manifest, _index(part / "data") as index:
+    with _written(part / "manifest-sha256.txt") as manifest, _index(part / "data") as index, order.mets() as mets:
         for step in _each(order, part / "data"):
             if isinstance(step, _Packed):
                 index.add(step.result)
+                if mets is not None:
+                    mets.add(step.result, step.files, f"{step.result.address}/{{}}".format)
                 for path, digests in step.files.items():
                     manifest.write(_line(digests.sha256, f"data/{step.result.address}/{path}"))
                 count, size = count + len(step.files), size + sum(each.bytes for each in step.files.values())
@@ -95,14 +108,19 @@ def _bag(order: Order, part: Path) -> Iterator[Step | Kept]:
             else:
                 yield step
         index.close()
-        digests = digests_of(part / "data" / INDEX)
-        manifest.write(_line(digests.sha256, f"data/{INDEX}"))
+        lists = {INDEX: digests_of(part / "data" / INDEX)}
+        if mets is not None:
+            mets.add_list(INDEX, lists[INDEX])
+            lists[METS] = order.finish(mets, part / "data" / METS)
+        for name, digests in lists.items():
+            manifest.write(_line(digests.sha256, f"data/{name}"))
+            count, size = count + 1, size + digests.bytes
     _write(part / "bagit.txt", "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n")
     told = {
         "Bag-Software-Agent": f"{_AGENT} {version(_AGENT)}",
         "Bagging-Date": datetime.now(UTC).date().isoformat(),
         "External-Description": "Scans and their colours, which an algorithm added; the colours are not evidence.",
-        "Payload-Oxum": f"{size + digests.bytes}.{count + 1}",
+        "Payload-Oxum": f"{size}.{count}",
     }
     if order.choice.organization is not None:
         told = {"Source-Organization": " ".join(order.choice.organization[1].split()), **told}
@@ -114,7 +132,11 @@ def _bag(order: Order, part: Path) -> Iterator[Step | Kept]:
 def _transfer(order: Order, part: Path) -> Iterator[Step | Kept]:
     """A standard transfer: ``objects``, and in ``metadata`` checksums and the Dublin Core of each scan."""
     metadata = part / "metadata"
-    with _written(metadata / "checksum.sha256") as manifest, _written(metadata / "metadata.csv") as table:
+    with (
+        _written(metadata / "checksum.sha256") as manifest,
+        _written(metadata / "metadata.csv") as table,
+        order.mets() as mets,
+    ):
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(("filename", *(f"dc.{name}" for name in _ELEMENTS)))
         for step in _each(order, part / "objects"):
@@ -123,9 +145,13 @@ def _transfer(order: Order, part: Path) -> Iterator[Step | Kept]:
                 continue
             home = f"objects/{step.result.address}"
             rows.writerow((home, *_dublin_core(step.result)))
+            if mets is not None:
+                mets.add(step.result, step.files, f"../{home}/{{}}".format)
             for path, digests in step.files.items():
                 manifest.write(f"{digests.sha256}  ../{home}/{path}\n")
             yield Step("new", step.result.stem)
+        if mets is not None:
+            order.finish(mets, metadata / METS)
 
 
 _ELEMENTS = ("title", "description", "creator", "date", "rights", "subject", "coverage", "identifier")
@@ -146,17 +172,22 @@ def _all(texts: Texts) -> str:
 
 def _into_ocfl(order: Order) -> Iterator[Step | Kept]:
     root = StorageRoot.open(order.to)
-    for found in order.results():
-        if isinstance(found, Kept):
-            yield found
-            continue
-        try:
-            with root.staged(found) as staging:
-                files = _copied(found, order.choice, staging)
-                state = root.put(found, staging, files)
-            yield Step(state, found.stem)
-        except ColorizeError as error:
-            yield Step("failed", found.stem, str(error))
+    with order.mets() as mets:
+        for found in order.results():
+            if isinstance(found, Kept):
+                yield found
+                continue
+            try:
+                with root.staged(found) as staging:
+                    files = _copied(found, order.choice, staging)
+                    state = root.put(found, staging, files)
+                if mets is not None:
+                    mets.add(found, files, root.places(found).__getitem__)
+                yield Step(state, found.stem)
+            except ColorizeError as error:
+                yield Step("failed", found.stem, str(error))
+        if mets is not None:
+            order.finish(mets, root.path / METS)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import bagit
+import metsrw
 import ocfl
 import pytest
+from lxml import etree
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -108,6 +112,74 @@ def test_one_flipped_byte_is_found_wherever_it_is(output, tmp_path, kind):
         assert not is_valid(tmp_path / "made", kind), path
         path.write_bytes(whole)
     assert is_valid(tmp_path / "made", kind)
+
+
+LISTS = {"bagit": "data/mets.xml", "archivematica": "metadata/mets.xml", "ocfl": "mets.xml"}
+METS = {"m": "http://www.loc.gov/METS/"}
+HREF = "{http://www.w3.org/1999/xlink}href"
+
+
+@pytest.mark.parametrize("kind", list(LISTS))
+def test_one_mets_document_names_every_file_of_the_package_by_folder_and_scan(output, tmp_path, kind):
+    choice = {"with_mets": True, "organization": ("https://archive.example/", "City & Archive")}
+    list(package(replace(order_of(output, tmp_path / "made", **choice), codes={"harbour": "NL-12"}), kind))
+    document = tmp_path / "made" / LISTS[kind]
+    assert problems(document.read_bytes(), "mets-1.12.xsd") == []
+    tree = etree.parse(document).getroot()
+    # Every file is named, and what is said of it is so.
+    named = told_of(document)
+    payload = {path for path in files_in(tmp_path / "made") if {"data", "objects", "content"} & set(path.parts)}
+    assert set(named) == payload - {document}
+    assert wrong_by(document) == []
+    assert {use for use, _ in named.values()} == {"original", "derivative", "record", "decisions", "metadata"}
+    kinds = {path.suffix: each.get("MIMETYPE") for path, (_, each) in named.items()}
+    assert (kinds[".tif"], kinds[".png"], kinds[".json"]) == ("image/tiff", "image/png", "application/json")
+    # metsrw reads the folders of the results, the scans in them, and what each file is for.
+    (top,) = [each for each in metsrw.METSDocument.fromfile(str(document)).all_files() if each.parent is None]
+    folders = {each.label: each for each in top.children}
+    assert {"albums", "harbour"} <= set(folders)
+    assert {each.label for each in folders["albums"].children} == {"1910", "plate"}
+    parts = {each.label: each for each in folders["harbour"].children}
+    assert [each.label for each in parts["original"].children] == ["harbour.png"]
+    assert "harbour.color.iiif/info.json" in [each.label for each in parts["derivative"].children]
+    assert len(parts["decisions"].children) == 1
+    # Each scan's PREMIS is referred to, and its reference code is there.
+    records = [quoted(document, each) for each in tree.iterfind(".//m:digiprovMD/m:mdRef", METS)]
+    assert {path.name for path in records} == {"premis.xml"}
+    assert len(records) == len(STEMS)
+    assert [each.get("LABEL") for each in tree.iterfind(".//m:div[@ORDERLABEL='NL-12']", METS)] == ["harbour"]
+    # One bit that flipped and one file that went are found.
+    flipped, gone = random.Random(kind).sample(sorted(named), 2)
+    whole = flipped.read_bytes()
+    flipped.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    gone.unlink()
+    assert set(wrong_by(document)) == {flipped, gone}
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def told_of(document: Path) -> dict[Path, tuple[str, Any]]:
+    """Use of each file, and the element that has its size and checksum."""
+    every = etree.parse(document).getroot().iterfind(".//m:fileGrp/m:file", METS)
+    return {quoted(document, each[0]): (each.getparent().get("USE"), each) for each in every}
+
+
+def quoted(document: Path, element: Any) -> Path:
+    """The file that an element refers to."""
+    return Path(os.path.normpath(document.parent / unquote(element.get(HREF))))
+
+
+def wrong_by(document: Path) -> list[Path]:
+    """The files that are not what a METS document says."""
+    return [
+        path
+        for path, (_, told) in told_of(document).items()
+        if not path.is_file()
+        or path.stat().st_size != int(told.get("SIZE"))
+        or hashlib.sha256(path.read_bytes()).hexdigest() != told.get("CHECKSUM")
+    ]
 
 
 def is_valid(path: Path, kind: str) -> bool:
