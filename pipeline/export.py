@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.colour.lab import chroma_from_half, lightness_from_samples, samples_from_lab
+from pipeline.colour.lab import lightness_from_samples, samples_from_lab
 from pipeline.formats import OutputImage, WriteReport, write_picture
 from pipeline.formats.picture import SRGB_PROFILE
 from pipeline.metadata.model import EmbeddedMetadata
@@ -23,15 +23,17 @@ def render_rgb(store: ScanStore, version: ChromaVersion, roi: Roi) -> NDArray:
     Pixels without a picture (nodata, full transparency) and unreadable parts of the scan are not coloured.
     """
     info = store.info
-    scan, stored_chroma = store.read_scan(roi), version.read(roi)
+    scan, colours = store.read_scan(roi), version.window(roi)
     mask = store.read_mask(roi) if info.mask else None
     uncoloured = store.uncoloured(roi, mask)
     samples = np.empty((*roi.shape_yx, 4 if info.mask == "alpha" else 3), info.result_dtype)
     for rows in row_strips(roi.shape_yx):
-        chroma = chroma_from_half(stored_chroma[:, rows], version.scale_factor)
+        lightness, bare = lightness_from_samples(scan[rows], info.tone), None
         if uncoloured is not None:
-            chroma[:, uncoloured[rows]] = 0
-        lightness = lightness_from_samples(scan[rows], info.tone)
+            bare = uncoloured[rows]
+        chroma = colours(rows, lightness, bare)
+        if bare is not None:
+            chroma[:, bare] = 0
         samples[rows, :, :3] = samples_from_lab(lightness, chroma, info.result_dtype)
     if info.mask == "alpha":
         samples[..., 3] = mask

@@ -1,4 +1,4 @@
-"""What graded and hinted blocks share: both are made from the colours of another version, and no engine is opened."""
+"""Work on colours that are there, of which others are made: no engine is opened."""
 
 from __future__ import annotations
 

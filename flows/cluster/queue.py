@@ -21,7 +21,7 @@ from typing import Any
 
 from distributed import Client, Future, as_completed
 
-from flows.cluster.grade_blocks import FactorTask, GradeTask, run_factors, run_grades
+from flows.cluster.grade_factors import FactorTask, run_factors
 from flows.cluster.hint_blocks import HintTask, SpreadTask, run_hints, run_spreads
 from flows.cluster.worker import AnchorTask, BlockDone, BlockFailed, BlockTask, run_anchors, run_blocks
 from flows.deadline import Deadline
@@ -100,10 +100,6 @@ class BlockQueue:
     def factors(self, groups: Iterable[tuple[FactorTask, ...]]) -> Iterator[list[Result]]:
         """Find the factors of groups of scans, as :meth:`results` makes blocks."""
         return self._results(groups, run_factors)
-
-    def grades(self, groups: Iterable[tuple[GradeTask, ...]]) -> Iterator[list[Result]]:
-        """Make blocks of colours that are there, as :meth:`results` makes them of predictions."""
-        return self._results(groups, run_grades)
 
     def spreads(self, groups: Iterable[tuple[SpreadTask, ...]]) -> Iterator[list[Result]]:
         """Spread the hints of groups of scans, as :meth:`results` makes blocks."""

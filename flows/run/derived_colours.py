@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows.cluster.grade_blocks import FactorTask, GradeTask
+from flows.cluster.grade_factors import FactorTask
 from flows.cluster.hint_blocks import HintTask, SpreadTask
 from flows.events import Message, tell
 from flows.run.batches import ScanProgress
 from flows.run.colouring import Colouring
-from flows.run.grade_tasks import factor_tasks, grade_groups
+from flows.run.grade_tasks import factor_tasks
 from flows.run.hint_tasks import hint_groups, spread_tasks
 
 
@@ -28,18 +28,6 @@ def find_factors(colouring: Colouring) -> None:
     colouring.each(work)
     colouring.collect(colouring.queue.factors((task,) for task in tasks))
     colouring.each(say)
-
-
-def make_grades(colouring: Colouring) -> None:
-    """Every block that is missing of colours that a grade changes."""
-
-    def groups() -> Iterator[tuple[GradeTask, ...]]:
-        for step in colouring.working():
-            if colouring.is_graded(step):
-                opened = colouring.opened(step)
-                yield from grade_groups(step.job, opened.version, opened.finished, colouring.topic)
-
-    colouring.follow(colouring.queue.grades(groups()))
 
 
 def spread_hints(colouring: Colouring) -> None:

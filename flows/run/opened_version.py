@@ -37,6 +37,11 @@ def open_version(job: ScanJob) -> Opened:
             f"{job.paths.store}: the colours of {job.spec.version} are not whole any more, and this run has other "
             "settings; reprocess makes them again, --force those of this run"
         )
+    if job.spec.grade is not None:
+        # Its colours are those of another version, whichever of them there are.
+        if begun is None or job.force:
+            begun = store.create_graded_version(job.spec.version, job.spec.to_json(), utc_now())
+        return Opened(begun, set(block_indices(job)))
     if begun is not None and not job.force and begun.block_px == job.plan.block_px:
         begun.remove_unfinished()
         return Opened(begun, begun.finished_blocks())

@@ -15,7 +15,7 @@ from flows.events import StageBegan, tell, warn
 from flows.outcome import ScanOutcome
 from flows.run.batches import ScanBatch, ScanProgress, each_scan, is_large, stream_threads
 from flows.run.colouring import Colouring
-from flows.run.derived_colours import find_factors, make_grades, make_hints, spread_hints
+from flows.run.derived_colours import find_factors, make_hints, spread_hints
 from flows.run.hint_tasks import after_prediction, hinted_job, predicted_job
 from flows.run.jobs import ScanJob
 from flows.run.predicted_colours import join_series, make_blocks, make_palettes, refine
@@ -59,7 +59,6 @@ def colorize_batch(batch: ScanBatch, queue: BlockQueue, topic: str, deadline: De
     colouring = Colouring(tuple(replace(step, job=predicted_job(step.job)) for step in batch), queue, topic, deadline)
     colouring.open_versions()
     find_factors(colouring)
-    make_grades(colouring)
     make_palettes(colouring)
     join_series(colouring)
     make_blocks(colouring)
@@ -96,7 +95,7 @@ def _hinted(
 def _share(step: ScanProgress) -> float:
     """Of a batch's work: tiles where they were predicted, megapixels where colours were made from others."""
     spec = step.job.spec
-    is_derived = (spec.grade is not None or spec.is_hinted) and step.blocks_there < step.job.plan.blocks
+    is_derived = spec.grade is not None or (spec.is_hinted and step.blocks_there < step.job.plan.blocks)
     return step.tiles or step.job.info.megapixels if is_derived else step.tiles
 
 

@@ -22,7 +22,7 @@ from engines.machine import processors
 from engines.palette import PaletteNetwork, palette_spec, plain_backend
 from engines.registry import open_engine
 from engines.spec import EngineSpec, Model, find_model, shipped_models
-from flows.cluster.grade_blocks import sampled
+from flows.cluster.grade_factors import sampled
 from flows.run.restore import find_result
 from pipeline.colour.grading import Grade, factor_for
 from pipeline.colour.lab import chroma_from_half, rgb_from_lab

@@ -16,13 +16,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.colour.colourfulness import colourfulness
-from pipeline.colour.hues import HUES, smooth_step
+from pipeline.colour.hues import HUES, darkness, smooth_step
 from pipeline.colour.lab import rgb_from_lab
 from pipeline.colour.regions import Region
 from pipeline.errors import UsageError
@@ -30,6 +31,7 @@ from pipeline.support.row_bands import row_strips
 from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
+C64 = NDArray[np.complex64]
 Mask = NDArray[np.bool_]
 
 MOST_FACTOR = 4.0
@@ -42,6 +44,8 @@ _UNTINTED, _TINTED = 5.0, 25.0
 # Of the colourfulness that is asked for; the pictures that it is measured on leave the rest of two per cent.
 _TOLERANCE, _LEAST_TOLERANCE = 0.002, 0.02
 _STEPS = 24
+# Places round the hue circle: the furthest apart are 0.02 degrees away from each other.
+_ROUND = 2**14
 
 
 @dataclass(frozen=True, order=True)
@@ -141,11 +145,6 @@ class Grade:
     def whole(self) -> Grade:
         """What is done to the picture as a whole."""
         return replace(self, regions=())
-
-    @property
-    def before_last(self) -> Grade:
-        """The grade before its last region, if it has any."""
-        return replace(self, regions=self.regions[:-1])
 
     def then(self, other: Grade) -> Grade:
         """What becomes of this grade when another is asked for.
@@ -304,19 +303,61 @@ def _changed(hues: tuple[HueChange, ...], chroma_ab: F32, lightness: F32) -> F32
     Between a hue that is turned and its neighbours the turned and the plain colour are averaged: that passes through
     less chroma, not through the hues between them.
     """
-    colour = (chroma_ab[0] + 1j * chroma_ab[1]).astype(np.complex64)
-    hue = np.angle(colour, deg=True)
-    gain, turn, dark = (np.ones(colour.shape, np.complex64) for _ in range(3))
+    place, (bright, dark) = _place_round(chroma_ab), _tables(hues)
+    factor = bright.take(place, mode="clip")
+    if dark.size:
+        dim = darkness(lightness)
+        for more in dark:
+            factor *= 1 + dim * more.take(place, mode="clip")
+    colour = np.empty(lightness.shape, np.complex64)
+    colour.real, colour.imag = chroma_ab
+    colour *= factor
+    return np.stack([colour.real, colour.imag])
+
+
+def _place_round(chroma_ab: F32) -> NDArray[np.intp]:
+    """Where round the circle a colour lies, in steps of :func:`_tables`.
+
+    A hue angle takes an arc tangent, which is slower than all else that is done to a pixel. Round the square
+    abs(a*) + abs(b*) = 1 a place is as good, and takes a division; it comes to the same bits wherever a pixel lies.
+    """
+    a, b = chroma_ab
+    place = np.abs(a)
+    place += np.abs(b)
+    np.maximum(place, np.float32(1e-30), out=place)  # gray has no hue, and any does
+    np.divide(b, place, out=place)
+    # From -1 to 1 where a* is positive, and then from 1 to 3.
+    np.subtract(np.float32(1), place, out=place)
+    np.copysign(place, a, out=place)
+    np.subtract(np.float32(2), place, out=place)
+    place *= np.float32(_ROUND / 4)
+    place += np.float32(0.5)
+    return place.astype(np.intp)
+
+
+@lru_cache(maxsize=8)
+def _tables(hues: tuple[HueChange, ...]) -> tuple[C64, C64]:
+    """What the colours at each place round the circle are multiplied by, and what each change of a dark hue adds to 1.
+
+    Returns
+    -------
+    (_ROUND + 1,) factors, and (changes, _ROUND + 1), which are still to be multiplied by how dark a colour is
+    """
+    along = np.arange(_ROUND + 1) * (4 / _ROUND)
+    b = np.where(along < 2, along - 1, 3 - along)
+    a = np.where(along < 2, 1, -1) * (1 - np.abs(b))
+    degrees = np.degrees(np.arctan2(b, a)).astype(np.float32)
+    gain, turn = (np.ones(degrees.shape, np.complex128) for _ in range(2))
+    dark = []
     for change in hues:
-        more = HUES[change.hue].weight(hue, lightness) * np.complex64(_multiplier(change) - 1)
+        more = HUES[change.hue].weight(degrees, np.zeros_like(degrees)) * (_multiplier(change) - 1)
         if HUES[change.hue].is_dark:
-            dark *= 1 + more
+            dark.append(more)
         elif change.to:
             turn += more
         else:
             gain += more
-    colour *= gain * turn * dark
-    return np.stack([colour.real, colour.imag])
+    return (gain * turn).astype(np.complex64), np.array(dark, np.complex64).reshape(-1, degrees.size)
 
 
 def _multiplier(change: HueChange) -> complex:

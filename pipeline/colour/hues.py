@@ -66,14 +66,16 @@ class Hue:
         away = (hue - np.float32(self.centre) + np.float32(540)) % np.float32(360) - np.float32(180)
         share = away * np.where(away < 0, np.float32(-1 / self.below), np.float32(1 / self.above))
         weight = smooth_step(np.float32(1) - share)
-        if self.is_dark:
-            span = np.float32(_BROWN_NOT_FROM - _BROWN_UP_TO)
-            weight *= smooth_step((np.float32(_BROWN_NOT_FROM) - lightness) / span)
-        return weight
+        return weight * darkness(lightness) if self.is_dark else weight
 
     def turn_to(self, other: Hue) -> float:
         """Degrees, the short way round, from the middle of this hue to that of another: -180 to 180."""
         return (other.centre - self.centre + 180) % 360 - 180
+
+
+def darkness(lightness: F32) -> F32:
+    """How much a colour of this L* is a dark one, from 0 to 1."""
+    return smooth_step((np.float32(_BROWN_NOT_FROM) - lightness) / np.float32(_BROWN_NOT_FROM - _BROWN_UP_TO))
 
 
 def smooth_step(x: F32) -> F32:

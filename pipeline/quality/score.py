@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.colour.lab import chroma_from_half
 from pipeline.quality.figures import Quality
 from pipeline.quality.seams import SeamScore, seam_score
 from pipeline.store import ChromaVersion, ScanStore
@@ -52,7 +51,7 @@ def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid, wanted: fl
 
     def read(roi: Roi) -> tuple[F32, F32]:
         lightness = store.read_lightness(roi)
-        return lightness, chroma_from_half(version.read(roi), version.scale_factor)
+        return lightness, version.window(roi)(slice(None), lightness, store.uncoloured(roi))
 
     grids = [refined(grid, level) for level in range(version.levels_chosen + 1)]
     strides = tuple((each.y.stride, each.x.stride) for each in grids)

@@ -278,6 +278,8 @@ def _store_problems(expected: ExpectedPicture) -> Iterator[str]:
             yield f"samples at rows {roi.y0}-{roi.y1}, columns {roi.x0}-{roi.x1}: {error}"
     if not store.has_whole_scan():
         yield f"files of {expected.store.name}/scan are missing"
+    if version is None and is_kept:
+        yield f"{expected.store.name}: the colours of version {expected.version} cannot be read any more"
     if version is not None:
         if version.records_sha256() != expected.records_sha256:
             yield f"the records of version {version.name} are not what was written"

@@ -15,6 +15,8 @@
           chroma           (2, H, W) float16 a*, b*
             records/       one JSON per finished block: its index, its files' sizes and CRC-32s, its version
 
+A version that is graded has no arrays: its settings name the version whose colours it changes, and how.
+
 Arrays are sharded; a chroma shard is one output block and one task writes it whole, because concurrent writes into
 parts of one shard corrupt it (zarr-python issue 3682). Chunks carry a CRC-32C, so damage is found on reading. All-zero
 chunks are written too: a missing chunk always means missing work. A block counts as finished if its record exists and

@@ -7,7 +7,7 @@ import io
 import json
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.colour.lab import chroma_from_half
 from pipeline.errors import StoreError
 from pipeline.hints.spreading import Correction
 from pipeline.palettes.doubt import Doubt
@@ -47,6 +48,9 @@ _SERIES, _READING = "series.json", "reading.npz"
 _HINTS, _CORRECTION = "hints.json", "correction.npz"
 _CHOSEN = "chosen"
 _FACTOR = "factor.json"
+_RECORDS = "chroma/records"
+# Of some rows of a window, whose (h, w) L* is given and where nothing is to be coloured: (2, h, w) a*, b*.
+WindowColours = Callable[..., NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class BlockTiming:
 
 class ChromaVersion:
     """An open version. One task writes each block; any number of processes may read."""
+
+    _folders: tuple[str, ...] = (_RECORDS, _CHOSEN)
 
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self.path = path
@@ -122,18 +128,8 @@ class ChromaVersion:
             compressors=AGREEMENT_COMPRESSORS,
             dimension_names=("level", "ab_spread_weight", "y", "x"),
         )
-        (path / "chroma" / "records").mkdir()
-        (path / _CHOSEN).mkdir()
-        group.attrs.update(
-            {
-                "settings": dict(settings),
-                "block_px": block_px,
-                "scale_factor": scale_factor,
-                "created": created,
-                "attempt": uuid.uuid4().hex,
-                "complete": False,
-            }
-        )
+        (path / _RECORDS).mkdir()
+        begin_version(path, group, settings, block_px, scale_factor, created)
         return cls(path, group)
 
     @property
@@ -409,6 +405,19 @@ class ChromaVersion:
         with reading(self.path):
             return np.asarray(self._chroma[:, roi.rows, roi.columns])
 
+    def window(self, roi: Roi) -> WindowColours:
+        """The colours of ``roi``, which are then taken by strips of rows. Raises StoreError.
+
+        Whoever takes them has the lightness already, which colours that are graded hang on.
+
+        Returns
+        -------
+        a function of a slice of the rows, their (h, w) L* and, None where all is to be coloured, (h, w) where nothing
+        is; it gives (2, h, w) a*, b* in CIELAB units
+        """
+        half = self.read(roi)
+        return lambda rows, lightness, bare=None: chroma_from_half(half[:, rows], self.scale_factor)
+
     @cached_property
     def _chroma(self) -> zarr.Array:
         with reading(self.path):
@@ -452,7 +461,7 @@ class ChromaVersion:
         Folders that were still empty are made again: copies through object storage lack them.
         """
         with writing(self.path):
-            for folder in ("chroma/records", _CHOSEN):
+            for folder in self._folders:
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
             for path in self.path.rglob("*"):
                 if path.suffix in (UNFINISHED, ".part"):
@@ -467,9 +476,11 @@ class ChromaVersion:
     @property
     def is_complete(self) -> bool:
         """True if the version is marked complete and every shard exists."""
-        if not json.loads((self.path / "zarr.json").read_text())["attributes"].get("complete"):
-            return False
-        return has_all_shards(self.path / "chroma", self._chroma)
+        return self._is_marked_complete and has_all_shards(self.path / "chroma", self._chroma)
+
+    @property
+    def _is_marked_complete(self) -> bool:
+        return bool(json.loads((self.path / "zarr.json").read_text())["attributes"].get("complete"))
 
     def is_whole(self) -> bool:
         """True if the version is marked complete and every block matches its record. Reads all shards."""
@@ -519,6 +530,23 @@ class ChromaVersion:
 
     def _record_path(self, index_yx: tuple[int, int]) -> Path:
         return self.path / "chroma" / "records" / f"{index_yx[0]}.{index_yx[1]}.json"
+
+
+def begin_version(
+    path: Path, group: zarr.Group, settings: Mapping[str, Any], block_px: int, scale_factor: float, created: str
+) -> None:
+    """Give the new group of a version its attributes, last of all that it has."""
+    (path / _CHOSEN).mkdir()
+    group.attrs.update(
+        {
+            "settings": dict(settings),
+            "block_px": block_px,
+            "scale_factor": scale_factor,
+            "created": created,
+            "attempt": uuid.uuid4().hex,
+            "complete": False,
+        }
+    )
 
 
 def _square_slices(roi: Roi) -> tuple[slice, slice]:

@@ -19,8 +19,9 @@ from pipeline.colour.lab import lightness_from_samples
 from pipeline.errors import StoreError
 from pipeline.metadata.model import EmbeddedMetadata
 from pipeline.store.arrays import CHUNK_PX, SCAN_COMPRESSORS, Files, array_of, has_all_shards, reading
-from pipeline.store.chroma import ChromaVersion
+from pipeline.store.chroma import ChromaVersion, begin_version
 from pipeline.store.differences import Differences
+from pipeline.store.graded import GRADED_FROM, GradedVersion
 from pipeline.support.files import read_text, write_json, writing
 from pipeline.types import Roi, ScanInfo
 
@@ -219,7 +220,14 @@ class ScanStore:
         if not isinstance(group, zarr.Group):
             there = ", ".join(self.version_names()) or "none"
             raise StoreError(f"{self.path}: no version {name!r} (there are: {there}); give one of them")
-        return ChromaVersion(self.path / "versions" / name, group)
+        version = ChromaVersion(self.path / "versions" / name, group)
+        if GRADED_FROM not in version.settings:
+            return version
+        before = self.version(str(version.settings[GRADED_FROM]))
+        return GradedVersion(version.path, group, before, self.info.shape_yx, self._look)
+
+    def _look(self, roi: Roi) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        return self.read_lightness(roi), self.uncoloured(roi)
 
     def find_version(self, name: str) -> ChromaVersion | None:
         """The version ``name``, or None if it is missing, damaged or of another layout."""
@@ -238,6 +246,19 @@ class ScanStore:
             group = self._group.create_group(f"versions/{name}")
             shape_yx = self.info.shape_yx
             return ChromaVersion.create(path, group, shape_yx, settings, block_px, scale_factor, created, levels)
+
+    def create_graded_version(self, name: str, settings: Mapping[str, Any], created: str) -> ChromaVersion:
+        """Create a version whose ``settings`` say from which one it is graded, and how; replaces an existing one.
+
+        Raises StoreError : the one that it begins with is not there. OutputError.
+        """
+        before = self.version(str(settings[GRADED_FROM]))
+        self.remove_version(name)
+        path = self.path / "versions" / name
+        with writing(path):
+            group = self._group.create_group(f"versions/{name}")
+            begin_version(path, group, settings, before.block_px, 1.0, created)
+        return self.version(name)
 
     def remove_version(self, name: str) -> None:
         """Delete the version ``name``, if it exists. Raises OutputError."""

@@ -1,11 +1,12 @@
 """Colours of a large scan from a small copy, then graded: python -m tests.benchmarks.grading [--megapixels 268]
 
 A scan of so many megapixels (tests.benchmarks.giga) is coloured once with the palette of a copy of 1 megapixel, as
-another program gives one back (tests.copies), and then graded three times: all of it, a part of it, and to a goal. The
-table says what the whole commands took beside the export of the same picture, which they end with, and the most memory
-of all their processes; below it stand the blocks of the part that were made, the bytes beyond it that differ, the
-colourfulness that was reached, and how many tiles were predicted for all this. Needs about 12 bytes of disk a pixel in
-``--work``, which is emptied at the end.
+another program gives one back (tests.copies), and then graded: all of it, to a goal, and a part of it. The
+table says what the whole commands took beside the export of the ungraded picture, with which the first one ends, what
+their stages took beside it (for a small scan a command is hardly more than its start), and the most memory of all their
+processes; below it stand the bytes beyond the part that differ, the colourfulness that was reached, how many tiles were
+predicted for all this, and the bytes of disk that the graded versions take in the store. Needs about 12 bytes of disk a
+pixel in ``--work``, which is emptied at the end.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ import cv2
 import numpy as np
 import tifffile
 
-from flows.cluster.grade_blocks import sampled
+from flows.cluster.grade_factors import sampled
 from pipeline.colour.colourfulness import colourfulness
 from pipeline.colour.grading import Grade
 from pipeline.colour.lab import rgb_from_lab
 from pipeline.store import ScanStore
+from pipeline.support.files import size_bytes
 from pipeline.types import Roi
 from tests.benchmarks.giga import write_scan
 from tests.copies import handled
@@ -83,8 +85,8 @@ def _tiles(record: Path) -> int:
     return int(json.loads(record.read_text())["tiles"])
 
 
-def differing_outside(output: Path, grade: Grade) -> tuple[int, int, int]:
-    """Bytes of stored colours beyond a grade's only region that differ; blocks in all, and those it touches."""
+def differing_outside(output: Path, grade: Grade) -> int:
+    """Bytes of colours beyond a grade's only region that differ."""
     store = ScanStore.open(output / "large.zarr")
     made = store.version(json.loads((output / "large.color.json").read_text())["result"]["version"])
     before, region = store.version(made.settings["graded_from"]), grade.regions[0].region
@@ -96,9 +98,7 @@ def differing_outside(output: Path, grade: Grade) -> tuple[int, int, int]:
         outside = np.ones(band.shape_yx, bool) if weight is None else weight == 0
         one, other = (np.ascontiguousarray(each.read(band)[:, outside]).view(np.uint8) for each in (made, before))
         differing += int((one != other).sum())
-    side = made.block_px
-    blocks = [Roi(y, y + side, x, x + side) for y in range(0, height, side) for x in range(0, width, side)]
-    return differing, len(blocks), sum(region.part_of(block) is not None for block in blocks)
+    return differing
 
 
 def reached(output: Path) -> float:
@@ -109,10 +109,10 @@ def reached(output: Path) -> float:
     return colourfulness(rgb_from_lab(lightness, chroma))
 
 
-def row(name: str, each: Figures) -> str:
-    colours, export = each.stages.get("colorize", 0.0), each.stages["export"]
-    figures = f"{each.seconds:.1f} | {colours:.1f} | {export:.1f} | {each.seconds / export:.2f} | {each.peak_gb:.2f}"
-    return f"| `{name}` | {figures} |"
+def row(name: str, each: Figures, plain: Figures) -> str:
+    colours, export, beside = each.stages.get("colorize", 0.0), each.stages["export"], plain.stages["export"]
+    ratios = f"{(colours + export) / beside:.2f} | {each.seconds / beside:.2f}"
+    return f"| `{name}` | {each.seconds:.1f} | {colours:.1f} | {export:.1f} | {ratios} | {each.peak_gb:.2f} |"
 
 
 def measure(work: Path, megapixels: float) -> Iterator[str]:
@@ -124,23 +124,29 @@ def measure(work: Path, megapixels: float) -> Iterator[str]:
     write_scan(scans / "large.tif", side)
     write_copy(scans / "large.tif", copies / "large.jpg")
     yield f"A scan of {side} x {side} pixels, --limit-memory {LIMIT}\n"
-    yield "| command | s | colours, s | export, s | command / export | peak memory of all processes, GB |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| command | s | colours, s | export, s | stages / plain export | command / plain export "
+        "| peak memory of all processes, GB |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     first = command(output, "run", scans, "-o", output, "--palette-from", copies, "--precision", "fp32")
-    yield row("run --palette-from", first)
+    yield row("run --palette-from", first, first)
     again = ("reprocess", output, "--keep", 9)
-    yield row("--saturation 0.9 --warmth 3", command(output, *again, "--saturation", 0.9, "--warmth", 3))
-    yield row(f"--colourfulness {GOAL:g}", command(output, *again, "--colourfulness", GOAL))
+    for words in (("--saturation", 0.9), ("--saturation", 0.9, "--warmth", 3), ("--hue-map", "blue>brown, violet:0.4")):
+        yield row(" ".join(map(str, words)), command(output, *again, *words), first)
+    yield row(f"--colourfulness {GOAL:g}", command(output, *again, "--colourfulness", GOAL), first)
     there = reached(output)
     command(output, *again, "--saturation", 1)
     quarter = f"{side // 8},{side // 8},{side // 4},{side // 4}"
     last = command(output, *again, "--saturation", 0.5, "--within", quarter)
-    yield row("--saturation 0.5 --within", last)
+    yield row("--saturation 0.5 --within", last, first)
     grade = Grade.from_json(json.loads((output / "large.color.json").read_text())["settings"]["grade"])
-    differing, blocks, touched = differing_outside(output, grade)
     yield f"\n{last.predicted - first.predicted} tiles predicted for the grades."
     yield f"Colourfulness {there:.2f} for {GOAL:g}: {100 * abs(there / GOAL - 1):.2f} % away."
-    yield f"The part touches {touched} of {blocks} blocks; {differing} bytes beyond it differ."
+    yield f"{differing_outside(output, grade)} bytes of colours beyond the part differ."
+    sizes = {path.name: size_bytes(path) / 1e6 for path in (output / "large.zarr" / "versions").iterdir()}
+    graded = max(size for name, size in sizes.items() if "_graded" in name)
+    yield f"In the store: {max(sizes.values()):.1f} MB for the colours, at most {graded:.3f} MB for a grade of them."
 
 
 def main() -> None:

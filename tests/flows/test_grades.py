@@ -13,9 +13,9 @@ import tifffile
 
 from engines.select import EngineChoice
 from engines.spec import find_model
-from flows.cluster import grade_blocks
-from flows.cluster.grade_blocks import FactorTask, GradeTask, run_factors, run_grades, sampled
-from flows.cluster.worker import BlockDone, BlockFailed
+from flows.cluster.derived_blocks import check_blocks
+from flows.cluster.grade_factors import FactorTask, run_factors, sampled
+from flows.cluster.worker import BlockDone
 from flows.request import ReprocessRequest
 from flows.run.jobs import as_before
 from flows.run.publish import prune
@@ -157,15 +157,14 @@ def test_a_grade_that_is_killed_goes_on_to_the_same_bytes(command, killed, colou
     undisturbed, output = (shutil.copytree(coloured, tmp_path / name) for name in ("undisturbed", "killed"))
     before = (output / "girls.color.tif").read_bytes()
     assert command("reprocess", undisturbed, *words).code == 0
-    records = "girls.zarr/versions/*graded*/chroma/records/*.json"
-    killed(("reprocess", output, *words), lambda: any(output.glob(records)))
+    killed(("reprocess", output, *words), lambda: any(output.glob("girls.zarr/versions/*graded*/factor.json")))
     assert (output / "girls.color.tif").read_bytes() in (before, (undisturbed / "girls.color.tif").read_bytes())
     ran = command("reprocess", output, *words)
     assert ran.code == 0, ran.err
-    for name in [f"girls.zarr/versions/{versions(undisturbed)[-1]}/chroma/c", "girls.color.tif"]:
-        there, wanted = output / name, undisturbed / name
-        files = [path.relative_to(wanted) for path in wanted.rglob("*") if path.is_file()] or ["."]
-        assert all((there / path).read_bytes() == (wanted / path).read_bytes() for path in files)
+    for name in (f"girls.zarr/versions/{versions(undisturbed)[-1]}/factor.json", "girls.color.tif"):
+        assert (output / name).read_bytes() == (undisturbed / name).read_bytes()
+    # A version that is graded has no colours of its own to keep.
+    assert not list(output.glob("girls.zarr/versions/*graded*/chroma"))
 
 
 def test_a_version_that_was_kept_is_put_back(command, coloured, tmp_path):
@@ -241,87 +240,87 @@ def blocks(block_px):
             yield (y, x), place.clipped(SHAPE)
 
 
-def tasks_of(store, grade, block_px=512, name="g", alike=""):
-    """Those of a graded version that is begun."""
-    version = store.create_version(name, {}, block_px, 1.0, "2026-01-02")
-    names = "a", store.path, name, version.attempt, SPEC.version, grade
-    return FactorTask(*names), tuple(GradeTask(*names, alike, index, roi, 1, "t") for index, roi in blocks(block_px))
+def begun(store, grade, name="g"):
+    """A graded version that is begun, and the search for its factor."""
+    settings = replace(SPEC, grade=grade, graded_from=SPEC.version).to_json()
+    version = store.create_graded_version(name, settings, "2026-01-02")
+    return version, FactorTask("a", store.path, name, version.attempt, SPEC.version, grade)
 
 
-def graded(store, grade, block_px=512):
-    """What the tasks of a graded version come to, and the version."""
-    factor, tasks = tasks_of(store, grade, block_px)
-    found = run_factors((factor,)) if grade.colourfulness is not None else []
-    return [*found, *run_grades(tasks)], ScanStore.open(store.path).version("g")
+def graded(store, grade):
+    """A graded version that is finished."""
+    version, task = begun(store, grade)
+    if grade.colourfulness is not None:
+        assert all(isinstance(each, BlockDone) for each in run_factors((task,)))
+    version.finish()
+    return ScanStore.open(store.path).version("g")
 
 
-def test_blocks_of_another_size_come_to_the_same_colours(tmp_path):
-    grade = Grade.parse("0.7", "5", "green:2, red>violet")
+def test_strips_and_windows_come_to_the_same_colours_whatever_the_blocks(tmp_path):
+    grade = Grade.parse("0.7", "5", "green:2, red>violet").then(within("40,60,300,200", Grade.parse("0.5")))
     made = []
     for block_px in (512, 1024):
         (tmp_path / str(block_px)).mkdir()
-        done, version = graded(stored(tmp_path / str(block_px)), grade, block_px)
-        assert all(isinstance(each, BlockDone) for each in done)
-        assert len(version.finished_blocks()) == len(done)
-        made.append(version.read(WHOLE).tobytes())
-    assert made[0] == made[1]
+        store = stored(tmp_path / str(block_px), block_px)
+        version = graded(store, grade)
+        assert version.is_whole()
+        made.append(version.read(WHOLE))
+        for roi in (Roi(0, 300, 0, 200), Roi(130, 700, 330, 1100)):
+            np.testing.assert_array_equal(version.read(roi), made[-1][:, roi.rows, roi.columns])
+        roi = Roi(200, 700, 100, 900)
+        lightness, colours = store.read_lightness(roi), version.window(roi)
+        strips = [colours(slice(y, y + 100), lightness[y : y + 100]) for y in range(0, 500, 100)]
+        np.testing.assert_array_equal(np.concatenate(strips, 1), colours(slice(None), lightness))
+        rgb = render_rgb(store, version, WHOLE)
+        np.testing.assert_array_equal(rgb[roi.rows, roi.columns], render_rgb(store, version, roi))
+    assert made[0].tobytes() == made[1].tobytes()
 
 
 def within(text, grade, feather=None):
     return Grade(regions=(LocalGrade(Region.parse(text, feather), grade),))
 
 
-@pytest.mark.parametrize("block_px", [512, 1024])
-def test_outside_a_region_not_a_byte_of_a_version_differs(tmp_path, block_px):
+def test_outside_a_region_not_a_byte_of_a_version_differs(tmp_path):
     store = stored(tmp_path)
     grade = within("40,60,300,200; 900,10 1090,10 1000,200", Grade.parse("0.5", "-4", "red>blue"))
-    done, version = graded(store, grade, block_px)
-    assert all(isinstance(each, BlockDone) for each in done)
-    before = store.version(SPEC.version)
+    version, before = graded(store, grade), store.version(SPEC.version)
     here, there = version.read(WHOLE), before.read(WHOLE)
     weight = grade.regions[0].region.weight(WHOLE, SHAPE)
     np.testing.assert_array_equal(here[:, weight == 0].view(np.uint16), there[:, weight == 0].view(np.uint16))
     full = grade.regions[0].grade.apply(there.astype(np.float32), store.read_lightness(WHOLE)).astype(np.float16)
     np.testing.assert_array_equal(here[:, weight == 1], full[:, weight == 1])
     assert (here != there)[:, weight > 0].any(0).mean() > 0.9
-    if block_px == 512:  # the lower blocks are beyond it: their files are those of the version before
-        for path in (before.path / "chroma").rglob("c/*/1/*"):
-            assert path.read_bytes() == (version.path / path.relative_to(before.path)).read_bytes()
-
-
-def test_a_further_region_is_made_where_it_is_and_taken_over_elsewhere(tmp_path, monkeypatch):
-    store = stored(tmp_path)
-    first = Grade.parse("0.7", "3").then(within("40,60,300,200", Grade.parse("0.2")))
-    both = first.then(within("600,520,100,100", Grade.parse(hue_map="green:0"), feather=0))
-    plain, _ = tasks_of(store, both)[1], run_grades(tasks_of(store, first, name="f")[1])
-    run_grades(plain)
-    wanted = store.version("g").read(WHOLE)
-    made, real = [], grade_blocks.check_blocks
-    monkeypatch.setattr(grade_blocks, "check_blocks", lambda *given: (made.append(given[2]), real(*given)))
-    run_grades(tasks_of(store, both, name="h", alike="f")[1])
-    np.testing.assert_array_equal(store.version("h").read(WHOLE), wanted)
-    assert made == [Roi(512, 700, 512, 1024)]
+    outside = render_rgb(store, version, WHOLE)[weight == 0]
+    np.testing.assert_array_equal(outside, render_rgb(store, before, WHOLE)[weight == 0])
 
 
 def test_what_a_stopped_run_left_is_not_made_again(tmp_path):
     store = stored(tmp_path)
-    factor, tasks = tasks_of(store, Grade.parse(colourfulness=25))
-    made = store.path / "versions" / "g"
-    run_factors((factor,))
-    run_grades(tasks[:2])
-    before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
-    assert made / "factor.json" in before
-    run_factors((factor,))
-    assert len(run_grades(tasks)) == len(tasks)
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(ScanStore.open(store.path).version("g").finished_blocks()) == len(tasks)
+    version, task = begun(store, Grade.parse(colourfulness=25))
+    run_factors((task,))
+    kept = version.path / "factor.json"
+    before = kept.stat().st_mtime_ns
+    assert not version.is_complete
+    run_factors((task,))
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_without_the_colours_that_it_begins_with_or_its_factor_a_version_has_none(tmp_path):
+    store = stored(tmp_path)
+    version = graded(store, Grade.parse(colourfulness=25))
+    (version.path / "factor.json").unlink()
+    with pytest.raises(StoreError, match="its factor is gone"):
+        version.read(WHOLE)
+    next((store.version(SPEC.version).path / "chroma" / "c").rglob("1")).rename(tmp_path / "gone")
+    assert not ScanStore.open(store.path).version("g").is_complete
+    ScanStore.open(store.path, writable=True).remove_version(SPEC.version)
+    assert ScanStore.open(store.path).find_version("g") is None
 
 
 @pytest.mark.parametrize("mask", ["", "alpha"])
 def test_the_colourfulness_of_what_is_pictured_is_reached(tmp_path, mask):
     store = stored(tmp_path, mask=mask)
-    done, version = graded(store, Grade.parse(warmth=4, hue_map="orange:0.5", colourfulness=30))
-    assert all(isinstance(each, BlockDone) for each in done)
+    version = graded(store, Grade.parse(warmth=4, hue_map="orange:0.5", colourfulness=30))
     picture = render_rgb(store, version, WHOLE)[:, 367 if mask else 0 :, :3] / 255
     assert colourfulness(picture) == pytest.approx(30, rel=0.02)
     if mask:
@@ -342,8 +341,8 @@ def test_a_few_pixels_tell_the_colourfulness_of_all(tmp_path):
 
 def test_a_colourfulness_beyond_reach_leaves_no_version(tmp_path):
     store = stored(tmp_path)
-    factor, _ = tasks_of(store, Grade(colourfulness=149))
-    (done,) = run_factors((factor,))
+    _, task = begun(store, Grade(colourfulness=149))
+    (done,) = run_factors((task,))
     assert isinstance(done.error, UsageError)
     assert store.version_names() == [SPEC.version]
 
@@ -352,18 +351,16 @@ def test_colours_that_are_damaged_are_not_graded(tmp_path):
     store = stored(tmp_path)
     shard = next(p for p in (store.path / "versions" / SPEC.version / "chroma" / "c").rglob("0") if p.is_file())
     shard.write_bytes(shard.read_bytes()[:-1])
-    done, _ = graded(store, Grade(saturation=0.5))
-    broken = [each.error for each in done if isinstance(each, BlockFailed)]
-    assert len(broken) == 1
-    assert isinstance(broken[0], StoreError)
-    assert "is damaged" in str(broken[0])
+    with pytest.raises(StoreError, match="is damaged"):
+        check_blocks(store, store.version(SPEC.version), WHOLE)
+    assert not graded(store, Grade(saturation=0.5)).is_whole()
 
 
 def test_what_a_kept_version_was_graded_from_stays(tmp_path):
     store, paths = stored(tmp_path), ResultPaths.of(tmp_path, "a")
     for day in range(2, 6):
         settings = RunSpec.from_json({**SPEC.to_json(), "graded_from": SPEC.version, "grade": Grade(day / 8).to_json()})
-        store.create_version(settings.version, settings.to_json(), 512, 1.0, f"2026-01-{day:02}")
+        store.create_graded_version(settings.version, settings.to_json(), f"2026-01-{day:02}")
         lies = paths.of_version(settings.version)
         lies.sidecar.write_text(json.dumps({"settings": settings.to_json(), "finished": f"2026-01-{day:02}"}))
         before = publish(paths, settings.version)

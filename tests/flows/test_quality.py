@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import flows.cluster.worker as blocks_module
-from flows.cluster.grade_blocks import run_factors, run_grades
+from flows.cluster.grade_factors import run_factors
 from flows.cluster.worker import BlockDone, run_anchors, run_blocks
 from flows.inputs import ScanFile
 from flows.options import parse_options
@@ -48,9 +48,6 @@ class Here:
 
     def factors(self, groups):
         return map(run_factors, groups)
-
-    def grades(self, groups):
-        return map(run_grades, groups)
 
     def results(self, groups):
         return map(run_blocks, groups)

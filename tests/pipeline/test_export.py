@@ -89,7 +89,6 @@ def test_what_is_read_at_once_is_bounded_however_large_the_scan(tmp_path, monkey
 
     class Endless:
         info = ScanInfo(shape_yx, 1, "uint8", {})
-        scale_factor = 1.0
 
         def read_scan(self, roi):
             asked.append(roi)
@@ -98,8 +97,8 @@ def test_what_is_read_at_once_is_bounded_however_large_the_scan(tmp_path, monkey
         def uncoloured(self, roi, mask):
             return None
 
-        def read(self, roi):
-            return np.zeros((2, *roi.shape_yx), np.float16)
+        def window(self, roi):
+            return lambda rows, lightness, bare: np.zeros((2, *lightness.shape), np.float32)
 
     export_picture("tiff", tmp_path / "a.tif", output_image(Endless(), Endless(), "", ""), 2)
     areas = [np.prod(roi.shape_yx) for roi in asked]
