@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.quality.figures import Quality
 from pipeline.quality.seams import SeamScore, seam_score
-from pipeline.store import ChromaVersion, ScanStore
+from pipeline.store import ChromaVersion, GradedVersion, ScanStore
 from pipeline.tiling.grid import TileGrid
 from pipeline.tiling.overlap_stats import SQUARE_PX
 from pipeline.types import Roi
@@ -25,6 +25,8 @@ _MAP_SIDE_PX = 1024
 _HELP = 1.2
 _LEAST_SHARE = 0.05
 _LEAST_GAIN = 0.9
+# A grade adds no seams, so that a part of a large scan tells; all of it would take half as long as its export.
+_GRADED_PX = 2**24
 
 
 def levels_of(grid: TileGrid) -> int:
@@ -55,7 +57,8 @@ def measure(store: ScanStore, version: ChromaVersion, grid: TileGrid, wanted: fl
 
     grids = [refined(grid, level) for level in range(version.levels_chosen + 1)]
     strides = tuple((each.y.stride, each.x.stride) for each in grids)
-    scores = [seam_score(read, shape_yx, stride) for stride in strides] if len(grid) > 1 else []
+    most_px = _GRADED_PX if isinstance(version, GradedVersion) else None
+    scores = [seam_score(read, shape_yx, stride, most_px) for stride in strides] if len(grid) > 1 else []
     worst = max(scores, key=lambda score: np.nan_to_num(score.score), default=SeamScore(np.nan, np.nan))
     spread, weight = version.spread(Roi(0, shape_yx[0], 0, shape_yx[1]))
     spread = spread[weight > 0] * version.scale_factor

@@ -82,26 +82,29 @@ class _Steps:
             return np.asarray(self.total / self.count)
 
 
-def _windows(shape_yx: tuple[int, int]) -> Iterator[Roi]:
+def _windows(shape_yx: tuple[int, int], most_px: int) -> Iterator[Roi]:
     """All windows of a scan; in a huge scan only those on diagonals, so that every row and column is represented."""
     height, width = shape_yx
-    every = max(1, -(-height * width // FULL_PX))
+    every = max(1, -(-height * width // most_px))
     for row, y in enumerate(range(0, height, WINDOW_PX)):
         for column, x in enumerate(range(0, width, WINDOW_PX)):
             if (row + column) % every == 0:
                 yield Roi(y, min(y + WINDOW_PX, height), x, min(x + WINDOW_PX, width))
 
 
-def seam_score(read: Reader, shape_yx: tuple[int, int], stride_yx: tuple[int, int]) -> SeamScore:
+def seam_score(
+    read: Reader, shape_yx: tuple[int, int], stride_yx: tuple[int, int], most_px: int | None = None
+) -> SeamScore:
     """Score a result against the grid of ``stride_yx``.
 
     Parameters
     ----------
     read : returns (h, w) float32 L* and (2, h, w) float32 a*, b* of a region
+    most_px : a larger scan is sampled; None for :data:`FULL_PX`
     """
     edges = [_Steps.of(PHASES) for _ in stride_yx]
     patches = [_Steps.of(-(-extent // STRIP_PX)) for extent in shape_yx]
-    for roi in _windows(shape_yx):
+    for roi in _windows(shape_yx, most_px or FULL_PX):
         # Lines at the start of a window need the pixels before it.
         before_y, before_x = min(STRIP_PX, roi.y0), min(STRIP_PX, roi.x0)
         lightness, chroma = read(Roi(roi.y0 - before_y, roi.y1, roi.x0 - before_x, roi.x1))

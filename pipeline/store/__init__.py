@@ -26,6 +26,7 @@ matches its shard; both are written beside and renamed, the record last.
 from __future__ import annotations
 
 from pipeline.store.chroma import BLOCK_SIZES_PX, BlockTiming, ChromaVersion
+from pipeline.store.graded import GradedVersion
 from pipeline.store.scan import CARRIED, FORMAT, SCAN_SHARD_PX, ScanStore, Source, is_store
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "SCAN_SHARD_PX",
     "BlockTiming",
     "ChromaVersion",
+    "GradedVersion",
     "ScanStore",
     "Source",
     "is_store",
