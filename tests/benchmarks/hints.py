@@ -7,7 +7,9 @@ from those before (of twenty random places the farthest one), and tell the truth
 What is beyond a hint's reach is compared bit by bit. Then a scan of two areas with an edge between them, a hint on one
 side: CIEDE2000 of what comes over the edge, by its step of lightness; and areas without an edge, smooth and rough ones:
 how much of a hint's colour comes through. Last, with ``--megapixels``, a large scan is
-coloured, gets a hint, and another one: whole commands from the second changed hint to the new picture.
+coloured, gets a hint, and another one: whole commands from the second changed hint to the new picture. With
+``--picture FILE`` nothing is measured, and the first photographs are drawn: the model's colours, twelve points, what
+comes of them, and the truth.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ COUNTS = (1, 3, 10, 30, 100)
 EDGES = (5, 7, 10, 20, 30, 40)
 AREAS = ("noise of 1 L*", "shading of 20 L*", "grain of 6 L*", "spots of 5 L*")
 _OLIVE = (-8.0, 30.0)
+_DRAWN, _DRAWN_PX = 12, 400
 
 
 def _error(lightness: F32, chroma: F32, truth: F32) -> float:
@@ -126,6 +129,24 @@ def _kept(area: str) -> float:
     return float(made[1, 88:168, 140:180].mean() / _OLIVE[1])
 
 
+def drawn(lightness: F32, chroma: F32, truth: F32, number: int) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB: a photograph in the model's colours, its hints, the colours with them, and the truth."""
+    known = _points(truth, _DRAWN, number)
+    rows = [chroma, np.zeros_like(chroma), with_hints(lightness, chroma, known)[1], truth[1:]]
+    planes = (rgb_from_lab(lightness, np.ascontiguousarray(each)) for each in rows)
+    shown = [np.rint(each * 255).astype(np.uint8) for each in planes]
+    size = (_DRAWN_PX, round(_DRAWN_PX * lightness.shape[0] / lightness.shape[1]))
+    shown = [cv2.resize(each, size, interpolation=cv2.INTER_CUBIC) for each in shown]
+    factor = _DRAWN_PX / lightness.shape[1]
+    for each in known:
+        colour = rgb_from_lab(np.full((1, 1), 60, np.float32), np.float32(each.ab).reshape(2, 1, 1))[0, 0] * 255
+        ((x, y),) = each.shape.numbers
+        place = round((x + 0.5) * factor), round((y + 0.5) * factor)
+        cv2.circle(shown[1], place, 7, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(shown[1], place, 5, [float(value) for value in colour], -1, cv2.LINE_AA)
+    return np.concatenate(shown, 1)
+
+
 def _command(*words: object) -> tuple[float, float]:
     """Wall seconds of a whole command, and those of processors that it and what it starts take."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -163,10 +184,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--model", default="default")
     parser.add_argument("--megapixels", type=float, default=0, help="of the large scan; 0 leaves it out")
+    parser.add_argument("--picture", type=Path, help="draw the photographs instead, all in one JPEG")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     colorize = OnnxColorizer(find_model(args.model))
-    errors, outside, seconds = [], 0, 0.0
+    errors, rows, outside, seconds = [], list[NDArray[np.uint8]](), 0, 0.0
     subjects = [each for folder in args.data for each in spread(find_subjects(folder, False).measured, args.count)]
     for number, subject in enumerate(subjects):
         if (rgb := subject.read()) is None:
@@ -174,6 +196,9 @@ def main() -> None:
         truth = lab_from_rgb(np.asarray(resized(rgb, args.side)).astype(np.float32) / np.float32(255))
         lightness = np.ascontiguousarray(truth[0])
         chroma = np.asarray(colorize(lightness, colorize.look(lightness)), np.float32)
+        if args.picture is not None:
+            rows.append(drawn(lightness, chroma, truth, number))
+            continue
         row = [_error(lightness, chroma, truth)]
         for count in COUNTS:
             started = time.perf_counter()
@@ -182,6 +207,10 @@ def main() -> None:
             outside += _changed_outside(made, chroma, after)
             row.append(_error(lightness, after, truth))
         errors.append(row)
+    if args.picture is not None:
+        picture = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(args.picture), picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
+        return
     table, median = np.array(errors), np.median(errors, axis=0)
     print(f"{len(table)} held-out photographs, short side {args.side} px, model {args.model}\n")
     print("| hints | median CIEDE2000 | % below none | % below none, mean |\n|---|---|---|---|")
