@@ -21,7 +21,7 @@ def begin_grade(job: ScanJob, version: ChromaVersion) -> None:
     before = store.version(job.spec.graded_from)
     check_blocks(store, before, Roi(0, height, 0, width))
     version.take_over(before)
-    tell(TilesDone(job.scan.stem, job.plan.tiles, are_new=False))
+    tell(TilesDone(job.scan.stem, job.plan.predictions, are_new=False))
 
 
 def factor_tasks(job: ScanJob, version: ChromaVersion) -> Iterator[FactorTask]:
