@@ -332,7 +332,8 @@ def _place_round(chroma_ab: F32) -> NDArray[np.intp]:
     np.subtract(np.float32(2), place, out=place)
     place *= np.float32(_ROUND / 4)
     place += np.float32(0.5)
-    return place.astype(np.intp)
+    index: NDArray[np.intp] = place.astype(np.intp)
+    return index
 
 
 @lru_cache(maxsize=8)
