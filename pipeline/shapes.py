@@ -120,7 +120,7 @@ class Shape:
         for y in range(bounds.y0, bounds.y1, band):
             inside = self._in_polygon(np.arange(y, min(y + band, bounds.y1)), np.arange(bounds.x0, bounds.x1))
             if inside.any():
-                return np.argwhere(inside)[:1] + np.array([y, bounds.x0])
+                return np.asarray(np.argwhere(inside)[:1] + (y, bounds.x0), int)  # noqa: RUF005
         return np.empty((0, 2), int)
 
 
