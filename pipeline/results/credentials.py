@@ -18,6 +18,7 @@ C2PA Technical Specification 2.2, "External manifests", "Actions" (``c2pa.edited
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -36,7 +37,16 @@ from pipeline.formats import FORMATS
 from pipeline.metadata.provenance import SOURCE_TYPE
 from pipeline.results.sidecar import PictureRecord, Sidecar
 from pipeline.results.signatures import Signature, beside, embedded
-from pipeline.support.files import file_sha256, open_file, size_bytes, tree_list, tree_sha256, write_whole, writing
+from pipeline.support.files import (
+    file_sha256,
+    open_file,
+    output_error,
+    size_bytes,
+    tree_list,
+    tree_sha256,
+    write_whole,
+    writing,
+)
 from pipeline.support.text import reason_of
 
 CREDENTIAL_ENDING = ".c2pa"
@@ -148,18 +158,34 @@ def sign_picture(wanted: Wanted, signing: Signing, says: Statement, write: Calla
     """
     _library()
     with contextlib.ExitStack() as stack:
-        unsigned, sha256 = _unsigned(wanted, stack)
+        unsigned, sha256 = _unsigned(wanted.picture, wanted.record, stack)
         if wanted.media_type and _embed(wanted, unsigned, sha256, signing, says, write, stack):
             return
         data = _signed(wanted, unsigned, sha256, _BYTES, signing, says, None)
-        if unsigned != wanted.picture:
-            with writing(wanted.picture):
-                os.replace(unsigned, wanted.picture)
+        _put(unsigned, wanted.picture)
+        size = size_bytes(wanted.picture)
+        record = wanted.record.without_signature(size, sha256)
+        if wanted.record.signed:
+            write(record)  # it must not take the new file for the old one with other bytes
         path = credential_of(wanted.picture)
         write_whole(path, data)
-        size = size_bytes(wanted.picture)
-        record = replace(wanted.record, bytes=size, sha256=sha256)
         write(record.with_signature(beside(path, size, sha256, bool(wanted.media_type))))
+
+
+def unsign_picture(picture: Path, record: PictureRecord) -> PictureRecord:
+    """Take embedded credentials out of a picture; its record without them, to be put into the sidecar.
+
+    A record that says "embedded" knows the picture without them, too, so that the sidecar is right before and after.
+
+    Raises
+    ------
+    StoreError : the picture is not the one of its record, and stays as it is
+    OutputError : the picture cannot be written
+    """
+    with contextlib.ExitStack() as stack:
+        unsigned, sha256 = _unsigned(picture, record, stack)
+        _put(unsigned, picture)
+    return record.without_signature(size_bytes(picture), sha256)
 
 
 def check_content(picture: Path, record: PictureRecord) -> Signature | None:
@@ -182,9 +208,15 @@ def check_content(picture: Path, record: PictureRecord) -> Signature | None:
     raise StoreError(f"{picture}: its bytes are not those that were recorded, and are not signed; run it again")
 
 
-def _unsigned(wanted: Wanted, stack: contextlib.ExitStack) -> tuple[Path, str]:
+def _put(unsigned: Path, picture: Path) -> None:
+    """Put a copy of a picture as it was before it was signed in its place, if it is not the picture itself."""
+    if unsigned != picture:
+        with writing(picture):
+            os.replace(unsigned, picture)
+
+
+def _unsigned(picture: Path, record: PictureRecord, stack: contextlib.ExitStack) -> tuple[Path, str]:
     """The picture before it was signed, or a copy of that, and its hash. Raises StoreError, OutputError."""
-    picture, record = wanted.picture, wanted.record
     signature = check_content(picture, record)
     if signature is None:
         before = record.signature
@@ -209,7 +241,7 @@ def _embed(
 ) -> bool:
     """Put credentials into the picture; False if the file takes none, or would not stay what it is."""
     part = _part(wanted.picture, stack)
-    with writing(part):
+    with writing(wanted.picture):
         with part.open("w+b") as stream:
             if not _signed(wanted, unsigned, sha256, wanted.media_type, signing, says, stream):
                 return False
@@ -219,6 +251,7 @@ def _embed(
     if signature is None or _facts(wanted, unsigned) != _facts(wanted, part):
         return False
     record = replace(wanted.record, bytes=size_bytes(part), sha256=file_sha256(part))
+    _put(unsigned, wanted.picture)  # the new record knows the picture without and with the new piece, not with the old
     write(record.with_signature(signature))
     with writing(wanted.picture):
         os.replace(part, wanted.picture)
@@ -258,7 +291,7 @@ def _signed(
 ) -> bytes:
     """Sign ``unsigned`` into ``target``, or apart from it if that is None; the credentials.
 
-    They are empty if the file takes none. Raises UsageError, OutputError.
+    They are empty if the library cannot put any into such a file. Raises UsageError, OutputError.
     """
     c2pa = _library()
     sidecar, source = wanted.sidecar, wanted.sidecar.needed("source", wanted.sidecar.whole_source)
@@ -269,6 +302,7 @@ def _signed(
         **({"description": f"{_TERMS}{says.scan_type}"} if says.scan_type else {}),
     }
     context = c2pa.Context.from_dict(_SETTINGS)
+    made = _Watched(_Nowhere() if target is None else target)
     try:
         builder = c2pa.Builder(_manifest(wanted.picture, sidecar, sha256, says), context=context)
         builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
@@ -278,10 +312,18 @@ def _signed(
             builder.add_ingredient(ingredient, _BYTES, stream)
         signer = _signer(c2pa, signing)
         with _content(unsigned) as stream:
-            return bytes(builder.sign(signer, media_type, stream, _Nowhere() if target is None else target))
+            read = _Watched(stream)
+            try:
+                return bytes(builder.sign(signer, media_type, read, made))
+            except c2pa.C2paError as error:
+                if read.error is not None:
+                    raise read.error from error
+                if made.error is None and target is not None and isinstance(error, _cannot_embed(c2pa)):
+                    return b""
+                raise
     except c2pa.C2paError as error:
-        if target is not None:
-            return b""  # whatever is wrong with certificate or key is wrong beside the picture, too, and told there
+        if made.error is not None:
+            raise output_error(made.error, wanted.picture) from error
         raise UsageError(
             f"{wanted.picture}: could not be signed ({reason_of(error)}); mend certificate or key"
         ) from error
@@ -483,6 +525,48 @@ def _parent(scan: Path | None, record: Mapping[str, Any]) -> Iterator[BinaryIO]:
             yield stream
     else:
         yield io.BytesIO(json.dumps(record, sort_keys=True).encode())
+
+
+def _cannot_embed(c2pa: Any) -> tuple[type[Exception], ...]:
+    """Errors of the library that are of the file: it is of no kind that it takes, or cannot be taken apart.
+
+    Of certificate, key, signing program and time stamp it says ``Signature``.
+    """
+    return c2pa.C2paError.NotSupported, c2pa.C2paError.Other, c2pa.C2paError.Io
+
+
+class _Watched:
+    """Passes a stream on to the library, which swallows what goes wrong with it, and keeps that."""
+
+    def __init__(self, stream: BinaryIO | io.RawIOBase) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def _do(self, name: str, *given: Any) -> Any:
+        try:
+            return getattr(self._stream, name)(*given)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a place before the file, which a damaged file leads to
+                self.error = error
+            raise
+
+    def read(self, size: int = -1, /) -> bytes:
+        return bytes(self._do("read", size))
+
+    def readinto(self, buffer: Any, /) -> int:
+        return int(self._do("readinto", buffer))
+
+    def write(self, data: Any, /) -> int:
+        return int(self._do("write", data))
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return int(self._do("seek", offset, whence))
+
+    def tell(self) -> int:
+        return int(self._do("tell"))
+
+    def flush(self) -> None:
+        self._do("flush")
 
 
 class _Nowhere(io.RawIOBase):

@@ -125,6 +125,10 @@ class PictureRecord(_Record):
         """The record of the picture that was signed; ``bytes`` and ``sha256`` are those of the file as it lies."""
         return replace(self, signed=signature.to_json(), unwritten=self.unwritten - {"signed"})
 
+    def without_signature(self, size: int, sha256: str) -> PictureRecord:
+        """The record of the picture without credentials, whose file has these bytes."""
+        return replace(self, bytes=size, sha256=sha256, signed={})
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRecord(_Record):

@@ -36,7 +36,7 @@ class Signature:
     unsigned_bytes, unsigned_sha256 : of the picture before it was signed
     start : offset of the piece in the picture; 0 beside
     patches : offset and bytes, in hexadecimal, of what was overwritten before the piece
-    tried : they are beside the picture because it took none
+    tried : they are beside the picture because the library cannot put them into it, or would change more than that
     """
 
     place: Place

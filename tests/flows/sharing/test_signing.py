@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import random
+import resource
 import shlex
 import shutil
 import sys
@@ -210,6 +213,61 @@ def test_a_picture_without_its_credentials_is_the_one_that_was_written(archive, 
     assert "its bytes are not those that were written" in verify(paths.sidecar)[0].problems
     (step,) = sign_results(output, signing, "", False, True)
     assert step.state == "failed"
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("after", [True, False])
+def test_signing_again_can_be_stopped_anywhere(before, after, archive, tmp_path, monkeypatch):
+    paths = make_result(tmp_path / "first", "a", formats=("png",))
+    signing = Signing(archive.chain, archive.key)
+    list(sign_results(tmp_path / "first", signing, "", False, True, before))
+    for moment in range(20):
+        output = tmp_path / f"colour{moment}"
+        shutil.copytree(tmp_path / "first", output)
+        is_stopped = False
+        with monkeypatch.context() as patch:
+            stop_at(patch, moment)
+            try:
+                list(sign_results(output, signing, "print", False, True, after))
+            except KeyboardInterrupt:
+                is_stopped = True
+        (told,) = verify(output / paths.sidecar.name, archive.root)
+        assert all("sign it again" in problem for problem in told.problems), (moment, told.problems)
+        assert [step.state for step in sign_results(output, signing, "print", False, True, after)] != ["failed"]
+        assert verify(output / paths.sidecar.name, archive.root)[0].passes
+        if not is_stopped:
+            break
+    assert 1 < moment < 19
+
+
+def stop_at(patch: pytest.MonkeyPatch, moment: int) -> None:
+    """Stop before the renaming with this number."""
+    replace_file, count = os.replace, itertools.count()
+
+    def replacing(*given: Path) -> None:
+        if next(count) == moment:
+            raise KeyboardInterrupt
+        replace_file(*given)
+
+    patch.setattr(os, "replace", replacing)
+
+
+def test_what_fails_once_keeps_no_credentials_out_of_the_picture(archive, tmp_path):
+    output = tmp_path / "colour"
+    paths = make_result(output, "a", formats=("png",))
+    with pytest.raises(UsageError, match="could not be signed"):
+        list(sign_results(output, Signing(archive.chain, command="false"), "", False, True))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as if the disk was full
+    try:
+        (step,) = sign_results(output, Signing(archive.chain, archive.key), "", False, True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (step.state, "disk full" in step.reason, ".part" in step.reason) == ("failed", True, False)
+    assert not record_of(paths, "png").signed
+    assert not list(output.glob("*.part"))
+    (step,) = sign_results(output, Signing(archive.chain, archive.key), "", False, True)
+    assert (step.state, record_of(paths, "png").signature.place) == ("new", "embedded")
 
 
 def test_bigtiff_with_subifds_is_signed_beside(archive, tmp_path):
