@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,11 +11,18 @@ import numpy as np
 import pytest
 import yaml
 
+from flows.events import Message, listening
 from flows.run.withdrawal import find_withdrawals, withdraw
+from flows.sharing.signing import sign_results
+from pipeline.results.credentials import Signing
 from pipeline.results.decisions import decide
 from pipeline.results.policy import Policy
 from pipeline.results.release import rules_to_lift
 from pipeline.results.sidecar import Sidecar
+from pipeline.results.verify import verify
+from tests.certificates import signer
+from tests.flows.sharing.test_signing import stop_at
+from tests.results import make_result
 from tests.review_model import spec, write_sidecar
 
 NEVER = {"name": "objects", "action": "never", "keywords": ["sacred"], "reason": "agreed in 2021"}
@@ -79,6 +87,63 @@ def test_a_later_word_against_it_withdraws(word, tmp_path):
     (gone,) = withdraw(tmp_path, "publish")
     assert "by Grace: a blue face" in gone.line
     assert not path.with_name("a.color.iiif").exists()
+
+
+@pytest.mark.parametrize("embeds", [True, False])
+def test_credentials_go_from_pictures_sidecars_and_their_side(embeds, tmp_path, monkeypatch):
+    formats = ("jp2", "jpeg", "png", "tiff")
+    paths = make_result(tmp_path / "first", "a", formats=formats)
+    before = {name: paths.picture(name).read_bytes() for name in formats}
+    decide(paths.sidecar, "approve", "Ada")
+    archive = signer()
+    list(sign_results(tmp_path / "first", Signing(archive.chain, archive.key), "", True, False, embeds))
+    assert withdraw(tmp_path / "first", "run") == []
+    decide(paths.sidecar, "reject", "Ada")
+    for moment in range(20):
+        output = tmp_path / f"colour{moment}"
+        shutil.copytree(tmp_path / "first", output)
+        is_stopped = False
+        with monkeypatch.context() as patch:
+            stop_at(patch, moment)
+            try:
+                (gone,) = withdraw(output, "run")
+            except KeyboardInterrupt:
+                is_stopped = True
+                withdraw(output, "run")
+        sidecar = Sidecar.read(output / paths.sidecar.name)
+        for name, data in before.items():
+            assert (output / paths.picture(name).name).read_bytes() == data
+            assert not sidecar.pictures[name].signed
+        assert not list(output.glob("*.c2pa*"))
+        assert all(each.passes and not each.signed for each in verify(sidecar.path))
+        assert find_withdrawals(output) == []
+        if not is_stopped:
+            break
+    assert 1 < moment < 19
+    assert ("Content Credentials in a.color.png" if embeds else "a.color.png.c2pa") in gone.line
+
+
+def test_a_picture_that_somebody_changed_keeps_its_bytes_and_is_told(tmp_path):
+    paths = make_result(tmp_path, "a", formats=("png",), scans=tmp_path / "scans")
+    archive = signer()
+    list(sign_results(tmp_path, Signing(archive.chain, archive.key), "", False, True))
+    changed = paths.picture("png").read_bytes() + b"!"
+    paths.picture("png").write_bytes(changed)
+    decide(paths.sidecar, "reject", "Ada")
+    heard = Heard()
+    with listening(heard):
+        assert withdraw(tmp_path, "run") == []
+    assert ["could not be taken out" in line for line in heard.lines] == [True]
+    assert paths.picture("png").read_bytes() == changed
+    assert Sidecar.read(paths.sidecar).pictures["png"].signed
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on(self, event: Message) -> None:
+        self.lines.append(event.line)
 
 
 def test_a_hold_that_came_later_withdraws_until_it_is_lifted(tmp_path):
