@@ -36,9 +36,10 @@ VERSION: Kind = "version"
 STORE: Kind = "store"
 _STORE = ".zarr"
 _NEW_STORE, _OLD_STORE = f"{_STORE}.part", f"{_STORE}.old.part"
-# As they are written beside their places: pipeline.support.files, flows.catalogue.database, flows.run.jobs.
+# As they are written beside their places: pipeline.support.files, pipeline.results.credentials,
+# flows.catalogue.database, flows.run.jobs.
 _PARTS = re.compile(
-    rf".+\.(json|html|jpg|png)\.[0-9a-f]{{8}}\.part|{re.escape(FILE)}\.[0-9a-f]{{32}}\.part(-journal)?"
+    rf".+\.(json|html|jpg|png|color\.tif|c2pa)\.[0-9a-f]{{8}}\.part|{re.escape(FILE)}\.[0-9a-f]{{32}}\.part(-journal)?"
     rf"|\.colorize-archive\.part|{re.escape(DAMAGED)}(-wal|-shm|-journal)?"
 )
 _PARTS_OF_STORES = (".partial", ".part")

@@ -82,6 +82,8 @@ def test_left_overs_of_ours_go_and_others_with_such_names_stay(copied):
     version = next((output / "plate.zarr" / "versions").iterdir())
     ours = [
         output / "plate.color.tif.part",
+        output / "plate.color.tif.0123abcd.part",
+        output / "plate.color.tif.c2pa.0123abcd.part",
         output / "plate.color.json.0123abcd.part",
         output / "runs" / "run.json.0123abcd.part",
         output / f"catalogue.sqlite.{'0' * 32}.part",
