@@ -96,6 +96,7 @@ class Publish(_Sent):
     site: Annotated[str, "its folder"]
     base_url: Annotated[str, "the address that it is served at"]
     is_written: Annotated[bool, "false with `--check`"]
+    withdrawn: Annotated[list[Facts], "from among the results: `scan`, `version`, `source_sha256`, `removed`, `reason`"]
 
 
 class Package(_Sent):

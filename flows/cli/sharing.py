@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.console import DONE, FAILED, STOPPED, USAGE, say, stop
+from flows.cli.console import DONE, FAILED, STOPPED, USAGE, say, stop, warn
 from flows.cli.json_output import AsJson, print_json
 
 if TYPE_CHECKING:
+    from flows.run.withdrawal import Withdrawal
     from flows.sharing.outgoing import Kept
     from flows.sharing.site import Site, Step
 
@@ -79,37 +80,51 @@ def _publish(site: Site, check: bool, as_json: bool) -> int:
     from flows.sharing.site import check_site, publish_site
     from pipeline.support.files import folder_lock, writing
 
-    beside = _withdrawn_beside(site.output, check)
+    told = _Told(as_json)
+    withdrawn, failed = _withdrawn_beside(site.output, check)
+    for each in withdrawn if not as_json else ():
+        say(f"withdrawn  {each.line}")
+    told.counted(failed)
     if not check:
         with writing(site.folder):
             site.folder.mkdir(parents=True, exist_ok=True)
     with nullcontext() if check else folder_lock(site.folder):
-        told = _Told(as_json)
         counts = told.counted(check_site(site) if check else publish_site(site))
-    told.end("publish", site.unreviewed, {"site": str(site.folder), "base_url": site.base_url, "is_written": not check})
+    facts = {"site": str(site.folder), "base_url": site.base_url, "is_written": not check}
+    told.end("publish", site.unreviewed, {**facts, "withdrawn": [each.to_json() for each in withdrawn]})
     if not check and not as_json:
         say(f"{site.folder}, to be served at {site.base_url}/")
-    changed = beside or any(counts[name] for name in ("new", "changed", "withdrawn"))
+    changed = withdrawn or any(counts[name] for name in ("new", "changed", "withdrawn"))
     return FAILED if counts["failed"] or (check and changed) else DONE
 
 
-def _withdrawn_beside(results: Path, check: bool) -> int:
-    """Withdraw copies for others that lie among the results, too, unless that is only asked; returns how many."""
+def _withdrawn_beside(results: Path, check: bool) -> tuple[list[Withdrawal], list[Step]]:
+    """Withdraw copies for others that lie among the results, too, unless that is only asked.
+
+    Returns what was withdrawn, and a failure for each scan where that cannot be: the site must lose them all the same.
+    """
     from flows.run.withdrawal import find_withdrawals, withdraw
-    from pipeline.errors import FolderBusyError
+    from flows.sharing.site import Step
+    from pipeline.errors import FolderBusyError, OutputError, UsageError
     from pipeline.support.files import folder_lock
 
     found = find_withdrawals(results)
-    if found and not check:
-        try:
-            with folder_lock(results):
-                found = withdraw(results, "publish")
-        except FolderBusyError:
-            say(f"{results}: a run works there, which at its end withdraws what lies there and may no longer go out")
-            found = []
-    for each in found:
-        say(f"withdrawn  {each.line}")
-    return len(found)
+    if check or not found:
+        return found, []
+    done, why = None, ""
+    try:
+        with folder_lock(results):
+            done = withdraw(results, "publish")
+    except FolderBusyError:
+        warn(f"{results}: a run works there, which at its end withdraws what lies there and may no longer go out")
+        return [], []
+    except (OutputError, UsageError) as error:
+        why = f" ({error})"
+    left = find_withdrawals(results)
+    if done is None:
+        done = [each for each in found if each not in left]
+    lines = ((each, f"{each.reason}: {', '.join(each.removed)} could not be removed{why}") for each in left)
+    return done, [Step("failed", each.stem, line) for each, line in lines]
 
 
 def package(

@@ -19,15 +19,20 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from flows.sharing.outgoing import Kept, address_of
+from flows.sharing.signing import sign_results
 from flows.sharing.site import Site, Step, check_site, open_site, publish_site
 from flows.sharing.wording import Wording
 from pipeline.errors import UsageError
 from pipeline.metadata.description import description_of_scan
 from pipeline.metadata.model import EmbeddedMetadata
+from pipeline.results.credentials import Signing
 from pipeline.results.decisions import decide
 from pipeline.results.policy import POLICY_FILE
+from pipeline.results.verify import verify
 from pipeline.store import ScanStore
+from pipeline.support.files import LOCK_FILE
 from pipeline.types import Roi
+from tests.certificates import signer
 from tests.level0 import Crawl
 from tests.results import SPEC, make_result
 from tests.schemas import problems
@@ -293,6 +298,26 @@ def test_the_command_says_what_it_did_and_check_ends_with_1_where_something_is_o
     assert (same.exit_code, "1 same" in same.output) == (0, True)
     refused = runner.invoke(app, ["publish", str(tmp_path / "nothing"), "--to", str(tmp_path / "site")])
     assert refused.exit_code == 2
+
+
+def test_the_site_loses_what_cannot_be_withdrawn_from_the_results(tmp_path):
+    output, site = tmp_path / "colour", tmp_path / "site"
+    paths, archive = make_result(output, "a", formats=("png",)), signer()
+    list(sign_results(output, Signing(archive.chain, archive.key), "", False, True))
+    runner, words = CliRunner(), ["publish", str(output), "--to", str(site), "--unreviewed", "--json"]
+    assert json.loads(runner.invoke(app, words).stdout)["withdrawn"] == []
+    decide(paths.sidecar, "reject", "Ada")
+    (output / LOCK_FILE).mkdir()  # nobody can lock it, as if it was read-only
+    made = runner.invoke(app, words)
+    told = json.loads(made.stdout)
+    assert (made.exit_code, told["counts"]["failed"], told["counts"]["withdrawn"], told["withdrawn"]) == (1, 1, 1, [])
+    assert any("could not be removed" in each["reason"] for each in told["scans"])
+    assert not (site / "items" / address_of("a")).exists()
+    (output / LOCK_FILE).rmdir()
+    made = runner.invoke(app, words)
+    (gone,) = json.loads(made.stdout)["withdrawn"]
+    assert (made.exit_code, gone["removed"]) == (0, ["Content Credentials in a.color.png"])
+    assert verify(paths.sidecar)[0].passes
 
 
 def test_without_its_approval_a_scan_is_gone_from_everywhere(tmp_path):
