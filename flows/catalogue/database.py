@@ -277,9 +277,14 @@ class Catalogue:
                 for row in connection.execute(query).mappings().all():
                     _replace(connection, tables.scans, vars(released(KnownScan(**row))))
 
-    def forget_gone(self) -> None:
-        """Delete failed scans whose file is gone and that have no result: nobody needs to look at them."""
+    def forget_gone(self, passing: Path | None = None) -> None:
+        """Delete failed scans whose file is gone and that have no result: nobody needs to look at them.
+
+        Those in the folder ``passing`` stay: files are there only while a run works on them.
+        """
         gone = [s for s in self.scans_not_done() if is_gone(s) and not _has_result(self.output, s)]
+        if passing is not None:
+            gone = [scan for scan in gone if not Path(scan.path).is_relative_to(passing)]
         table = tables.scans
         with self._transaction() as connection:
             for scan in gone:

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 class CatalogueRecorder:
     """A :class:`flows.events.Listener` that keeps the catalogue and passes events on to the previous listener."""
 
-    def __init__(self, output: Path, run: str) -> None:
+    def __init__(self, output: Path, run: str, passing: Path | None = None) -> None:
         self._run = run
         self._next = listener()
         self._told: set[tuple[str, str, int]] = set()
@@ -43,7 +43,7 @@ class CatalogueRecorder:
         self._catalogue: Catalogue | None = None
         with self._never_failing():
             self._catalogue = Catalogue.open(output, is_locked=True)
-            self._catalogue.forget_gone()
+            self._catalogue.forget_gone(passing)
 
     def on(self, event: RunEvent) -> None:
         """Record an outcome; those of skipped scans in groups of some hundred."""
@@ -93,9 +93,14 @@ class CatalogueRecorder:
 
 
 @contextlib.contextmanager
-def recording(record: Path, kind: str, started: str, engine: str, model: str) -> Iterator[ScanFiles]:
-    """Keep the catalogue for the run in the body, which writes its ``record`` at its end. The folder must be locked."""
-    recorder = CatalogueRecorder(record.parents[1], record.stem)
+def recording(
+    record: Path, kind: str, started: str, engine: str, model: str, passing: Path | None = None
+) -> Iterator[ScanFiles]:
+    """Keep the catalogue for the run in the body, which writes its ``record`` at its end. The folder must be locked.
+
+    Failures of scans in the folder ``passing`` are kept when their files are gone.
+    """
+    recorder = CatalogueRecorder(record.parents[1], record.stem, passing)
     recorder.ask(lambda catalogue: catalogue.begin_run(record.stem, kind, started, engine, model))
     try:
         with listening(recorder):

@@ -146,10 +146,12 @@ def run_in(
     complete: Complete = lambda outcome: outcome,
     ignored: SearchReport = NOTHING_IGNORED,
     host: Host = HERE,
+    passing: Path | None = None,
 ) -> RunEnd:
     """Plan and do a run in the output folder, which is locked meanwhile; returns how the run ended.
 
-    ``complete`` may add to an outcome before it is reported; ``ignored`` is reported beside the scans.
+    ``complete`` may add to an outcome before it is reported; ``ignored`` is reported beside the scans. In the folder
+    ``passing`` scans are only while a run works on them.
     """
     began = time.monotonic()
     context = RunContext.of(options)
@@ -166,7 +168,7 @@ def run_in(
         with _logged(record.with_suffix(".log"), page is not None):
             withdrawn = withdraw(options.output, kind)
             try:
-                outcomes = _do(context, plan, kind, complete, ignored, started, record, host, withdrawn)
+                outcomes = _do(context, plan, kind, complete, ignored, started, record, host, withdrawn, passing)
             except host.stops:
                 host.break_off()
                 refresh_sheet(options.output)
@@ -205,6 +207,7 @@ def _do(
     record: Path,
     host: Host,
     withdrawn: list[Withdrawal],
+    passing: Path | None,
 ) -> list[ScanOutcome]:
     """Plan and do the work, and keep the catalogue and the run's ``record``; returns the outcomes of all scans.
 
@@ -216,7 +219,7 @@ def _do(
     tell(Message(engine, brief=context.engines_in_brief))
     for line in ignored.lines:
         tell(Message(line))
-    with recording(record, kind, started, engine, model) as files:
+    with recording(record, kind, started, engine, model, passing) as files:
         try:
             retry_policy = RetryPolicy.of(options, files.scans(), files.runs())
             planned += plan(replace(context, files=files), retry_policy, deadline)
