@@ -22,10 +22,13 @@ from typing import Any
 from flows.request import OBJECTS
 from pipeline.errors import OutputError, UsageError
 from pipeline.support.files import writing
+from pipeline.support.names import shown
 
 AT_ONCE = 8  # objects on their way at the same time
 _CONNECT_SECONDS = 5
 _RETRIES, _RETRY_SECONDS = 3, 30
+_ODD_KEY = re.compile(r'Path "(.*?)"(?: contained|: Encountered)', re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in no key that obstore puts
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _DENIED = {"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
@@ -78,8 +81,8 @@ class ObjectInfo:
 
 
 def is_safe(key: str) -> bool:
-    """True if a key is also a relative path on a disk that leads nowhere else."""
-    return "\0" not in key and all(part not in ("", ".", "..") for part in key.split("/"))
+    """True if a key is also a relative path on a disk that leads nowhere else, and has no control characters."""
+    return not _CONTROL.search(key) and all(part not in ("", ".", "..") for part in key.split("/"))
 
 
 class Bucket:
@@ -182,6 +185,11 @@ class Bucket:
             return BucketError(
                 f"{where}: refused to these credentials ({code or 'Forbidden'}); give AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY that may list, read and write there"
+            )
+        if (odd := _ODD_KEY.search(text)) is not None:
+            return BucketError(
+                f"{where}: the key {shown(odd[1])} would be no path on a disk (//, . or .. or a control character); "
+                "rename or remove that object, or give a folder without it"
             )
         if isinstance(error, FileNotFoundError):
             return NoObjectError(f"{where}: no such object; check the name")

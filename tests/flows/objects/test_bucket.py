@@ -6,6 +6,7 @@ import pytest
 
 from flows.objects.bucket import Address, Bucket, BucketError, NoObjectError, is_safe
 from pipeline.errors import UsageError
+from pipeline.support.names import shown
 
 
 def test_what_was_put_is_what_is_fetched(objects, bucket, tmp_path):
@@ -48,6 +49,17 @@ def test_errors_are_one_line_with_the_address_and_the_remedy(objects, bucket, mo
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
         assert "no answer from http://127.0.0.1:" in said(bucket)
+
+
+@pytest.mark.parametrize("key", ["in/a//b.tif", "in/../x.tif", "in/a\tb.tif"])
+def test_a_key_that_is_no_path_is_named_with_the_remedy(objects, bucket, key):
+    objects.put(bucket, key, b"x")
+    with pytest.raises(BucketError) as raised:
+        list(Bucket(bucket).list("in"))
+    said = str(raised.value)
+    assert "\n" not in said
+    assert f"the key {shown(key)} would be no path" in said
+    assert "rename or remove that object" in said
 
 
 @pytest.mark.parametrize("text", ["s3://", "s3:///key", "s3://a", "s3://bucket/../x", "s3://bucket/a//b"])
