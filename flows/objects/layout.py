@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.inputs import RECORDS, SHEET, STORE_ENDINGS, THUMBNAILS
+from flows.sharing.wording import WORDING_FILE
 from flows.sheet.thumbnails import LARGE_SIDE_PX
 from pipeline.endings import FORMATS as ENDINGS
+from pipeline.hints import ENDINGS as HINT_ENDINGS
+from pipeline.results.credentials import CREDENTIAL_ENDING
+from pipeline.results.decisions import DECISION_ENDING
+from pipeline.results.policy import POLICY_FILE
 from pipeline.results.sidecar import SIDECAR_ENDING
 from pipeline.results.version_names import without_version
 
@@ -20,6 +25,8 @@ PART = ".part"
 _PAGE = re.compile(r"\.p\d{3,}$")
 # Of one machine: locks, the catalogue, which is made from the results, and files being written.
 _LOCAL = re.compile(r"(^|/)(\.lock|catalogue\.[^/]*|\.[^/]*\.part|[^/]*\.[0-9a-f]{8}\.part|\.colorize-archive\.part)$")
+_FILES = (POLICY_FILE, WORDING_FILE)
+_ENDINGS = (*HINT_ENDINGS, CREDENTIAL_ENDING, DECISION_ENDING)
 _PICTURES = tuple(sorted(ENDINGS.values(), key=len, reverse=True))
 
 
@@ -76,6 +83,14 @@ def is_small(path: str) -> bool:
     if found is not None:
         return found.is_sidecar and not path.endswith(PART)
     return _LOCAL.search(path) is None
+
+
+def is_known(path: str) -> bool:
+    """True if an object of an output is of this project, and is kept here: others may lie there, of any size."""
+    if not is_small(path) or path == SHEET:
+        return False
+    is_below = path.startswith((f"{RECORDS}/", f"{THUMBNAILS}/"))
+    return is_below or path in _FILES or path.endswith((SIDECAR_ENDING, *_ENDINGS))
 
 
 def is_large_thumbnail(path: str) -> bool:

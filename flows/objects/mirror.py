@@ -16,16 +16,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
-from flows.inputs import SHEET
 from flows.objects.bucket import AT_ONCE, Address, Bucket, BucketError, NoObjectError, ObjectInfo, is_safe
-from flows.objects.layout import files_below, is_large_thumbnail, is_small, is_told_here, of_scan
+from flows.objects.layout import files_below, is_known, is_large_thumbnail, is_small, is_told_here, of_scan
+from flows.run.policy_gate import PUBLIC_FORMATS
 from flows.sheet.thumbnails import HEAD_BYTES
+from pipeline.endings import FORMATS as ENDINGS
+from pipeline.results.credentials import CREDENTIAL_ENDING
 from pipeline.results.sidecar import PictureRecord, Sidecar
 from pipeline.results.versions import has_recorded_size
 from pipeline.support.files import read_json, remove, tree_sha256, write_json
 
 _PROBE = ".colorize-archive.part"
+_PUBLIC = tuple(ENDINGS[name] for name in PUBLIC_FORMATS)
 _LEDGER, _INCOMING = "ledger.json", "incoming.json"
 
 
@@ -35,6 +39,10 @@ class Place(Protocol):
     @property
     def folder(self) -> Path:
         """The folder in which runs work."""
+        ...
+
+    def takes(self, stem: str) -> bool:
+        """True if results may have that name there."""
         ...
 
     def begin(self) -> None:
@@ -48,6 +56,11 @@ class Place(Protocol):
     @property
     def stems(self) -> set[str]:
         """Names of the scans that something is there of."""
+        ...
+
+    @property
+    def published(self) -> set[str]:
+        """Names of the scans of which pictures for others are there, and not here."""
         ...
 
     def check_out(self, stems: Iterable[str]) -> None:
@@ -73,6 +86,10 @@ class Folder:
 
     folder: Path
     stems: set[str] = field(default_factory=set)
+    published: set[str] = field(default_factory=set)
+
+    def takes(self, stem: str) -> bool:
+        return True
 
     def begin(self) -> None:
         pass
@@ -104,7 +121,8 @@ class Mirror:
 
     def __init__(self, address: Address, here: Path, local: Collection[tuple[str, str]] = ()) -> None:
         self.folder = here / "out"
-        self._address, self._bucket, self._local = address, Bucket(address.bucket), tuple(local)
+        self._address, self._bucket, self._where = address, Bucket(address.bucket), str(address).rstrip("/")
+        self._local = (*local, (str(self.folder), self._where))
         self._ledger_path, self._incoming = here / _LEDGER, here / _INCOMING
         self._there: dict[str, ObjectInfo] = {}
         self._by_stem: dict[str, set[str]] = defaultdict(set)
@@ -113,12 +131,16 @@ class Mirror:
         # By path: the etag, and size and time of the file here when both were the same.
         self._ledger: dict[str, tuple[str, int, int]] = {}
 
+    def takes(self, stem: str) -> bool:
+        return is_safe(stem)
+
     def begin(self) -> None:
         """List the bucket, and bring the small files that are new or other there. Raises BucketError."""
         self._bucket.check_writable(self._key(_PROBE))
         self._ledger = {path: tuple(each) for path, each in (read_json(self._ledger_path) or {}).items()}
         for stem in (read_json(self._incoming) or {}).get("stems", ()):
             self._drop(stem)
+        remove(self._incoming)
         start = f"{self._address.key}/" if self._address.key else ""
         for found in self._bucket.list(self._address.key):
             path = found.key.removeprefix(start)
@@ -127,7 +149,7 @@ class Mirror:
         self._begun = {of.stem for path in files_below(self.folder) if (of := of_scan(path)) and not of.is_sidecar}
         self._forget_outrun()
         self._remove_gone()
-        wanted = [path for path in self._there if is_small(path) and path != SHEET and self._is_other(path)]
+        wanted = [path for path in self._there if is_known(path) and self._is_other(path)]
         self._fetch(path for path in wanted if self._stem(path) not in self._begun)
         self._save()
 
@@ -139,6 +161,11 @@ class Mirror:
     @property
     def stems(self) -> set[str]:
         return set(self._by_stem)
+
+    @property
+    def published(self) -> set[str]:
+        tops = [of_scan(top) for top, size in self._sizes.items() if size and top.endswith(_PUBLIC)]
+        return {of.stem for of in tops if of is not None}
 
     def check_out(self, stems: Iterable[str]) -> None:
         new = sorted(set(stems) - self._begun)
@@ -166,12 +193,16 @@ class Mirror:
             [path for path in sidecars if is_last[path]],
         ):
             self._put(part)
-        gone = self._by_stem.get(stem, set()) - set(files)
+        # What was never brought is not here, and is no less a result.
+        gone = self._by_stem.get(stem, set()) - set(files) if stem in self._begun else set[str]()
         self._bucket.remove(self._key(path) for path in sorted(gone))
         for path in gone:
             self._forget(path)
+        # Half of what is here, after a kill, would be taken for all that there is to be of the scan.
+        write_json(self._incoming, {"stems": [stem]})
         for top in {of.top for path in files if (of := of_scan(path)) and not of.is_sidecar}:
             remove(self.folder / top)
+        remove(self._incoming)
         for path in files:
             if not is_small(path):
                 self._ledger.pop(path, None)
@@ -181,13 +212,17 @@ class Mirror:
         small = [path for path in files_below(self.folder) if is_small(path) and of_scan(path) is None]
         changed = [path for path in small if self._differs(path)]
         self._put(changed)
+        withdrawn = [path for path in self._there if path.endswith(CREDENTIAL_ENDING) and not self._is_here(path)]
+        self._bucket.remove(map(self._key, withdrawn))
+        for path in withdrawn:
+            self._forget(path)
         for path in filter(is_large_thumbnail, changed):
             os.truncate(self.folder / path, min(HEAD_BYTES, self._state(path)[0]))
             self._ledger[path] = (self._ledger[path][0], *self._state(path))
         self._save()
 
     def told(self, text: str) -> str:
-        return text.replace(str(self.folder), str(self._address))
+        return text.replace(str(self.folder), self._where)
 
     def _key(self, path: str) -> str:
         return f"{self._address.key}/{path}" if self._address.key else path
@@ -211,10 +246,13 @@ class Mirror:
             self._by_stem[of.stem].discard(path)
             self._sizes[of.top] -= found.bytes
 
+    def _is_here(self, path: str) -> bool:
+        return (self.folder / path).exists()
+
     def _is_other(self, path: str) -> bool:
         """True if an object is not what was brought or put last, or is not here."""
         known = self._ledger.get(path)
-        return known is None or known[0] != self._there[path].etag or not (self.folder / path).exists()
+        return known is None or known[0] != self._there[path].etag or not self._is_here(path)
 
     def _differs(self, path: str) -> bool:
         """True if a file is not what was brought or put last."""
@@ -239,11 +277,13 @@ class Mirror:
             remove(self.folder / of_scan(path).top)  # type: ignore[union-attr]
 
     def _remove_gone(self) -> None:
-        """Remove sidecars here whose result is not there any more."""
+        """Remove sidecars here whose result is not there any more, and other files that were there and are not now."""
         for path in list(files_below(self.folder)):
             stem = self._stem(path)
-            if stem is not None and stem not in self._begun and path not in self._there:
+            is_ours = path in self._ledger if stem is None else stem not in self._begun
+            if is_ours and path not in self._there:
                 remove(self.folder / path)
+                self._ledger.pop(path, None)
 
     def _files_of(self, stem: str) -> list[str]:
         """Paths of all files of a scan here, but those being written."""
@@ -264,6 +304,7 @@ class Mirror:
         for record in sidecar.pictures.values() if sidecar else ():
             path = (self.folder / stem).with_name(record.file)
             if path.exists() and tree_sha256(path) != record.sha256:
+                remove(path)  # the next run writes it again
                 raise BucketError(f"{path}: is not what was written, and was not put; run again")
 
     def _put(self, paths: Iterable[str]) -> None:
@@ -281,8 +322,9 @@ class Mirror:
         if not is_told_here(path):
             return self.folder / path
         text = (self.folder / path).read_bytes()
-        for local, address in (*self._local, (str(self.folder), str(self._address))):
-            text = text.replace(f"file://{local}".encode(), address.encode()).replace(local.encode(), address.encode())
+        for local, address in self._local:
+            for said in (f"file://{quote(local)}", f"file://{local}", local):
+                text = text.replace(os.fsencode(said), address.encode())
         return text
 
     def _fetch(self, paths: Iterable[str]) -> None:

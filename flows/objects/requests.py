@@ -22,7 +22,7 @@ from platformdirs import user_cache_path
 from flows.catalogue.recorder import reading_catalogue
 from flows.deadline import Deadline
 from flows.events import Message, RunEvent, ScanFinished, listener, listening, tell
-from flows.inputs import RECORDS, SearchReport, find_scans
+from flows.inputs import RECORDS, ScanFile, SearchReport, find_scans
 from flows.objects.bucket import AT_ONCE, Address, Bucket, BucketError, NoObjectError, is_address
 from flows.objects.known import KnownObjects, note_object
 from flows.objects.layout import stems_for
@@ -38,10 +38,12 @@ from flows.run.output_names import Names
 from flows.run.planning import failure, in_order_of_claims, pages_of, plan_scans, stopped
 from flows.run.policy_gate import forbidden
 from flows.run.requests import colorize as colorize_files
+from flows.run.withdrawal import find_withdrawals, forbidden_of
 from pipeline.errors import ColorizeError, OutputError, UsageError
 from pipeline.readers import page_count
 from pipeline.results.versions import ResultPaths
-from pipeline.support.files import folder_lock, output_error, remove, tree_sha256
+from pipeline.support.files import folder_lock, output_error, remove
+from pipeline.support.fingerprint import hashed
 
 if TYPE_CHECKING:
     from flows.run.retry_policy import RetryPolicy
@@ -65,7 +67,10 @@ def colorize(request: RunRequest, began: datetime | None, host: Host = HERE) -> 
         place: Place = Folder(Path(request.output).expanduser().resolve())
         if is_address(request.output):
             place = Mirror(Address.parse(request.output), here, [(f"{cache}/", OBJECTS)])
-        place.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            place.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(str(output_error(error, place.folder))) from error
         options = parse_options(replace(request, output=str(place.folder)), began)
         if options.series is not None:
             raise UsageError(
@@ -143,18 +148,29 @@ class _Run:
         tell(Message(f"{len(units)} files: {len(due)} to do{more}, {fetched / 1e6:.1f} MB to fetch"))
         for outcome in skipped:
             tell(ScanFinished(outcome))
+        self._withdraw(known, not parts)
         with ThreadPoolExecutor(1) as pool, self._stopping():
             coming = pool.submit(self._fetch, parts[0]) if parts else None
             for number, part in enumerate(parts):
                 assert coming is not None
-                lost = coming.result()
-                if deadline.is_over:
+                lost = None if deadline.is_over else coming.result()
+                if lost is None or deadline.is_over:
                     for unit in (unit for rest in parts[number:] for unit in rest):
                         tell(ScanFinished(stopped(unit.file, deadline)))
                     break
                 coming = pool.submit(self._fetch, parts[number + 1]) if number + 1 < len(parts) else None
                 self._colour(part, lost, known)
         return ignored
+
+    def _withdraw(self, known: KnownObjects, is_nothing_due: bool) -> None:
+        """Withdraw what may no longer go out, which a run of a part does not: it is not here, or there is no part."""
+        late = forbidden_of(self.options.output, self.place.published)
+        self.place.check_out(late)
+        if late or (is_nothing_due and find_withdrawals(self.options.output)):
+            self._colour((), {}, known)
+            for stem in late:
+                self.place.commit(stem)
+            self.place.end_part()
 
     @contextlib.contextmanager
     def _stopping(self) -> Iterator[None]:
@@ -196,11 +212,19 @@ class _Run:
 
     def _fetch(self, part: Sequence[Unit]) -> dict[Path, ColorizeError]:
         """Bring a part of the scans; returns why those are missing that cannot be had. Raises BucketError."""
-        lost: dict[Path, ColorizeError] = {}
+        lost: dict[Path, ColorizeError] = {
+            unit.file.path: UsageError(
+                f"{unit.file.path}: a control character is in its name, and no object can be called so; rename it"
+            )
+            for unit in part
+            if not self.place.takes(unit.file.stem)
+        }
         buckets = {unit.objects.address.bucket for unit in part if unit.objects is not None}
         opened = {name: Bucket(name) for name in buckets}
 
         def fetch(unit: Unit) -> None:
+            if unit.file.path in lost:
+                return
             try:
                 for each in unit.objects.objects if unit.objects is not None else ():
                     if self.stop.is_set():
@@ -230,6 +254,8 @@ class _Run:
 
         def plan(context: RunContext, retry: RetryPolicy, deadline: Deadline) -> list[ScanJob | ScanOutcome]:
             scans = [unit.file for unit in part if unit.file.path not in lost]
+            pages = [page for scan in scans for page in pages_of(scan, self.options, context.files)]
+            self.place.check_out(_claimed(pages, Names(self.options.output, context.files)))
             missing = [failure(unit.file, lost[unit.file.path]) for unit in part if unit.file.path in lost]
             return [*missing, *plan_scans(scans, context, retry.deferred, deadline)]
 
@@ -241,7 +267,7 @@ class _Run:
             return outcome
 
         try:
-            run_in(self.options, plan, complete=complete, host=self.host)
+            run_in(self.options, plan, complete=complete, host=self.host, passing=self.cache)
         finally:
             for path in objects:
                 remove(path)
@@ -251,7 +277,16 @@ class _Run:
         path = Path(outcome.path)
         sidecar = ResultPaths.of(self.options.output, outcome.scan).sidecar
         with contextlib.suppress(ColorizeError, OSError):
-            note_object(sidecar, scan, tree_sha256(path), page_count(path))
+            note_object(sidecar, scan, hashed(path)[0].sha256, page_count(path))
+
+
+def _claimed(pages: Sequence[ScanFile | ScanOutcome], names: Names) -> set[str]:
+    """The names that scans will have, which may be those of results of theirs that are spelled otherwise."""
+    found = set[str]()
+    for _, scan in in_order_of_claims(pages):
+        with contextlib.suppress(UsageError):
+            found.add(names.claim(scan).stem)
+    return found
 
 
 def _unchanged(unit: Unit, context: RunContext, names: Names) -> list[ScanOutcome] | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -114,6 +114,22 @@ def find_withdrawals(output: Path) -> list[Withdrawal]:
         if (ours or signed) and not verdict:
             sha256 = sidecar.whole_source.sha256
             found.append(Withdrawal(path, stem, sidecar.version, sha256, verdict.reason, ours, signed))
+    return found
+
+
+def forbidden_of(output: Path, stems: Iterable[str]) -> list[str]:
+    """Those of the scans of which a version may not go out, in order. Raises UsageError for a policy with a mistake."""
+    policy, decisions = Policy.read(output), read_decisions(output)
+
+    def may_go(stem: str, sidecar: Sidecar) -> bool:
+        return bool(may_go_out(sidecar, decisions.get(stem, ()), policy, stem=stem, unreviewed=True))
+
+    found = []
+    for stem in sorted(stems):
+        paths = ResultPaths.of(output, stem)
+        sidecars = filter(None, (Sidecar.find(each.sidecar) for each in (paths, *paths.all_versions())))
+        if not all(may_go(stem, sidecar) for sidecar in sidecars):
+            found.append(stem)
     return found
 
 

@@ -16,7 +16,7 @@ import tifffile
 
 from flows.events import ScanFinished, listening
 from flows.request import RunRequest
-from pipeline.errors import ColorizeError, OutputError
+from pipeline.errors import ColorizeError, OutputError, UsageError
 from pipeline.results.verify import Certificate
 from tests.patience import PATIENCE_SECONDS
 
@@ -28,6 +28,9 @@ def picture(seed, shape_yx=(60, 90)):
 
 def png(seed, shape_yx=(60, 90)):
     return cv2.imencode(".png", picture(seed, shape_yx))[1].tobytes()
+
+
+POLICY = b"rules: [{name: later, action: never, names: [a]}]"
 
 
 class _Heard:
@@ -158,6 +161,62 @@ def test_scans_come_in_parts_and_one_that_fails_stops_no_other(objects, bucket, 
     assert _statuses(outcomes) == {"1": "failed"} | dict.fromkeys("0234", "done")
     assert outcomes["1"].message.startswith(f"s3://{bucket}/in/1.png: ")
     assert len([key for key in objects.keys(bucket, "out/runs") if key.endswith(".json")]) > 1
+    # Later parts know of the failures of earlier ones, and later runs count them.
+    assert b"in/1.png" in objects.get(bucket, "out/index.html")
+    objects.put(bucket, "in/2.png", png(22))
+    again = run([f"s3://{bucket}/in"], f"s3://{bucket}/out", work_limit="1", quarantine_after=2)
+    assert _statuses(again) == {"1": "quarantined", "2": "done"} | dict.fromkeys("034", "skipped")
+    assert b"in/1.png" in objects.get(bucket, "out/index.html")
+
+
+def test_a_scan_whose_name_changed_in_case_keeps_its_results(objects, bucket, run):
+    objects.put(bucket, "in/A.png", png(1))
+    run([f"s3://{bucket}/in"], f"s3://{bucket}/out")
+    before = objects.keys(bucket, "out/A.")
+    objects.client.delete_object(Bucket=bucket, Key="in/A.png")
+    objects.put(bucket, "in/a.png", png(1))
+    again = run([f"s3://{bucket}/in"], f"s3://{bucket}/out", formats="tiff,png")
+    assert _statuses(again) == {"A": "done"}
+    assert set(objects.keys(bucket, "out/A.")) == {*before, "out/A.color.png"}
+    assert len(_certificates(f"s3://{bucket}/out")) == 2
+
+
+def test_a_name_that_no_object_can_have_is_refused_for_that_scan(bucket, run, tmp_path):
+    (tmp_path / "scans").mkdir()
+    for name in ("a.png", "b\t.png"):
+        (tmp_path / "scans" / name).write_bytes(png(1))
+    outcomes = run([tmp_path / "scans"], f"s3://{bucket}/out")
+    assert sorted(_statuses(outcomes).values()) == ["done", "failed"]
+    assert "control character" in next(each.message for each in outcomes.values() if each.status == "failed")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError):
+        run([f"s3://{bucket}/out/index.html"], tmp_path / "file" / "out")
+
+
+def test_what_may_no_longer_go_out_is_withdrawn_also_when_nothing_is_due(objects, bucket, run, tmp_path):
+    objects.put(bucket, "in/a.png", png(1))
+    scans, output = [f"s3://{bucket}/in"], tmp_path / "out"
+    run(scans, output, formats="tiff,iiif")
+    assert (output / "a.color.iiif").is_dir()
+    (output / "policy.yaml").write_bytes(POLICY)
+    run(scans, output, formats="tiff")
+    assert not (output / "a.color.iiif").exists()
+
+    output = f"s3://{bucket}/out"
+    objects.put(bucket, "in/b.png", png(2))
+    run(scans, output, formats="tiff,iiif")
+    objects.put(bucket, "out/a.color.tif.c2pa", b"signed")
+    assert objects.keys(bucket, "out/a.color.iiif/")
+    objects.put(bucket, "out/policy.yaml", POLICY)
+    for work in ("work", "other"):
+        run(scans, output, formats="tiff", work=work)
+        assert not objects.keys(bucket, "out/a.color.iiif/") | objects.keys(bucket, "out/a.color.tif.c2pa")
+        assert "iiif" not in json.loads(objects.get(bucket, "out/a.color.json"))["pictures"]
+        assert len(objects.keys(bucket, "out/runs/withdrawn/")) == 1
+    assert objects.keys(bucket, "out/b.color.iiif/")
+    assert objects.keys(bucket, "out/a.zarr/")
+    objects.put(bucket, "out/foreign.ome.zarr/zarr.json", b"{}")  # a scan, and no result
+    assert len(_certificates(output)) == 3
 
 
 def test_a_result_is_the_old_one_or_the_new_one_wherever_putting_it_stops(objects, bucket, run, monkeypatch):
