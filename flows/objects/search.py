@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from glob import has_magic
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from flows.inputs import NO_ENDING, NoScansError, PassedOver, ScanFile, SearchReport, Why, is_result
+from flows.inputs import NO_ENDING, SHEET, NoScansError, PassedOver, ScanFile, SearchReport, Why, is_result
 from flows.objects.bucket import Address, Bucket, ObjectInfo, is_safe
-from flows.objects.layout import of_scan
+from flows.objects.layout import is_known, of_scan
 from pipeline.endings import SCANS as ENDINGS
 from pipeline.endings import WORLDS as WORLD_ENDINGS
 from pipeline.hints import ENDINGS as HINT_ENDINGS
@@ -91,13 +91,18 @@ def find_objects(addresses: Sequence[str], output: str) -> tuple[list[ScanObject
         address = Address.parse(text)
         bucket = buckets.setdefault(address.bucket, Bucket(address.bucket))
         before = len(found.scans)
-        if has_magic(address.key):
-            _look_at(found, address, list(bucket.list(_fixed_part(address.key))), output, address.key)
-        elif address.key and not text.endswith("/") and (named := bucket.find(address.key)) is not None:
+        if address.key and not text.endswith("/") and (named := bucket.find(address.key)) is not None:
             folder = address.key.rpartition("/")[0]
             near = [each for each in bucket.list(folder) if _is_beside(named.key, each.key)]
             stem = PurePosixPath(named.key).stem
             _take(found, ScanObjects(address, named.etag, named.bytes, named.modified_ns, (named, *near), stem, True))
+        elif has_magic(address.key):
+            _look_at(found, address, list(bucket.list(_fixed_part(address.key))), output, address.key)
+        elif _is_ome_zarr(address.key) and not is_result(Path(address.key)):
+            near = [each for each in bucket.list(address.key.rpartition("/")[0]) if _is_beside(address.key, each.key)]
+            if parts := list(bucket.list(address.key)):
+                stem = _stem(PurePosixPath(address.key).name, "", False)
+                _take(found, replace(_of_folder(address, parts, near, stem), is_named=True))
         else:
             _look_at(found, address, list(bucket.list(address.key)), output)
         if len(found.scans) == before:
@@ -123,12 +128,15 @@ def _look_at(found: _Found, address: Address, objects: list[ObjectInfo], output:
         if each.key.lower().endswith((*HINT_ENDINGS, *WORLD_ENDINGS)):
             beside[each.key.rpartition("/")[0]].append(each)
     for each in sorted(objects, key=lambda each: each.key):
-        if address.of(each.key).startswith(f"{output.rstrip('/')}/") or each.key.endswith("/"):
+        if each.key.endswith("/") or _is_of_output(address.of(each.key), output):
             continue
         if not is_safe(each.key):
             found.passed["node"].append(address.of(each.key))
         elif (top := _top(each.key, folder)) is not None:
-            folders[top].append(each)
+            if any(part.startswith(".") for part in top.removeprefix(folder).split("/")):
+                found.passed["hidden"].append(address.of(each.key))
+            else:
+                folders[top].append(each)
         elif (not pattern or _matches(each.key, pattern)) and _is_scan(found, each.key, folder, keys, address):
             near = [other for other in beside[each.key.rpartition("/")[0]] if _is_beside(each.key, other.key)]
             of = Address(address.bucket, each.key)
@@ -136,7 +144,15 @@ def _look_at(found: _Found, address: Address, objects: list[ObjectInfo], output:
             _take(found, ScanObjects(of, each.etag, each.bytes, each.modified_ns, (each, *near), stem))
     for top, parts in folders.items():
         if not is_result(Path(top)) and (not pattern or _matches(top, pattern)):
-            _take(found, _of_folder(Address(address.bucket, top), parts, _stem(top, folder, bool(pattern))))
+            near = [other for other in beside[top.rpartition("/")[0]] if _is_beside(top, other.key)]
+            _take(found, _of_folder(Address(address.bucket, top), parts, near, _stem(top, folder, bool(pattern))))
+
+
+def _is_of_output(address: str, output: str) -> bool:
+    """True if an object is one of those that runs put beside results; results themselves are known by their names."""
+    start = f"{output.rstrip('/')}/"
+    path = address.removeprefix(start)
+    return address.startswith(start) and (path == SHEET or is_known(path))
 
 
 def _top(key: str, folder: str) -> str | None:
@@ -144,14 +160,18 @@ def _top(key: str, folder: str) -> str | None:
     parts = key.split("/")
     first = len(folder.split("/")) if folder else 0
     names = enumerate(parts[:-1])
-    return next(("/".join(parts[: n + 1]) for n, name in names if n >= first and name.endswith(_OME_ZARR)), None)
+    return next(("/".join(parts[: n + 1]) for n, name in names if n >= first and _is_ome_zarr(name)), None)
 
 
-def _of_folder(address: Address, parts: list[ObjectInfo], stem: str) -> ScanObjects:
+def _is_ome_zarr(name: str) -> bool:
+    return name.lower().endswith(_OME_ZARR)
+
+
+def _of_folder(address: Address, parts: list[ObjectInfo], near: list[ObjectInfo], stem: str) -> ScanObjects:
     told = "".join(f"{each.key} {each.etag}\n" for each in sorted(parts, key=lambda each: each.key))
     modified_ns = max(each.modified_ns for each in parts)
     size = sum(each.bytes for each in parts)
-    return ScanObjects(address, sha256(told.encode()).hexdigest(), size, modified_ns, tuple(parts), stem)
+    return ScanObjects(address, sha256(told.encode()).hexdigest(), size, modified_ns, (*parts, *near), stem)
 
 
 def _is_scan(found: _Found, key: str, folder: str, keys: set[str], address: Address) -> bool:
@@ -178,12 +198,16 @@ def _is_scan(found: _Found, key: str, folder: str, keys: set[str], address: Addr
 def _stem(key: str, folder: str, is_matched: bool) -> str:
     path = PurePosixPath(key)
     below = path.name if is_matched else key.removeprefix(f"{folder}/") if folder else key
-    return below.removesuffix(_OME_ZARR) if below.endswith(_OME_ZARR) else below.removesuffix(path.suffix)
+    return _without_ending(below)
+
+
+def _without_ending(key: str) -> str:
+    return key[: -len(_OME_ZARR)] if _is_ome_zarr(key) else key.removesuffix(PurePosixPath(key).suffix)
 
 
 def _is_beside(key: str, other: str) -> bool:
     """True if an object is read together with a scan: a world file, or hints of it or of its pages."""
-    base = key.removesuffix(PurePosixPath(key).suffix)
+    base = _without_ending(key)
     is_kind = other.endswith(HINT_ENDINGS) or PurePosixPath(other).suffix.lower() in WORLD_ENDINGS
     return is_kind and other != key and other.startswith(f"{base}.") and "/" not in other[len(base) :]
 

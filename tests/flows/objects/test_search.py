@@ -61,6 +61,30 @@ def test_results_in_the_same_bucket_are_no_scans(objects, bucket):
     assert [each.stem for each in found] == ["a"]
 
 
+def test_results_may_go_above_the_scans_or_beside_them(objects, bucket):
+    _put(objects, bucket, "in/a.tif", "in/a.color.tif", "in/a.color.json", "thumbs/in/b.before.jpg", "index.html")
+    for output in (f"s3://{bucket}", f"s3://{bucket}/", f"s3://{bucket}/in"):
+        assert [each.stem for each in find_objects([f"s3://{bucket}/in"], output)[0]] == ["a"]
+    assert [each.stem for each in find_objects([f"s3://{bucket}"], f"s3://{bucket}")[0]] == ["in/a"]
+
+
+def test_an_ome_zarr_is_named_and_has_hints_beside_it(objects, bucket):
+    _put(objects, bucket, "in/z.OME.zarr/zarr.json", "in/z.OME.zarr/0/c/0", "in/z.hints.json", "in/zz.hints.json")
+    _put(objects, bucket, "in/.trash/y.ome.zarr/zarr.json")
+    for text in (f"s3://{bucket}/in/z.OME.zarr", f"s3://{bucket}/in/z.OME.zarr/", f"s3://{bucket}/in"):
+        (found,) = find_objects([text], _OUT)[0]
+        assert (found.stem, found.bytes) == ("z", len("in/z.OME.zarr/zarr.json") + len("in/z.OME.zarr/0/c/0"))
+        assert {each.key for each in found.objects} == {
+            "in/z.OME.zarr/zarr.json", "in/z.OME.zarr/0/c/0", "in/z.hints.json",
+        }  # fmt: skip
+
+
+def test_a_key_with_brackets_is_first_of_all_a_key(objects, bucket):
+    _put(objects, bucket, "in/a [1].tif", "in/a 1.tif")
+    assert [each.stem for each in find_objects([f"s3://{bucket}/in/a [1].tif"], _OUT)[0]] == ["a [1]"]
+    assert [each.stem for each in find_objects([f"s3://{bucket}/in/a [123].tif"], _OUT)[0]] == ["a 1"]
+
+
 def test_nothing_found_is_said(objects, bucket):
     with pytest.raises(NoScansError, match="no scans there"):
         find_objects([f"s3://{bucket}/in"], _OUT)
