@@ -34,6 +34,7 @@ def verify_objects(text: str, trust: str = "") -> Iterator[Certificate | Coloriz
         found = of_scan(each.key)
         if found is not None and (found.is_current or found.ending == ".zarr"):
             results[found.stem].append(each)
+    results = {stem: parts for stem, parts in results.items() if any(_says_so(each.key) for each in parts)}  # type: ignore[assignment]
     if is_one:
         named = of_scan(address.key)
         results = {stem: parts for stem, parts in results.items() if named is not None and stem == named.stem}  # type: ignore[assignment]
@@ -41,6 +42,12 @@ def verify_objects(text: str, trust: str = "") -> Iterator[Certificate | Coloriz
         raise SidecarError(f"{text}: no results there; give the address of a NAME.color.json, or a folder of them")
     for stem in sorted(results):
         yield from _certified(bucket, stem, results[stem], trust)
+
+
+def _says_so(key: str) -> bool:
+    """True if an object shows that there is a result: a sidecar or a picture. A store alone may be a scan."""
+    found = of_scan(key)
+    return found is not None and (found.is_sidecar or found.is_picture)
 
 
 def _certified(
