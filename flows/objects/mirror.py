@@ -209,7 +209,8 @@ class Mirror:
         self._begun.discard(stem)
 
     def end_part(self) -> None:
-        small = [path for path in files_below(self.folder) if is_small(path) and of_scan(path) is None]
+        # A sidecar that changed without its scan has had credentials beside its pictures withdrawn.
+        small = [path for path in files_below(self.folder) if is_small(path) and self._stem(path) not in self._begun]
         changed = [path for path in small if self._differs(path)]
         self._put(changed)
         withdrawn = [path for path in self._there if path.endswith(CREDENTIAL_ENDING) and not self._is_here(path)]

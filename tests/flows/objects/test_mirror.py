@@ -74,6 +74,15 @@ def test_only_files_of_the_project_are_brought_and_what_is_removed_there_stays_a
     assert set(objects.keys(bucket)) == {"out/backup.tar", "out/scans/a.tif", "out/runs/1.json"}
 
 
+def test_a_sidecar_that_changed_without_its_scan_is_put(objects, bucket, begun):
+    _put(objects, bucket, *_RESULT)
+    place = begun()
+    (place.folder / "a.color.json").write_bytes(b"unsigned")
+    place.end_part()
+    assert objects.get(bucket, "out/a.color.json") == b"unsigned"
+    assert len(objects.keys(bucket)) == len(_RESULT)
+
+
 def test_addresses_take_the_places_of_links_and_paths(objects, bucket, begun):
     place = begun(folder="", work="a folder")
     link = (place.folder / "box" / "a b.tif").as_uri()
