@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,10 @@ NO_ENGINE = "none: nothing was due"
 
 def record_of(output: Path, started: str) -> Path:
     """Path of the record for a run of this process; its stem is the run's id in the catalogue."""
-    return output / "runs" / f"{stamp(started)}-{os.getpid()}.json"
+    path = output / "runs" / f"{stamp(started)}-{os.getpid()}.json"
+    # Parts of a run are runs of one process, and several may begin within a second.
+    others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(each for each in itertools.chain((path,), others) if not each.exists())
 
 
 def write_run(
