@@ -12,7 +12,7 @@ def test_a_small_scan_is_coloured_from_a_copy_and_graded(tmp_path):
     assert "\n0 tiles predicted for the grades." in told
     assert "; 0 bytes beyond it differ." in told
     assert float(re.search(r"Colourfulness .* for .*: (.*) % away", told)[1]) < 2
-    assert told.count("| `") == 4
+    assert told.count("| `") == 6
 
 
 def test_what_is_half_written_is_seen(tmp_path):
