@@ -10,7 +10,9 @@ Pictures are Markdown and not artifacts of the type image: those are one click e
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,14 +52,21 @@ def key_of(output: Path, what: str) -> str:
     'archive-glass-plates-report'
     >>> key_of(Path("/Müller"), "scan-table")
     'muller-scan-table'
+    >>> key_of(Path("/data/京"), "report")
+    'data-fe9c84-report'
     """
     names = [_slug(name) for name in output.parts[-2:]]
     return "-".join([*filter(None, names), what])
 
 
 def _slug(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:_KEY_PART_CHARACTERS].strip("-")
+    letters = unicodedata.normalize("NFKD", text)
+    plain = letters.encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:_KEY_PART_CHARACTERS].strip("-")
+    if any(letter.isalnum() and not letter.isascii() for letter in letters):
+        # Names that differ in another script are still told apart.
+        slug = f"{slug}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:6]}".strip("-")
+    return slug
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ import re
 import signal
 import socket
 import sys
+import time
 import tomllib
 import urllib.request
 from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster, fire_and_forget
 
 from tests.deploy.conftest import UP, free_port
 from tests.patience import PATIENCE_SECONDS, wait_until
@@ -178,8 +179,10 @@ def test_metrics_are_there_to_be_scraped(set_up):
 
 @pytest.fixture
 def under_way(set_up, scans, tmp_path):
-    """The results of a run that stays in the middle: no worker takes its blocks."""
-    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+    """The results of a run that stays in the middle: the only worker does something else."""
+    one = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**one) as cluster, Client(cluster) as client:
+        fire_and_forget(client.submit(time.sleep, PATIENCE_SECONDS))
         scheduler = f"scheduler={cluster.scheduler_address}"
         words = ["-p", f'inputs=["{scans}"]', "-p", f"output={tmp_path}", "-p", scheduler]
         assert set_up.prefect("deployment", "run", "colorize-archive", *words, *QUICK).code == 0
