@@ -203,7 +203,7 @@ def test_what_is_shown_is_bounded(tmp_path):
     [
         ("/colour", "colour-report"),
         ("/archive/Glass plates/colour", "glass-plates-colour-report"),
-        ("/Фото", "report"),
+        ("/Фото", "45c2f1-report"),
         ("/srv/Ångström & Söhne", "srv-angstrom-sohne-report"),
     ],
 )
@@ -212,6 +212,10 @@ def test_keys_are_plain_names_in_the_letters_that_prefect_takes(folder, key):
 
     assert key_of(Path(folder), REPORT) == key
     ArtifactCreate(key=key, type="markdown", data="")
+
+
+def test_folders_of_other_scripts_have_keys_of_their_own():
+    assert len({key_of(Path(f"/data/{name}"), REPORT) for name in ("京都", "大阪", "Фото", "photo")}) == 4
 
 
 def test_a_scan_without_thumbnails_has_no_picture(tmp_path):
