@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import os
 import random
 import resource
 import shlex
@@ -41,6 +39,7 @@ from pipeline.support.files import file_sha256, write_json
 from tests import timestamps
 from tests.certificates import Signer, signer
 from tests.results import SPEC, make_result
+from tests.stops import stopped_anywhere
 
 FLIPS = 40
 
@@ -221,35 +220,15 @@ def test_signing_again_can_be_stopped_anywhere(before, after, archive, tmp_path,
     paths = make_result(tmp_path / "first", "a", formats=("png",))
     signing = Signing(archive.chain, archive.key)
     list(sign_results(tmp_path / "first", signing, "", False, True, before))
-    for moment in range(20):
-        output = tmp_path / f"colour{moment}"
-        shutil.copytree(tmp_path / "first", output)
-        is_stopped = False
-        with monkeypatch.context() as patch:
-            stop_at(patch, moment)
-            try:
-                list(sign_results(output, signing, "print", False, True, after))
-            except KeyboardInterrupt:
-                is_stopped = True
+
+    def again(output):
+        return [step.state for step in sign_results(output, signing, "print", False, True, after)]
+
+    for output, _ in stopped_anywhere(tmp_path / "first", monkeypatch, again):
         (told,) = verify(output / paths.sidecar.name, archive.root)
-        assert all("sign it again" in problem for problem in told.problems), (moment, told.problems)
-        assert [step.state for step in sign_results(output, signing, "print", False, True, after)] != ["failed"]
+        assert all("sign it again" in problem for problem in told.problems), (output, told.problems)
+        assert again(output) != ["failed"]
         assert verify(output / paths.sidecar.name, archive.root)[0].passes
-        if not is_stopped:
-            break
-    assert 1 < moment < 19
-
-
-def stop_at(patch: pytest.MonkeyPatch, moment: int) -> None:
-    """Stop before the renaming with this number."""
-    replace_file, count = os.replace, itertools.count()
-
-    def replacing(*given: Path) -> None:
-        if next(count) == moment:
-            raise KeyboardInterrupt
-        replace_file(*given)
-
-    patch.setattr(os, "replace", replacing)
 
 
 def test_what_fails_once_keeps_no_credentials_out_of_the_picture(archive, tmp_path):
