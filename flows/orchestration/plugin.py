@@ -38,10 +38,7 @@ _LONG_FORMS = {"-jv": "--job-variable", "-cl": "--concurrency-limit"}
 async def setup_environment(*, ctx: HookContext) -> None:
     """Complete the deployment's name in this process's arguments, and check the parameters of a run of ours."""
     if tokens := _tokens():
-        import anyio
-
-        with anyio.CancelScope(shield=True):
-            await _complete_and_check(tokens, ctx.api_url)
+        await _complete_and_check(tokens, ctx.api_url)
 
 
 async def _complete_and_check(tokens: list[str], url: str | None) -> None:
@@ -49,7 +46,7 @@ async def _complete_and_check(tokens: list[str], url: str | None) -> None:
 
     place = _place_of_name(tokens)
     try:
-        with anyio.fail_after(_PATIENCE_S):
+        with anyio.fail_after(_PATIENCE_S, shield=True):
             if place is not None:
                 sys.argv[place + 1] = tokens[place] = await _whole_name(tokens[place], _profile(tokens), url)
             if asked := _run_of_ours(tokens):
