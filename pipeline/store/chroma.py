@@ -46,7 +46,7 @@ _DOUBT, _DOUBT_CELLS, _ANSWERS = "doubt.json", "doubt.npy", "answers.npy"
 _COPY = "copy.json"
 _SERIES, _READING = "series.json", "reading.npz"
 _HINTS, _CORRECTION = "hints.json", "correction.npz"
-_CHOSEN = "chosen"
+CHOSEN = "chosen"
 _FACTOR = "factor.json"
 _RECORDS = "chroma/records"
 # Of some rows of a window, whose (h, w) L* is given and where nothing is to be coloured: (2, h, w) a*, b*.
@@ -83,7 +83,7 @@ class BlockTiming:
 class ChromaVersion:
     """An open version. One task writes each block; any number of processes may read."""
 
-    _folders: tuple[str, ...] = (_RECORDS, _CHOSEN)
+    _folders: tuple[str, ...] = (_RECORDS, CHOSEN)
 
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self.path = path
@@ -236,7 +236,7 @@ class ChromaVersion:
             names = [
                 name for name in (_ANCHOR, _DOUBT_CELLS, _DOUBT, _ANSWERS, _SERIES) if (before.path / name).is_file()
             ]
-            names += [f"{_CHOSEN}/{path.name}" for path in sorted((before.path / _CHOSEN).glob("*"))]
+            names += [f"{CHOSEN}/{path.name}" for path in sorted((before.path / CHOSEN).glob("*"))]
             data = {name: (before.path / name).read_bytes() for name in names}
         for name in names:
             write_whole(self.path / name, data[name])
@@ -379,21 +379,21 @@ class ChromaVersion:
 
     def write_chosen(self, level: int, tiles: NDArray[np.bool_], score: float) -> None:
         """Store which tiles of a refinement's grid are added, and the score before it. Raises OutputError."""
-        _write_array(self.path / _CHOSEN / f"{level}.score", np.array(score))
-        _write_array(self.path / _CHOSEN / f"{level}.npy", tiles)
+        _write_array(self.path / CHOSEN / f"{level}.score", np.array(score))
+        _write_array(self.path / CHOSEN / f"{level}.npy", tiles)
 
     def chosen(self, level: int) -> NDArray[np.bool_]:
         """The tiles that :meth:`write_chosen` stored, memory-mapped and so read on access. Raises StoreError."""
-        return self._read_array(f"{_CHOSEN}/{level}.npy")
+        return self._read_array(f"{CHOSEN}/{level}.npy")
 
     def score_before(self, level: int) -> float:
         """The score that :meth:`write_chosen` stored. Raises StoreError."""
-        return float(self._read_array(f"{_CHOSEN}/{level}.score"))
+        return float(self._read_array(f"{CHOSEN}/{level}.score"))
 
     @property
     def levels_chosen(self) -> int:
         """Number of refinements decided on so far."""
-        return len(list((self.path / _CHOSEN).glob("*.npy")))
+        return len(list((self.path / CHOSEN).glob("*.npy")))
 
     def _read_array(self, name: str) -> NDArray[Any]:
         with reading(self.path):
@@ -451,7 +451,7 @@ class ChromaVersion:
 
     def finished_blocks(self, level: int = 0) -> set[tuple[int, int]]:
         """All blocks for which :meth:`has_block` is true."""
-        paths = (self.path / "chroma" / "records").glob("*.json")
+        paths = (self.path / _RECORDS).glob("*.json")
         records = [record for path in sorted(paths) if (record := _read_record(path)) is not None]
         return {record.index_yx for record in records if self.has_block(record.index_yx, level)}
 
@@ -469,7 +469,7 @@ class ChromaVersion:
 
     def work_done(self) -> tuple[int, float]:
         """Tiles predicted for all finished blocks, and the thread seconds they took."""
-        records = [_read_record(path) for path in (self.path / "chroma" / "records").glob("*.json")]
+        records = [_read_record(path) for path in (self.path / _RECORDS).glob("*.json")]
         there = [record for record in records if record is not None]
         return sum(record.tiles for record in there), sum(record.seconds for record in there)
 
@@ -506,13 +506,13 @@ class ChromaVersion:
                 *(_HINTS, _CORRECTION),
             )
         ]
-        made = [*arrays, *palette, *sorted((self.path / _CHOSEN).glob("*"))]
+        made = [*arrays, *palette, *sorted((self.path / CHOSEN).glob("*"))]
         return [path for path in (self.path / "zarr.json", *made) if path.is_file()]
 
     def records_sha256(self) -> str:
         """SHA-256 of all records, in order of their names."""
         digest = hashlib.sha256()
-        for path in sorted((self.path / "chroma" / "records").glob("*.json")):
+        for path in sorted((self.path / _RECORDS).glob("*.json")):
             digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
 
@@ -529,14 +529,14 @@ class ChromaVersion:
         return str(attributes.get("attempt"))
 
     def _record_path(self, index_yx: tuple[int, int]) -> Path:
-        return self.path / "chroma" / "records" / f"{index_yx[0]}.{index_yx[1]}.json"
+        return self.path / _RECORDS / f"{index_yx[0]}.{index_yx[1]}.json"
 
 
 def begin_version(
     path: Path, group: zarr.Group, settings: Mapping[str, Any], block_px: int, scale_factor: float, created: str
 ) -> None:
     """Give the new group of a version its attributes, last of all that it has."""
-    (path / _CHOSEN).mkdir()
+    (path / CHOSEN).mkdir()
     group.attrs.update(
         {
             "settings": dict(settings),

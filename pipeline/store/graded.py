@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.colour.grading import Grade
 from pipeline.errors import StoreError
-from pipeline.store.chroma import ChromaVersion, WindowColours
+from pipeline.store.chroma import CHOSEN, ChromaVersion, WindowColours
 from pipeline.types import Roi
 
 F32 = NDArray[np.float32]
@@ -33,7 +33,7 @@ class GradedVersion(ChromaVersion):
     look : (h, w) L* of a rectangle, and where nothing is to be coloured, None where all is
     """
 
-    _folders = ("chosen",)
+    _folders = (CHOSEN,)
 
     def __init__(
         self,
